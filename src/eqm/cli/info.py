@@ -1,0 +1,39 @@
+"""`eqm info`: what a model is."""
+
+from __future__ import annotations
+
+import tyro
+
+
+def info(model: tyro.conf.Positional[str]) -> None:
+    """Print what a model is: its network, what it was trained on, and how it is sampled.
+
+    Args:
+        model: Folder of a trained model, its name on the hub, or a preset such as EqM-B/2.
+    """
+    from dataclasses import asdict
+
+    from eqm.cli.show import show_settings
+    from eqm.models import PRESETS, cost, from_pretrained, preset
+
+    if model in PRESETS:
+        config, about = preset(model, shape=(4, 32, 32), num_classes=1000), {}
+    else:
+        loaded = from_pretrained(model)
+        config = loaded.config
+        about = {
+            f"{part}.{name}": value
+            for part, settings in loaded.metadata.items()
+            for name, value in settings.items()
+            if not name.startswith(("model.", "sampling."))
+        }
+    size = cost(config)
+    show_settings(
+        {
+            "network": type(config).__name__.removesuffix("Config"),
+            "parameters": f"{size.parameters:,}",
+            "FLOP an image and evaluation": f"{size.flops:,}",
+            **{f"network.{name}": value for name, value in asdict(config).items()},
+            **about,
+        }
+    )

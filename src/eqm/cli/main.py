@@ -1,0 +1,57 @@
+"""`eqm`: the commands, and what their failures look like."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tyro
+
+from eqm.cli.demo import demo
+from eqm.cli.info import info
+from eqm.cli.sample import sample
+from eqm.cli.train import train
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command. 0 when it went well, 2 for input that cannot be used, 130 after Ctrl-C.
+
+    Failures are one sentence on standard error; with EQM_TRACEBACK=1 in the environment, where they
+    came from as well.
+    """
+    commands: dict[str, Callable[..., Any]] = {
+        "demo": demo,
+        "train": train,
+        "sample": sample,
+        "info": info,
+    }
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            commands,
+            prog="eqm",
+            description="Equilibrium Matching: one energy landscape, many uses.",
+            args=arguments,
+            config=(
+                tyro.conf.AvoidSubcommands,
+                tyro.conf.CascadeSubcommandArgs,
+                tyro.conf.FlagCreatePairsOff,
+            ),
+        )
+    except KeyboardInterrupt as interrupt:
+        return _fail(str(interrupt) or "interrupted", 130)
+    except (ValueError, OSError) as error:
+        if os.environ.get("EQM_TRACEBACK"):
+            raise
+        return _fail(str(error), 2)
+    return 0
+
+
+def _fail(sentence: str, status: int) -> int:
+    print(f"eqm: {sentence}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""`eqm sample`: images from a trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+
+def sample(
+    model: tyro.conf.Positional[str],
+    labels: tuple[int, ...] = (),
+    count: int | None = None,
+    output: Path = Path("samples.png"),
+    seed: int = 0,
+    rule: Literal["gradient-descent", "nesterov-lookahead"] | None = None,
+    step_size: float | None = None,
+    momentum: float | None = None,
+    path_length: float | None = None,
+    gradient_norm: float | None = None,
+    guidance: float | None = None,
+    batch_size: int = 256,
+    device: str = "auto",
+    dry_run: bool = False,
+) -> None:
+    """Sample a trained model. What is not set is as the model was stored with.
+
+    Args:
+        model: Folder of a trained model, or its name on the hub.
+        labels: Classes to sample, in turn; all of them by default.
+        count: How many images; by default ten a class, or 64 without classes.
+        output: A .png for a sheet of all images, or a .npz with the array `arr_0`, (N, H, W, C), uint8.
+        seed: Image k starts from noise of this seed plus k.
+        rule: How to move.
+        step_size: Size of a step.
+        momentum: How far the look-ahead looks.
+        path_length: Stop a sample after this path, the sum of its step sizes.
+        gradient_norm: Stop a sample earlier once its gradient norm falls below this; 0 never does.
+        guidance: Classifier-free guidance scale; 1 is none.
+        batch_size: Images at a time.
+        device: cpu, cuda, mps, ...; auto takes the fastest there is.
+        dry_run: Only print how it would be done.
+    """
+    from dataclasses import asdict
+
+    import numpy as np
+
+    from eqm.cli.show import show_settings
+    from eqm.devices import pick_device
+    from eqm.files import replacing
+    from eqm.models import from_pretrained
+    from eqm.pictures import grid, to_uint8
+    from eqm.tasks import Sampling, generate
+
+    if output.suffix not in (".png", ".npz"):
+        raise ValueError(f"output must end in .png or .npz; got {output}")
+    network = from_pretrained(model, device=pick_device(device))
+    sampling = Sampling.of(network.metadata).but(
+        rule=rule,
+        step_size=step_size,
+        momentum=momentum,
+        path_length=path_length,
+        gradient_norm=gradient_norm,
+        guidance=guidance,
+    )
+    classes = labels or tuple(range(network.config.num_classes))
+    count = count or (10 * len(classes) if classes else 64)
+    chosen = [classes[k * len(classes) // count] for k in range(count)] if classes else None
+    if dry_run:
+        show_settings({**asdict(sampling), "count": count, "labels": chosen, "output": output})
+        return
+    descent = generate(
+        network, chosen, count=count, seed=seed, sampling=sampling, batch_size=batch_size
+    )
+    columns = 10 if classes else 8
+    picture = grid(descent.x, columns=columns, scale=max(1, 32 // descent.x.shape[-1]))
+    with replacing(output) as path:
+        if output.suffix == ".png":
+            picture.save(path, format="png")
+        else:
+            with path.open("wb") as file:
+                np.savez(file, arr_0=to_uint8(descent.x))
+    print(f"{descent}, {descent.evaluations.float().mean():.0f} evaluations each: {output}")

@@ -1,0 +1,61 @@
+"""`eqm train`: a recipe, with any setting changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Union
+
+import tyro
+
+from eqm.recipes import DESCRIPTIONS, RECIPES
+from eqm.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    Recipe = TrainConfig
+else:
+    Recipe = Union[  # noqa: UP007 - as many as there are
+        tuple(
+            Annotated[
+                TrainConfig,
+                tyro.conf.subcommand(
+                    name, default=config, prefix_name=False, description=DESCRIPTIONS[name]
+                ),
+            ]
+            for name, config in RECIPES.items()
+        )
+    ]
+
+
+def train(
+    config: Annotated[Recipe, tyro.conf.arg(name="")],
+    output: Path | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Train a model from a recipe; the same command again goes on where it stopped.
+
+    Args:
+        config: The recipe.
+        output: Folder for weights, checkpoint and log; runs/NAME by default.
+        dry_run: Only print the settings, the size of the network and its cost.
+    """
+    from eqm.cli.show import show_settings
+    from eqm.data import open_images
+    from eqm.models import cost
+    from eqm.train import follow
+    from eqm.train import train as run
+
+    images = open_images(config.data.source)
+    seen, held_out = images.split(config.data.held_out)
+    config = config.suited_to(seen)
+    folder = output or Path("runs") / config.name
+    size = cost(config.model)
+    if dry_run:
+        show_settings({**config.flat(), "output": folder})
+    print(
+        f"{images.name}: {len(seen):,} images to train on, {len(held_out):,} held out; "
+        f"{size.parameters:,} parameters, {size.flops / 1e6:,.1f} MFLOP an image and evaluation"
+    )
+    if dry_run:
+        return
+    follow(run(config, seen, folder), total=config.images, folder=folder)
+    print(f"{config.images:,} images seen; the model is in {folder}: try `eqm sample {folder}`")

@@ -1,0 +1,128 @@
+"""How data turn into noise, and how steep the landscape is on the way: `corrupt` and the decays
+c(gamma).
+
+gamma runs from 0 (pure noise) to 1 (clean data). The functions work on tensors but import no torch,
+so that a configuration can name a decay without loading it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def corrupt(data: Tensor, noise: Tensor, gamma: Tensor) -> Tensor:
+    """Points between noise and data, `gamma * data + (1 - gamma) * noise`, shape as data.
+
+    `data` and `noise` have shape (B, ...), `gamma` (B,), one value a sample. Section 3 of arXiv
+    2510.02300.
+
+    Raises ValueError when the shapes do not fit.
+
+    >>> import torch
+    >>> corrupt(torch.ones(2, 2), torch.zeros(2, 2), torch.tensor([0.0, 0.75]))
+    tensor([[0.0000, 0.0000],
+            [0.7500, 0.7500]])
+    """
+    if noise.shape != data.shape:
+        raise ValueError(
+            f"noise must have the shape of data, {tuple(data.shape)}; got {tuple(noise.shape)}"
+        )
+    if gamma.shape != data.shape[:1]:
+        hint = ": pass gamma.flatten()" if gamma.numel() == len(data) else ""
+        raise ValueError(
+            f"gamma must have shape ({len(data)},), one value a sample; got {tuple(gamma.shape)}{hint}"
+        )
+    gamma = gamma.to(data.dtype).view(-1, *[1] * (data.ndim - 1))  # (B, 1, ...)
+    return gamma * data + (1 - gamma) * noise
+
+
+class Decay(Protocol):
+    """The gradient magnitude c(gamma): not negative, and 0 at gamma = 1 so that data are stationary
+    points."""
+
+    def __call__(self, gamma: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class LinearDecay:
+    """c(gamma) = scale * (1 - gamma)."""
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_positive(scale=self.scale)
+
+    def __call__(self, gamma: Tensor) -> Tensor:
+        return self.scale * (1 - gamma)
+
+
+@dataclass(frozen=True)
+class TruncatedDecay:
+    """c(gamma) = scale until gamma = `start`, then a straight line down to 0; the paper's best and
+    the default.
+
+    `start` is the paper's a, `scale` its multiplier lambda.
+    """
+
+    start: float = 0.8
+    scale: float = 4.0
+
+    def __post_init__(self) -> None:
+        _check_positive(scale=self.scale)
+        _check_start(self.start)
+
+    def __call__(self, gamma: Tensor) -> Tensor:
+        return self.scale * ((1 - gamma) / (1 - self.start)).clamp(max=1)
+
+
+@dataclass(frozen=True)
+class PiecewiseDecay:
+    """c(gamma) = scale times a line from `initial` at 0 to 1 at `start`, and another from there
+    down to 0 at 1.
+
+    `initial` is the paper's b, `start` its a; `initial` 1 is `TruncatedDecay`.
+    """
+
+    start: float = 0.8
+    initial: float = 1.4
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_positive(scale=self.scale, initial=self.initial, start=self.start)
+        _check_start(self.start)
+
+    def __call__(self, gamma: Tensor) -> Tensor:
+        before = self.initial - (self.initial - 1) / self.start * gamma
+        after = (1 - gamma) / (1 - self.start)
+        return self.scale * before.where(gamma <= self.start, after)
+
+
+@dataclass(frozen=True)
+class ConstantDecay:
+    """c(gamma) = scale everywhere: flow matching. Data are not stationary, so descent must stop by
+    path length."""
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_positive(scale=self.scale)
+
+    def __call__(self, gamma: Tensor) -> Tensor:
+        return self.scale * (gamma * 0 + 1)
+
+
+def _check_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be a positive number; got {value}")
+
+
+def _check_start(start: float) -> None:
+    if not 0 <= start < 1:
+        raise ValueError(
+            f"start, the gamma at which the decay sets in, must lie in [0, 1); got {start}"
+        )

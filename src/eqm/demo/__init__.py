@@ -1,0 +1,2 @@
+"""The demonstration: train on handwritten digits, put the landscape to each of its uses, and
+report."""

@@ -1,0 +1,60 @@
+"""Section: two classes at once."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import torch
+from torch import Tensor
+
+from eqm.demo.material import Material
+from eqm.demo.report import Fact, Section
+from eqm.demo.style import save
+from eqm.descent import descend
+from eqm.field import compose, condition
+from eqm.tasks import starting_noise
+
+PAIRS = ((4, 6), (3, 9), (1, 7), (0, 6))
+COUNT, SHOWN = 200, 12
+
+
+def composition(material: Material) -> Section:
+    """Samples of the averaged field of two labels."""
+    noise = starting_noise(material.model.config.shape, seeds=range(COUNT))
+    rule, stop = material.sampling.make_rule(), material.sampling.make_stop()
+    figure, axes = plt.subplots(len(PAIRS), 1, figsize=(8, 3), layout="constrained")
+    facts = []
+    for pair, axis in zip(PAIRS, axes, strict=True):
+        parts = [condition(material.model, label) for label in pair]
+        both = descend(compose(parts, [0.5, 0.5]), noise, rule=rule, stop=stop).x
+        alone = [descend(part, noise, rule=rule, stop=stop).x for part in parts]
+        a, b = pair
+        facts.append(
+            Fact(
+                f"Recognised as {a} and {b}",
+                in_top_two(material, both, pair),
+                f"share of {COUNT} whose two most probable classes, by the classifier, are these two; "
+                f"{in_top_two(material, alone[0], pair):.2f} of the samples of {a} alone, "
+                f"{in_top_two(material, alone[1], pair):.2f} of {b} alone",
+                ".2f",
+            )
+        )
+        row = torch.cat(list(torch.nn.functional.pad(both[:SHOWN], (0, 1), value=1.0)), dim=-1)
+        axis.imshow(row[0], cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+        axis.set(xticks=[], yticks=[])
+        axis.set_ylabel(f"{a} and {b}", rotation=0, ha="right", va="center")
+        axis.spines[:].set_visible(False)
+    save(figure, material.folder / "composition.png")
+    return Section(
+        "Two classes at once",
+        "Gradients add up, so landscapes do: descending the mean of the fields of two labels looks "
+        "for what is low in both. No training was done for it.",
+        "composition.png",
+        tuple(facts),
+    )
+
+
+def in_top_two(material: Material, images: Tensor, pair: tuple[int, int]) -> float:
+    """Share of the images whose two most probable classes are the pair, in either order."""
+    with torch.no_grad():
+        top = material.classifier(images).topk(2).indices.sort(dim=1).values
+    return (top == torch.tensor(sorted(pair))).all(1).float().mean().item()

@@ -1,0 +1,99 @@
+"""What the demonstration works with: two trained models, a classifier to judge them, and the
+digits."""
+
+from __future__ import annotations
+
+import multiprocessing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from eqm.data import Images, digits
+from eqm.descent import Descent
+from eqm.energy import Energy
+from eqm.metrics import Classifier, Moments, accuracy, embed, train_classifier
+from eqm.models import Network, from_pretrained
+from eqm.recipes import RECIPES
+from eqm.tasks import Sampling, generate
+from eqm.train import TrainConfig, follow, train
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that the sections of the report need."""
+
+    folder: Path
+    model: Network | Energy
+    """The landscape: a field trained by equilibrium matching."""
+    baseline: Network | Energy
+    """The same network trained by flow matching on as many images, told the noise level."""
+    seen: Images
+    """The digits both were trained on."""
+    held_out: Images
+    """The digits they were not."""
+    halves: tuple[Images, Images]
+    """All digits in two halves of equal classes: what a Frechet distance is compared with."""
+    samples: Descent
+    """Samples of the model, with the labels of the first half."""
+    classifier: Classifier
+    classifier_accuracy: float
+    """Of the classifier on the held-out digits."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the model is sampled."""
+        return Sampling.of(self.model.metadata)
+
+    def recognised(self, images: Tensor, labels: Tensor) -> float:
+        """Share of the images that the classifier takes for their label."""
+        return accuracy(self.classifier, images, labels)
+
+    def moments(self, images: Tensor) -> Moments:
+        """Moments of the classifier's features."""
+        return Moments.of(embed(self.classifier, images))
+
+
+def prepare(folder: Path, *, images: int, seed: int) -> Material:
+    """Trains what the demonstration needs, or picks up what `folder` holds of it; the baseline in a
+    second process."""
+    ours, flow = (
+        replace(RECIPES[name], images=images, seed=seed) for name in ("digits", "digits-flow")
+    )
+    seen, held_out = digits().split(ours.data.held_out)
+    baseline = multiprocessing.get_context("spawn").Process(
+        target=train_quietly, args=(flow, folder / "baseline"), daemon=True
+    )
+    baseline.start()
+    try:
+        follow(train(ours, seen, folder / "model"), total=images, folder=folder / "model")
+        classifier = train_classifier(seen.data, seen.classes, num_classes=seen.num_classes)
+        baseline.join()
+    finally:
+        baseline.terminate()  # it saves what it has
+        baseline.join()
+    if baseline.exitcode:
+        raise OSError(f"training the baseline failed (exit status {baseline.exitcode}): see above")
+
+    model = from_pretrained(folder / "model")
+    halves = digits().split(0.5)
+    return Material(
+        folder=folder,
+        model=model,
+        baseline=from_pretrained(folder / "baseline"),
+        seen=seen,
+        held_out=held_out,
+        halves=halves,
+        samples=generate(model, halves[0].labels, seed=seed),
+        classifier=classifier,
+        classifier_accuracy=accuracy(classifier, held_out.data, held_out.classes),
+    )
+
+
+def train_quietly(config: TrainConfig, folder: Path) -> None:
+    """Trains on the digits without a word; a second process runs it."""
+    try:
+        for _ in train(config, digits().split(config.data.held_out)[0], folder):
+            pass
+    except KeyboardInterrupt:
+        pass  # the run was saved; the first process tells

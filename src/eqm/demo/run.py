@@ -1,0 +1,75 @@
+"""The order of the demonstration."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from eqm.demo.baseline import baseline
+from eqm.demo.composition import composition
+from eqm.demo.denoising import denoising
+from eqm.demo.detection import detection
+from eqm.demo.material import Material, prepare
+from eqm.demo.report import Section, write_report
+from eqm.demo.samples import samples
+from eqm.demo.watching import watching
+
+SECTIONS: dict[str, Callable[[Material], Section]] = {
+    "drawing samples": samples,
+    "watching the descent": watching,
+    "comparing with flow matching": baseline,
+    "denoising": denoising,
+    "detecting impostors": detection,
+    "composing classes": composition,
+}
+
+
+def run(
+    folder: Path, *, images: int, seed: int, say: Callable[[str], None] = print
+) -> list[Section]:
+    """The sections of the report, which is in `folder` when this returns; `say` hears of each
+    stage."""
+    began = time.monotonic()
+    say("training two models, one by equilibrium matching and one by flow matching")
+    material = prepare(folder, images=images, seed=seed)
+    sections = []
+    for stage, section in SECTIONS.items():
+        say(stage)
+        sections.append(section(material))
+    size = sum(weight.numel() for weight in material.model.parameters())
+    write_report(
+        folder,
+        sections,
+        intro=f"A network of {size:,} parameters learned one field on {len(material.seen):,} handwritten digits of 8x8 "
+        "pixels: the gradient of an energy that is low where digits are. It was trained once, by equilibrium matching, "
+        "and everything below is a way to walk down that landscape.",
+        circumstances=[
+            ("Command", f"eqm demo --images {images} --seed {seed}"),
+            (
+                "Data",
+                f"scikit-learn load_digits, {len(material.seen):,} for training, {len(material.held_out)} held out",
+            ),
+            (
+                "Training",
+                f"{images:,} images a model, repeats counted, batch 128, AdamW, float32, one thread a model",
+            ),
+            ("Time", f"{time.monotonic() - began:.0f} s in all"),
+            ("Machine", f"{_processor()}, {os.cpu_count()} cores, {platform.system()}"),
+            ("Software", f"torch {torch.__version__}, Python {platform.python_version()}"),
+        ],
+    )
+    return sections
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

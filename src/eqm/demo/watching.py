@@ -1,0 +1,81 @@
+"""Section: the descent, step by step, with the gradient norm beside it."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
+
+from eqm.demo.material import Material
+from eqm.demo.report import Fact, Section
+from eqm.demo.style import BLUE, GREY
+from eqm.descent import GradientDescent, iterate
+from eqm.files import replacing
+from eqm.pictures import grid
+from eqm.tasks import starting_noise
+
+STEP, STEPS = 0.01, 45
+
+
+def watching(material: Material) -> Section:
+    """An animation of ten samples on their way down."""
+    labels = torch.arange(10)
+    noise = starting_noise(material.model.config.shape, seeds=range(20, 30))
+    steps = list(islice(iterate(material.model, noise, labels, rule=GradientDescent(STEP)), STEPS))
+    norms = torch.stack([step.gradient_norm for step in steps]).numpy()  # (STEPS, 10)
+    path = np.arange(1, STEPS + 1) * STEP
+
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(8, 3), width_ratios=(1.9, 1), layout="constrained", dpi=100
+    )
+    canvas = FigureCanvasAgg(figure)
+    left.axis("off")
+    shown = left.imshow(_sheet(noise), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    lines = [right.plot([], [], color=BLUE, alpha=0.55, lw=1.3)[0] for _ in labels]
+    right.axhline(material.sampling.gradient_norm, color=GREY, ls=":", lw=1)
+    right.set(xlim=(0, path[-1]), ylim=(0, norms.max() * 1.05))
+    right.set(xlabel="path (step size times steps)", title="gradient norm of each")
+    frames = []
+    for k, step in enumerate(steps):
+        shown.set_data(_sheet(step.x))
+        for line, norm in zip(lines, norms.T, strict=True):
+            line.set_data(path[: k + 1], norm[: k + 1])
+        canvas.draw()
+        frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
+    plt.close(figure)
+    palette = frames[-1].quantize(64)
+    frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    with replacing(material.folder / "descent.gif") as file:
+        times = [70] * (STEPS - 1) + [2500]
+        frames[0].save(
+            file, format="gif", save_all=True, append_images=frames[1:], duration=times, loop=0
+        )
+    return Section(
+        "The descent",
+        "One digit of each class from noise to the end. The norm stays near its height while the "
+        "landscape is steep and falls as the digits settle: it tells each sample when to stop "
+        "(dotted).",
+        "descent.gif",
+        (
+            Fact(
+                "Gradient norm in noise",
+                float(norms[0].mean()),
+                "mean over the ten, first step",
+                ".1f",
+            ),
+            Fact(
+                "Gradient norm at the end",
+                float(norms[-1].mean()),
+                f"mean over the ten, after {STEPS} steps of gradient descent with step size {STEP}",
+                ".1f",
+            ),
+        ),
+    )
+
+
+def _sheet(images: torch.Tensor) -> np.ndarray:
+    return np.asarray(grid(images, columns=5))

@@ -1,0 +1,164 @@
+"""The one loop: `iterate` yields every step, `descend` runs it to the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from eqm.descent.rules import Rule
+from eqm.descent.stopping import Step, Stop
+from eqm.field import Field
+
+
+class Outcome(StrEnum):
+    """How the descent of one sample ended; `.sentence` says it in words."""
+
+    CONVERGED = "converged"
+    MAX_STEPS = "max_steps"
+    DIVERGED = "diverged"
+
+    @property
+    def sentence(self) -> str:
+        return {
+            Outcome.CONVERGED: "The sample met the stopping rule.",
+            Outcome.MAX_STEPS: "The sample made all the steps allowed before it met a stopping rule.",
+            Outcome.DIVERGED: "A value stopped being finite: use a smaller step size, or check the start for NaN.",
+        }[self]
+
+
+@dataclass(frozen=True)
+class Descent:
+    """The end of B descents."""
+
+    x: Tensor
+    """Where each sample ended, (B, ...); a diverged one at its last finite place."""
+    steps: Tensor
+    """Updates each sample made, (B,)."""
+    evaluations: Tensor
+    """Evaluations of the field spent on each sample, (B,)."""
+    gradient_norm: Tensor
+    """Norm of the last gradient each sample moved along, (B,)."""
+    outcome: tuple[Outcome, ...]
+    """How each sample ended, B of them."""
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{self.outcome.count(o)} {o}" for o in Outcome if o in self.outcome)
+        return f"Descent of {len(self.x)}: {counts or 'nothing to do'}"
+
+
+def iterate(
+    field: Field, x: Tensor, labels: Tensor | None = None, *, rule: Rule, stop: Stop | None = None
+) -> Iterator[Step]:
+    """Every step of descending `field` from x (B, ...), until `stop` has ended each sample; without
+    a stop, for ever.
+
+    A sample that ends, arrived or no longer finite, is in the step that ended it and in none after
+    it: the batch shrinks and the others go on undisturbed. `labels` (B,) travel with their samples.
+    Autograd is off between the yields.
+
+    Raises ValueError for starts that are not floating point, labels that do not match, a field that
+    changes the shape.
+    """
+    _check_starts(x, labels)
+    index = torch.arange(len(x), device=x.device)
+    path = torch.zeros(len(x), device=x.device)
+    steps = evaluations = torch.zeros_like(index)
+    state = rule.init(x)
+    calls = 0
+
+    def gradient_of(point: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        gradient = field(point, labels)
+        if gradient.shape != point.shape:
+            raise ValueError(
+                f"a field must return the shape it is given, {tuple(point.shape)}; got {tuple(gradient.shape)}"
+            )
+        return gradient
+
+    while len(index):
+        calls = 0
+        with torch.no_grad():
+            move = rule.step(gradient_of, x, state)
+            gradient_norm = torch.linalg.vector_norm(move.gradient.flatten(1), dim=1)
+            path, steps, evaluations = path + move.path, steps + 1, evaluations + calls
+            diverged = ~(move.x.isfinite().flatten(1).all(1) & gradient_norm.isfinite())
+            x = torch.where(diverged.view(-1, *[1] * (x.ndim - 1)), x, move.x)
+            state = move.state
+            step = Step(
+                index,
+                x,
+                move.gradient,
+                gradient_norm,
+                path,
+                steps,
+                evaluations,
+                torch.zeros_like(diverged),
+                diverged,
+            )
+            if stop is not None:
+                step.converged.copy_(stop(step) & ~diverged)
+        yield step
+
+        going = ~(step.converged | step.diverged)
+        if not going.all():
+            index, x, path, steps, evaluations = (
+                t[going] for t in (index, x, path, steps, evaluations)
+            )
+            state = tuple(t[going] for t in state)
+            labels = None if labels is None else labels[going]
+
+
+def descend(
+    field: Field,
+    x: Tensor,
+    labels: Tensor | None = None,
+    *,
+    rule: Rule,
+    stop: Stop | None = None,
+    max_steps: int = 1000,
+) -> Descent:
+    """Where each sample of x (B, ...) ends when it descends `field`, and how it got there.
+
+    `rule` says how to move, `stop` when a sample has arrived, `max_steps` how long to try; without
+    a stop every sample makes exactly `max_steps` steps. `labels` (B,) are handed to the field. A
+    sample that diverges is reported, not raised.
+
+    Raises ValueError as `iterate` does, and for `max_steps` below 1.
+
+    >>> from eqm.descent import GradientDescent, GradientNorm
+    >>> bowl = lambda x, labels: x
+    >>> print(descend(bowl, torch.ones(2, 3), rule=GradientDescent(0.5), stop=GradientNorm(0.01)))
+    Descent of 2: 2 converged
+    """
+    if max_steps < 1:
+        raise ValueError(f"max_steps must be at least 1; got {max_steps}")
+    end = x.clone()
+    steps = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    evaluations = torch.zeros_like(steps)
+    gradient_norm = torch.full((len(x),), torch.nan, device=x.device)
+    outcome = [Outcome.MAX_STEPS] * len(x)
+    for step in islice(iterate(field, x, labels, rule=rule, stop=stop), max_steps):
+        end[step.index] = step.x
+        steps[step.index], evaluations[step.index] = step.steps, step.evaluations
+        gradient_norm[step.index] = step.gradient_norm.to(gradient_norm)
+        for ended, how in ((step.converged, Outcome.CONVERGED), (step.diverged, Outcome.DIVERGED)):
+            for i in step.index[ended].tolist():
+                outcome[i] = how
+    return Descent(end, steps, evaluations, gradient_norm, tuple(outcome))
+
+
+def _check_starts(x: Tensor, labels: Tensor | None) -> None:
+    if not x.is_floating_point() or x.ndim < 2:
+        raise ValueError(
+            f"x must be a batch of floating-point samples (B, ...); got {x.dtype} {tuple(x.shape)}"
+        )
+    if labels is not None and labels.shape != x.shape[:1]:
+        raise ValueError(
+            f"labels must have shape ({len(x)},), one a sample; got {tuple(labels.shape)}"
+        )

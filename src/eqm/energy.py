@@ -1,0 +1,84 @@
+"""Explicit energies (EqM-E): scalars built from a network, and the fields that are their exact
+gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+
+class Energy(nn.Module):
+    """A field that is the gradient of a scalar: call it for the gradient, `.energy` for the scalar.
+
+    It turns autograd on by itself, so it is right under `no_grad` and `inference_mode`, in training
+    and in eval mode; the graph for a second derivative is kept exactly when the caller's grad mode
+    is on. The caller's tensors are not touched. While that graph is built, attention runs its plain
+    kernel: the fused ones have no second derivative.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    @property
+    def config(self) -> Any:
+        """The sizes of the network."""
+        return self.net.config
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What was stored with the weights of the network."""
+        return self.net.metadata  # type: ignore[return-value]
+
+    def energy(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The energy of each sample, (B,), without units; lower is more like the data."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The gradient of the energy with respect to x, shape as x."""
+        return self.energy_and_gradient(x, labels)[1]
+
+    def energy_and_gradient(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The energy (B,) and its gradient, shape as x, for the cost of the gradient."""
+        keep_graph = torch.is_grad_enabled()
+        attention: Callable[[], AbstractContextManager[object]] = (
+            (lambda: sdpa_kernel(SDPBackend.MATH)) if keep_graph else nullcontext
+        )
+        with torch.inference_mode(False), torch.enable_grad(), attention():
+            x = x.clone() if x.is_inference() else x
+            x = x.view_as(x) if keep_graph and x.requires_grad else x.detach().requires_grad_()
+            energy = self.energy(x, labels)
+            (gradient,) = torch.autograd.grad(energy.sum(), x, create_graph=keep_graph)
+        return (energy, gradient) if keep_graph else (energy.detach(), gradient)
+
+
+class DotEnergy(Energy):
+    """The dot-product energy `g(x) = <x, h(x)>`, its gradient `h + J^T x` (section 3 of arXiv
+    2510.02300)."""
+
+    kind = "dot"
+
+    def energy(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        return (x * self.net(x, labels)).flatten(1).sum(1)
+
+
+class NormEnergy(Energy):
+    """The squared-norm energy `g(x) = 1/2 ||h(x)||^2`, its gradient `J^T h`: bounded below, 0 where
+    h vanishes.
+
+    The paper writes it with the other sign; this is what its code descends. With a zero-initialised
+    output layer its parameters receive no gradient at all: start from the weights of a trained
+    implicit model.
+    """
+
+    kind = "norm"
+
+    def energy(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.net(x, labels).square().flatten(1).sum(1) / 2

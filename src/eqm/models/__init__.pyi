@@ -1,0 +1,29 @@
+from . import official
+from .config import MLPConfig, NetworkConfig, TransformerConfig, UNetConfig
+from .cost import Cost, cost
+from .mlp import MLP
+from .network import Network
+from .presets import PRESETS, preset
+from .pretrained import build, from_pretrained, save_pretrained, with_energy
+from .transformer import Transformer
+from .unet import UNet
+
+__all__ = [
+    "MLP",
+    "PRESETS",
+    "Cost",
+    "MLPConfig",
+    "Network",
+    "NetworkConfig",
+    "Transformer",
+    "TransformerConfig",
+    "UNet",
+    "UNetConfig",
+    "build",
+    "cost",
+    "from_pretrained",
+    "official",
+    "preset",
+    "save_pretrained",
+    "with_energy",
+]

@@ -1,0 +1,127 @@
+"""What a network is told beside x: labels, and (in an ablation) the noise level gamma."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eqm.models.config import NetworkConfig
+
+
+class LabelEmbedding(nn.Module):
+    """Vectors of class labels, (B, width); the last row of the table is the null label.
+
+    `labels=None` means the null label for every sample and gives one row, (1, width).
+    """
+
+    def __init__(self, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.embedding_table = nn.Embedding(num_classes + 1, width)
+
+    def forward(self, labels: Tensor | None) -> Tensor:
+        if labels is None:
+            return self.embedding_table.weight[-1:]  # (1, width)
+        return self.embedding_table(labels)  # (B, width)
+
+
+class NoiseEmbedding(nn.Module):
+    """Vectors of noise levels gamma, (B, width): 128 cosines, 128 sines, then a small MLP.
+
+    The frequencies fall from 1 to 1/10000 and gamma is not rescaled, as in the released models.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, gamma: Tensor) -> Tensor:
+        dtype = next(self.parameters()).dtype
+        # Angles in bfloat16 would merge neighbouring noise levels.
+        exact = torch.promote_types(dtype, torch.float32)
+        steps = torch.arange(128, device=gamma.device, dtype=exact)
+        angles = gamma.to(exact)[:, None] * torch.exp(steps * (-math.log(10_000) / 128))
+        waves = torch.cat([angles.cos(), angles.sin()], dim=1)  # (B, 256)
+        return self.mlp(waves.to(dtype))
+
+
+class Conditioning(nn.Module):
+    """One activated vector a sample, (B, width), or (1, width) where all samples share it.
+
+    An unconditional network knows the null label only, which is then a learned constant.
+    """
+
+    def __init__(self, config: NetworkConfig, width: int) -> None:
+        super().__init__()
+        self.label = LabelEmbedding(config.num_classes, width)
+        self.noise = NoiseEmbedding(width) if config.noise_conditioning else None
+
+    def forward(self, labels: Tensor | None, gamma: Tensor | None) -> Tensor:
+        embedding: Tensor = self.label(labels)
+        if self.noise is not None:
+            embedding = embedding + self.noise(gamma)
+        return F.silu(embedding)
+
+
+def check_inputs(
+    x: Tensor, labels: Tensor | None, gamma: Tensor | None, config: NetworkConfig
+) -> None:
+    """Returns nothing; raises ValueError unless x, labels and gamma are what `config` expects.
+
+    x is floating point with shape (B, *config.shape). labels are int32 or int64 with shape (B,)
+    and in 0..num_classes, the last being the null label; the range is checked on the CPU only,
+    because elsewhere it would wait for the device. gamma is floating point with shape (B,).
+    """
+    if not x.is_floating_point():
+        raise ValueError(f"x must be floating point; got {x.dtype}: pass x.float()")
+    if tuple(x.shape[1:]) != config.shape or x.ndim != len(config.shape) + 1:
+        expected = ", ".join(("B", *map(str, config.shape)))
+        raise ValueError(f"x must have shape ({expected}); got {tuple(x.shape)}")
+    if labels is not None:
+        _check_labels(labels, x, config.num_classes)
+    if gamma is None and config.noise_conditioning:
+        raise ValueError("this network is conditioned on the noise level; got no gamma: pass gamma")
+    if gamma is not None:
+        if not config.noise_conditioning:
+            raise ValueError(
+                "this network is not conditioned on the noise level; got gamma: leave it out, "
+                "or build the network with noise_conditioning=True"
+            )
+        if not gamma.is_floating_point():
+            raise ValueError(f"gamma must be floating point; got {gamma.dtype}")
+        _check_one_each("gamma", "value", gamma, x)
+
+
+def _check_labels(labels: Tensor, x: Tensor, num_classes: int) -> None:
+    if num_classes == 0:
+        raise ValueError(
+            "this network is unconditional; got labels: leave them out, "
+            "or build the network with num_classes"
+        )
+    if labels.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"labels must be int64 or int32; got {labels.dtype}: pass labels.long()")
+    _check_one_each("labels", "label", labels, x)
+    # Reading a value breaks a compiled graph, so the range is checked in eager mode only.
+    if labels.device.type == "cpu" and labels.numel() and not torch.compiler.is_compiling():
+        low, high = (int(bound) for bound in labels.aminmax())
+        if low < 0 or high > num_classes:
+            raise ValueError(
+                f"labels must lie in 0..{num_classes}, {num_classes} being the null label; "
+                f"got {low}..{high}"
+            )
+
+
+def _check_one_each(name: str, noun: str, values: Tensor, x: Tensor) -> None:
+    if values.shape != x.shape[:1]:
+        hint = f": pass {name}.flatten()" if values.numel() == len(x) else ""
+        raise ValueError(
+            f"{name} must have shape ({len(x)},), one {noun} a sample; "
+            f"got {tuple(values.shape)}{hint}"
+        )
+    if values.device != x.device:
+        raise ValueError(
+            f"{name} must be on the device of x, {x.device}; got {values.device}: "
+            f"pass {name}.to(x.device)"
+        )

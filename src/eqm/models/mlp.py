@@ -1,0 +1,62 @@
+"""A residual MLP for vectors, or for anything small once it is flattened."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eqm.models.conditioning import Conditioning, check_inputs
+from eqm.models.config import MLPConfig
+from eqm.models.network import Network
+
+
+class MLP(Network):
+    """A field on flattened samples; smooth, and zero before training."""
+
+    config: MLPConfig
+
+    def __init__(self, config: MLPConfig) -> None:
+        super().__init__(config)
+        size = math.prod(config.shape)
+        self.condition = Conditioning(config, config.width)
+        self.stem = nn.Linear(size, config.width)
+        self.blocks = nn.ModuleList(ResidualBlock(config.width) for _ in range(config.depth))
+        self.head = nn.Linear(config.width, size)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(
+        self, x: Tensor, labels: Tensor | None = None, gamma: Tensor | None = None
+    ) -> Tensor:
+        """The gradient at x, (B, *shape) like x; under autocast in the dtype autocast chooses.
+
+        `labels` (B,) may hold the null label `num_classes`; None means it for every sample.
+        `gamma` (B,) belongs to noise-conditioned networks only.
+        Raises ValueError for inputs that do not fit the config.
+        """
+        check_inputs(x, labels, gamma, self.config)
+        condition = self.condition(labels, gamma)
+        h = self.stem(x.flatten(1))  # (B, width)
+        for block in self.blocks:
+            h = block(h, condition)
+        return self.head(h).reshape(x.shape)
+
+
+class ResidualBlock(nn.Module):
+    """x plus a two-layer perceptron of it, (B, width), scaled and shifted by `condition`."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulation = nn.Linear(width, 2 * width)
+        self.fc1 = nn.Linear(width, width)
+        self.fc2 = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        shift, scale = self.modulation(condition).chunk(2, dim=1)
+        h = torch.addcmul(shift, self.norm(x), 1 + scale)
+        h = self.fc2(F.silu(self.fc1(h)))
+        return x + h

@@ -1,0 +1,128 @@
+"""A small U-Net for images of few pixels."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eqm.models.conditioning import Conditioning, check_inputs
+from eqm.models.config import UNetConfig
+from eqm.models.network import Network
+
+
+class UNet(Network):
+    """A field on images made of residual convolutions at several resolutions.
+
+    Channels change only where the resolution does: a strided convolution goes down, a pointwise
+    one and a nearest-neighbour copy go up, and the way up adds what the way down left at its
+    level. Labels (and gamma) scale and shift the features of every block. The output layer
+    starts at zero. Every operation can be differentiated twice; the attention, if there is one,
+    under the math kernel of `torch.nn.attention.sdpa_kernel`.
+    """
+
+    config: UNetConfig
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__(config)
+        widths = [config.width * multiplier for multiplier in config.multipliers]
+        channels, lowest = config.shape[0], widths[-1]
+
+        self.condition = Conditioning(config, lowest)
+        self.stem = nn.Conv2d(channels, config.width, 3, padding=1)
+        self.encoder = nn.ModuleList(Level(config, width) for width in widths)
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 3, 2, padding=1) for a, b in pairwise(widths))
+        self.attention = SelfAttention(lowest, config.heads) if config.heads else None
+        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
+        self.decoder = nn.ModuleList(Level(config, width) for width in widths)
+        self.norm = _norm(config.width)
+        self.head = _zero(nn.Conv2d(config.width, channels, 3, padding=1))
+
+    def forward(
+        self, x: Tensor, labels: Tensor | None = None, gamma: Tensor | None = None
+    ) -> Tensor:
+        """The gradient at x, (B, C, H, W) like x; under autocast in the dtype autocast chooses.
+
+        `labels` (B,) may hold the null label `num_classes`; None means it for every sample.
+        `gamma` (B,) belongs to noise-conditioned networks only.
+        Raises ValueError for inputs that do not fit the config.
+        """
+        check_inputs(x, labels, gamma, self.config)
+        condition = self.condition(labels, gamma)
+        h = self.stem(x)
+        skips = []
+        for level, down in zip(self.encoder, [*self.down, None], strict=True):
+            h = level(h, condition)
+            if down is not None:
+                skips.append(h)
+                h = down(h)
+        if self.attention is not None:
+            h = self.attention(h)
+        for level, up in zip(reversed(self.decoder), [None, *reversed(self.up)], strict=True):
+            if up is not None:
+                h = skips.pop() + F.interpolate(up(h), scale_factor=2.0)
+            h = level(h, condition)
+        return self.head(F.silu(self.norm(h)))
+
+
+class Level(nn.ModuleList):
+    """x after the residual blocks of one resolution, (B, C, H, W)."""
+
+    def __init__(self, config: UNetConfig, channels: int) -> None:
+        lowest = config.width * config.multipliers[-1]
+        super().__init__(ResidualBlock(channels, lowest) for _ in range(config.blocks))
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        for block in self:
+            x = block(x, condition)
+        return x
+
+
+class ResidualBlock(nn.Module):
+    """x plus two convolutions of it, (B, C, H, W), scaled and shifted in between by `condition`."""
+
+    def __init__(self, channels: int, condition_width: int) -> None:
+        super().__init__()
+        self.norm1 = _norm(channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm2 = _norm(channels, affine=False)
+        self.modulation = nn.Linear(condition_width, 2 * channels)
+        self.conv2 = _zero(nn.Conv2d(channels, channels, 3, padding=1))
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        shift, scale = self.modulation(condition)[:, :, None, None].chunk(2, dim=1)
+        h = self.norm2(self.conv1(F.silu(self.norm1(x))))
+        h = self.conv2(F.silu(torch.addcmul(shift, h, 1 + scale)))
+        return x + h
+
+
+class SelfAttention(nn.Module):
+    """x plus what its pixels read from one another, (B, C, H, W)."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = _norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.proj = _zero(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1))
+        q, k, v = qkv.transpose(-1, -2).unbind(1)  # each (B, heads, H W, C / heads)
+        h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2)
+        return x + self.proj(h.reshape(x.shape))
+
+
+def _norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:
+    # Up to 8 groups of at least 4 channels: at 1x1 pixels a group of one would be erased.
+    groups = math.gcd(8, channels, max(channels // 4, 1))
+    return nn.GroupNorm(groups, channels, affine=affine)
+
+
+def _zero(layer: nn.Conv2d) -> nn.Conv2d:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer

@@ -1,0 +1,87 @@
+"""What a field is trained to be: equilibrium matching, and flow matching as the baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from eqm.corruption import ConstantDecay, Decay, TruncatedDecay, corrupt
+from eqm.field import Field
+
+
+@dataclass(frozen=True)
+class EquilibriumMatching:
+    """The equilibrium matching loss, `|| field(x_gamma) - (noise - data) * c(gamma) ||^2` (Eq. 3 of
+    arXiv 2510.02300).
+
+    x_gamma is `corrupt(data, noise, gamma)` with normal noise and gamma uniform on [0, 1]. The
+    field does not see gamma; with `noise_conditioning` (an ablation of the paper) it is called as
+    `field(x, labels, gamma)`.
+
+    >>> objective = EquilibriumMatching()
+    >>> objective(lambda x, labels: x, torch.zeros(8, 2)).shape
+    torch.Size([8])
+    """
+
+    decay: Decay = TruncatedDecay()
+    noise_conditioning: bool = False
+
+    def __call__(
+        self,
+        field: Field,
+        data: Tensor,
+        labels: Tensor | None = None,
+        *,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        """The loss of each sample (B,) at freshly drawn noise and gamma.
+
+        `generator` makes the draw repeatable; its device need not be that of the data (B, ...).
+        """
+        device = data.device if generator is None else generator.device
+        noise = torch.randn(data.shape, generator=generator, device=device, dtype=data.dtype).to(
+            data.device
+        )
+        gamma = torch.rand(len(data), generator=generator, device=device, dtype=data.dtype).to(
+            data.device
+        )
+        return self.at(field, data, labels, noise=noise, gamma=gamma)
+
+    def at(
+        self,
+        field: Field,
+        data: Tensor,
+        labels: Tensor | None = None,
+        *,
+        noise: Tensor,
+        gamma: Tensor,
+    ) -> Tensor:
+        """The loss of each sample (B,), a mean over its elements, at the given noise (B, ...) and
+        gamma (B,).
+
+        Raises ValueError when shapes do not fit, or the field returns another shape than it was
+        given.
+        """
+        x = corrupt(data, noise, gamma)
+        steepness = self.decay(gamma).to(data.dtype).view(-1, *[1] * (data.ndim - 1))  # (B, 1, ...)
+        gradient = field(x, labels, gamma) if self.noise_conditioning else field(x, labels)  # type: ignore[call-arg]
+        if gradient.shape != x.shape:
+            raise ValueError(
+                f"a field must return the shape it is given, {tuple(x.shape)}; got {tuple(gradient.shape)}"
+            )
+        return (gradient - (noise - data) * steepness).square().flatten(1).mean(1)
+
+
+@dataclass(frozen=True)
+class FlowMatching(EquilibriumMatching):
+    """The flow matching loss, the baseline (Eq. 1 of arXiv 2510.02300) in our sign: the field
+    learns `noise - data`.
+
+    That is minus the usual velocity, so that the same samplers descend it. It sees gamma unless
+    `noise_conditioning` is off, which is equilibrium matching with a constant decay.
+    """
+
+    decay: Decay = ConstantDecay()
+    noise_conditioning: bool = True

@@ -1,0 +1,5 @@
+"""What a landscape is good for: short functions over a field."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

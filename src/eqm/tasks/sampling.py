@@ -1,0 +1,75 @@
+"""How to sample a model: the settings that travel with its weights. Imports no torch, so that a
+command line can show it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from eqm.descent import Rule, Stop
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The descent that turns noise into samples."""
+
+    rule: Literal["gradient-descent", "nesterov-lookahead"] = "nesterov-lookahead"
+    """How to move."""
+    step_size: float = 0.02
+    """Size of a step; stable below 0.1 with the default decay, the paper takes 0.0017 to 0.003."""
+    momentum: float = 0.3
+    """How far the look-ahead looks, for nesterov-lookahead."""
+    path_length: float = 0.5
+    """Stop a sample after this path, the sum of its step sizes; about 0.4 reaches the data."""
+    gradient_norm: float = 0.0
+    """Stop a sample earlier once its gradient norm falls below this; 0 never does."""
+    guidance: float = 1.0
+    """Classifier-free guidance scale; 1 is none."""
+
+    def __post_init__(self) -> None:
+        if self.gradient_norm < 0 or self.guidance < 0:
+            raise ValueError(
+                f"gradient_norm and guidance must not be negative; got {self.gradient_norm} and {self.guidance}"
+            )
+        if not (self.step_size > 0 and self.path_length > 0):
+            raise ValueError(
+                f"step_size and path_length must be positive; got {self.step_size} and {self.path_length}"
+            )
+
+    def but(self, **changes: Any) -> Sampling:
+        """The same with some settings changed; None leaves one as it is."""
+        return replace(
+            self, **{name: value for name, value in changes.items() if value is not None}
+        )
+
+    @property
+    def max_steps(self) -> int:
+        """The number of steps that the path length amounts to."""
+        return max(1, round(self.path_length / self.step_size))
+
+    def make_rule(self) -> Rule:
+        """The rule these settings describe."""
+        from eqm.descent import GradientDescent, NesterovLookahead
+
+        if self.rule == "gradient-descent":
+            return GradientDescent(self.step_size)
+        return NesterovLookahead(self.step_size, self.momentum)
+
+    def make_stop(self) -> Stop:
+        """The stop these settings describe."""
+        from eqm.descent import GradientNorm, PathLength
+
+        path = PathLength(self.path_length)
+        return path | GradientNorm(self.gradient_norm) if self.gradient_norm else path
+
+    @classmethod
+    def of(cls, metadata: dict[str, Any]) -> Sampling:
+        """The settings stored with a model under `sampling`, defaults where there are none."""
+        stored = metadata.get("sampling", {})
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(stored) - known):
+            raise ValueError(
+                f"the model's sampling settings hold unknown names: {', '.join(unknown)}"
+            )
+        return cls(**stored)

@@ -1,0 +1,19 @@
+from .config import DataConfig, ObjectiveConfig, OptimizerConfig, TrainConfig
+from .log import follow
+from .loop import Interrupted, Progress, train
+from .state import TrainingState, load, save, start
+
+__all__ = [
+    "DataConfig",
+    "Interrupted",
+    "ObjectiveConfig",
+    "OptimizerConfig",
+    "Progress",
+    "TrainConfig",
+    "TrainingState",
+    "follow",
+    "load",
+    "save",
+    "start",
+    "train",
+]

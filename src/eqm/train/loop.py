@@ -1,0 +1,168 @@
+"""The training loop: one generator, counted in images."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+from torch import Generator, Tensor, nn
+
+from eqm.data import Images, batch_indices
+from eqm.devices import pick_device
+from eqm.train.config import TrainConfig
+from eqm.train.ema import update_average
+from eqm.train.state import TrainingState, load, save
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM came; the run was saved first. The message says where."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What one step came to."""
+
+    images: int
+    """Images seen so far, in all."""
+    loss: Tensor
+    """Mean loss of the step, a scalar on the training device: reading it waits for the device."""
+    state: TrainingState
+    """The run itself."""
+
+
+def train(config: TrainConfig, images: Images, folder: Path | str) -> Iterator[Progress]:
+    """Trains on `images` to `config.images` images seen, yielding after every step; the end is in
+    `folder`.
+
+    A checkpoint is written every `checkpoint_every` images, at the end, and on Ctrl-C or SIGTERM,
+    which then raise `Interrupted`. Where `folder` holds a checkpoint of the same settings the run
+    goes on from it, exactly: what a step draws depends on the seed and the images seen alone, so on
+    the CPU an interrupted run ends in the same bits.
+
+    Raises ValueError when the images do not fit the network, a checkpoint is of another run, or the
+    loss is not finite at a checkpoint (the one before is kept).
+    """
+    _check_fit(config, images)
+    folder, device = Path(folder), pick_device(config.device)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    state = load(config, folder, device)
+    data = images.data.to(device)
+    labels = (
+        images.labels.to(device) if images.labels is not None and config.model.num_classes else None
+    )
+    step = make_step(config, state, device)
+    metadata = {
+        "data": {"name": images.name, "images": len(images), "fingerprint": images.fingerprint}
+    }
+
+    def checkpoint(loss: Tensor | None) -> None:
+        if loss is not None and not loss.isfinite():
+            raise ValueError(
+                f"the loss is no longer finite after {state.images:,} images: lower optimizer.learning_rate or set "
+                f"optimizer.clip 1; the checkpoint before, if any, is kept in {folder}"
+            )
+        save(state, config, folder, metadata=metadata)
+
+    state.model.train()
+    loss: Tensor | None = None
+    with interrupts_deferred() as interrupted:
+        while state.images < config.images:
+            count = min(config.batch_size, config.images - state.images)
+            rows = batch_indices(
+                len(images), position=state.images, count=count, seed=config.seed
+            ).to(device)
+            loss = step(data[rows], None if labels is None else labels[rows])
+            due = (
+                state.images // config.checkpoint_every
+                > (state.images - count) // config.checkpoint_every
+            )
+            if interrupted() or (due and state.images < config.images):
+                checkpoint(loss)
+            if interrupted():
+                raise Interrupted(
+                    f"interrupted after {state.images:,} of {config.images:,} images, saved in {folder}: "
+                    "run the same command to go on"
+                )
+            yield Progress(state.images, loss, state)
+        checkpoint(loss)
+
+
+def make_step(
+    config: TrainConfig, state: TrainingState, device: torch.device
+) -> Callable[[Tensor, Tensor | None], Tensor]:
+    """The function that makes one optimizer step on a batch (data, labels) and returns its mean
+    loss."""
+    objective = config.make_objective()
+    field: nn.Module = torch.compile(state.model) if config.compile else state.model  # type: ignore[assignment]
+    null_label = config.model.num_classes
+    settings = config.optimizer
+    bfloat16 = config.precision == "bfloat16" or (
+        config.precision == "auto" and device.type == "cuda"
+    )
+
+    def step(data: Tensor, labels: Tensor | None) -> Tensor:
+        generator = Generator().manual_seed((config.seed << 40) + state.images)
+        if labels is not None:
+            dropped = torch.rand(len(labels), generator=generator).to(device) < config.label_dropout
+            labels = labels.masked_fill(dropped, null_label)
+        with torch.autocast(device.type, torch.bfloat16) if bfloat16 else nullcontext():
+            loss = objective(field, data, labels, generator=generator).mean()
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if settings.clip:
+            nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip)
+        state.images += len(data)
+        for group in state.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * min(1.0, state.images / max(settings.warmup, 1))
+        state.optimizer.step()
+        update_average(
+            state.average,
+            state.model,
+            images=state.images,
+            batch=len(data),
+            halflife=settings.ema_halflife,
+        )
+        return loss.detach()
+
+    return step
+
+
+@contextmanager
+def interrupts_deferred() -> Iterator[Callable[[], bool]]:
+    """A function that tells whether Ctrl-C or SIGTERM came since; a second one interrupts at once.
+
+    Signals can only be caught in the main thread; elsewhere the function is always False and
+    nothing changes.
+    """
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _check_fit(config: TrainConfig, images: Images) -> None:
+    model = config.model
+    if tuple(model.shape) != images.shape or model.num_classes not in (0, images.num_classes):
+        raise ValueError(
+            f"the network is for {model.num_classes} classes of images {tuple(model.shape)}; {images.name} has "
+            f"{images.num_classes} classes of {images.shape}: set model.shape and model.num_classes"
+        )

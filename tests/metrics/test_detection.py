@@ -1,0 +1,41 @@
+import pytest
+import torch
+
+from eqm.metrics import auroc
+
+LOW, HIGH = torch.tensor([0.0, 1.0, 2.0]), torch.tensor([3.0, 4.0])
+
+
+def test_separable_scores_give_one_and_swapped_ones_zero() -> None:
+    assert auroc(LOW, HIGH) == 1
+    assert auroc(HIGH, LOW) == 0
+
+
+def test_ties_count_half() -> None:
+    assert auroc(torch.ones(5), torch.ones(3)) == 0.5
+    assert auroc(torch.tensor([0, 1]), torch.tensor([1])) == 0.75
+
+
+@pytest.mark.parametrize("levels", [3, 1000])  # with many ties, and with few
+def test_agrees_with_scikit_learn(levels: int) -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    generator = torch.Generator().manual_seed(levels)
+    normal = torch.randint(levels, (101,), generator=generator).float()
+    anomalous = torch.randint(levels, (57,), generator=generator).float() + 1
+    truth = torch.cat([torch.zeros(101), torch.ones(57)]).numpy()
+    expected = metrics.roc_auc_score(truth, torch.cat([normal, anomalous]).numpy())
+    assert auroc(normal, anomalous) == pytest.approx(expected, abs=1e-12)
+
+
+def test_infinite_scores_are_the_most_anomalous() -> None:
+    assert auroc(LOW, torch.tensor([torch.inf])) == 1
+    assert auroc(torch.tensor([torch.inf]), torch.tensor([torch.inf])) == 0.5
+
+
+def test_input_that_means_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="anomalous_scores must not be NaN; got 1 of 2"):
+        auroc(LOW, torch.tensor([1.0, torch.nan]))
+    with pytest.raises(ValueError, match="normal_scores must have shape"):
+        auroc(torch.zeros(0), HIGH)
+    with pytest.raises(ValueError, match=r"got \(2, 1\)"):
+        auroc(LOW, HIGH[:, None])

@@ -1,0 +1,30 @@
+"""The MLP as a field on vectors and on what can be flattened."""
+
+import pytest
+import torch
+
+from eqm.models import MLP, MLPConfig
+
+
+@pytest.mark.parametrize("shape", [(2,), (1,), (3, 2, 2)])
+def test_fresh_mlp_keeps_the_shape_and_is_zero(shape):
+    x = torch.randn(4, *shape)
+    gradient = MLP(MLPConfig(shape=shape, width=8))(x)
+    assert gradient.shape == x.shape
+    assert not gradient.any()
+
+
+def test_labels_and_noise_level_change_the_field():
+    network = MLP(MLPConfig(num_classes=3, noise_conditioning=True, width=8))
+    torch.nn.init.normal_(network.head.weight)
+    x, labels, gamma = torch.randn(2, 2), torch.tensor([0, 2]), torch.tensor([0.1, 0.9])
+    field = network(x, labels, gamma)
+    assert not torch.allclose(field, network(x, labels.flip(0), gamma))
+    assert not torch.allclose(field, network(x, labels, gamma.flip(0)))
+
+
+def test_mlp_can_be_differentiated_twice():
+    network = MLP(MLPConfig(width=4, depth=1)).double()
+    torch.nn.init.normal_(network.head.weight)
+    x = torch.randn(2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(network, x)

@@ -1,0 +1,60 @@
+"""Configs and presets: light to import, checked when made, named helpfully."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from eqm.models import PRESETS, MLPConfig, TransformerConfig, UNetConfig, build, preset
+
+
+def test_configs_and_presets_need_no_torch():
+    code = "import sys, eqm.models.config, eqm.models.presets; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("unet-xs", 0.25e6), ("unet-s", 1.1e6), ("unet-m", 4.2e6)]
+)
+def test_unets_have_the_parameters_they_promise(name, count):
+    with torch.device("meta"):
+        network = build(preset(name, shape=(1, 8, 8), num_classes=10))
+    assert sum(p.numel() for p in network.parameters()) == pytest.approx(count, rel=0.05)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_takes_shape_and_conditions(name):
+    shape = (2,) if name == "mlp" else (3, 16, 24)
+    config = preset(name, shape=shape, num_classes=7, noise_conditioning=True)
+    assert (config.shape, config.num_classes, config.noise_conditioning) == (shape, 7, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion"), [("eqm-xl2", "EqM-XL/2"), ("unet-l", "unet-m|unet-s|unet-xs")]
+)
+def test_unknown_preset_is_answered_with_the_closest(name, suggestion):
+    with pytest.raises(ValueError, match=f"EqM-S/2, .*, mlp; .*did you mean '({suggestion})'"):
+        preset(name, shape=(4, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("config_type", "sizes", "message"),
+    [
+        (TransformerConfig, {"shape": (32, 32)}, r"shape must be \(channels, height, width\)"),
+        (TransformerConfig, {"shape": (4, 33, 32)}, "divisible by the patch size 2; got 33x32"),
+        (TransformerConfig, {"width": 100}, "number of heads 6; got 100: take 102"),
+        (TransformerConfig, {"width": 18, "heads": 2}, "divisible by the number 4"),
+        (TransformerConfig, {"depth": 0}, "depth must be positive; got 0"),
+        (UNetConfig, {"shape": (1, 6, 8), "multipliers": (1, 2, 4)}, "with 3 levels; got 6x8"),
+        (UNetConfig, {"multipliers": ()}, "multipliers must be positive"),
+        (UNetConfig, {"heads": 3}, "lowest level's width must be divisible"),
+        (UNetConfig, {"heads": -1}, "heads must be 0"),
+        (MLPConfig, {"shape": ()}, "shape must be a tuple with at least one size"),
+        (MLPConfig, {"shape": (2, 0)}, "shape must be positive"),
+        (MLPConfig, {"num_classes": -1}, "num_classes must be 0"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_explained(config_type, sizes, message):
+    with pytest.raises(ValueError, match=message):
+        config_type(**sizes)

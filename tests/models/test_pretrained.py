@@ -1,0 +1,188 @@
+"""Saved models: bit-exact, whole or unchanged, and explained where they cannot be read."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from eqm import energy
+from eqm.models import (
+    MLPConfig,
+    TransformerConfig,
+    UNetConfig,
+    build,
+    from_pretrained,
+    pretrained,
+    save_pretrained,
+)
+
+CONFIG = MLPConfig(shape=(2,), num_classes=3, width=4, depth=1)
+
+
+def randomised(config=CONFIG):
+    network = build(config)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter)
+    return network
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CONFIG,
+        UNetConfig(num_classes=10, width=4, multipliers=(1, 2), heads=2),
+        TransformerConfig(shape=(1, 4, 6), noise_conditioning=True, width=8, depth=1, heads=2),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_round_trip_is_bit_exact(tmp_path, config, dtype):
+    network = randomised(config).to(dtype)
+    save_pretrained(network, tmp_path / "a" / "b", metadata={"images": 7, "seed": None})
+    again = from_pretrained(tmp_path / "a" / "b")
+    assert (again.config, again.metadata) == (config, {"images": 7, "seed": None})
+    assert not again.training
+    before, after = dict(network.named_parameters()), dict(again.named_parameters())
+    assert before.keys() == after.keys()
+    for name, parameter in before.items():
+        assert torch.equal(parameter, after[name])
+        assert (parameter.dtype, parameter.requires_grad) == (dtype, after[name].requires_grad)
+    modes = {path.name: path.stat().st_mode for path in (tmp_path / "a" / "b").iterdir()}
+    assert modes.keys() == {"model.safetensors", "config.json"}
+    assert len(set(modes.values())) == 1  # who may read the one may read the other
+
+
+@pytest.mark.parametrize("kind", [energy.DotEnergy, energy.NormEnergy])
+def test_an_energy_is_saved_as_its_network_and_comes_back(tmp_path, kind):
+    network = randomised()
+    save_pretrained(kind(network), tmp_path / "energy")
+    save_pretrained(network, tmp_path / "implicit")
+    again = from_pretrained(tmp_path / "energy")
+    assert type(again) is kind
+    assert again.metadata == {}
+    x = torch.randn(3, 2)
+    assert torch.equal(again.energy(x), kind(network).energy(x))
+    weights = [tmp_path / name / "model.safetensors" for name in ("energy", "implicit")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_wrappers_leave_no_trace_in_the_names(tmp_path):
+    class DataParallel(nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+    network = randomised()
+    names = network.state_dict().keys()
+    network.blocks[0] = torch.compile(network.blocks[0])
+    wrapped = DataParallel(torch.compile(energy.DotEnergy(DataParallel(network))))
+    save_pretrained(wrapped, tmp_path)
+    assert load_file(tmp_path / "model.safetensors").keys() == names
+
+
+def test_an_interrupted_write_leaves_the_old_files(tmp_path, monkeypatch):
+    save_pretrained(randomised(), tmp_path, metadata={"images": 1})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def lose_power(tensors, path, metadata):
+        path.write_bytes(b"half of the weights")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pretrained, "save_file", lose_power)
+    with pytest.raises(KeyboardInterrupt):
+        save_pretrained(randomised(), tmp_path, metadata={"images": 2})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_what_cannot_be_saved_is_explained(tmp_path):
+    with pytest.raises(ValueError, match="metadata must be what JSON can hold"):
+        save_pretrained(randomised(), tmp_path, metadata={"tensor": torch.zeros(1)})
+    with pytest.raises(ValueError, match="model must be a Transformer.*got Linear"):
+        save_pretrained(nn.Linear(1, 1), tmp_path)
+    with pytest.raises(ValueError, match="config must be a TransformerConfig.*got dict"):
+        build({"width": 3})
+    assert not any(tmp_path.iterdir())
+
+
+def change(**changes):
+    def damage(folder):
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return damage
+
+
+def resave(edit):
+    def damage(folder):
+        tensors = load_file(folder / "model.safetensors")
+        edit(tensors)
+        save_file(tensors, folder / "model.safetensors")
+
+    return damage
+
+
+def truncate(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), r"must hold config\.json"),
+        (lambda folder: (folder / "config.json").write_text("{"), r"config\.json must be JSON"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "not a model of eqm"),
+        (change(format="diffusers"), "not a model of eqm"),
+        (change(version=2), "version 1; got 2: upgrade eqm"),
+        (change(architecture="gan"), "transformer, unet, mlp; got 'gan'"),
+        (change(architecture=["gan"]), "transformer, unet, mlp; got"),
+        (change(energy="mean"), "implicit, dot, norm; got 'mean'"),
+        (change(metadata=3), "object as metadata"),
+        (change(network=None), "object as network"),
+        (change(network={"wide": 3}), "shape, width; got wide"),
+        (change(network={"width": "3"}), "describe a possible mlp"),
+        (change(network={"width": -3}), "width must be positive; got -3"),
+        (change(network={"shape": [3], "num_classes": 3, "width": 4, "depth": 1}),
+         r"MLP; head\.bias has shape \(2,\) instead of \(3,\), .* and \d more|MLP; .*has shape"),
+        (lambda folder: (folder / "model.safetensors").unlink(), r"must hold model\.safetensors"),
+        (lambda folder: (folder / "model.safetensors").write_text("?"), "complete safetensors"),
+        (truncate, "complete safetensors"),
+        (resave(lambda tensors: tensors.pop("stem.bias")), "stem.bias is missing$"),
+        (resave(lambda tensors: tensors.update(extra=torch.ones(1))), "extra is unexpected$"),
+    ],
+)  # fmt: skip
+def test_a_damaged_folder_is_explained(tmp_path, damage, message):
+    save_pretrained(randomised(), tmp_path)
+    damage(tmp_path)
+    with pytest.raises(ValueError, match=message) as caught:
+        from_pretrained(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_folder_is_explained(tmp_path):
+    with pytest.raises(ValueError, match="expected a folder or a Hub name such as owner/name"):
+        from_pretrained(tmp_path / "none")
+
+
+def test_a_hub_name_is_downloaded(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    network = randomised()
+    save_pretrained(network, tmp_path)
+    requests = []
+
+    def snapshot_download(name, allow_patterns):
+        requests.append((name, sorted(allow_patterns)))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert torch.equal(from_pretrained("owner/eqm-digits").head.weight, network.head.weight)
+    assert requests == [("owner/eqm-digits", ["config.json", "model.safetensors"])]
+
+    def offline(name, allow_patterns):
+        raise ConnectionError("no network\nand a long story")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(ValueError, match="could not be downloaded .* no network$"):
+        from_pretrained("owner/eqm-digits")

@@ -1,0 +1,71 @@
+"""The U-Net as a field: any channels and sizes, conditions that act, smooth to second order."""
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from eqm.models import UNet, UNetConfig
+
+TINY = UNetConfig(
+    shape=(3, 4, 8), num_classes=4, noise_conditioning=True, width=4, multipliers=(1, 2, 2), heads=2
+)
+
+
+def randomised(config: UNetConfig) -> UNet:
+    """A float64 network whose zero-initialised layers are not zero."""
+    torch.manual_seed(0)
+    network = UNet(config).double()
+    for parameter in network.parameters():
+        parameter.data.copy_(0.3 * torch.randn(parameter.shape))
+    return network
+
+
+def inputs(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    x = torch.randn(count, *TINY.shape, dtype=torch.float64)
+    return x, torch.arange(count) % TINY.num_classes, torch.rand(count, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TINY,
+        UNetConfig(shape=(1, 3, 5), multipliers=(1,), width=6, blocks=2),
+        UNetConfig(shape=(5, 12, 4), multipliers=(1, 3), width=5),
+    ],
+)
+def test_fresh_unet_keeps_the_shape_and_is_zero(config):
+    x = torch.randn(2, *config.shape)
+    gamma = torch.rand(2) if config.noise_conditioning else None
+    gradient = UNet(config)(x, None, gamma)
+    assert gradient.shape == x.shape
+    assert not gradient.any()
+
+
+def test_labels_and_noise_level_change_the_field():
+    network = randomised(TINY)
+    x, labels, gamma = inputs(2)
+    field = network(x, labels, gamma)
+    assert not torch.allclose(field, network(x, None, gamma))
+    assert not torch.allclose(field, network(x, labels, gamma / 2))
+    null = torch.full((2,), TINY.num_classes)
+    torch.testing.assert_close(network(x, None, gamma), network(x, null, gamma))
+
+
+def test_a_sample_depends_on_nothing_else_in_its_batch():
+    network = randomised(TINY)
+    batch = inputs(5)
+    rows = [3, 0]
+    torch.testing.assert_close(network(*(v[rows] for v in batch)), network(*batch)[rows])
+
+
+def test_every_parameter_learns():
+    network = randomised(TINY)
+    network(*inputs(4)).square().sum().backward()
+    assert all(parameter.grad.any() for parameter in network.parameters())
+
+
+def test_unet_can_be_differentiated_twice():
+    config = UNetConfig(shape=(1, 2, 2), width=2, multipliers=(1, 2), heads=2)
+    x = torch.randn(1, *config.shape, dtype=torch.float64, requires_grad=True)
+    with sdpa_kernel(SDPBackend.MATH):
+        assert torch.autograd.gradgradcheck(randomised(config), x)

@@ -1,0 +1,81 @@
+import pytest
+import torch
+from torch import nn
+
+import eqm
+from eqm.models import Transformer, TransformerConfig
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    net = Transformer(
+        TransformerConfig(shape=(2, 4, 4), num_classes=3, width=16, depth=2, heads=2)
+    ).double()
+    for weight in net.parameters():
+        if weight.requires_grad:
+            nn.init.normal_(weight, std=0.2)
+    return net
+
+
+X = torch.randn(3, 2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+LABELS = torch.tensor([0, 1, 3])
+ENERGIES = pytest.mark.parametrize("energy", [eqm.DotEnergy, eqm.NormEnergy])
+
+
+@ENERGIES
+def test_the_field_is_the_gradient_of_the_energy(net, energy):
+    field = energy(net)
+    direction = torch.randn_like(X)
+    h = 1e-5
+    with torch.no_grad():
+        rise = (
+            field.energy(X + h * direction, LABELS) - field.energy(X - h * direction, LABELS)
+        ) / (2 * h)
+        slope = (field(X, LABELS) * direction).flatten(1).sum(1)
+    torch.testing.assert_close(rise, slope, rtol=1e-6, atol=1e-8)
+
+
+@ENERGIES
+def test_the_field_is_the_same_in_every_mode_and_leaves_the_callers_tensors_alone(net, energy):
+    field = energy(net)
+    x = X.clone()
+    reference = field(x, LABELS).detach()
+    for mode in (torch.no_grad, torch.inference_mode, torch.enable_grad):
+        for training in (True, False):
+            field.train(training)
+            with mode():
+                torch.testing.assert_close(field(x, LABELS), reference, rtol=1e-12, atol=1e-12)
+    with torch.inference_mode():
+        torch.testing.assert_close(field(x.clone(), LABELS), reference, rtol=1e-12, atol=1e-12)
+    assert not x.requires_grad
+    assert x.grad is None
+    assert torch.equal(x, X)
+    assert all(weight.grad is None for weight in net.parameters())
+
+
+@ENERGIES
+def test_a_graph_is_kept_exactly_when_the_caller_records_one(net, energy):
+    field = energy(net)
+    assert field(X, LABELS).requires_grad
+    with torch.no_grad():
+        assert not field(X, LABELS).requires_grad
+        assert not any(t.requires_grad for t in field.energy_and_gradient(X, LABELS))
+
+
+def test_the_hessian_of_an_energy_is_symmetric(net):
+    field = eqm.DotEnergy(net)
+    x = X[:1].clone().requires_grad_()
+    jacobian = torch.autograd.functional.jacobian(lambda x: field(x, LABELS[:1]).flatten(), x).view(
+        32, 32
+    )
+    torch.testing.assert_close(jacobian, jacobian.T, rtol=1e-9, atol=1e-10)
+    assert jacobian.abs().max() > 1e-3
+
+
+@ENERGIES
+def test_descending_an_energy_under_the_driver_lowers_it(net, energy):
+    field = energy(net)
+    descent = eqm.descend(field, X, LABELS, rule=eqm.GradientDescent(1e-3), max_steps=20)
+    with torch.no_grad():
+        assert (field.energy(descent.x, LABELS) < field.energy(X, LABELS)).all()

@@ -1,0 +1,56 @@
+import pytest
+import torch
+
+import eqm
+
+
+def towards_label(x, labels):
+    return x - labels.view(-1, 1, 1)
+
+
+X = torch.arange(24.0).view(2, 4, 3)
+LABELS = torch.tensor([1, 3])
+NULL = 9
+
+
+def test_guidance_extrapolates_from_the_null_label():
+    for scale in (0.0, 0.5, 1.0, 2.5):
+        expected = (X - NULL) + scale * ((X - LABELS.view(-1, 1, 1)) - (X - NULL))
+        torch.testing.assert_close(eqm.guide(towards_label, scale, NULL)(X, LABELS), expected)
+
+
+def test_guidance_on_some_channels_leaves_the_labelled_branch_in_the_others():
+    guided = eqm.guide(towards_label, 2.0, NULL, channels=3)(X, LABELS)
+    torch.testing.assert_close(guided[:, :3], eqm.guide(towards_label, 2.0, NULL)(X, LABELS)[:, :3])
+    torch.testing.assert_close(guided[:, 3:], towards_label(X, LABELS)[:, 3:])
+
+
+def test_guidance_takes_one_pass_and_none_more_at_scale_one():
+    batches = []
+
+    def counting(x, labels):
+        batches.append(len(x))
+        return towards_label(x, labels)
+
+    eqm.guide(counting, 2.0, NULL)(X, LABELS)
+    eqm.guide(counting, 1.0, NULL)(X, LABELS)
+    assert batches == [4, 2]
+
+
+def test_guidance_without_labels_says_what_is_missing():
+    with pytest.raises(ValueError, match="labels, one a sample"):
+        eqm.guide(towards_label, 2.0, NULL)(X, None)
+
+
+def test_composition_adds_weighted_fields():
+    parts = [eqm.condition(towards_label, label) for label in (1, 3)]
+    torch.testing.assert_close(eqm.compose(parts)(X, None), (X - 1) + (X - 3))
+    torch.testing.assert_close(
+        eqm.compose(parts, [2.0, -0.5])(X, None), 2 * (X - 1) - 0.5 * (X - 3)
+    )
+
+
+@pytest.mark.parametrize(("fields", "weights"), [([], None), ([towards_label], [1.0, 2.0])])
+def test_composition_needs_one_weight_a_field(fields, weights):
+    with pytest.raises(ValueError, match="one weight a field"):
+        eqm.compose(fields, weights)

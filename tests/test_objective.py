@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+import eqm
+
+
+def test_loss_is_the_mean_square_distance_to_the_scaled_direction(generator):
+    data, noise = torch.randn(2, 5, 3, 2, 2, generator=generator)
+    gamma = torch.rand(5, generator=generator)
+    decay = eqm.LinearDecay(2.0)
+    loss = eqm.EquilibriumMatching(decay).at(lambda x, labels: x, data, noise=noise, gamma=gamma)
+    for i in range(5):
+        g = gamma[i]
+        error = g * data[i] + (1 - g) * noise[i] - (noise[i] - data[i]) * 2 * (1 - g)
+        torch.testing.assert_close(loss[i], error.square().mean())
+
+
+def test_the_same_generator_draws_the_same_loss():
+    data = torch.randn(6, 4)
+    losses = [
+        eqm.EquilibriumMatching()(
+            lambda x, labels: x, data, generator=torch.Generator().manual_seed(s)
+        )
+        for s in (1, 1, 2)
+    ]
+    assert torch.equal(losses[0], losses[1])
+    assert not torch.equal(losses[0], losses[2])
+
+
+def test_flow_matching_without_noise_conditioning_is_a_constant_decay(generator):
+    data, noise, gamma = torch.randn(4, 3), torch.randn(4, 3), torch.rand(4)
+    flow = eqm.FlowMatching(noise_conditioning=False)
+    constant = eqm.EquilibriumMatching(eqm.ConstantDecay())
+    losses = [o.at(lambda x, labels: x, data, noise=noise, gamma=gamma) for o in (flow, constant)]
+    assert torch.equal(*losses)
+
+
+def test_flow_matching_tells_the_field_gamma():
+    data, noise, gamma = torch.randn(4, 3), torch.randn(4, 3), torch.rand(4)
+
+    def exact(x, labels, seen):
+        assert torch.equal(seen, gamma)
+        return noise - data
+
+    assert eqm.FlowMatching().at(exact, data, noise=noise, gamma=gamma).abs().max() == 0
+
+
+def test_a_field_that_changes_the_shape_is_named():
+    with pytest.raises(
+        ValueError, match=r"must return the shape it is given, \(4, 3\); got \(4, 2\)"
+    ):
+        eqm.EquilibriumMatching()(lambda x, labels: x[:, :2], torch.zeros(4, 3))
