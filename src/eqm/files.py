@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+FULL = 1 << 16
+"""A disk with fewer free bytes is full: writers of tensors do not pass on why they failed."""
 
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it takes the place of `path` when the block ends
-    well.
+    """A temporary path beside `path` to write to; it takes the place of `path` when the block ends.
 
     When the block fails, or is interrupted, the old file stays as it was and the temporary one is
     removed. Folders that are missing are made. Raises OSError with a sentence when the disk is full
@@ -26,15 +29,14 @@ def replacing(path: Path | str) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise OSError(
-                f"the disk is full: {path} was not written; free some space and run again"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise OSError(
-                f"cannot write {path} ({error.strerror}): choose a folder that can be written"
-            ) from error
+    except Exception as error:
+        number = getattr(error, "errno", None)
+        if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            reason = os.strerror(number)
+            raise OSError(f"cannot write {path} ({reason}): choose another folder") from error
+        if number in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(path.parent).free < FULL:
+            raise OSError(f"the disk is full: {path} was not written; free some space") from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()

@@ -134,7 +134,7 @@ def open_images(source: str) -> Images:
             f"no file {path}: give the path of an .npz with arrays `images` and `labels`"
         )
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is not a readable .npz of plain arrays ({error})") from error

@@ -5,13 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from eqm.descent import Descent, descend
-from eqm.energy import Energy
-from eqm.models import Network
+from eqm.field import Field
 from eqm.tasks.sampling import Sampling
 
 
 def denoise(
-    model: Network | Energy,
+    field: Field,
     x: Tensor,
     labels: Tensor | None = None,
     *,
@@ -22,10 +21,12 @@ def denoise(
 
     gamma need not be known, nor be the same for all: the field has no noise level to be told
     (section 5 of arXiv 2510.02300). Without `labels` a class-conditional model uses its null label.
+    `sampling` defaults to the settings stored with the model; it stops each image by its gradient
+    where these say so, and else after a path for noise.
     """
-    sampling = sampling or Sampling.of(model.metadata)
+    sampling = sampling or Sampling.of(getattr(field, "metadata", {}))
     return descend(
-        model,
+        field,
         x,
         labels,
         rule=sampling.make_rule(),

@@ -45,60 +45,52 @@ def train(config: TrainConfig, images: Images, folder: Path | str) -> Iterator[P
     goes on from it, exactly: what a step draws depends on the seed and the images seen alone, so on
     the CPU an interrupted run ends in the same bits.
 
-    Raises ValueError when the images do not fit the network, a checkpoint is of another run, or the
-    loss is not finite at a checkpoint (the one before is kept).
+    Raises ValueError when the images do not fit the network, a checkpoint is of another run, or
+    weights are not finite at a checkpoint (the one before is kept).
     """
     _check_fit(config, images)
     folder, device = Path(folder), pick_device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
-    state = load(config, folder, device)
-    data = images.data.to(device)
-    labels = (
-        images.labels.to(device) if images.labels is not None and config.model.num_classes else None
-    )
+    source = {"name": images.name, "images": len(images), "fingerprint": images.fingerprint}
+    state = load(config, folder, device, data=source)
     step = make_step(config, state, device)
-    metadata = {
-        "data": {"name": images.name, "images": len(images), "fingerprint": images.fingerprint}
-    }
+    data = images.data.to(device)
+    labels = images.classes.to(device) if config.model.num_classes else None
 
-    def checkpoint(loss: Tensor | None) -> None:
-        if loss is not None and not loss.isfinite():
+    def checkpoint() -> None:
+        if not all(weight.isfinite().all() for weight in state.model.parameters()):
             raise ValueError(
-                f"the loss is no longer finite after {state.images:,} images: lower optimizer.learning_rate or set "
-                f"optimizer.clip 1; the checkpoint before, if any, is kept in {folder}"
+                f"the weights are no longer finite after {state.images:,} images: lower "
+                "optimizer.learning_rate or set optimizer.clip 1, in another folder; "
+                f"the checkpoint before, if any, is kept in {folder}"
             )
-        save(state, config, folder, metadata=metadata)
+        save(state, config, folder, data=source)
 
     state.model.train()
-    loss: Tensor | None = None
     with interrupts_deferred() as interrupted:
         while state.images < config.images:
-            count = min(config.batch_size, config.images - state.images)
-            rows = batch_indices(
-                len(images), position=state.images, count=count, seed=config.seed
-            ).to(device)
+            position = state.images
+            count = min(config.batch_size, config.images - position)
+            rows = batch_indices(len(images), position=position, count=count, seed=config.seed)
+            rows = rows.to(device)
             loss = step(data[rows], None if labels is None else labels[rows])
-            due = (
-                state.images // config.checkpoint_every
-                > (state.images - count) // config.checkpoint_every
-            )
-            if interrupted() or (due and state.images < config.images):
-                checkpoint(loss)
             if interrupted():
+                checkpoint()
                 raise Interrupted(
-                    f"interrupted after {state.images:,} of {config.images:,} images, saved in {folder}: "
-                    "run the same command to go on"
+                    f"interrupted after {state.images:,} of {config.images:,} images, saved in "
+                    f"{folder}: run the same command to go on"
                 )
+            if state.images // config.checkpoint_every > position // config.checkpoint_every:
+                checkpoint()
             yield Progress(state.images, loss, state)
-        checkpoint(loss)
+        checkpoint()
 
 
 def make_step(
     config: TrainConfig, state: TrainingState, device: torch.device
 ) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """The function that makes one optimizer step on a batch (data, labels) and returns its mean
-    loss."""
+    """The function that steps the optimizer on a batch (data, labels) and returns its mean loss."""
     objective = config.make_objective()
     field: nn.Module = torch.compile(state.model) if config.compile else state.model  # type: ignore[assignment]
     null_label = config.model.num_classes
@@ -161,7 +153,7 @@ def interrupts_deferred() -> Iterator[Callable[[], bool]]:
 
 def _check_fit(config: TrainConfig, images: Images) -> None:
     model = config.model
-    if tuple(model.shape) != images.shape or model.num_classes not in (0, images.num_classes):
+    if model.shape != images.shape or model.num_classes not in (0, images.num_classes):
         raise ValueError(
             f"the network is for {model.num_classes} classes of images {tuple(model.shape)}; {images.name} has "
             f"{images.num_classes} classes of {images.shape}: set model.shape and model.num_classes"

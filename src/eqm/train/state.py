@@ -47,16 +47,13 @@ def start(config: TrainConfig, device: torch.device) -> TrainingState:
     return TrainingState(model, deepcopy(model).eval(), optimizer, 0)
 
 
-def save(
-    state: TrainingState, config: TrainConfig, folder: Path, *, metadata: dict[str, Any]
-) -> None:
-    """Writes the run to `folder`: the averaged weights to sample from, and a checkpoint to go on
-    from.
+def save(state: TrainingState, config: TrainConfig, folder: Path, *, data: dict[str, Any]) -> None:
+    """Writes the run to `folder`: averaged weights to sample from, a checkpoint to go on from.
 
-    The checkpoint alone holds all that `load` needs, and takes its place in one rename.
+    `data` tells what the run is trained on, and is kept with the weights. The checkpoint alone holds all that `load` needs, and takes its place in one rename.
     """
     checkpoint = {
-        "config": config.flat(),
+        "settings": settings_of(config, data),
         "images": state.images,
         "model": state.model.state_dict(),
         "average": state.average.state_dict(),
@@ -68,28 +65,28 @@ def save(
         "sampling": asdict(config.sampling),
         "training": {"images_seen": state.images, **config.flat()},
     }
-    save_pretrained(state.average, folder, metadata={**metadata, **about})
+    save_pretrained(state.average, folder, metadata={"data": data, **about})
 
 
-def load(config: TrainConfig, folder: Path, device: torch.device) -> TrainingState:
+def load(
+    config: TrainConfig, folder: Path, device: torch.device, *, data: dict[str, Any]
+) -> TrainingState:
     """The state that `folder` holds, or a fresh one where there is no checkpoint.
 
-    Raises ValueError when the checkpoint cannot be read, or was made with other settings than
-    `config`.
+    Raises ValueError when the checkpoint cannot be read, or was made with other settings or data.
     """
-    state = start(config, device)
     path = folder / CHECKPOINT
     if not path.exists():
-        return state
+        return start(config, device)
     try:
         checkpoint = torch.load(path, map_location=device, weights_only=True)
-        saved = checkpoint["config"]
+        saved = checkpoint["settings"]
     except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError, OSError) as error:
         raise ValueError(
             f"{path} is not a readable checkpoint (damaged or of another program): "
             "move it away to start afresh, or choose another folder"
         ) from error
-    wanted = config.flat()
+    wanted = settings_of(config, data)
     different = [
         f"{name} was {saved.get(name)} and is now {wanted.get(name)}"
         for name in sorted(saved.keys() | wanted.keys())
@@ -100,8 +97,14 @@ def load(config: TrainConfig, folder: Path, device: torch.device) -> TrainingSta
             f"{folder} holds a run with other settings ({'; '.join(different)}): "
             "choose another folder, or the same settings to go on"
         )
+    state = start(config, device)
     state.model.load_state_dict(checkpoint["model"])
     state.average.load_state_dict(checkpoint["average"])
     state.optimizer.load_state_dict(checkpoint["optimizer"])
     state.images = checkpoint["images"]
     return state
+
+
+def settings_of(config: TrainConfig, data: dict[str, Any]) -> dict[str, Any]:
+    """All that makes a run what it is, by name."""
+    return config.flat() | {f"data.{name}": value for name, value in data.items()}

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eqm.data import Images, batch_indices, digits, open_images
+
+DATA = torch.zeros(6, 1, 4, 4)
+LABELS = torch.tensor([0, 0, 0, 1, 1, 1])
+
+
+def test_the_digits_are_what_scikit_learn_carries():
+    images = digits()
+    assert len(images) == 1797
+    assert images.shape == (1, 8, 8)
+    assert images.num_classes == 10
+    assert images.data.min() == -1
+    assert images.data.max() == 1
+
+
+def test_a_split_is_disjoint_complete_and_even_among_classes():
+    images = digits()
+    seen, held_out = images.split(0.2)
+    assert len(seen) + len(held_out) == len(images)
+    shares = held_out.classes.bincount() / images.classes.bincount()
+    assert ((shares - 0.2).abs() < 0.01).all()
+    both = torch.cat([seen.data, held_out.data]).flatten(1)
+    assert torch.equal(both.sum(0), images.data.flatten(1).sum(0))
+
+
+def test_the_fingerprint_tells_data_apart():
+    assert digits().fingerprint == digits().fingerprint
+    changed = digits()
+    changed.data[17, 0, 3, 3] += 0.01
+    assert changed.fingerprint != digits().fingerprint
+    assert (
+        Images("a", DATA, LABELS, 2).fingerprint != Images("a", DATA, LABELS.flip(0), 2).fingerprint
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Images("x", DATA[0]), r"shape \(N, C, H, W\)"),
+        (lambda: Images("x", DATA[:0]), "N > 0"),
+        (lambda: Images("x", DATA * torch.nan), "6 of 6 images hold NaN or infinity"),
+        (lambda: Images("x", DATA + 3), r"must lie in -1..1; got 3..3"),
+        (lambda: Images("x", DATA, LABELS[:2], 2), r"labels must have shape \(6,\)"),
+        (lambda: Images("x", DATA, LABELS, 1), r"labels must lie in 0..0; got 0..1"),
+        (lambda: Images("x", DATA, LABELS - 1, 2), r"labels must lie in 0..1; got -1..0"),
+        (lambda: Images("x", DATA).classes, "no labels"),
+    ],
+)
+def test_data_that_cannot_be_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((5, 8, 6), (1, 8, 6)), ((5, 8, 6, 3), (3, 8, 6)), ((5, 3, 8, 6), (3, 8, 6))],
+)
+def test_an_npz_opens_whatever_the_place_of_its_channels(tmp_path, shape, expected):
+    arrays = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    np.savez(tmp_path / "my.npz", images=arrays, labels=[0, 2, 1, 0, 2])
+    images = open_images(str(tmp_path / "my.npz"))
+    assert (images.name, images.shape, images.num_classes) == ("my", expected, 3)
+    back = ((images.data + 1) * 127.5).round()
+    if expected[0] == 3 and shape[-1] == 3:
+        back = back.permute(0, 2, 3, 1)
+    assert np.array_equal(back.numpy().reshape(shape), arrays)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"pictures": np.zeros((2, 4, 4))}, "must hold an array `images`; it holds pictures"),
+        ({"images": np.zeros((2, 4, 4), np.int64)}, "must be uint8 or floating point; got int64"),
+        ({"images": np.zeros((2, 4, 4)), "labels": [0.5, 1]}, "labels must be whole numbers"),
+        ({"images": np.full((2, 4, 4), 255.0)}, r"must lie in -1..1; got 255..255"),
+    ],
+)
+def test_an_npz_of_something_else_is_named(tmp_path, arrays, message):
+    np.savez(tmp_path / "my.npz", **arrays)
+    with pytest.raises(ValueError, match=message):
+        open_images(str(tmp_path / "my.npz"))
+
+
+def test_sources_that_are_none_are_named(tmp_path):
+    (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 torn")
+    for source, message in [
+        ("cats", 'must be "digits" or the path of an .npz'),
+        (str(tmp_path / "none.npz"), "no file"),
+        (str(tmp_path / "torn.npz"), "not a readable .npz"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            open_images(source)
+
+
+@given(length=st.integers(1, 20), cuts=st.lists(st.integers(1, 30), min_size=1, max_size=6))
+def test_the_stream_of_epochs_does_not_depend_on_how_it_is_cut(length, cuts):
+    whole = batch_indices(length, position=0, count=sum(cuts), seed=3)
+    position, parts = 0, []
+    for count in cuts:
+        parts.append(batch_indices(length, position=position, count=count, seed=3))
+        position += count
+    assert torch.equal(torch.cat(parts), whole)
+    for epoch in whole.split(length):
+        assert len(epoch.unique()) == len(epoch)

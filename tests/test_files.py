@@ -1,0 +1,45 @@
+import errno
+
+import pytest
+
+from eqm import files
+from eqm.files import replacing
+
+
+def test_a_file_takes_its_place_whole(tmp_path):
+    with replacing(tmp_path / "new" / "file.txt") as path:
+        path.write_text("whole")
+        assert not (tmp_path / "new" / "file.txt").exists()
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["file.txt"]
+    assert (tmp_path / "new" / "file.txt").read_text() == "whole"
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), RuntimeError("torn"), OSError(5, "I/O")])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, failure):
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(type(failure)), replacing(tmp_path / "file") as path:
+        path.write_text("half")
+        raise failure
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "old"
+
+
+def test_a_full_disk_is_said_in_a_sentence(tmp_path, monkeypatch):
+    with (
+        pytest.raises(OSError, match=r"the disk is full: .*file was not written; free some space"),
+        replacing(tmp_path / "file"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    # torch and safetensors raise errors of their own, which do not say why writing failed
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 0}))
+    with pytest.raises(OSError, match="the disk is full"), replacing(tmp_path / "file"):
+        raise RuntimeError("unexpected pos 576 vs 534")
+
+
+def test_a_folder_that_cannot_be_is_said_in_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with (
+        pytest.raises(OSError, match=r"cannot write .* choose another folder"),
+        replacing(tmp_path / "file" / "inside") as path,
+    ):
+        path.write_text("never")

@@ -1,0 +1,240 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import eqm
+from eqm.data import Images, digits
+from eqm.models import MLPConfig, UNetConfig
+from eqm.recipes import RECIPES
+from eqm.train import Interrupted, ObjectiveConfig, OptimizerConfig, TrainConfig, train
+from eqm.train.ema import update_average
+
+TINY = TrainConfig(
+    model=UNetConfig(shape=(1, 8, 8), num_classes=10, width=4, multipliers=(1, 2)),
+    optimizer=OptimizerConfig(learning_rate=3e-3, warmup=200, ema_halflife=300, clip=1.0),
+    images=1280,
+    batch_size=32,
+    checkpoint_every=320,
+)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return digits()[torch.arange(0, 1797, 3)]
+
+
+def last(run):
+    *_, end = run
+    return end
+
+
+def weights(folder: Path):
+    saved = torch.load(folder / "training.pt", weights_only=True)
+    optimizer = saved["optimizer"]["state"]
+    return {
+        **{f"model.{k}": v for k, v in saved["model"].items()},
+        **{f"average.{k}": v for k, v in saved["average"].items()},
+        **{f"optimizer.{i}.{k}": v for i, s in optimizer.items() for k, v in s.items()},
+        **{f"file.{k}": v for k, v in load_file(folder / "model.safetensors").items()},
+    }
+
+
+def assert_same_bits(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("energy", ["implicit", "dot"])
+def test_forty_steps_are_twenty_and_twenty_more_to_the_bit(images, tmp_path, energy):
+    config = replace(TINY, objective=ObjectiveConfig(energy=energy))
+    last(train(config, images, tmp_path / "whole"))
+    last(train(replace(config, images=640), images, tmp_path / "parts"))
+    torch.manual_seed(999)  # nothing of the run may hang on the global state
+    end = last(train(config, images, tmp_path / "parts"))
+    assert end.images == 1280
+    assert_same_bits(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
+
+
+def test_training_leaves_the_global_random_state_alone(images, tmp_path):
+    before = torch.get_rng_state()
+    last(train(replace(TINY, images=64), images, tmp_path))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_seed_decides(images, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        last(train(replace(TINY, images=96, seed=seed), images, tmp_path / name))
+    a, b, c = (weights(tmp_path / name) for name in "abc")
+    assert_same_bits(a, b)
+    assert not torch.equal(a["model.stem.weight"], c["model.stem.weight"])
+
+
+def test_the_loss_falls_and_the_saved_average_is_what_loads(images, tmp_path):
+    losses = [step.loss.item() for step in train(TINY, images, tmp_path)]
+    assert sum(losses[-8:]) < 0.9 * sum(losses[:8])
+    model = eqm.from_pretrained(tmp_path)
+    average = torch.load(tmp_path / "training.pt", weights_only=True)["average"]
+    assert all(torch.equal(average[name], value) for name, value in model.state_dict().items())
+    assert model.metadata["training"]["images_seen"] == 1280
+    assert model.metadata["data"]["fingerprint"] == images.fingerprint
+    assert model.metadata["sampling"]["step_size"] == TINY.sampling.step_size
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"objective": ObjectiveConfig(kind="flow-matching")},
+        {"model": replace(TINY.model, noise_conditioning=True)},
+        {"model": replace(TINY.model, num_classes=0)},
+        {"model": MLPConfig(shape=(1, 8, 8), num_classes=10, width=16)},
+        {"objective": ObjectiveConfig(energy="dot", decay="piecewise")},
+        {"precision": "bfloat16"},
+    ],
+)
+def test_every_kind_of_run_trains_and_loads(images, tmp_path, changes):
+    config = replace(TINY, images=64, **changes)
+    assert last(train(config, images, tmp_path)).loss.isfinite()
+    model = eqm.from_pretrained(tmp_path)
+    gamma = [torch.full((2,), 0.5)] if config.model.noise_conditioning else []
+    assert model(images.data[:2], None, *gamma).shape == (2, 1, 8, 8)
+
+
+def test_recipes_suit_their_data():
+    for config in RECIPES.values():
+        assert config.suited_to(digits()) == config
+
+
+def test_a_network_is_suited_to_other_images():
+    mine = Images("mine", torch.zeros(4, 3, 12, 8), torch.tensor([0, 1, 2, 3]), 4)
+    assert TINY.suited_to(mine).model == replace(TINY.model, shape=(3, 12, 8), num_classes=4)
+    unconditional = replace(TINY, model=replace(TINY.model, num_classes=0))
+    assert unconditional.suited_to(mine).model.num_classes == 0
+
+
+def test_another_run_in_the_folder_is_refused_by_what_differs(images, tmp_path):
+    last(train(replace(TINY, images=64), images, tmp_path))
+    before = (tmp_path / "training.pt").read_bytes()
+    with pytest.raises(ValueError, match=r"other settings \(batch_size was 32 and is now 16\)"):
+        last(train(replace(TINY, batch_size=16), images, tmp_path))
+    with pytest.raises(ValueError, match=r"data.fingerprint was \w+ and is now \w+"):
+        last(train(TINY, images[torch.arange(len(images)).flip(0)], tmp_path))
+    assert (tmp_path / "training.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"foreign"]
+)
+def test_a_damaged_checkpoint_is_named(images, tmp_path, damage):
+    last(train(replace(TINY, images=64), images, tmp_path))
+    path = tmp_path / "training.pt"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=r"training.pt is not a readable checkpoint"):
+        last(train(TINY, images, tmp_path))
+
+
+def test_weights_that_burst_are_not_saved(images, tmp_path):
+    last(train(replace(TINY, images=64), images, tmp_path))
+    before = (tmp_path / "training.pt").read_bytes()
+    run = train(TINY, images, tmp_path)
+    step = next(run)
+    with torch.no_grad():
+        next(step.state.model.parameters()).fill_(torch.nan)
+    with pytest.raises(ValueError, match="no longer finite after .* images: lower"):
+        last(run)
+    assert (tmp_path / "training.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (replace(TINY, model=UNetConfig(shape=(1, 16, 16))), "the network is for"),
+        (replace(TINY, model=replace(TINY.model, num_classes=7)), "for 7 classes"),
+        (replace(TINY, device="warp"), 'device "warp" is not available'),
+    ],
+)
+def test_a_run_that_cannot_be_is_named(images, tmp_path, config, message):
+    with pytest.raises(ValueError, match=message):
+        last(train(config, images, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: replace(TINY, images=0), "images must be at least 1"),
+        (lambda: replace(TINY, label_dropout=1.0), "label_dropout must lie in"),
+        (lambda: OptimizerConfig(learning_rate=0), "learning_rate must be positive"),
+        (lambda: OptimizerConfig(clip=-1), "clip must not be negative"),
+        (lambda: ObjectiveConfig(start=1.5), "start"),
+        (
+            lambda: replace(
+                TINY,
+                model=replace(TINY.model, noise_conditioning=True),
+                objective=ObjectiveConfig(energy="dot"),
+            ),
+            "noise_conditioning must be off",
+        ),
+    ],
+)
+def test_settings_without_meaning_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_the_average_counts_half_after_its_halflife():
+    model, average = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    start = average.weight.detach().clone()
+    for step in range(1, 11):  # ten batches of 10 make one half-life of 100
+        update_average(average, model, images=10_000 + 10 * step, batch=10, halflife=100)
+    torch.testing.assert_close(average.weight, (start + model.weight) / 2)
+
+
+def test_an_interrupt_in_the_process_saves_first(images, tmp_path):
+    run = train(TINY, images, tmp_path)
+    next(run)
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(Interrupted, match=r"interrupted after 64 of 1,280 images, saved in"):
+        last(run)
+    last(train(TINY, images, tmp_path))
+    last(train(TINY, images, tmp_path / "whole"))
+    assert_same_bits(weights(tmp_path), weights(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_killed_command_goes_on_to_the_same_bits(tmp_path, number):
+    command = [
+        *(sys.executable, "-m", "eqm.cli.main", "train", "digits", "--images", "24000"),
+        *("--model.width", "4", "--model.multipliers", "1", "2", "--checkpoint-every", "3200"),
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def start(folder):
+        with (tmp_path / "stderr").open("a") as stderr:
+            return subprocess.Popen(
+                [*command, "--output", str(tmp_path / folder)],
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+            )
+
+    whole, torn = start("whole"), start("torn")
+    while not (tmp_path / "torn" / "model.safetensors").exists():
+        assert torn.poll() is None, (tmp_path / "stderr").read_text()
+        time.sleep(0.02)
+    torn.send_signal(number)
+    status = torn.wait()
+    message = (tmp_path / "stderr").read_text()
+    if number == signal.SIGINT:
+        assert status == 130
+        assert "run the same command to go on" in message
+        assert "Traceback" not in message
+    assert start("torn").wait() == 0
+    assert whole.wait() == 0
+    assert_same_bits(weights(tmp_path / "torn"), weights(tmp_path / "whole"))
