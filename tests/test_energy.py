@@ -79,3 +79,17 @@ def test_descending_an_energy_under_the_driver_lowers_it(net, energy):
     descent = eqm.descend(field, X, LABELS, rule=eqm.GradientDescent(1e-3), max_steps=20)
     with torch.no_grad():
         assert (field.energy(descent.x, LABELS) < field.energy(X, LABELS)).all()
+
+
+@pytest.mark.slow
+@ENERGIES
+def test_the_compiled_field_and_its_weight_gradients_are_the_same(net, energy):
+    field = energy(net)
+    gradients = []
+    for f in (field, field.compiled()):
+        net.zero_grad()
+        value = f(X, LABELS)
+        value.square().sum().backward()
+        gradients.append([value.detach(), *(w.grad for w in net.parameters() if w.requires_grad)])
+    for ours, reference in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, reference, rtol=1e-9, atol=1e-9)

@@ -13,7 +13,19 @@ import eqm
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "eqm"
-CORE = ["field.py", "corruption.py", "objective.py", "energy.py", "optimal.py", "descent/*.py"]
+# What a field is, what it is trained to be, and how it is descended, with the paper's two rules.
+# On top of it come the catalogue of other rules, continuous batching and the baseline's clock.
+CORE = [
+    "field.py",
+    "corruption.py",
+    "objective.py",
+    "energy.py",
+    "optimal.py",
+    "descent/driver.py",
+    "descent/stopping.py",
+    "descent/rules/rule.py",
+    "descent/rules/first_order.py",
+]
 CODE_FOLDERS = ["src", "tests", "examples", "experiments", "benchmarks", "docs"]
 
 # eqm has its own networks, metrics and baselines; these are heavy, or drag in what is.

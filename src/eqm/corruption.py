@@ -1,5 +1,4 @@
-"""How data turn into noise, and how steep the landscape is on the way: `corrupt` and the decays
-c(gamma).
+"""How data turn into noise, and how steep the landscape is on the way: the decays c(gamma).
 
 gamma runs from 0 (pure noise) to 1 (clean data). The functions work on tensors but import no torch,
 so that a configuration can name a decay without loading it.
@@ -41,8 +40,9 @@ def corrupt(data: Tensor, noise: Tensor, gamma: Tensor) -> Tensor:
 
 
 class Decay(Protocol):
-    """The gradient magnitude c(gamma): not negative, and 0 at gamma = 1 so that data are stationary
-    points."""
+    """The gradient magnitude c(gamma), not negative.
+
+    It is 0 at gamma = 1, so that data are stationary points."""
 
     def __call__(self, gamma: Tensor) -> Tensor: ...
 
@@ -62,10 +62,9 @@ class LinearDecay:
 
 @dataclass(frozen=True)
 class TruncatedDecay:
-    """c(gamma) = scale until gamma = `start`, then a straight line down to 0; the paper's best and
-    the default.
+    """c(gamma) = scale until gamma = `start`, then a straight line down to 0 at gamma = 1.
 
-    `start` is the paper's a, `scale` its multiplier lambda.
+    The paper's best, and the default. `start` is the paper's a, `scale` its multiplier lambda.
     """
 
     start: float = 0.8
@@ -81,8 +80,7 @@ class TruncatedDecay:
 
 @dataclass(frozen=True)
 class PiecewiseDecay:
-    """c(gamma) = scale times a line from `initial` at 0 to 1 at `start`, and another from there
-    down to 0 at 1.
+    """c(gamma) = scale times a line from `initial` down to 1 at `start`, and one from there to 0.
 
     `initial` is the paper's b, `start` its a; `initial` 1 is `TruncatedDecay`.
     """
@@ -103,8 +101,9 @@ class PiecewiseDecay:
 
 @dataclass(frozen=True)
 class ConstantDecay:
-    """c(gamma) = scale everywhere: flow matching. Data are not stationary, so descent must stop by
-    path length."""
+    """c(gamma) = scale everywhere: flow matching.
+
+    Data are not stationary, so descent must stop by path length."""
 
     scale: float = 1.0
 

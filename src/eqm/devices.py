@@ -6,8 +6,9 @@ import torch
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; "auto" is the accelerator if there is one. Raises ValueError for one
-    that is not there."""
+    """The device of that name; "auto" is the accelerator if there is one.
+
+    Raises ValueError for a device that is not there."""
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:

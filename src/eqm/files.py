@@ -13,6 +13,10 @@ FULL = 1 << 16
 """A disk with fewer free bytes is full: writers of tensors do not pass on why they failed."""
 
 
+NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST}
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+
+
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it takes the place of `path` when the block ends.
@@ -31,12 +35,24 @@ def replacing(path: Path | str) -> Iterator[Path]:
         temporary.replace(path)
     except Exception as error:
         number = getattr(error, "errno", None)
-        if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if number in NOT_WRITABLE:
             reason = os.strerror(number)
             raise OSError(f"cannot write {path} ({reason}): choose another folder") from error
-        if number in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(path.parent).free < FULL:
+        if number in NO_SPACE or shutil.disk_usage(path.parent).free < FULL:
             raise OSError(f"the disk is full: {path} was not written; free some space") from error
         raise
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def make_folder(path: Path | str) -> Path:
+    """The folder `path`, made if it was not there, once something could be written into it.
+
+    Raises OSError with a sentence otherwise: ask before long work, not after.
+    """
+    path = Path(path)
+    with replacing(path / ".writable") as probe:
+        probe.touch()
+    (path / ".writable").unlink()
+    return path

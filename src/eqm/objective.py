@@ -13,12 +13,11 @@ from eqm.field import Field
 
 @dataclass(frozen=True)
 class EquilibriumMatching:
-    """The equilibrium matching loss, `|| field(x_gamma) - (noise - data) * c(gamma) ||^2` (Eq. 3 of
-    arXiv 2510.02300).
+    """The equilibrium matching loss, `|| field(x_gamma) - (noise - data) * c(gamma) ||^2`.
 
-    x_gamma is `corrupt(data, noise, gamma)` with normal noise and gamma uniform on [0, 1]. The
-    field does not see gamma; with `noise_conditioning` (an ablation of the paper) it is called as
-    `field(x, labels, gamma)`.
+    Eq. 3 of arXiv 2510.02300. x_gamma is `corrupt(data, noise, gamma)` with normal noise and gamma
+    uniform on [0, 1]. The field does not see gamma; with `noise_conditioning` (an ablation of the
+    paper) it is called as `field(x, labels, gamma)`.
 
     >>> objective = EquilibriumMatching()
     >>> objective(lambda x, labels: x, torch.zeros(8, 2)).shape
@@ -58,11 +57,10 @@ class EquilibriumMatching:
         noise: Tensor,
         gamma: Tensor,
     ) -> Tensor:
-        """The loss of each sample (B,), a mean over its elements, at the given noise (B, ...) and
-        gamma (B,).
+        """The loss of each sample (B,), a mean over its elements, at the given noise and gamma.
 
-        Raises ValueError when shapes do not fit, or the field returns another shape than it was
-        given.
+        `noise` has the shape of `data` (B, ...), `gamma` is (B,). Raises ValueError when shapes do
+        not fit, or the field returns another shape than it was given.
         """
         x = corrupt(data, noise, gamma)
         steepness = self.decay(gamma).to(data.dtype).view(-1, *[1] * (data.ndim - 1))  # (B, 1, ...)
@@ -76,11 +74,11 @@ class EquilibriumMatching:
 
 @dataclass(frozen=True)
 class FlowMatching(EquilibriumMatching):
-    """The flow matching loss, the baseline (Eq. 1 of arXiv 2510.02300) in our sign: the field
-    learns `noise - data`.
+    """The flow matching loss, the baseline: the field learns `noise - data`.
 
-    That is minus the usual velocity, so that the same samplers descend it. It sees gamma unless
-    `noise_conditioning` is off, which is equilibrium matching with a constant decay.
+    Eq. 1 of arXiv 2510.02300 in our sign, that is minus the usual velocity, so that the same
+    samplers descend it. It sees gamma unless `noise_conditioning` is off, which is equilibrium
+    matching with a constant decay.
     """
 
     decay: Decay = ConstantDecay()

@@ -1,5 +1,4 @@
-"""The field that perfect training would find for a finite data set, in closed form: the oracle of
-this library."""
+"""The field that perfect training would find for a finite data set, in closed form."""
 
 from __future__ import annotations
 
@@ -12,8 +11,7 @@ from eqm.corruption import Decay, TruncatedDecay
 
 
 class OptimalField:
-    """The minimiser of the equilibrium matching loss over all fields, for data (N, ...) each
-    equally likely.
+    """The minimiser of the equilibrium matching loss for data (N, ...), each equally likely.
 
     f*(z) = E[ c(gamma) / (1 - gamma) * (z - x_i) | x_gamma = z ], over the posterior of sample i
     and gamma, which is proportional to (1 - gamma)^-d exp(-||z - gamma x_i||^2 / (2 (1 - gamma)^2))
@@ -65,8 +63,7 @@ class OptimalField:
         self.precision = noise_share**-2
 
     def __call__(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The gradient at x (B, ...), same shape; labels (B,) choose among the data where these
-        have labels.
+        """The gradient at x (B, ...), same shape; labels (B,) choose among data that have labels.
 
         Raises ValueError when x has another shape than the data, or labels are given that the data
         do not have.

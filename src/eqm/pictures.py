@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
-    """Images (N, C, H, W) in -1..1 as whole numbers 0..255, (N, H, W, C); what lies outside is
-    clipped."""
+    """Images (N, C, H, W) in -1..1 as bytes 0..255, (N, H, W, C); what lies outside is clipped."""
     scaled = ((images.detach().float().cpu() + 1) * 127.5).round().clamp(0, 255)
     return scaled.byte().permute(0, 2, 3, 1).numpy()
 
 
 def grid(images: Tensor, *, columns: int, scale: int = 1, gap: int = 1) -> Image:
-    """One picture of N images (N, C, H, W) in -1..1, row by row; each pixel `scale` wide, `gap`
-    pixels in between."""
+    """One picture of images (N, C, H, W) in -1..1, row by row, with `gap` pixels in between.
+
+    Each pixel becomes `scale` wide. Raises ValueError for other than 1, 3 or 4 channels."""
     from PIL import Image
 
     tiles = to_uint8(images)

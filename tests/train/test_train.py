@@ -92,7 +92,10 @@ def test_the_loss_falls_and_the_saved_average_is_what_loads(images, tmp_path):
     "changes",
     [
         {"objective": ObjectiveConfig(kind="flow-matching")},
-        {"model": replace(TINY.model, noise_conditioning=True)},
+        {
+            "model": replace(TINY.model, noise_conditioning=True),
+            "objective": ObjectiveConfig(kind="flow-matching"),
+        },
         {"model": replace(TINY.model, num_classes=0)},
         {"model": MLPConfig(shape=(1, 8, 8), num_classes=10, width=16)},
         {"objective": ObjectiveConfig(energy="dot", decay="piecewise")},
@@ -177,9 +180,13 @@ def test_a_run_that_cannot_be_is_named(images, tmp_path, config, message):
             lambda: replace(
                 TINY,
                 model=replace(TINY.model, noise_conditioning=True),
-                objective=ObjectiveConfig(energy="dot"),
+                objective=ObjectiveConfig(kind="flow-matching", energy="dot"),
             ),
             "noise_conditioning must be off",
+        ),
+        (
+            lambda: replace(TINY, model=replace(TINY.model, noise_conditioning=True)),
+            "noise_conditioning is for objective.kind flow-matching",
         ),
     ],
 )
@@ -200,7 +207,7 @@ def test_an_interrupt_in_the_process_saves_first(images, tmp_path):
     run = train(TINY, images, tmp_path)
     next(run)
     os.kill(os.getpid(), signal.SIGTERM)
-    with pytest.raises(Interrupted, match=r"interrupted after 64 of 1,280 images, saved in"):
+    with pytest.raises(Interrupted, match=r"interrupted after 64 of 1,280 images, saved"):
         last(run)
     last(train(TINY, images, tmp_path))
     last(train(TINY, images, tmp_path / "whole"))

@@ -16,7 +16,7 @@ def info(model: tyro.conf.Positional[str]) -> None:
     from eqm.cli.show import show_settings
     from eqm.models import PRESETS, cost, from_pretrained, preset
 
-    if model in PRESETS:
+    if model in PRESETS or model.startswith("EqM-"):
         config, about = preset(model, shape=(4, 32, 32), num_classes=1000), {}
     else:
         loaded = from_pretrained(model)

@@ -48,7 +48,7 @@ def sample(
 
     from eqm.cli.show import show_settings
     from eqm.devices import pick_device
-    from eqm.files import replacing
+    from eqm.files import make_folder, replacing
     from eqm.models import from_pretrained
     from eqm.pictures import grid, to_uint8
     from eqm.tasks import Sampling, generate
@@ -65,11 +65,15 @@ def sample(
         guidance=guidance,
     )
     classes = labels or tuple(range(network.config.num_classes))
-    count = count or (10 * len(classes) if classes else 64)
+    if count is None:
+        count = 10 * len(classes) if classes else 64
+    if count < 1:
+        raise ValueError(f"count must be at least 1; got {count}")
     chosen = [classes[k * len(classes) // count] for k in range(count)] if classes else None
     if dry_run:
         show_settings({**asdict(sampling), "count": count, "labels": chosen, "output": output})
         return
+    make_folder(output.parent)
     descent = generate(
         network, chosen, count=count, seed=seed, sampling=sampling, batch_size=batch_size
     )

@@ -87,8 +87,9 @@ class Images:
         return replace(self, data=self.data[rows], labels=labels)
 
     def split(self, share: float, *, seed: int = 0) -> tuple[Images, Images]:
-        """Two disjoint parts at random, the second with `share` of each class (of all, when there
-        are no labels)."""
+        """Two disjoint parts at random, the second with `share` of each class.
+
+        Without labels, all images are one class."""
         kinds = torch.zeros(len(self)) if self.labels is None else self.labels
         generator = torch.Generator().manual_seed(seed)
         second = torch.zeros(len(self), dtype=torch.bool)
@@ -100,10 +101,10 @@ class Images:
 
 
 def digits() -> Images:
-    """The 1,797 handwritten digits of 8x8 pixels that scikit-learn carries (UCI Optical Recognition
-    of Handwritten Digits).
+    """The 1,797 handwritten digits of 8x8 pixels that scikit-learn carries.
 
-    Grey values 0..16 become -1..1.
+    They are the test part of UCI's Optical Recognition of Handwritten Digits; grey values 0..16
+    become -1..1.
     """
     try:
         from sklearn.datasets import load_digits
@@ -116,11 +117,11 @@ def digits() -> Images:
 
 
 def open_images(source: str) -> Images:
-    """The images that `source` names: "digits", or the path of an .npz with `images` and, if there
-    are any, `labels`.
+    """The images that `source` names: "digits", or the path of an .npz.
 
-    `images` is (N, H, W), (N, H, W, C) with 1, 3 or 4 channels, or (N, C, H, W); uint8 0..255 or
-    floating point -1..1. Raises ValueError for anything else, with what was expected.
+    The .npz holds `images` and, if there are any, `labels`. `images` is (N, H, W), (N, H, W, C)
+    with 1, 3 or 4 channels, or (N, C, H, W); uint8 0..255 or floating point -1..1. Raises
+    ValueError for anything else, with what was expected.
     """
     if source == "digits":
         return digits()

@@ -1,5 +1,4 @@
-"""The order of training: an endless stream of shuffled epochs, addressed by position, so that
-nothing needs saving."""
+"""The order of training: an endless stream of shuffled epochs, addressed by position."""
 
 from __future__ import annotations
 
@@ -10,8 +9,7 @@ from torch import Tensor
 
 
 def batch_indices(length: int, *, position: int, count: int, seed: int) -> Tensor:
-    """The data indices (count,) at `position` and after in the stream of shuffled epochs of
-    `length` items.
+    """The data indices (count,) from `position` on in the stream of shuffled epochs.
 
     Every epoch holds each index once; it depends on the seed and its own number alone.
 

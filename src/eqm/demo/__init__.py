@@ -1,2 +1,1 @@
-"""The demonstration: train on handwritten digits, put the landscape to each of its uses, and
-report."""
+"""The demonstration: train on handwritten digits, put the landscape to each use, and report."""

@@ -28,7 +28,7 @@ def baseline(material: Material) -> Section:
         even = Sampling("nesterov-lookahead", step_size=PATH / count, path_length=PATH)
         for results, drawn in (
             (ours, generate(material.model, first.classes, sampling=even).x),
-            (flow, integrate(material.baseline, noise, first.classes, steps=count)),
+            (flow, integrate(material.baseline, noise, first.classes, steps=count).x),
         ):
             distance = frechet_distance(material.moments(drawn), reference)
             results.append((distance, material.recognised(drawn, first.classes)))

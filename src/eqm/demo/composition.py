@@ -8,7 +8,7 @@ from torch import Tensor
 
 from eqm.demo.material import Material
 from eqm.demo.report import Fact, Section
-from eqm.demo.style import save
+from eqm.demo.style import save, show
 from eqm.descent import descend
 from eqm.field import compose, condition
 from eqm.tasks import starting_noise
@@ -38,11 +38,8 @@ def composition(material: Material) -> Section:
                 ".2f",
             )
         )
-        row = torch.cat(list(torch.nn.functional.pad(both[:SHOWN], (0, 1), value=1.0)), dim=-1)
-        axis.imshow(row[0], cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
-        axis.set(xticks=[], yticks=[])
+        show(axis, both[:SHOWN])
         axis.set_ylabel(f"{a} and {b}", rotation=0, ha="right", va="center")
-        axis.spines[:].set_visible(False)
     save(figure, material.folder / "composition.png")
     return Section(
         "Two classes at once",

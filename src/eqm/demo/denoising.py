@@ -9,7 +9,7 @@ from torch import Tensor
 from eqm.corruption import corrupt
 from eqm.demo.material import Material
 from eqm.demo.report import Fact, Section
-from eqm.demo.style import save
+from eqm.demo.style import save, show
 from eqm.descent import integrate
 from eqm.tasks import denoise, starting_noise
 
@@ -30,10 +30,10 @@ def denoising(material: Material) -> Section:
             "digit": clean,
             "noised": noisy,
             "equilibrium matching": ours.x,
-            "flow matching, not told": integrate(material.baseline, noisy, steps=FLOW_STEPS),
+            "flow matching, not told": integrate(material.baseline, noisy, steps=FLOW_STEPS).x,
             "flow matching, told": integrate(
                 material.baseline, noisy, steps=FLOW_STEPS, start=gamma
-            ),
+            ).x,
         }
         columns.append({name: images[:SHOWN] for name, images in results.items()})
         level = f"noise level {1 - gamma:g}"
@@ -76,10 +76,7 @@ def _draw(columns: list[dict[str, Tensor]], material: Material) -> None:
     for column, gamma, strip in zip(axes.T, GAMMAS, columns, strict=True):
         column[0].set_title(f"noise level {1 - gamma:g}")
         for axis, name in zip(column, names, strict=True):
-            row = torch.cat(list(torch.nn.functional.pad(strip[name], (0, 1), value=1.0)), dim=-1)
-            axis.imshow(row[0], cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
+            show(axis, strip[name])
     for axis, name in zip(axes[:, 0], names, strict=True):
         axis.set_ylabel(name, rotation=0, ha="right", va="center")
     save(figure, material.folder / "denoising.png")

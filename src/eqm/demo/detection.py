@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from torch import Tensor
 
 from eqm.demo.material import Material
 from eqm.demo.report import Fact, Section
-from eqm.demo.style import BLUE, RED, save
+from eqm.demo.style import BLUE, RED, save, show
 from eqm.metrics import auroc
 from eqm.tasks import matching_error
 
@@ -31,14 +32,12 @@ def detection(material: Material) -> Section:
                 f"{len(digits)} held-out digits, {len(impostors)} impostors",
             )
         )
-        above.imshow(torch.cat(list(impostors[:3, 0]), dim=1), cmap="gray", vmin=-1, vmax=1)
+        show(above, impostors[:3])
         above.set_title(name)
-        above.axis("off")
-        edges = torch.linspace(
-            min(normal.min(), scores.min()).log(), max(normal.max(), scores.max()).log(), 30
-        ).exp()
-        below.hist(normal, edges, color=BLUE, alpha=0.75, label="digits")
-        below.hist(scores, edges, color=RED, alpha=0.65, label=name)
+        both = torch.cat([normal, scores])
+        edges = np.geomspace(both.min(), both.max(), 30)
+        below.hist(normal.numpy(), edges, color=BLUE, alpha=0.75, label="digits")
+        below.hist(scores.numpy(), edges, color=RED, alpha=0.65, label=name)
         below.set(xscale="log", xlabel="score", yticks=[], title=f"AUROC {area:.3f}")
         below.minorticks_off()
     axes[1, 0].legend(fontsize=7)

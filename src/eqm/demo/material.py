@@ -1,5 +1,4 @@
-"""What the demonstration works with: two trained models, a classifier to judge them, and the
-digits."""
+"""What the demonstration works with: two trained models, a classifier to judge, the digits."""
 
 from __future__ import annotations
 
@@ -55,8 +54,9 @@ class Material:
 
 
 def prepare(folder: Path, *, images: int, seed: int) -> Material:
-    """Trains what the demonstration needs, or picks up what `folder` holds of it; the baseline in a
-    second process."""
+    """All that the demonstration needs, trained or picked up from `folder`.
+
+    The baseline trains in a second process."""
     ours, flow = (
         replace(RECIPES[name], images=images, seed=seed) for name in ("digits", "digits-flow")
     )

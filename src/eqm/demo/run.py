@@ -18,6 +18,7 @@ from eqm.demo.material import Material, prepare
 from eqm.demo.report import Section, write_report
 from eqm.demo.samples import samples
 from eqm.demo.watching import watching
+from eqm.files import make_folder
 
 SECTIONS: dict[str, Callable[[Material], Section]] = {
     "drawing samples": samples,
@@ -32,9 +33,9 @@ SECTIONS: dict[str, Callable[[Material], Section]] = {
 def run(
     folder: Path, *, images: int, seed: int, say: Callable[[str], None] = print
 ) -> list[Section]:
-    """The sections of the report, which is in `folder` when this returns; `say` hears of each
-    stage."""
+    """The sections of the report, which is then in `folder`; `say` hears of each stage."""
     began = time.monotonic()
+    make_folder(folder)
     say("training two models, one by equilibrium matching and one by flow matching")
     material = prepare(folder, images=images, seed=seed)
     sections = []

@@ -12,7 +12,7 @@ from PIL import Image
 
 from eqm.demo.material import Material
 from eqm.demo.report import Fact, Section
-from eqm.demo.style import BLUE, GREY
+from eqm.demo.style import BLUE, GREY, show
 from eqm.descent import GradientDescent, iterate
 from eqm.files import replacing
 from eqm.pictures import grid
@@ -33,15 +33,14 @@ def watching(material: Material) -> Section:
         1, 2, figsize=(8, 3), width_ratios=(1.9, 1), layout="constrained", dpi=100
     )
     canvas = FigureCanvasAgg(figure)
-    left.axis("off")
-    shown = left.imshow(_sheet(noise), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    shown = show(left, noise, columns=5)
     lines = [right.plot([], [], color=BLUE, alpha=0.55, lw=1.3)[0] for _ in labels]
     right.axhline(material.sampling.gradient_norm, color=GREY, ls=":", lw=1)
     right.set(xlim=(0, path[-1]), ylim=(0, norms.max() * 1.05))
     right.set(xlabel="path (step size times steps)", title="gradient norm of each")
     frames = []
     for k, step in enumerate(steps):
-        shown.set_data(_sheet(step.x))
+        shown.set_data(np.asarray(grid(step.x, columns=5)))
         for line, norm in zip(lines, norms.T, strict=True):
             line.set_data(path[: k + 1], norm[: k + 1])
         canvas.draw()
@@ -75,7 +74,3 @@ def watching(material: Material) -> Section:
             ),
         ),
     )
-
-
-def _sheet(images: torch.Tensor) -> np.ndarray:
-    return np.asarray(grid(images, columns=5))

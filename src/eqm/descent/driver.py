@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from eqm.descent.rules import Rule
+from eqm.descent.rules import Rule, State
 from eqm.descent.stopping import Step, Stop
 from eqm.field import Field
 
@@ -51,6 +52,81 @@ class Descent:
         return f"Descent of {len(self.x)}: {counts or 'nothing to do'}"
 
 
+@dataclass(frozen=True)
+class Batch:
+    """The A samples that are on their way and all that is known of them; every tensor, and each of
+    the states, leads with the axis A."""
+
+    index: Tensor
+    x: Tensor
+    labels: Tensor | None
+    path: Tensor
+    steps: Tensor
+    evaluations: Tensor
+    rule_state: State
+    stop_state: State
+
+    @classmethod
+    def at(cls, x: Tensor, labels: Tensor | None, *, rule: Rule, stop: Stop | None) -> Batch:
+        """Samples x (A, ...) before their first step, numbered from 0.
+
+        Raises ValueError for starts that are not floating point and labels that do not match.
+        """
+        _check_starts(x, labels)
+        index = torch.arange(len(x), device=x.device)
+        none = torch.zeros_like(index)
+        path = torch.zeros(len(x), device=x.device)
+        with torch.no_grad():
+            rule_state = rule.init(x)
+            stop_state = () if stop is None else stop.init(x)
+        return cls(index, x, labels, path, none, none, rule_state, stop_state)
+
+    def __getitem__(self, rows: Tensor) -> Batch:
+        """The samples at `rows`, indices or a mask."""
+
+        def take(part: Any) -> Any:
+            return tuple(map(take, part)) if isinstance(part, tuple) else part[rows]
+
+        parts: dict[str, Any] = {k: v if v is None else take(v) for k, v in vars(self).items()}
+        return Batch(**parts)
+
+
+@torch.no_grad()
+def advance(field: Field, batch: Batch, *, rule: Rule, stop: Stop | None) -> tuple[Step, Batch]:
+    """One step of every sample of the batch, and the batch after it, in which those that have ended
+    still are.
+
+    Raises ValueError for a field that changes the shape.
+    """
+    calls = 0
+
+    def gradient_of(point: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        gradient = field(point, batch.labels)
+        if gradient.shape != point.shape:
+            raise ValueError(
+                f"a field must return the shape it is given, {tuple(point.shape)}; got {tuple(gradient.shape)}"
+            )
+        return gradient
+
+    x, gradient, covered, rule_state = rule.step(gradient_of, batch.x, batch.rule_state)
+    gradient_norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+    path, steps, evaluations = batch.path + covered, batch.steps + 1, batch.evaluations + calls
+    diverged = ~(x.isfinite().flatten(1).all(1) & gradient_norm.isfinite())
+    x = torch.where(diverged.view(-1, *[1] * (x.ndim - 1)), batch.x, x)
+    converged, stop_state = torch.zeros_like(diverged), batch.stop_state
+    step = Step(
+        batch.index, x, gradient, gradient_norm, path, steps, evaluations, converged, diverged
+    )
+    if stop is not None:
+        arrived, stop_state = stop(step, stop_state)
+        step = replace(step, converged=arrived & ~diverged)
+    return step, Batch(
+        batch.index, x, batch.labels, path, steps, evaluations, rule_state, stop_state
+    )
+
+
 def iterate(
     field: Field, x: Tensor, labels: Tensor | None = None, *, rule: Rule, stop: Stop | None = None
 ) -> Iterator[Step]:
@@ -64,54 +140,13 @@ def iterate(
     Raises ValueError for starts that are not floating point, labels that do not match, a field that
     changes the shape.
     """
-    _check_starts(x, labels)
-    index = torch.arange(len(x), device=x.device)
-    path = torch.zeros(len(x), device=x.device)
-    steps = evaluations = torch.zeros_like(index)
-    state = rule.init(x)
-    calls = 0
-
-    def gradient_of(point: Tensor) -> Tensor:
-        nonlocal calls
-        calls += 1
-        gradient = field(point, labels)
-        if gradient.shape != point.shape:
-            raise ValueError(
-                f"a field must return the shape it is given, {tuple(point.shape)}; got {tuple(gradient.shape)}"
-            )
-        return gradient
-
-    while len(index):
-        calls = 0
-        with torch.no_grad():
-            move = rule.step(gradient_of, x, state)
-            gradient_norm = torch.linalg.vector_norm(move.gradient.flatten(1), dim=1)
-            path, steps, evaluations = path + move.path, steps + 1, evaluations + calls
-            diverged = ~(move.x.isfinite().flatten(1).all(1) & gradient_norm.isfinite())
-            x = torch.where(diverged.view(-1, *[1] * (x.ndim - 1)), x, move.x)
-            state = move.state
-            step = Step(
-                index,
-                x,
-                move.gradient,
-                gradient_norm,
-                path,
-                steps,
-                evaluations,
-                torch.zeros_like(diverged),
-                diverged,
-            )
-            if stop is not None:
-                step.converged.copy_(stop(step) & ~diverged)
+    batch = Batch.at(x, labels, rule=rule, stop=stop)
+    while len(batch.index):
+        step, batch = advance(field, batch, rule=rule, stop=stop)
         yield step
-
         going = ~(step.converged | step.diverged)
         if not going.all():
-            index, x, path, steps, evaluations = (
-                t[going] for t in (index, x, path, steps, evaluations)
-            )
-            state = tuple(t[going] for t in state)
-            labels = None if labels is None else labels[going]
+            batch = batch[going]
 
 
 def descend(

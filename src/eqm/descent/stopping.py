@@ -6,7 +6,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+from eqm.descent.rules import State
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,14 @@ class Step:
 class Stop(ABC):
     """When to end, sample by sample."""
 
+    def init(self, x: Tensor) -> State:
+        """What to remember of samples that start at x (A, ...), tensors that lead with A; by
+        default nothing."""
+        return ()
+
     @abstractmethod
-    def __call__(self, step: Step) -> Tensor:
-        """True (A,) for the samples that have arrived."""
+    def __call__(self, step: Step, state: State) -> tuple[Tensor, State]:
+        """True (A,) for the samples that have arrived, and what to remember of all of them."""
 
     def __or__(self, other: Stop) -> Stop:
         return _Either(self, other)
@@ -60,8 +68,58 @@ class GradientNorm(Stop):
         if not self.threshold > 0:
             raise ValueError(f"threshold must be a positive gradient norm; got {self.threshold}")
 
-    def __call__(self, step: Step) -> Tensor:
-        return step.gradient_norm < self.threshold
+    def __call__(self, step: Step, state: State) -> tuple[Tensor, State]:
+        return step.gradient_norm < self.threshold, state
+
+
+@dataclass(frozen=True)
+class RelativeGradientNorm(Stop):
+    """Ends a sample once the norm of its gradient falls below `ratio` times that of its first.
+
+    From noise the quotient is c(gamma) / c(0), whatever the size of the samples: with the default
+    decay, `ratio` r ends at 1 - gamma = 0.2 r. A start that is already close has a small first
+    gradient: end such samples by `GradientNorm`.
+    """
+
+    ratio: float
+
+    def __post_init__(self) -> None:
+        _check_ratio(self.ratio)
+
+    def init(self, x: Tensor) -> State:
+        return (x.new_zeros(len(x)),)
+
+    def __call__(self, step: Step, state: State) -> tuple[Tensor, State]:
+        first = state[0].where(step.steps > 1, step.gradient_norm)
+        return step.gradient_norm < self.ratio * first, (first,)
+
+
+@dataclass(frozen=True)
+class Stagnation(Stop):
+    """Ends a sample whose gradient norm has not fallen below `ratio` times its best for `patience`
+    steps in a row.
+
+    For searches without a known threshold. On the default landscape the norm is level until gamma
+    0.8, the first half of the path: there `patience` times the step size must be more than 0.2.
+    """
+
+    patience: int
+    ratio: float = 0.99
+
+    def __post_init__(self) -> None:
+        if self.patience < 1:
+            raise ValueError(f"patience must be at least 1 step; got {self.patience}")
+        _check_ratio(self.ratio)
+
+    def init(self, x: Tensor) -> State:
+        return x.new_full((len(x),), torch.inf), torch.zeros(len(x), device=x.device)
+
+    def __call__(self, step: Step, state: State) -> tuple[Tensor, State]:
+        best, waited = state
+        better = step.gradient_norm < self.ratio * best
+        best = step.gradient_norm.where(better, best)
+        waited = (waited + 1).masked_fill(better, 0)
+        return waited >= self.patience, (best, waited)
 
 
 @dataclass(frozen=True)
@@ -79,8 +137,26 @@ class PathLength(Stop):
         if not self.length > 0:
             raise ValueError(f"length must be a positive path, such as 0.5; got {self.length}")
 
-    def __call__(self, step: Step) -> Tensor:
-        return step.path >= self.length * (1 - 1e-4)
+    def __call__(self, step: Step, state: State) -> tuple[Tensor, State]:
+        return step.path >= self.length * (1 - 1e-4), state
+
+
+@dataclass(frozen=True)
+class Evaluations(Stop):
+    """Ends a sample before a further step would take it past `budget` evaluations of the field.
+
+    For comparisons of rules at equal cost, some of which evaluate several times a step. Every
+    sample makes its first step, whatever that costs.
+    """
+
+    budget: int
+
+    def __post_init__(self) -> None:
+        if self.budget < 1:
+            raise ValueError(f"budget must be at least 1 evaluation; got {self.budget}")
+
+    def __call__(self, step: Step, state: State) -> tuple[Tensor, State]:
+        return step.evaluations * (step.steps + 1) > self.budget * step.steps, state
 
 
 @dataclass(frozen=True)
@@ -88,5 +164,17 @@ class _Either(Stop):
     first: Stop
     second: Stop
 
-    def __call__(self, step: Step) -> Tensor:
-        return self.first(step) | self.second(step)
+    def init(self, x: Tensor) -> State:
+        return self.first.init(x) + self.second.init(x)
+
+    def __call__(self, step: Step, state: State) -> tuple[Tensor, State]:
+        # how much of the state is the first's: asked of no samples at all
+        count = len(self.first.init(step.x[:0]))
+        first, first_state = self.first(step, state[:count])
+        second, second_state = self.second(step, state[count:])
+        return first | second, first_state + second_state
+
+
+def _check_ratio(ratio: float) -> None:
+    if not 0 < ratio <= 1:
+        raise ValueError(f"ratio must lie in (0, 1]; got {ratio}")

@@ -118,8 +118,7 @@ def from_pretrained(
 
 
 def with_energy(network: Network, kind: str) -> Network | Energy:
-    """The field of that kind over a network: itself for "implicit", else the energy "dot" or
-    "norm"."""
+    """The network itself for "implicit", else its energy of the kind "dot" or "norm"."""
     return network if kind == "implicit" else _ENERGIES[kind](network)
 
 

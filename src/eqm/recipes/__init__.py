@@ -1,5 +1,4 @@
-"""Complete, named training set-ups. Imports no torch, so that the command line can list them at
-once."""
+"""Complete, named training set-ups; imports no torch, so that they can be listed at once."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""How to sample a model: the settings that travel with its weights. Imports no torch, so that a
-command line can show it."""
+"""How to sample a model: the settings that travel with its weights; imports no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from math import ceil
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -37,6 +37,12 @@ class Sampling:
                 f"step_size and path_length must be positive; got {self.step_size} and {self.path_length}"
             )
 
+        if self.step_size > self.path_length:
+            raise ValueError(
+                "step_size must not exceed path_length, or one step would be all; "
+                f"got {self.step_size} and {self.path_length}"
+            )
+
     def but(self, **changes: Any) -> Sampling:
         """The same with some settings changed; None leaves one as it is."""
         return replace(
@@ -45,8 +51,8 @@ class Sampling:
 
     @property
     def max_steps(self) -> int:
-        """The number of steps that the path length amounts to."""
-        return max(1, round(self.path_length / self.step_size))
+        """The number of steps in which the path is covered."""
+        return max(1, ceil(self.path_length / self.step_size - 1e-4))
 
     def make_rule(self) -> Rule:
         """The rule these settings describe."""

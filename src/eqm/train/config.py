@@ -1,5 +1,4 @@
-"""The settings of a training run, all with defaults. Imports no torch, so that the command line can
-show them at once."""
+"""The settings of a training run, all with defaults; imports no torch."""
 
 from __future__ import annotations
 
@@ -99,8 +98,9 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A training run, whole. Progress is counted in images, so that it does not depend on the batch
-    size."""
+    """A training run, whole.
+
+    Progress is counted in images, so that it does not depend on the batch size."""
 
     name: str = "run"
     """What to call the run; it is kept in runs/NAME unless told otherwise."""
@@ -146,6 +146,12 @@ class TrainConfig:
             self.model.noise_conditioning,
         )
 
+        _check(
+            self.objective.kind == "flow-matching" or not self.model.noise_conditioning,
+            "model.noise_conditioning is for objective.kind flow-matching",
+            self.objective.kind,
+        )
+
     def make_objective(self) -> EquilibriumMatching:
         """The objective these settings describe."""
         from eqm.objective import EquilibriumMatching
@@ -153,8 +159,9 @@ class TrainConfig:
         return EquilibriumMatching(self.objective.make_decay(), self.model.noise_conditioning)
 
     def suited_to(self, images: Images) -> TrainConfig:
-        """The same run with a network for the shape and classes of `images`; one without classes
-        stays so."""
+        """The same run with a network for the shape and classes of `images`.
+
+        A network without classes stays without."""
         classes = images.num_classes if self.model.num_classes else 0
         return replace(self, model=replace(self.model, shape=images.shape, num_classes=classes))
 

@@ -14,9 +14,9 @@ beginning."""
 def update_average(
     average: nn.Module, model: nn.Module, *, images: int, batch: int, halflife: int
 ) -> None:
-    """Moves the weights of `average` towards those of `model`, after `images` seen in all, `batch`
-    of them just now.
+    """Moves the weights of `average` towards those of `model`.
 
+    `images` were seen in all, `batch` of them just now:
     average <- beta average + (1 - beta) model, with beta = 2^(-batch / halflife): a weight counts
     half after `halflife` images, whatever the batch size (the average of arXiv 2312.02696, in the
     form of its reference presets).

@@ -20,10 +20,10 @@ INTERVAL = 1.0
 def follow(
     steps: Iterable[TrainingProgress], *, total: int, folder: Path | str, title: str = "train"
 ) -> TrainingProgress | None:
-    """The last of `steps`, after showing them all: images/s, loss and time left, and the same
-    numbers in `log.jsonl`.
+    """The last of `steps`, after showing them all: images/s, loss and time left.
 
-    None when there were no steps, because the run was complete before.
+    The same numbers go to `log.jsonl` in `folder`. None when there were no steps, because the run
+    was complete before.
     """
     folder = Path(folder)
     bar = Progress(
@@ -33,25 +33,21 @@ def follow(
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )
-    last, first_images, began, looked = None, None, time.monotonic(), 0.0
+    last, seen, since = None, 0, time.monotonic()
     losses = []
     with bar:
         task = bar.add_task(title, total=total, note="")
         for last in steps:
-            now = time.monotonic()
-            if first_images is None:
-                first_images, began = last.images, now
+            seen, now = seen + last.batch, time.monotonic()
             losses.append(last.loss)
-            if now - looked < INTERVAL and last.images < total:
+            if now - since < INTERVAL and last.images < total:
                 continue
-            rate = (last.images - first_images) / max(now - began, 1e-9)
-            loss = torch.stack(losses).mean().item()
-            looked, losses = now, []
+            rate, loss = seen / (now - since), torch.stack(losses).mean().item()
             bar.update(task, completed=last.images, note=f"{rate:,.0f} images/s  loss {loss:.4f}")
-            folder.mkdir(parents=True, exist_ok=True)
+            line = {"images": last.images, "loss": loss, "images_per_second": rate}
             with (folder / "log.jsonl").open("a") as log:
-                log.write(
-                    json.dumps({"images": last.images, "loss": loss, "images_per_second": rate})
-                    + "\n"
-                )
+                log.write(json.dumps(line) + "\n")
+            losses, seen, since = [], 0, now
+        if last is None:
+            bar.update(task, completed=total, note="done before")
     return last

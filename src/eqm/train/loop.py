@@ -15,6 +15,9 @@ from torch import Generator, Tensor, nn
 
 from eqm.data import Images, batch_indices
 from eqm.devices import pick_device
+from eqm.energy import Energy
+from eqm.field import Field
+from eqm.files import make_folder
 from eqm.train.config import TrainConfig
 from eqm.train.ema import update_average
 from eqm.train.state import TrainingState, load, save
@@ -30,6 +33,8 @@ class Progress:
 
     images: int
     """Images seen so far, in all."""
+    batch: int
+    """Images of this step."""
     loss: Tensor
     """Mean loss of the step, a scalar on the training device: reading it waits for the device."""
     state: TrainingState
@@ -37,8 +42,7 @@ class Progress:
 
 
 def train(config: TrainConfig, images: Images, folder: Path | str) -> Iterator[Progress]:
-    """Trains on `images` to `config.images` images seen, yielding after every step; the end is in
-    `folder`.
+    """The steps of training on `images` until `config.images` are seen; the end is in `folder`.
 
     A checkpoint is written every `checkpoint_every` images, at the end, and on Ctrl-C or SIGTERM,
     which then raise `Interrupted`. Where `folder` holds a checkpoint of the same settings the run
@@ -46,17 +50,15 @@ def train(config: TrainConfig, images: Images, folder: Path | str) -> Iterator[P
     the CPU an interrupted run ends in the same bits.
 
     Raises ValueError when the images do not fit the network, a checkpoint is of another run, or
-    weights are not finite at a checkpoint (the one before is kept).
+    weights are not finite at a checkpoint (the one before is kept), OSError when `folder` cannot be
+    written.
     """
     _check_fit(config, images)
-    folder, device = Path(folder), pick_device(config.device)
+    folder, device = make_folder(folder), pick_device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
     source = {"name": images.name, "images": len(images), "fingerprint": images.fingerprint}
     state = load(config, folder, device, data=source)
-    step = make_step(config, state, device)
-    data = images.data.to(device)
-    labels = images.classes.to(device) if config.model.num_classes else None
 
     def checkpoint() -> None:
         if not all(weight.isfinite().all() for weight in state.model.parameters()):
@@ -67,6 +69,19 @@ def train(config: TrainConfig, images: Images, folder: Path | str) -> Iterator[P
             )
         save(state, config, folder, data=source)
 
+    return _steps(config, state, images, checkpoint, device)
+
+
+def _steps(
+    config: TrainConfig,
+    state: TrainingState,
+    images: Images,
+    checkpoint: Callable[[], None],
+    device: torch.device,
+) -> Iterator[Progress]:
+    step = make_step(config, state, device)
+    data = images.data.to(device)
+    labels = images.classes.to(device) if config.model.num_classes else None
     state.model.train()
     with interrupts_deferred() as interrupted:
         while state.images < config.images:
@@ -78,12 +93,12 @@ def train(config: TrainConfig, images: Images, folder: Path | str) -> Iterator[P
             if interrupted():
                 checkpoint()
                 raise Interrupted(
-                    f"interrupted after {state.images:,} of {config.images:,} images, saved in "
-                    f"{folder}: run the same command to go on"
+                    f"interrupted after {state.images:,} of {config.images:,} images, saved: "
+                    "run the same command to go on"
                 )
             if state.images // config.checkpoint_every > position // config.checkpoint_every:
                 checkpoint()
-            yield Progress(state.images, loss, state)
+            yield Progress(state.images, count, loss, state)
         checkpoint()
 
 
@@ -92,7 +107,10 @@ def make_step(
 ) -> Callable[[Tensor, Tensor | None], Tensor]:
     """The function that steps the optimizer on a batch (data, labels) and returns its mean loss."""
     objective = config.make_objective()
-    field: nn.Module = torch.compile(state.model) if config.compile else state.model  # type: ignore[assignment]
+    field: Field = state.model
+    if config.compile:
+        model = state.model
+        field = model.compiled() if isinstance(model, Energy) else torch.compile(model)
     null_label = config.model.num_classes
     settings = config.optimizer
     bfloat16 = config.precision == "bfloat16" or (

@@ -22,8 +22,7 @@ FREE_TO_CHANGE = {"name", "images", "checkpoint_every", "device", "threads", "co
 
 @dataclass
 class TrainingState:
-    """A run between two steps: what is trained, its moving average, the optimizer, and the images
-    seen."""
+    """A run between two steps."""
 
     model: nn.Module
     average: nn.Module
@@ -50,7 +49,8 @@ def start(config: TrainConfig, device: torch.device) -> TrainingState:
 def save(state: TrainingState, config: TrainConfig, folder: Path, *, data: dict[str, Any]) -> None:
     """Writes the run to `folder`: averaged weights to sample from, a checkpoint to go on from.
 
-    `data` tells what the run is trained on, and is kept with the weights. The checkpoint alone holds all that `load` needs, and takes its place in one rename.
+    `data` tells what the run is trained on, and is kept with the weights. The checkpoint alone
+    holds all that `load` needs, and takes its place in one rename.
     """
     checkpoint = {
         "settings": settings_of(config, data),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
 
-from eqm.descent import Descent, Outcome, descend
+from eqm.descent import Descent, in_order, integrate, stream
 from eqm.energy import Energy
 from eqm.field import guide
 from eqm.models import Network
@@ -16,8 +16,7 @@ from eqm.tasks.sampling import Sampling
 
 
 def starting_noise(shape: Sequence[int], *, seeds: Sequence[int]) -> Tensor:
-    """Normal noise (len(seeds), *shape), each row from its own seed, so that no row depends on the
-    others."""
+    """Normal noise (len(seeds), *shape), each row from its own seed, whatever the others are."""
     rows = [
         torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed)) for seed in seeds
     ]
@@ -37,7 +36,10 @@ def generate(
 
     `labels` are the class of each sample, or one class for `count` of them; without, the classes
     take turns. `sampling` defaults to the settings stored with the model. Sample k starts from
-    noise of seed `seed + k` and does not depend on `count` or `batch_size` but for rounding.
+    noise of seed `seed + k` and does not depend on `count` or `batch_size` but for rounding; the
+    batch is kept full by `eqm.descent.stream`.
+
+    A flow-matching model that is told the noise level follows its flow in as many Euler steps.
 
     Raises ValueError for labels that the model does not have, or a `count` that does not match
     them.
@@ -46,38 +48,49 @@ def generate(
     sampling = sampling or Sampling.of(model.metadata)
     chosen = _labels(labels, count, config.num_classes)
     count = len(chosen) if chosen is not None else (1 if count is None else count)
-    field = guide(model, sampling.guidance, config.num_classes) if chosen is not None else model
     device = next(model.parameters()).device
 
-    parts = []
-    for first in range(0, count, batch_size):
-        rows = range(first, min(first + batch_size, count))
-        noise = starting_noise(config.shape, seeds=[seed + row for row in rows]).to(device)
-        part = None if chosen is None else chosen[rows.start : rows.stop].to(device)
-        parts.append(
-            descend(
-                field,
-                noise,
-                part,
-                rule=sampling.make_rule(),
-                stop=sampling.make_stop(),
-                max_steps=sampling.max_steps,
-            )
+    noise = (starting_noise(config.shape, seeds=[seed + k])[0].to(device) for k in range(count))
+    guidance = 1.0 if chosen is None else sampling.guidance
+    if config.noise_conditioning:
+        return _flow(model, noise, chosen, sampling.but(guidance=guidance), batch_size)
+    return in_order(
+        stream(
+            guide(model, guidance, config.num_classes),
+            noise,
+            None if chosen is None else chosen.tolist(),
+            rule=sampling.make_rule(),
+            stop=sampling.make_stop(),
+            batch_size=batch_size,
+            max_steps=sampling.max_steps,
         )
-    return joined(parts)
+    )
 
 
-def joined(parts: Sequence[Descent]) -> Descent:
-    """Several descents as one, in order."""
-    first = parts[0]
-    if len(parts) == 1:
-        return first
-    outcome: tuple[Outcome, ...] = sum((part.outcome for part in parts), ())
-    tensors = {
-        name: torch.cat([getattr(part, name) for part in parts])
-        for name in ("x", "steps", "evaluations", "gradient_norm")
-    }
-    return replace(first, outcome=outcome, **tensors)
+def _flow(
+    model: Network | Energy,
+    noise: Iterator[Tensor],
+    labels: Tensor | None,
+    sampling: Sampling,
+    batch_size: int,
+) -> Descent:
+    parts, done = [], 0
+    while batch := list(islice(noise, batch_size)):
+        x = torch.stack(batch)
+        part = None if labels is None else labels[done : done + len(x)].to(x.device)
+        null_label = model.config.num_classes
+        steps, guidance = sampling.max_steps, sampling.guidance
+        parts.append(
+            integrate(model, x, part, steps=steps, guidance=guidance, null_label=null_label)
+        )
+        done += len(x)
+    return Descent(
+        x=torch.cat([part.x for part in parts]),
+        steps=torch.cat([part.steps for part in parts]),
+        evaluations=torch.cat([part.evaluations for part in parts]),
+        gradient_norm=torch.cat([part.gradient_norm for part in parts]),
+        outcome=tuple(outcome for part in parts for outcome in part.outcome),
+    )
 
 
 def _labels(

@@ -16,13 +16,12 @@ def denoise(
     *,
     sampling: Sampling | None = None,
 ) -> Descent:
-    """Where partially noised images x (B, ...), gamma * image + (1 - gamma) * noise, settle on the
-    landscape.
+    """Where partially noised images x (B, ...) settle on the landscape.
 
-    gamma need not be known, nor be the same for all: the field has no noise level to be told
-    (section 5 of arXiv 2510.02300). Without `labels` a class-conditional model uses its null label.
-    `sampling` defaults to the settings stored with the model; it stops each image by its gradient
-    where these say so, and else after a path for noise.
+    x is gamma * image + (1 - gamma) * noise; gamma need not be known, nor be the same for all: the
+    field has no noise level to be told (section 5 of arXiv 2510.02300). Without `labels` a
+    class-conditional model uses its null label. `sampling` defaults to the settings stored with the
+    model; it stops each image by its gradient where these say so, and else after a path for noise.
     """
     sampling = sampling or Sampling.of(getattr(field, "metadata", {}))
     return descend(

@@ -1,0 +1,34 @@
+"""Rules: how one step moves the samples. Each is a frozen dataclass of its settings; what it
+remembers is its state, row by row."""
+
+from eqm.descent.rules.adaptive import Adam, Anderson, BarzilaiBorwein, RMSProp
+from eqm.descent.rules.first_order import GradientDescent, NesterovLookahead
+from eqm.descent.rules.integrators import AdamsBashforth, Euler, Heun, RungeKutta4
+from eqm.descent.rules.langevin import Langevin
+from eqm.descent.rules.momentum import HeavyBall, Nesterov
+from eqm.descent.rules.rule import Move, Rule, Schedule, State
+from eqm.descent.rules.schedules import CosineSteps, EvenGamma
+from eqm.descent.rules.torch_optimizer import TorchOptimizer
+
+__all__ = [
+    "Adam",
+    "AdamsBashforth",
+    "Anderson",
+    "BarzilaiBorwein",
+    "CosineSteps",
+    "Euler",
+    "EvenGamma",
+    "GradientDescent",
+    "HeavyBall",
+    "Heun",
+    "Langevin",
+    "Move",
+    "Nesterov",
+    "NesterovLookahead",
+    "RMSProp",
+    "Rule",
+    "RungeKutta4",
+    "Schedule",
+    "State",
+    "TorchOptimizer",
+]

@@ -1,0 +1,222 @@
+"""Rules that learn from the gradients they have seen how far to go."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eqm.descent.rules.rule import (
+    GradientOf,
+    Move,
+    Schedule,
+    State,
+    check_step_size,
+    no_steps,
+    size_of,
+    spread,
+)
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Steps of about one size in every element, whatever the size of the gradient (Algorithm 1 of
+    arXiv 1412.6980).
+
+    m_k = momentum * m_{k-1} + (1 - momentum) * g_k,  v_k = memory * v_{k-1} + (1 - memory) * g_k^2
+    x_{k+1} = x_k - step_size * (m_k / (1 - momentum^k)) / (sqrt(v_k / (1 - memory^k)) + floor)
+
+    Each sample corrects the bias by its own k. The path counts learning rates: it measures how far
+    an element can have moved, not the flow of the field, so from noise to data it is several times
+    that of gradient descent.
+    """
+
+    step_size: float | Schedule
+    momentum: float = 0.9
+    memory: float = 0.999
+    floor: float = 1e-8
+
+    def __post_init__(self) -> None:
+        check_step_size(self.step_size)
+        _check_share(momentum=self.momentum, memory=self.memory)
+        _check_positive(floor=self.floor)
+
+    def init(self, x: Tensor) -> State:
+        return no_steps(x), torch.zeros_like(x), torch.zeros_like(x)
+
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State) -> Move:
+        steps, mean, square = state
+        size = size_of(self.step_size, steps)
+        steps, gradient = steps + 1, gradient_of(x)
+        mean = torch.lerp(gradient, mean, self.momentum)
+        square = torch.lerp(gradient.square(), square, self.memory)
+        scale = (square / _correction(self.memory, steps, x)).sqrt() + self.floor
+        direction = mean / _correction(self.momentum, steps, x) / scale
+        return Move(x - spread(size, x) * direction, gradient, size, (steps, mean, square))
+
+
+@dataclass(frozen=True)
+class RMSProp:
+    """Gradient descent, each element divided by the running size of its gradient (Tieleman & Hinton
+    2012), without the bias of starting at zero.
+
+    v_k = memory * v_{k-1} + (1 - memory) * g_k^2
+    x_{k+1} = x_k - step_size * g_k / (sqrt(v_k / (1 - memory^k)) + floor)
+
+    It is `Adam` without momentum, and what is said there of the path holds here; torch's RMSprop
+    leaves the bias in.
+    """
+
+    step_size: float | Schedule
+    memory: float = 0.99
+    floor: float = 1e-8
+
+    def __post_init__(self) -> None:
+        check_step_size(self.step_size)
+        _check_share(memory=self.memory)
+        _check_positive(floor=self.floor)
+
+    def init(self, x: Tensor) -> State:
+        return no_steps(x), torch.zeros_like(x)
+
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State) -> Move:
+        steps, square = state
+        size = size_of(self.step_size, steps)
+        steps, gradient = steps + 1, gradient_of(x)
+        square = torch.lerp(gradient.square(), square, self.memory)
+        scale = (square / _correction(self.memory, steps, x)).sqrt() + self.floor
+        return Move(x - spread(size, x) * gradient / scale, gradient, size, (steps, square))
+
+
+@dataclass(frozen=True)
+class BarzilaiBorwein:
+    """Gradient descent whose step size is the inverse of the curvature just met, sample by sample
+    (Barzilai & Borwein 1988, the longer of their two sizes).
+
+    size_k = <s, s> / <s, y>  with s = x_k - x_{k-1}, y = field(x_k) - field(x_{k-1})
+
+    kept between `smallest` and `largest`; `first` is the size of the first step. Where the
+    curvature <s, y> is not positive, as on the level slope far from the data, the size is
+    `largest`, so that bound sets the pace there; near the data of the default landscape the
+    curvature is 20 and the size 0.05.
+    """
+
+    first: float = 0.01
+    smallest: float = 0.001
+    largest: float = 0.05
+
+    def __post_init__(self) -> None:
+        _check_positive(first=self.first, smallest=self.smallest, largest=self.largest)
+        if not self.smallest <= self.first <= self.largest:
+            raise ValueError(
+                "step sizes must be in the order smallest <= first <= largest; "
+                f"got {self.smallest}, {self.first}, {self.largest}"
+            )
+
+    def init(self, x: Tensor) -> State:
+        return no_steps(x), x, torch.zeros_like(x)
+
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State) -> Move:
+        steps, previous, previous_gradient = state
+        gradient = gradient_of(x)
+        moved = (x - previous).flatten(1)
+        curvature = (moved * (gradient - previous_gradient).flatten(1)).sum(1)
+        size = moved.square().sum(1) / curvature
+        size = size.where(curvature > 0, self.largest).clamp(self.smallest, self.largest)
+        size = size.where(steps > 0, self.first)
+        return Move(x - spread(size, x) * gradient, gradient, size, (steps + 1, x, gradient))
+
+
+@dataclass(frozen=True)
+class Anderson:
+    """Anderson acceleration: gradient descent from where the last steps, combined, leave the
+    smallest gradient (Anderson 1965; Walker & Ni 2011), sample by sample.
+
+    w = argmin ||field(x_k) - F w||^2 + ridge * ||F||^2 ||w||^2
+    x_{k+1} = x_k - X w - step_size * (field(x_k) - F w)
+
+    The columns of X and F are the last `depth` differences of positions and of gradients. It looks
+    for zeros of the field, and is near the data what a Krylov method is on a quadratic. Elsewhere
+    it is kept in check: a sample forgets its history where the curvature along its last step is not
+    positive, as on the level slope far from the data and around other zeros than minima; it takes
+    the step of gradient descent where the combined one leads uphill, and none longer than `reach`
+    times that. The path is what gradient descent would have counted for as long a step.
+    """
+
+    step_size: float | Schedule
+    depth: int = 3
+    ridge: float = 1e-4
+    reach: float = 3.0
+
+    def __post_init__(self) -> None:
+        check_step_size(self.step_size)
+        _check_positive(ridge=self.ridge, reach=self.reach)
+        if self.depth < 1:
+            raise ValueError(f"depth must be at least 1 earlier step; got {self.depth}")
+
+    def init(self, x: Tensor) -> State:
+        history = x.new_zeros(len(x), self.depth, math.prod(x.shape[1:]))
+        return no_steps(x), x, torch.zeros_like(x), history, history
+
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State) -> Move:
+        steps, previous, previous_gradient, moves, changes = state
+        size = size_of(self.step_size, steps)
+        gradient = gradient_of(x)
+        moved, change = (x - previous).flatten(1), (gradient - previous_gradient).flatten(1)
+        curved = (steps > 0) & ((moved * change).sum(1) > 0)
+        moves = _remember(moves, moved, curved)  # (A, depth, D)
+        changes = _remember(changes, change, curved)
+        weight = self._weights(changes, gradient.flatten(1))  # (A, 1, depth)
+        plain = spread(size, x) * gradient
+        step = plain + (weight @ moves).view_as(x)
+        step = step - spread(size, x) * (weight @ changes).view_as(x)
+        downhill = (step * gradient).flatten(1).sum(1) > 0
+        step = torch.where(downhill.view(-1, *[1] * (x.ndim - 1)), step, plain)
+        # shortened as a whole, so that the direction stays
+        slope = _norm(gradient)
+        stretch = _norm(step) / _norm(plain)
+        step = step * spread((self.reach / stretch).nan_to_num(1.0).clamp(max=1), x)
+        path = (_norm(step) / slope).where(slope > 0, 0.0)
+        return Move(x - step, gradient, path, (steps + 1, x, gradient, moves, changes))
+
+    def _weights(self, changes: Tensor, gradient: Tensor) -> Tensor:
+        # A step not yet made is a column of zeros, and gets the weight zero.
+        exact = torch.promote_types(gradient.dtype, torch.float32)
+        gram = (changes @ changes.mT).to(exact)  # (A, depth, depth)
+        total = gram.diagonal(dim1=1, dim2=2).sum(1) * self.ridge + torch.finfo(exact).tiny
+        ridge = torch.diag_embed(total[:, None].expand(-1, self.depth))
+        target = (changes @ gradient[:, :, None]).to(exact)
+        # solve_ex reports a singular matrix instead of raising: one spoiled row disturbs nobody
+        weight = torch.linalg.solve_ex(gram + ridge, target)[0]
+        return weight.mT.to(gradient.dtype)
+
+
+def _correction(memory: float, steps: Tensor, x: Tensor) -> float | Tensor:
+    """What a running mean that began at zero has to be divided by after `steps` (A,) values, which
+    is 1 - memory^steps."""
+    exact = torch.promote_types(x.dtype, torch.float32)  # bfloat16 counts to 256
+    return spread(-torch.expm1(steps.to(exact) * math.log(memory or 1e-300)), x)
+
+
+def _remember(history: Tensor, newest: Tensor, kept: Tensor) -> Tensor:
+    """The history (A, depth, D) with the newest first; all zeros where not to be kept (A,)."""
+    history = torch.cat([newest[:, None], history[:, :-1]], dim=1)
+    return history * spread(kept, history)
+
+
+def _norm(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x.flatten(1), dim=1)
+
+
+def _check_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name} must be a positive number; got {value}")
+
+
+def _check_share(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} must lie in [0, 1); got {value}")

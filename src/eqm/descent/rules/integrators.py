@@ -1,0 +1,126 @@
+"""Integrators of the flow dx/ds = -field(x): every ODE sampler is a rule, s being the path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from eqm.descent.rules.first_order import GradientDescent
+from eqm.descent.rules.rule import (
+    GradientOf,
+    Move,
+    Schedule,
+    State,
+    check_step_size,
+    no_steps,
+    size_of,
+    spread,
+)
+
+
+class Euler(GradientDescent):
+    """x_{k+1} = x_k - step_size * field(x_k): first order, one evaluation a step.
+
+    It is `GradientDescent` under the name it has among integrators.
+    """
+
+
+@dataclass(frozen=True)
+class Heun:
+    """x_{k+1} = x_k - step_size * (g + field(x_k - step_size * g)) / 2 with g = field(x_k): second
+    order, two evaluations a step.
+
+    The explicit trapezoidal rule, as in Algorithm 1 of arXiv 2206.00364. Stable on the same step
+    sizes as Euler; the second order is lost on steps across the bend of a truncated decay.
+    """
+
+    step_size: float | Schedule
+
+    def __post_init__(self) -> None:
+        check_step_size(self.step_size)
+
+    def init(self, x: Tensor) -> State:
+        return (no_steps(x),)
+
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State) -> Move:
+        (steps,) = state
+        size = size_of(self.step_size, steps)
+        h = spread(size, x)
+        gradient = gradient_of(x)
+        slope = (gradient + gradient_of(x - h * gradient)) / 2
+        return Move(x - h * slope, gradient, size, (steps + 1,))
+
+
+@dataclass(frozen=True)
+class RungeKutta4:
+    """The classical Runge-Kutta method (Kutta 1901): fourth order, four evaluations a step.
+
+    x_{k+1} = x_k - step_size * (g_1 + 2 g_2 + 2 g_3 + g_4) / 6,  g_1 = field(x_k),
+    g_2 and g_3 half a step and g_4 a step along the slope before
+
+    For flows followed closely, to compare others with; stable for step sizes below 2.78 over the
+    curvature, 0.139 at the data of the default landscape.
+    """
+
+    step_size: float | Schedule
+
+    def __post_init__(self) -> None:
+        check_step_size(self.step_size)
+
+    def init(self, x: Tensor) -> State:
+        return (no_steps(x),)
+
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State) -> Move:
+        (steps,) = state
+        size = size_of(self.step_size, steps)
+        h = spread(size, x)
+        first = gradient_of(x)
+        second = gradient_of(x - h / 2 * first)
+        third = gradient_of(x - h / 2 * second)
+        fourth = gradient_of(x - h * third)
+        slope = (first + 2 * second + 2 * third + fourth) / 6
+        return Move(x - h * slope, first, size, (steps + 1,))
+
+
+@dataclass(frozen=True)
+class AdamsBashforth:
+    """Steps along the polynomial through the last gradients: order 2 or 3, one evaluation a step.
+
+    x_{k+1} = x_k - h_k * (g_k + h_k/2 * d_k + (h_k^2/3 + h_k h_{k-1}/2) * e_k)
+    d_k = (g_k - g_{k-1}) / h_{k-1},  e_k = (d_k - d_{k-1}) / (h_{k-1} + h_{k-2})
+
+    with e_k = 0 for order 2: the variable-step form (section III.5 of Hairer, Nørsett & Wanner
+    1993), so any schedule will do. With one size it is the known (3 g_k - g_{k-1}) / 2 and
+    (23 g_k - 16 g_{k-1} + 5 g_{k-2}) / 12. The first step of a sample is Euler's and the second of
+    order 2, which costs order 3 its order once: its error falls like the square, with a smaller
+    factor. The stable step sizes are half those of Euler for order 2, a quarter for order 3: 0.05
+    and 0.027 on the default landscape.
+    """
+
+    step_size: float | Schedule
+    order: Literal[2, 3] = 2
+
+    def __post_init__(self) -> None:
+        check_step_size(self.step_size)
+        if self.order not in (2, 3):
+            raise ValueError(f"order must be 2 or 3; got {self.order}")
+
+    def init(self, x: Tensor) -> State:
+        return no_steps(x), torch.zeros_like(x), torch.zeros_like(x), x.new_ones(len(x), 2)
+
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State) -> Move:
+        steps, previous, previous_slope, sizes = state
+        size = size_of(self.step_size, steps)
+        h = spread(size, x)
+        before, earlier = (spread(part, x) for part in sizes.unbind(1))
+        gradient = gradient_of(x)
+        slope = (gradient - previous) / before * spread(steps > 0, x)
+        along = gradient + h / 2 * slope
+        if self.order == 3:
+            bend = (slope - previous_slope) / (before + earlier) * spread(steps > 1, x)
+            along = along + (h * h / 3 + h * before / 2) * bend
+        sizes = torch.stack([torch.zeros_like(sizes[:, 0]) + size, sizes[:, 0]], dim=1)
+        return Move(x - h * along, gradient, size, (steps + 1, gradient, slope, sizes))

@@ -1,0 +1,69 @@
+"""Rules whose velocity builds up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eqm.descent.rules.rule import (
+    GradientOf,
+    Move,
+    Schedule,
+    State,
+    check_step_size,
+    no_steps,
+    size_of,
+    spread,
+)
+
+
+@dataclass(frozen=True)
+class _Momentum:
+    step_size: float | Schedule
+    momentum: float = 0.3
+
+    def __post_init__(self) -> None:
+        check_step_size(self.step_size)
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must lie in [0, 1); got {self.momentum}")
+
+    def init(self, x: Tensor) -> State:
+        return no_steps(x), torch.zeros_like(x)
+
+
+class Nesterov(_Momentum):
+    """Textbook Nesterov: a velocity that is corrected where it leads (Nesterov 1983; in this form
+    Eq. 3 and 4 of Sutskever et al. 2013).
+
+    v_{k+1} = momentum * v_k - step_size * field(x_k + momentum * v_k),  x_{k+1} = x_k + v_{k+1}
+
+    Velocity builds up: on a level slope it moves 1 / (1 - momentum) times as fast as gradient
+    descent, while the path still counts step sizes. The path to the data, 0.4 to 0.5 there, is
+    therefore 1 - momentum times that. The gradient it reports is the one ahead.
+    """
+
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State) -> Move:
+        steps, velocity = state
+        size = size_of(self.step_size, steps)
+        gradient = gradient_of(x + self.momentum * velocity)
+        velocity = self.momentum * velocity - spread(size, x) * gradient
+        return Move(x + velocity, gradient, size, (steps + 1, velocity))
+
+
+class HeavyBall(_Momentum):
+    """Gradient descent with a velocity (Polyak 1964).
+
+    v_{k+1} = momentum * v_k - step_size * field(x_k),  x_{k+1} = x_k + v_{k+1}
+
+    Velocity builds up as in `Nesterov`, with the same bearing on the path, but nothing corrects it
+    ahead: it overshoots sooner. `torch.optim.SGD(momentum=...)` is this.
+    """
+
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State) -> Move:
+        steps, velocity = state
+        size = size_of(self.step_size, steps)
+        gradient = gradient_of(x)
+        velocity = self.momentum * velocity - spread(size, x) * gradient
+        return Move(x + velocity, gradient, size, (steps + 1, velocity))

@@ -1,0 +1,73 @@
+"""What every rule is: the protocol, what a step comes to, and the step sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+State = tuple[Tensor, ...]
+"""What is remembered between steps: tensors that lead with the batch axis, so that rows can be
+dropped and filled in. A row's state is its rows of these, whatever the others are doing: even the
+number of steps made is counted row by row."""
+
+GradientOf = Callable[[Tensor], Tensor]
+
+
+class Move(NamedTuple):
+    """What one step of a rule comes to, for A samples."""
+
+    x: Tensor
+    """Where the samples are now, (A, ...)."""
+    gradient: Tensor
+    """The gradient the step was taken along, (A, ...), as the field gave it; the first, where a
+    rule asks for several."""
+    path: float | Tensor
+    """The path covered, in units of step size: one number for all, or (A,)."""
+    state: State
+
+
+class Rule(Protocol):
+    """How to move. A rule is given the gradient *function*: it may look where it is not.
+
+    A rule never mixes samples, and never presumes that they have made equally many steps.
+    """
+
+    def init(self, x: Tensor) -> State:
+        """The state before the first step from x (A, ...)."""
+        ...
+
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State) -> Move:
+        """One step from x (A, ...)."""
+        ...
+
+
+class Schedule(Protocol):
+    """Step sizes that change on the way: what may stand where a rule takes a `step_size`."""
+
+    def __call__(self, steps: Tensor) -> Tensor:
+        """The sizes (A,) of the next step of samples that have made `steps` (A,) so far."""
+        ...
+
+
+def no_steps(x: Tensor) -> Tensor:
+    """The number of steps made before the first, (A,)."""
+    return torch.zeros(len(x), dtype=torch.int64, device=x.device)
+
+
+def size_of(step_size: float | Schedule, steps: Tensor) -> float | Tensor:
+    """The size of the next step, a number for all or (A,)."""
+    return step_size(steps) if callable(step_size) else step_size
+
+
+def spread(values: float | Tensor, x: Tensor) -> float | Tensor:
+    """Values (A,) in the type of x (A, ...) and shaped (A, 1, ...), to multiply it with; a number
+    stays one."""
+    return values.to(x).view(-1, *[1] * (x.ndim - 1)) if isinstance(values, Tensor) else values
+
+
+def check_step_size(step_size: float | Schedule) -> None:
+    if not callable(step_size) and not 0 < step_size < float("inf"):
+        raise ValueError(f"step_size must be a positive number or a schedule; got {step_size}")

@@ -1,0 +1,101 @@
+"""Any elementwise optimizer of `torch.optim`, as a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from eqm.descent.rules.rule import GradientOf, Move, State, no_steps
+
+
+@dataclass(frozen=True)
+class TorchOptimizer:
+    """Moves as the optimizer that `make` builds over a list of one tensor, the samples.
+
+    What the optimizer remembers element by element (moments, buffers) and as single numbers (its
+    step count) is kept for each sample. The samples that have made equally many steps share one
+    optimizer, built anew each step: a batch of equals costs one, rows that joined at different
+    times one for each age. The path counts the learning rate, which stays as `make` sets it.
+
+    Raises ValueError for optimizers that are not elementwise and so would mix samples (LBFGS, Muon,
+    Adafactor): a trial on two small rows finds them out.
+
+    >>> TorchOptimizer(lambda samples: torch.optim.SGD(samples, lr=0.1)).init(torch.ones(2, 3))
+    (tensor([0, 0]),)
+    """
+
+    make: Callable[[list[Tensor]], Optimizer]
+    remembered: dict[str, bool] = field(init=False, repr=False, compare=False)
+    """The names of what the optimizer keeps, in the order of the state, and whether it is one
+    number a sample."""
+
+    def __post_init__(self) -> None:
+        x = torch.tensor([[1.0, 2.0, -3.0], [40.0, 0.5, 6.0]])
+        gradient = torch.tensor([[3.0, -1.0, 0.2], [-0.1, 50.0, 7.0]])
+        try:
+            together, kept = self._two_steps(x, gradient)
+            alone = [self._two_steps(x[i : i + 1], gradient[i : i + 1])[0] for i in range(2)]
+        except (TypeError, AttributeError, RuntimeError) as error:
+            raise ValueError(
+                "make must build an elementwise torch.optim optimizer from a list of tensors, "
+                f"such as torch.optim.Adam; its step failed with: {error}"
+            ) from error
+        if not torch.allclose(together, torch.cat(alone), rtol=1e-5) or any(
+            value.shape not in ((), x.shape) for value in kept.values()
+        ):
+            raise ValueError(
+                "make must build an elementwise optimizer, such as torch.optim.Adam; "
+                "this one mixes the samples of a batch"
+            )
+        object.__setattr__(self, "remembered", {name: kept[name].ndim == 0 for name in kept})
+
+    def init(self, x: Tensor) -> State:
+        def blank(number: bool) -> Tensor:
+            # float32 whatever x is: counts past 256 are lost on bfloat16
+            return torch.zeros(len(x), device=x.device) if number else torch.zeros_like(x)
+
+        return no_steps(x), *map(blank, self.remembered.values())
+
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State) -> Move:
+        steps, *memory = state
+        gradient = gradient_of(x)
+        end, learning_rate = x.clone(), 0.0
+        memory = [values.clone() for values in memory]
+        for age in steps.unique().tolist():
+            rows = (steps == age).nonzero().flatten()
+            held = {
+                name: values[rows][0].cpu() if number else values[rows]
+                for (name, number), values in zip(self.remembered.items(), memory, strict=True)
+            }
+            end[rows], held, learning_rate = self._step(
+                x[rows], gradient[rows], held if age else {}
+            )
+            for name, values in zip(self.remembered, memory, strict=True):
+                values[rows] = held[name].to(values)
+        return Move(end, gradient, learning_rate, (steps + 1, *memory))
+
+    def _step(
+        self, x: Tensor, gradient: Tensor, held: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor], float]:
+        """One step of samples of one age: where they are, what is kept and the learning rate."""
+        samples = x.detach().clone().requires_grad_()
+        samples.grad = gradient.detach().clone()
+        optimizer = self.make([samples])
+        if held:  # through load_state_dict, which puts each value on the device it belongs on
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": {0: held}})
+        optimizer.step()
+        kept = {
+            name: torch.as_tensor(value)
+            for name, value in sorted(optimizer.state[samples].items())
+            if value is not None
+        }
+        return samples.detach(), kept, float(optimizer.param_groups[0]["lr"])
+
+    def _two_steps(self, x: Tensor, gradient: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        x, kept, _ = self._step(x, gradient, {})
+        x, kept, _ = self._step(x, gradient.flip(1), kept)
+        return x, kept

@@ -1,0 +1,183 @@
+"""Continuous batching: samples at different places of their descent share one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from eqm.descent.driver import Batch, Descent, Outcome, advance
+from eqm.descent.rules import Rule, State
+from eqm.descent.stopping import Step, Stop
+from eqm.field import Field
+
+IDLE = -1
+"""The index of a slot of the batch that no sample is in."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A sample at its end."""
+
+    index: int
+    """Its place among the starts."""
+    x: Tensor
+    """Where it ended, of the shape of one start; a diverged one at its last finite place."""
+    steps: int
+    """Updates it made."""
+    evaluations: int
+    """Evaluations of the field spent on it."""
+    gradient_norm: float
+    """Norm of the last gradient it moved along."""
+    outcome: Outcome
+    """How it ended."""
+
+
+def stream(
+    field: Field,
+    starts: Iterable[Tensor],
+    labels: Iterable[int] | None = None,
+    *,
+    rule: Rule,
+    stop: Stop | None = None,
+    batch_size: int,
+    max_steps: int = 1000,
+    fixed: bool = False,
+) -> Iterator[Finished]:
+    """Each sample as it ends its descent, through a batch that stays full while there are starts.
+
+    A field has no clock, so a batch may hold samples that have come differently far: when one ends,
+    the next start takes its slot. No evaluation waits for the slowest of a batch, and the number of
+    samples need not be known: `starts` is a tensor (N, ...) or any iterable of samples, drawn as
+    slots fall free. `labels` gives one label a start. What a sample comes to depends on its start
+    and label alone, but for rounding; the order in which samples end is that of their lengths.
+
+    When the starts run out the batch shrinks. `fixed` keeps its size instead, with the last samples
+    carried on unseen in the empty slots: compiled networks and CUDA graphs want one shape.
+
+    Raises ValueError as `descend` does, and when there are fewer labels than starts.
+
+    >>> from eqm.descent import GradientDescent, GradientNorm
+    >>> bowl = lambda x, labels: x
+    >>> starts = torch.tensor([[8.0], [1.0], [2.0]])
+    >>> half = GradientDescent(0.5)
+    >>> ends = stream(bowl, starts, rule=half, stop=GradientNorm(0.6), batch_size=2)
+    >>> [(end.index, end.steps) for end in ends]
+    [(1, 2), (2, 3), (0, 5)]
+    """
+    if batch_size < 1 or max_steps < 1:
+        raise ValueError(
+            f"batch_size and max_steps must be at least 1; got {batch_size} and {max_steps}"
+        )
+    waiting = _numbered(starts, labels)
+
+    def enter(count: int) -> Batch | None:
+        drawn = list(islice(waiting, count))
+        if not drawn:
+            return None
+        indices, samples, classes = zip(*drawn, strict=True)
+        x = torch.stack(samples)
+        chosen = None if labels is None else torch.tensor(classes, device=x.device)
+        batch = Batch.at(x, chosen, rule=rule, stop=stop)
+        return replace(batch, index=torch.tensor(indices, device=x.device))
+
+    batch = enter(batch_size)
+    if batch is not None and fixed and len(batch.index) < batch_size:
+        batch = _padded(batch, batch_size)
+    while batch is not None and (batch.index != IDLE).any():
+        step, batch = advance(field, batch, rule=rule, stop=stop)
+        ended = step.converged | step.diverged | (step.steps >= max_steps)
+        ended &= batch.index != IDLE
+        if not ended.any():
+            continue
+        yield from _finished(step, ended)
+        slots = ended.nonzero().flatten()
+        fresh = enter(len(slots))
+        filled = 0 if fresh is None else len(fresh.index)
+        if fresh is not None:
+            batch = _put(batch, slots[:filled], fresh)
+        if filled < len(slots):
+            index = batch.index.index_fill(0, slots[filled:], IDLE)
+            batch = replace(batch, index=index) if fixed else batch[index != IDLE]
+
+
+def in_order(ends: Iterable[Finished]) -> Descent:
+    """All the ends of a stream, as one descent in the order of the starts.
+
+    Raises ValueError when there are none.
+    """
+    rows = sorted(ends, key=lambda end: end.index)
+    if not rows:
+        raise ValueError("a stream without samples has no order: pass at least one start")
+    x = torch.stack([row.x for row in rows])
+    return Descent(
+        x,
+        torch.tensor([row.steps for row in rows], device=x.device),
+        torch.tensor([row.evaluations for row in rows], device=x.device),
+        torch.tensor([row.gradient_norm for row in rows], device=x.device),
+        tuple(row.outcome for row in rows),
+    )
+
+
+def _numbered(
+    starts: Iterable[Tensor], labels: Iterable[int] | None
+) -> Iterator[tuple[int, Tensor, int]]:
+    classes = None if labels is None else iter(labels)
+    for index, start in enumerate(starts):
+        label = IDLE
+        if classes is not None:
+            try:
+                label = int(next(classes))
+            except StopIteration:
+                raise ValueError(
+                    f"labels must be one a start; they ended after {index}: pass more labels"
+                ) from None
+        yield index, start, label
+
+
+def _finished(step: Step, ended: Tensor) -> Iterator[Finished]:
+    columns = (step.index, step.steps, step.evaluations, step.gradient_norm, step.converged)
+    rows = zip(*(column[ended].tolist() for column in (*columns, step.diverged)), strict=True)
+    for x, row in zip(step.x[ended], rows, strict=True):
+        index, steps, evaluations, gradient_norm, converged, diverged = row
+        outcome = Outcome.MAX_STEPS
+        if converged or diverged:
+            outcome = Outcome.CONVERGED if converged else Outcome.DIVERGED
+        yield Finished(index, x, steps, evaluations, gradient_norm, outcome)
+
+
+def _put(batch: Batch, slots: Tensor, fresh: Batch) -> Batch:
+    """The batch with other samples in some of its slots."""
+
+    def put(old: Tensor, new: Tensor) -> Tensor:
+        return old.index_copy(0, slots, new.to(old.dtype))
+
+    def put_state(old: State, new: State) -> State:
+        return tuple(
+            put_state(o, n) if isinstance(o, tuple) else put(o, n)
+            for o, n in zip(old, new, strict=True)
+        )
+
+    assert (batch.labels is None) == (fresh.labels is None)
+    labels = batch.labels
+    return Batch(
+        index=put(batch.index, fresh.index),
+        x=put(batch.x, fresh.x),
+        labels=None if labels is None or fresh.labels is None else put(labels, fresh.labels),
+        path=put(batch.path, fresh.path),
+        steps=put(batch.steps, fresh.steps),
+        evaluations=put(batch.evaluations, fresh.evaluations),
+        rule_state=put_state(batch.rule_state, fresh.rule_state),
+        stop_state=put_state(batch.stop_state, fresh.stop_state),
+    )
+
+
+def _padded(batch: Batch, size: int) -> Batch:
+    """The batch with copies of its first sample in idle slots up to `size`."""
+    rows = torch.arange(size, device=batch.index.device)
+    real = rows < len(batch.index)
+    batch = batch[rows.where(real, 0)]
+    return replace(batch, index=batch.index.where(real, IDLE))

@@ -1,0 +1,168 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eqm.cli.main import main
+from eqm.data import digits
+from eqm.pictures import to_uint8
+
+SMALL = ["--model.width", "4", "--model.multipliers", "1", "2", "--images", "640"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    assert main(["train", "digits", *SMALL, "--output", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Runs a command in an empty folder and returns its status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # the parser's own
+            status = stop.code
+        streams = capsys.readouterr()
+        return status, streams.out, streams.err
+
+    return call
+
+
+def test_a_sheet_of_samples(model, run, tmp_path):
+    status, out, _ = run("sample", model)
+    assert status == 0
+    assert "Descent of 100" in out
+    with Image.open(tmp_path / "samples.png") as sheet:
+        assert sheet.size == (4 * 91, 4 * 91)
+
+
+def test_samples_as_numbers_are_the_pictures(model, run, tmp_path):
+    arguments = ("sample", model, "--labels", 3, 5, "--count", 4, "--seed", 8)
+    assert run(*arguments, "--output", "a.npz")[0] == 0
+    assert run(*arguments, "--output", "b.npz", "--batch-size", 1)[0] == 0
+    a, b = (np.load(tmp_path / name)["arr_0"] for name in ("a.npz", "b.npz"))
+    assert a.shape == (4, 8, 8, 1)
+    assert a.dtype == np.uint8
+    assert np.abs(a.astype(int) - b).max() <= 1
+
+
+def test_settings_on_the_command_line_beat_the_stored_ones(model, run):
+    _, out, _ = run("sample", model, "--dry-run", "--rule", "gradient-descent", "--guidance", 2)
+    settings = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert settings["rule"] == "gradient-descent"
+    assert settings["guidance"] == "2.0"
+    assert settings["gradient_norm"] == "4.0"
+
+
+def test_info_tells_what_a_model_is(model, run):
+    _, out, _ = run("info", model)
+    assert "training.images_seen" in out
+    assert "640" in out
+    assert "network.width" in out
+    _, out, _ = run("info", "EqM-XL/2")
+    assert "675,129,632" in out
+
+
+def test_a_dry_run_prints_every_setting_and_the_cost_and_writes_nothing(run, tmp_path):
+    for command in (["train", "digits"], ["demo"]):
+        status, out, _ = run(*command, "--dry-run")
+        assert status == 0
+        assert "optimizer.learning_rate" in out
+        assert not list(tmp_path.iterdir())
+    assert "250,337 parameters" in run("train", "digits", "--dry-run")[1]
+
+
+def test_the_same_command_again_finds_all_done(model, run):
+    status, out, err = run("train", "digits", *SMALL, "--output", model)
+    assert status == 0
+    assert "640 images seen" in out
+    assert "done before" in err
+
+
+def test_the_baseline_is_sampled_with_its_own_clock(run, tmp_path):
+    assert run("train", "digits-flow", *SMALL, "--output", "flow")[0] == 0
+    status, out, _ = run("sample", "flow", "--guidance", 1.5)
+    assert status == 0
+    assert "20 evaluations each" in out
+
+
+def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
+    images = digits()
+    np.savez("mine.npz", images=to_uint8(images.data).repeat(3, axis=3), labels=images.classes % 4)
+    arguments = ("train", "digits", *SMALL, "--data.source", "mine.npz", "--name", "mine")
+    assert run(*arguments)[0] == 0
+    assert run("sample", "runs/mine")[0] == 0
+    with Image.open("samples.png") as sheet:
+        assert sheet.mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["sample", "nowhere"], "expected a folder or a Hub name"),
+        (["sample", "{model}", "--labels", "3", "12"], "labels must lie in 0..9"),
+        (["sample", "{model}", "--output", "x.jpg"], "output must end in .png or .npz; got x.jpg"),
+        (["sample", "{model}", "--count", "0"], "count must be at least 1; got 0"),
+        (["sample", "{model}", "--step-size", "0"], "must be positive; got 0.0"),
+        (["sample", "{model}", "--step-size", "7"], "step_size must not exceed path_length"),
+        (["sample", "{model}", "--device", "warp"], 'device "warp" is not available'),
+        (["sample", "{model}", "--output", "/dev/null/x.png"], "choose another folder"),
+        (["info", "EqM-B/3"], "did you mean 'EqM-B"),
+        (["train", "digits", "--data.source", "cats"], 'data source must be "digits"'),
+        (["train", "digits", "--output", "/dev/null/x"], "choose another folder"),
+        (["train", "digits", "--output", "{model}"], "holds a run with other settings"),
+        (["demo", "--output", "/dev/null/x"], "choose another folder"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_status_2(model, run, arguments, sentence):
+    status, _, err = run(*[argument.format(model=model) for argument in arguments])
+    assert status == 2
+    assert sentence in err
+    assert err.strip().startswith("eqm: ")
+    assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nope"], "Unrecognized options: nope"),
+        (["train", "cats"], "Available subcommands: digits"),
+        (["train", "digits", "--model.widht", "3"], "--model.width"),
+        (["train", "digits", "--images", "0"], "images must be at least 1; got 0"),
+        (["train", "digits", "--objective.decay", "steep"], "'truncated', 'linear'"),
+    ],
+)
+def test_options_that_are_none_are_named_with_status_2(run, arguments, words):
+    status, out, err = run(*arguments)
+    assert status == 2
+    flat = " ".join((out + err).replace("│", " ").split())
+    assert words in flat
+    assert "Traceback" not in flat
+
+
+def test_weights_that_are_damaged_are_named(model, run, tmp_path):
+    torn = tmp_path / "torn"
+    torn.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (torn / name).write_bytes((model / name).read_bytes())
+    for name, content, sentence in [
+        ("model.safetensors", b"\0" * 100, "must be a complete safetensors file"),
+        ("config.json", b"{", "must be JSON"),
+        ("config.json", b"{}", "not a model of eqm"),
+    ]:
+        (torn / name).write_bytes(content)
+        status, _, err = run("sample", torn)
+        assert status == 2
+        assert sentence in err
+
+
+def test_images_come_back_from_pictures():
+    levels = torch.arange(256).view(1, 1, 16, 16)
+    assert torch.equal(
+        torch.from_numpy(to_uint8(levels / 127.5 - 1)).view(-1), levels.view(-1).byte()
+    )

@@ -1,0 +1,102 @@
+import pytest
+import torch
+
+import eqm
+from eqm.descent import Outcome, stream
+
+RULES = [eqm.GradientDescent(0.02), eqm.NesterovLookahead(0.02)]
+STOP = eqm.GradientNorm(0.5)
+HALF, SOON = eqm.GradientDescent(0.5), eqm.GradientNorm(0.6)
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    generator = torch.Generator().manual_seed(3)
+    data = torch.randn(12, 8, generator=generator, dtype=torch.float64)
+    return eqm.OptimalField(data, labels=torch.arange(12) % 3)
+
+
+@pytest.fixture(scope="module")
+def noise():
+    return torch.randn(25, 8, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+
+
+LABELS = torch.arange(25) % 3
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("batch_size", [1, 4, 25, 60])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_stream_comes_to_what_a_batch_does(oracle, noise, rule, batch_size, fixed):
+    whole = eqm.descend(oracle, noise, LABELS, rule=rule, stop=STOP)
+    ends = stream(oracle, noise, LABELS, rule=rule, stop=STOP, batch_size=batch_size, fixed=fixed)
+    ends = sorted(ends, key=lambda end: end.index)
+    assert [end.index for end in ends] == list(range(25))
+    torch.testing.assert_close(torch.stack([end.x for end in ends]), whole.x)
+    assert [end.steps for end in ends] == whole.steps.tolist()
+    assert [end.evaluations for end in ends] == whole.evaluations.tolist()
+    assert tuple(end.outcome for end in ends) == whole.outcome
+
+
+def test_the_batch_stays_full_while_there_are_starts_and_no_evaluation_waits(oracle, noise):
+    sizes = []
+
+    def counting(x, labels):
+        sizes.append(len(x))
+        return oracle(x, labels)
+
+    ends = list(stream(counting, noise, LABELS, rule=RULES[0], stop=STOP, batch_size=4))
+    assert sum(sizes) == sum(end.steps for end in ends)
+    tail = next(i for i, size in enumerate(sizes) if size < 4)
+    assert set(sizes[:tail]) == {4}
+    assert len(sizes) - tail < max(end.steps for end in ends)
+    sizes.clear()
+    list(stream(counting, noise, LABELS, rule=RULES[0], stop=STOP, batch_size=4, fixed=True))
+    assert set(sizes) == {4}
+
+
+def test_starts_are_drawn_as_slots_fall_free_and_ends_come_at_once():
+    drawn = []
+
+    def endless():
+        for k in range(10**9):
+            drawn.append(k)
+            yield torch.full((1,), 2.0 ** (k % 5))
+
+    ends = stream(lambda x, y: x, endless(), rule=HALF, stop=SOON, batch_size=3)
+    first = [next(ends) for _ in range(20)]
+    assert len(drawn) <= 20 + 3
+    assert all(end.steps == 2 + end.index % 5 for end in first)
+
+
+def test_max_steps_and_divergence_end_a_sample_and_disturb_nobody():
+    starts = torch.tensor([[1.0], [torch.nan], [1e6], [2.0], [torch.inf], [4.0]])
+    ends = stream(lambda x, y: x, starts, rule=HALF, stop=SOON, batch_size=2, max_steps=9)
+    outcome = {end.index: (end.outcome, end.steps) for end in ends}
+    assert outcome == {
+        0: (Outcome.CONVERGED, 2),
+        1: (Outcome.DIVERGED, 1),
+        2: (Outcome.MAX_STEPS, 9),
+        3: (Outcome.CONVERGED, 3),
+        4: (Outcome.DIVERGED, 1),
+        5: (Outcome.CONVERGED, 4),
+    }
+
+
+def test_nothing_comes_of_nothing():
+    assert list(stream(lambda x, y: x, torch.empty(0, 3), rule=RULES[0], batch_size=4)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "batch_size and max_steps must be at least 1; got 0"),
+        ({"max_steps": 0}, "must be at least 1"),
+        ({"labels": [0, 1]}, "labels must be one a start; they ended after 2"),
+        ({"starts": torch.ones(3, 2).long()}, "floating-point"),
+    ],
+)
+def test_bad_input_is_named(changes, message):
+    settings = {"starts": torch.ones(3, 2), "rule": RULES[0], "batch_size": 2, "max_steps": 3}
+    with pytest.raises(ValueError, match=message):
+        list(stream(lambda x, y: x, **{**settings, **changes}))
