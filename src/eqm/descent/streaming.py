@@ -66,7 +66,7 @@ def stream(
     >>> half = GradientDescent(0.5)
     >>> ends = stream(bowl, starts, rule=half, stop=GradientNorm(0.6), batch_size=2)
     >>> [(end.index, end.steps) for end in ends]
-    [(1, 2), (2, 3), (0, 5)]
+    [(1, 2), (0, 5), (2, 3)]
     """
     if batch_size < 1 or max_steps < 1:
         raise ValueError(
