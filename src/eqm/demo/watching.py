@@ -46,8 +46,7 @@ def watching(material: Material) -> Section:
         canvas.draw()
         frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
     plt.close(figure)
-    palette = frames[-1].quantize(64)
-    frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    frames = [frame.quantize(palette=_palette(), dither=Image.Dither.NONE) for frame in frames]
     with replacing(material.folder / "descent.gif") as file:
         times = [70] * (STEPS - 1) + [2500]
         frames[0].save(
@@ -74,3 +73,13 @@ def watching(material: Material) -> Section:
             ),
         ),
     )
+
+
+def _palette() -> Image.Image:
+    """The colours of the animation: greys, and the blue of its lines, fading."""
+    greys = np.linspace(0, 255, 33)[:, None].repeat(3, axis=1)
+    blue = np.array([int(BLUE[k : k + 2], 16) for k in (1, 3, 5)])
+    tints = blue + np.linspace(0, 0.8, 24)[:, None] * (255 - blue)
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(np.concatenate([greys, tints]).astype(np.uint8).tobytes())
+    return palette

@@ -1,0 +1,262 @@
+"""Our sampler and training step beside the official implementation's, in one interleaved run.
+
+    git clone https://github.com/raywang4/EqM
+    python benchmarks/official.py --checkout EqM
+
+Both run the same weights on the same 32x32x4 latents. Every variant takes its turn in each round, so
+that a machine whose speed drifts is the same to all; the table shows medians over the rounds, and the
+spread of the ratio to the official one.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from types import ModuleType
+from typing import Any
+
+import torch
+import tyro
+from torch import Tensor, nn
+
+import eqm
+from eqm.devices import pick_device
+from eqm.models import TransformerConfig, official, preset
+from eqm.models.transformer import Attention, PatchEmbedding, Perceptron
+from eqm.train import TrainConfig, start
+from eqm.train.loop import make_step
+
+GUIDANCE, STEP_SIZE, MOMENTUM = 1.5, 0.0017, 0.3
+LEARNING_RATE, DECAY = 1e-4, 0.9999
+
+
+def main(
+    checkout: Path,
+    model: str = "EqM-S/2",
+    batch: int = 16,
+    updates: int = 2,
+    rounds: int = 5,
+    threads: int = 0,
+    device: str = "auto",
+    compile: bool = False,
+) -> None:
+    """Prints a table of ratios.
+
+    Args:
+        checkout: Folder of the official repository.
+        model: Size of the network.
+        batch: Samples at a time; half as many train.
+        updates: Sampler steps in one measurement.
+        rounds: Turns of each variant.
+        threads: CPU threads; 0 leaves it to torch.
+        device: cpu, cuda, ...; auto takes the fastest there is.
+        compile: Also measure compiled variants, which take a minute or two to compile.
+    """
+    if not (checkout / "models.py").is_file():
+        print(f"skipped: {checkout} is no checkout of github.com/raywang4/EqM", file=sys.stderr)
+        return
+    if threads:
+        torch.set_num_threads(threads)
+    place = pick_device(device)
+    config = preset(model, shape=(4, 32, 32), num_classes=1000)
+    assert isinstance(config, TransformerConfig)
+    theirs = official_network(checkout, config).to(place)
+    ours = official.load(theirs.state_dict()).to(place)
+    print(
+        f"{model}, {sum(w.numel() for w in ours.parameters()):,} parameters, {place}, "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}, {rounds} rounds\n"
+    )
+    x = torch.randn(batch, 4, 32, 32, device=place)
+    labels = torch.arange(batch, device=place) % 1000
+
+    samplers: dict[str, Callable[[], Tensor]] = {
+        "official loop, float32": lambda: official_sampler(theirs, x, labels, updates),
+        "ours, float32": sampler(ours, x, labels, updates),
+        "ours, bfloat16": sampler(in_bfloat16(ours, place), x, labels, updates),
+    }
+    if compile:
+        fast = in_bfloat16(torch.compile(ours), place)
+        samplers["ours, bfloat16, compiled"] = sampler(fast, x, labels, updates)
+    reference = samplers["official loop, float32"]()
+    errors = {name: (run() - reference).abs().max().item() for name, run in samplers.items()}
+    what = f"Guided sampling with the look-ahead rule, {batch} samples, {updates} updates"
+    table(what, samplers, rounds, place, extra=("largest difference", errors))
+
+    data = torch.randn(max(1, batch // 2), 4, 32, 32, device=place)
+    classes = labels[: len(data)]
+    trainers: dict[str, Callable[[], object]] = {
+        "official step, float32": official_step(deepcopy(theirs).train(), data, classes),
+        "ours, float32": our_step(config, place, data, classes, precision="float32"),
+        "ours, bfloat16": our_step(config, place, data, classes, precision="bfloat16"),
+    }
+    if compile:
+        trainers["ours, bfloat16, compiled"] = our_step(
+            config, place, data, classes, precision="bfloat16", compile=True
+        )
+    table(f"Training step, {len(data)} latents", trainers, rounds, place)
+
+
+def table(
+    title: str,
+    variants: dict[str, Callable[[], object]],
+    rounds: int,
+    place: torch.device,
+    extra: tuple[str, dict[str, float]] | None = None,
+) -> None:
+    """Prints seconds and ratios to the first variant, measured in turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for run in variants.values():
+        run()  # warm
+    for _ in range(rounds):
+        for name, run in variants.items():
+            synchronize(place)
+            began = time.perf_counter()
+            run()
+            synchronize(place)
+            seconds[name].append(time.perf_counter() - began)
+    base = next(iter(seconds.values()))
+    heading = "" if extra is None else f" {extra[0]} |"
+    print(f"{title}\n\n| | seconds | times faster | from .. to |{heading}")
+    print("|---" * (4 if extra is None else 5) + "|")
+    for name, times in seconds.items():
+        ratios = [a / b for a, b in zip(base, times, strict=True)]
+        column = "" if extra is None else f" {extra[1][name]:.1e} |"
+        print(
+            f"| {name} | {median(times):.3f} | {median(ratios):.2f} | "
+            f"{min(ratios):.2f} .. {max(ratios):.2f} |{column}",
+            flush=True,
+        )
+    print()
+
+
+def sampler(field: eqm.Field, x: Tensor, labels: Tensor, updates: int) -> Callable[[], Tensor]:
+    """Our descent, guided on the first three channels as the official one is."""
+    guided = eqm.guide(field, GUIDANCE, 1000, channels=3)
+    rule = eqm.NesterovLookahead(STEP_SIZE, MOMENTUM)
+    return lambda: eqm.descend(guided, x, labels, rule=rule, max_steps=updates).x
+
+
+def in_bfloat16(field: eqm.Field, place: torch.device) -> eqm.Field:
+    """The field computed in bfloat16 and returned in the precision of x."""
+
+    def lowered(x: Tensor, labels: Tensor | None) -> Tensor:
+        with torch.autocast(place.type, torch.bfloat16):
+            return field(x, labels).to(x.dtype)
+
+    return lowered
+
+
+def our_step(
+    config: TransformerConfig, place: torch.device, data: Tensor, labels: Tensor, **changes: Any
+) -> Callable[[], object]:
+    """Our training step with the paper's settings."""
+    run = replace(TrainConfig(model=config, batch_size=len(data)), **changes)
+    state = start(run, place)
+    state.model.train()
+    step = make_step(run, state, place)
+    return lambda: step(data, labels)
+
+
+def official_sampler(net: nn.Module, x: Tensor, labels: Tensor, updates: int) -> Tensor:
+    """What the official sampling script does in its loop, guidance and look-ahead on."""
+    doubled = torch.cat([x, x])
+    classes = torch.cat([labels, torch.full_like(labels, 1000)])
+    time_input = torch.ones(len(doubled), device=x.device)
+    last = torch.zeros_like(doubled)
+    with torch.no_grad():
+        for _ in range(updates):
+            ahead = doubled + STEP_SIZE * MOMENTUM * last
+            last = net.forward_with_cfg(ahead, time_input, classes, GUIDANCE)  # type: ignore[operator]
+            doubled = doubled + STEP_SIZE * last
+    return doubled.chunk(2)[0]
+
+
+def official_step(net: nn.Module, data: Tensor, labels: Tensor) -> Callable[[], object]:
+    """What the official training script does for a batch whose latents are there already."""
+    average = deepcopy(net).requires_grad_(False)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=LEARNING_RATE, weight_decay=0)
+    decay = eqm.TruncatedDecay()
+
+    def step() -> float:
+        noise, gamma = torch.randn_like(data), torch.rand(len(data), device=data.device)
+        target = (data - noise) * decay(gamma).view(-1, 1, 1, 1)
+        output = net(eqm.corrupt(data, noise, gamma), gamma, labels, train=True)
+        loss = (output - target).square().flatten(1).mean(1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        weights = dict(net.named_parameters())
+        with torch.no_grad():
+            for name, weight in average.named_parameters():
+                weight.mul_(DECAY).add_(weights[name].data, alpha=1 - DECAY)
+        return loss.item()
+
+    return step
+
+
+def official_network(checkout: Path, config: TransformerConfig) -> nn.Module:
+    """The official network with random weights everywhere, so that nothing is trivially zero.
+
+    It builds on three layers of the package timm; where that is missing, ours of the same
+    arithmetic stand in.
+    """
+    try:
+        import timm.models.vision_transformer  # noqa: F401
+    except ImportError:
+        install_stand_ins()
+    sys.path.insert(0, str(checkout))
+    import models as official_models  # type: ignore[import-not-found]
+
+    net: nn.Module = official_models.EqM(
+        input_size=config.shape[1],
+        patch_size=config.patch,
+        in_channels=config.shape[0],
+        hidden_size=config.width,
+        depth=config.depth,
+        num_heads=config.heads,
+        num_classes=config.num_classes,
+    )
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in net.parameters():
+            if weight.requires_grad and not weight.any():
+                weight.copy_(0.02 * torch.randn(weight.shape, generator=generator))
+    return net.eval()
+
+
+def install_stand_ins() -> None:
+    """Puts modules in the place of timm's, holding the three layers that are imported from it."""
+
+    class PatchEmbed(PatchEmbedding):
+        def __init__(self, size: int, patch: int, channels: int, width: int, bias: bool) -> None:
+            super().__init__(channels, patch, width)
+            self.patch_size, self.num_patches = (patch, patch), (size // patch) ** 2
+
+    class Heads(Attention):
+        def __init__(self, width: int, num_heads: int, qkv_bias: bool) -> None:
+            super().__init__(width, num_heads)
+
+    class Mlp(Perceptron):
+        def __init__(self, in_features: int, hidden_features: int, **_: object) -> None:
+            super().__init__(in_features, hidden_features)
+
+    layers = {"PatchEmbed": PatchEmbed, "Attention": Heads, "Mlp": Mlp}
+    for name in ("timm", "timm.models", "timm.models.vision_transformer"):
+        sys.modules[name] = ModuleType(name)
+    for name, layer in layers.items():
+        setattr(sys.modules["timm.models.vision_transformer"], name, layer)
+
+
+def synchronize(place: torch.device) -> None:
+    """Waits for the device."""
+    if place.type != "cpu":
+        torch.accelerator.synchronize()
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
