@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from statistics import median
 from types import ModuleType
@@ -25,7 +26,7 @@ import tyro
 from torch import Tensor, nn
 
 import eqm
-from eqm.devices import pick_device
+from eqm.devices import machine, pick_device
 from eqm.models import TransformerConfig, official, preset
 from eqm.models.transformer import Attention, PatchEmbedding, Perceptron
 from eqm.train import TrainConfig, start
@@ -67,9 +68,10 @@ def main(
     assert isinstance(config, TransformerConfig)
     theirs = official_network(checkout, config).to(place)
     ours = official.load(theirs.state_dict()).to(place)
+    print(f"`python {' '.join(sys.argv)}` on {date.today()}, {machine()}.\n")
     print(
         f"{model}, {sum(w.numel() for w in ours.parameters()):,} parameters, {place}, "
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}, {rounds} rounds\n"
+        f"{torch.get_num_threads()} threads, {rounds} rounds.\n"
     )
     x = torch.randn(batch, 4, 32, 32, device=place)
     labels = torch.arange(batch, device=place) % 1000

@@ -11,6 +11,7 @@ digits to the other half; and the share that the classifier takes for their labe
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import tyro
@@ -18,6 +19,7 @@ import tyro
 import eqm
 from eqm.data import digits
 from eqm.descent import Rule, Stop
+from eqm.devices import machine
 from eqm.metrics import Moments, accuracy, embed, frechet_distance, train_classifier
 from eqm.tasks import starting_noise
 
@@ -115,6 +117,7 @@ def main(
 
     real = frechet_distance(Moments.of(embed(classifier, first.data)), reference)
     print(
+        f"`python benchmarks/rules.py --model {model}` on {date.today()}, {machine()}.\n\n"
         f"Frechet distance / recognised in %, of {len(first)} samples; the mean of the evaluations "
         f"in brackets where it is not that of the column. Real digits: {real:.3f}."
     )

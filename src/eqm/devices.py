@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import platform
+from pathlib import Path
+
 import torch
 
 
@@ -15,3 +19,18 @@ def pick_device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f'device "{name}" is not available here: use cpu or auto') from error
+
+
+def machine() -> str:
+    """What this machine is, in a line: a number measured on it should say so."""
+    processor = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    for line in info.read_text().splitlines() if info.exists() else ():
+        if line.startswith("model name"):
+            processor = line.partition(":")[2].strip()
+            break
+    accelerator = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return (
+        f"{processor}, {os.cpu_count()} cores{accelerator}, {platform.system()}, "
+        f"torch {torch.__version__}, Python {platform.python_version()}"
+    )

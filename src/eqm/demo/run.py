@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-import torch
 
 from eqm.demo.baseline import baseline
 from eqm.demo.composition import composition
@@ -18,6 +14,7 @@ from eqm.demo.material import Material, prepare
 from eqm.demo.report import Section, write_report
 from eqm.demo.samples import samples
 from eqm.demo.watching import watching
+from eqm.devices import machine
 from eqm.files import make_folder
 
 SECTIONS: dict[str, Callable[[Material], Section]] = {
@@ -60,17 +57,7 @@ def run(
                 f"{images:,} images a model, repeats counted, batch 128, AdamW, float32, one thread a model",
             ),
             ("Time", f"{time.monotonic() - began:.0f} s in all"),
-            ("Machine", f"{_processor()}, {os.cpu_count()} cores, {platform.system()}"),
-            ("Software", f"torch {torch.__version__}, Python {platform.python_version()}"),
+            ("Machine", machine()),
         ],
     )
     return sections
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
