@@ -15,7 +15,7 @@ TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
-demo: $(READY) ## Train a small model, then generate, restore, detect and compose with it
+demo: $(READY) ## Train a small model, then generate, denoise, detect and compose with it
 	@$(BIN)/eqm demo $(ARGS)
 
 test: $(READY) ## Run the tests but the slow ones

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from datetime import date
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from types import ModuleType
@@ -207,9 +208,7 @@ def official_network(checkout: Path, config: TransformerConfig) -> nn.Module:
     It builds on three layers of the package timm; where that is missing, ours of the same
     arithmetic stand in.
     """
-    try:
-        import timm.models.vision_transformer  # noqa: F401
-    except ImportError:
+    if find_spec("timm") is None:
         install_stand_ins()
     sys.path.insert(0, str(checkout))
     import models as official_models  # type: ignore[import-not-found]

@@ -14,7 +14,7 @@ DECAYS = [
 
 
 @pytest.mark.parametrize("decay", DECAYS)
-def test_decays_never_turn_back_and_vanish_at_data(decay):
+def test_decays_are_continuous_not_negative_and_zero_at_data(decay):
     gamma = torch.linspace(0, 1, 1001, dtype=torch.float64)
     values = decay(gamma)
     assert (values >= 0).all()

@@ -114,6 +114,7 @@ def test_it_holds_in_high_dimension_and_single_precision(generator):
         (lambda d: eqm.OptimalField(d * float("nan")), "finite"),
         (lambda d: eqm.OptimalField(d, labels=torch.zeros(3)), "one a sample"),
         (lambda d: eqm.OptimalField(d, nodes=512), "odd number"),
+        (lambda d: eqm.OptimalField(d, floor=0), "floor"),
         (lambda d: eqm.OptimalField(d)(torch.zeros(1, 4), None), r"shape \(B, 3\); got \(1, 4\)"),
         (lambda d: eqm.OptimalField(d)(torch.zeros(1, 3), torch.zeros(1)), "unlabelled data"),
         (

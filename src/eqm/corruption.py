@@ -42,7 +42,8 @@ def corrupt(data: Tensor, noise: Tensor, gamma: Tensor) -> Tensor:
 class Decay(Protocol):
     """The gradient magnitude c(gamma), not negative.
 
-    It is 0 at gamma = 1, so that data are stationary points."""
+    Where it is 0 at gamma = 1, data are stationary points.
+    """
 
     def __call__(self, gamma: Tensor) -> Tensor: ...
 
@@ -111,7 +112,7 @@ class ConstantDecay:
         _check_positive(scale=self.scale)
 
     def __call__(self, gamma: Tensor) -> Tensor:
-        return self.scale * (gamma * 0 + 1)
+        return gamma.new_full(gamma.shape, self.scale)
 
 
 def _check_positive(**values: float) -> None:

@@ -48,6 +48,8 @@ class OptimalField:
             )
         if nodes < 3 or nodes % 2 == 0:
             raise ValueError(f"nodes must be an odd number from 3; got {nodes}")
+        if not 0 < floor < 1:
+            raise ValueError(f"floor, the least 1 - gamma, must lie in (0, 1); got {floor}")
         self.shape, self.labels = data.shape[1:], labels
         self.data = data.flatten(1).double()  # (N, D)
         noise_share = torch.logspace(

@@ -56,7 +56,7 @@ def test_settings_on_the_command_line_beat_the_stored_ones(model, run):
     settings = dict(line.split(maxsplit=1) for line in out.splitlines())
     assert settings["rule"] == "gradient-descent"
     assert settings["guidance"] == "2.0"
-    assert settings["gradient_norm"] == "4.0"
+    assert settings["gradient_ratio"] == "0.1"
 
 
 def test_info_tells_what_a_model_is(model, run):

@@ -29,6 +29,15 @@ def test_a_split_is_disjoint_complete_and_even_among_classes():
     assert torch.equal(both.sum(0), images.data.flatten(1).sum(0))
 
 
+def test_the_seed_decides_the_split_and_the_order():
+    images = digits()
+    assert images.split(0.2)[1].fingerprint == images.split(0.2, seed=0)[1].fingerprint
+    assert images.split(0.2)[1].fingerprint != images.split(0.2, seed=1)[1].fingerprint
+    first, second = batch_indices(50, position=0, count=100, seed=3).split(50)
+    assert not torch.equal(first, second)  # every epoch has its own order
+    assert not torch.equal(first, batch_indices(50, position=0, count=50, seed=4))
+
+
 def test_the_fingerprint_tells_data_apart():
     assert digits().fingerprint == digits().fingerprint
     changed = digits()
@@ -46,7 +55,10 @@ def test_the_fingerprint_tells_data_apart():
         (lambda: Images("x", DATA[:0]), "N > 0"),
         (lambda: Images("x", DATA * torch.nan), "6 of 6 images hold NaN or infinity"),
         (lambda: Images("x", DATA + 3), r"must lie in -1..1; got 3..3"),
-        (lambda: Images("x", DATA, LABELS[:2], 2), r"labels must have shape \(6,\)"),
+        (lambda: Images("x", DATA, LABELS[:2], 2), r"labels must be int64 of shape \(6,\)"),
+        (lambda: Images("x", DATA, LABELS.float(), 2), "labels must be int64"),
+        (lambda: Images("x", DATA.double()), "images must be float32"),
+        (lambda: Images("x", DATA, None, 7), "7 classes need labels"),
         (lambda: Images("x", DATA, LABELS, 1), r"labels must lie in 0..0; got 0..1"),
         (lambda: Images("x", DATA, LABELS - 1, 2), r"labels must lie in 0..1; got -1..0"),
         (lambda: Images("x", DATA).classes, "no labels"),

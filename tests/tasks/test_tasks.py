@@ -49,6 +49,34 @@ def test_the_settings_stored_with_the_model_are_the_default(model):
     assert generate(model).steps.tolist() == [stored.max_steps] * 3
 
 
+def test_settings_make_the_descent_they_describe():
+    settings = Sampling("nesterov-lookahead", 0.01, 0.7, path_length=0.2, gradient_ratio=0.3)
+    assert settings.make_rule() == eqm.NesterovLookahead(0.01, 0.7)
+    assert settings.make_stop() == eqm.PathLength(0.2) | eqm.RelativeGradientNorm(0.3)
+    assert FIVE.make_rule() == eqm.GradientDescent(0.02)
+    assert FIVE.make_stop() == eqm.PathLength(0.1)
+    assert Sampling(step_size=0.04, path_length=0.5).max_steps == 13
+
+
+def test_guidance_reaches_the_baseline_and_denoising(model):
+    config = replace(model.config, noise_conditioning=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        flow = UNet(config)
+        for weight in flow.parameters():
+            torch.nn.init.normal_(weight, std=0.3)
+    plain, guided = (
+        generate(flow, [0, 1], sampling=replace(FIVE, guidance=g)).x for g in (1.0, 2.0)
+    )
+    assert not torch.allclose(plain, guided)
+    assert generate(flow, [0, 1, 2], sampling=FIVE, batch_size=2).steps.tolist() == [5, 5, 5]
+    noisy, labels = starting_noise((1, 4, 4), seeds=[0, 1]), torch.tensor([0, 1])
+    plain, guided = (
+        denoise(model, noisy, labels, sampling=replace(FIVE, guidance=g)).x for g in (1.0, 2.0)
+    )
+    assert not torch.allclose(plain, guided)
+
+
 def test_guidance_is_that_of_the_field(model):
     guided = generate(model, [0, 1], sampling=replace(FIVE, guidance=2.0))
     by_hand = eqm.descend(
@@ -94,8 +122,12 @@ def test_a_model_without_classes_takes_no_labels():
     ("settings", "message"),
     [
         ({"step_size": 0}, "must be positive"),
-        ({"path_length": -1}, "must be positive"),
-        ({"guidance": -1}, "must not be negative"),
+        ({"path_length": -1}, "path_length must lie in"),
+        ({"guidance": -1}, r"guidance must lie in \[0, inf\); got -1"),
+        ({"momentum": 5}, r"momentum must lie in \[0, 1\); got 5"),
+        ({"gradient_ratio": 1.5}, "gradient_ratio must lie in"),
+        ({"rule": "heun"}, "rule must be one of gradient-descent, nesterov-lookahead; got 'heun'"),
+        ({"step_size": "big"}, "step_size must be a number; got 'big'"),
     ],
 )
 def test_sampling_settings_without_meaning_are_named(settings, message):
@@ -115,7 +147,7 @@ def test_denoising_with_the_exact_field_finds_the_digit_without_the_level(oracle
     clean = digits().data[:20].double()
     noise = starting_noise((1, 8, 8), seeds=range(20)).double()
     noisy = eqm.corrupt(clean, noise, torch.full((20,), gamma))
-    sampling = Sampling("gradient-descent", 0.02, path_length=1.0, gradient_norm=0.5)
+    sampling = Sampling("gradient-descent", 0.02, path_length=1.0, gradient_ratio=0.02)
     restored = denoise(oracle, noisy, sampling=sampling)
     nearest = torch.cdist(restored.x.flatten(1), digits().data[:100].double().flatten(1)).argmin(1)
     assert (nearest == torch.arange(20)).float().mean() > 0.9
@@ -126,5 +158,7 @@ def test_the_matching_error_is_least_on_the_data_and_one_image_has_one_score(ora
     data = digits().data.double()
     normal = matching_error(oracle, data[:20], draws=4)
     assert normal.max() < matching_error(oracle, -data[:20], draws=4).min()
+    assert not torch.allclose(normal, matching_error(oracle, data[:20], draws=1))
+    assert normal.dtype == torch.float64
     one_by_one = [matching_error(oracle, data[i : i + 1], draws=4) for i in range(20)]
     torch.testing.assert_close(torch.cat(one_by_one), normal)

@@ -12,11 +12,15 @@ from safetensors.torch import load_file
 
 import eqm
 from eqm.data import Images, digits
+from eqm.metrics import accuracy, train_classifier
 from eqm.models import MLPConfig, UNetConfig
+from eqm.randomness import generator_at
 from eqm.recipes import RECIPES
-from eqm.train import Interrupted, ObjectiveConfig, OptimizerConfig, TrainConfig, train
+from eqm.tasks import generate
+from eqm.train import Interrupted, ObjectiveConfig, OptimizerConfig, TrainConfig, start, train
 from eqm.train.ema import update_average
 
+FLOW = ObjectiveConfig(decay="constant", scale=1.0)
 TINY = TrainConfig(
     model=UNetConfig(shape=(1, 8, 8), num_classes=10, width=4, multipliers=(1, 2)),
     optimizer=OptimizerConfig(learning_rate=3e-3, warmup=200, ema_halflife=300, clip=1.0),
@@ -77,6 +81,14 @@ def test_the_seed_decides(images, tmp_path):
     assert not torch.equal(a["model.stem.weight"], c["model.stem.weight"])
 
 
+def test_the_seed_decides_the_noise():
+    draws = [
+        torch.rand(4, generator=generator_at("noise", seed=seed, position=position))
+        for seed, position in [(0, 0), (1, 0), (2**32, 0), (0, 128)]
+    ]
+    assert len({tuple(draw.tolist()) for draw in draws}) == 4
+
+
 def test_the_loss_falls_and_the_saved_average_is_what_loads(images, tmp_path):
     losses = [step.loss.item() for step in train(TINY, images, tmp_path)]
     assert sum(losses[-8:]) < 0.9 * sum(losses[:8])
@@ -91,10 +103,10 @@ def test_the_loss_falls_and_the_saved_average_is_what_loads(images, tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"objective": ObjectiveConfig(kind="flow-matching")},
+        {"objective": FLOW},
         {
             "model": replace(TINY.model, noise_conditioning=True),
-            "objective": ObjectiveConfig(kind="flow-matching"),
+            "objective": FLOW,
         },
         {"model": replace(TINY.model, num_classes=0)},
         {"model": MLPConfig(shape=(1, 8, 8), num_classes=10, width=16)},
@@ -108,6 +120,97 @@ def test_every_kind_of_run_trains_and_loads(images, tmp_path, changes):
     model = eqm.from_pretrained(tmp_path)
     gamma = [torch.full((2,), 0.5)] if config.model.noise_conditioning else []
     assert model(images.data[:2], None, *gamma).shape == (2, 1, 8, 8)
+
+
+class Spy:
+    """An objective that notes what it is called with."""
+
+    def __init__(self):
+        self.seeds, self.labels = [], []
+
+    def __call__(self, field, data, labels, *, generator):
+        self.seeds.append(generator.initial_seed())
+        self.labels.append(labels)
+        return field(data, labels).square().flatten(1).mean(1)
+
+
+def test_every_step_draws_its_own_noise_and_drops_its_share_of_labels(
+    images, tmp_path, monkeypatch
+):
+    spy = Spy()
+    monkeypatch.setattr(TrainConfig, "make_objective", lambda config: spy)
+    last(train(replace(TINY, images=3200, label_dropout=0.3), images, tmp_path))
+    # torch's CPU generator heeds the lower 32 bits of a seed
+    assert len({seed % 2**32 for seed in spy.seeds}) == len(spy.seeds) == 100
+    dropped = (torch.cat(spy.labels) == 10).float().mean().item()
+    assert dropped == pytest.approx(0.3, abs=0.03)
+
+
+def test_the_average_moves_and_lags(images, tmp_path):
+    end = last(train(TINY, images, tmp_path)).state
+    fresh = start(TINY, torch.device("cpu")).average
+    for name, weight in end.average.named_parameters():
+        assert not torch.equal(weight, fresh.get_parameter(name))
+        assert not torch.equal(weight, end.model.get_parameter(name))
+
+
+def test_the_average_of_a_short_run_forgets_its_beginning():
+    model, average = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    distance = (average.weight - model.weight).norm().item()
+    for images in range(10, 2010, 10):
+        update_average(average, model, images=images, batch=10, halflife=10**9)
+    assert (average.weight - model.weight).norm().item() < 0.01 * distance
+
+
+def one_step(config, images, tmp_path, name):
+    """What one step moves the weights by."""
+    state = last(train(replace(config, images=config.batch_size), images, tmp_path / name)).state
+    fresh = start(config, torch.device("cpu")).model
+    moved = zip(state.model.parameters(), fresh.parameters(), strict=True)
+    return torch.cat([(a - b).detach().flatten() for a, b in moved])
+
+
+def test_settings_of_the_optimizer_reach_it(images, tmp_path):
+    plain = replace(TINY, optimizer=OptimizerConfig(learning_rate=1e-3))
+    moved = one_step(plain, images, tmp_path, "plain")
+    # the first step of Adam is the learning rate in every element with a gradient
+    assert moved.abs().max().item() == pytest.approx(1e-3, rel=0.01)
+    for name, changes, ratio in [
+        ("warm", {"warmup": 320}, 0.1),
+        ("decay", {"weight_decay": 0.5}, None),
+        ("clip", {"clip": 1e-9}, None),
+    ]:
+        other = replace(plain, optimizer=replace(plain.optimizer, **changes))
+        moved_otherwise = one_step(other, images, tmp_path, name)
+        assert not torch.allclose(moved_otherwise, moved, rtol=1e-3)
+        if ratio is not None:
+            torch.testing.assert_close(moved_otherwise, ratio * moved, rtol=1e-2, atol=1e-7)
+    rough = replace(plain, precision="bfloat16")
+    assert not torch.equal(one_step(rough, images, tmp_path, "rough"), moved)
+
+
+@pytest.mark.parametrize(
+    ("settings", "decay"),
+    [
+        ({"decay": "truncated", "start": 0.6}, eqm.TruncatedDecay(0.6, 4.0)),
+        ({"decay": "linear", "scale": 2.0}, eqm.LinearDecay(2.0)),
+        ({"decay": "piecewise", "initial": 1.2}, eqm.PiecewiseDecay(0.8, 1.2, 4.0)),
+        ({"decay": "constant", "scale": 1.0}, eqm.ConstantDecay()),
+    ],
+)
+def test_the_objective_is_the_one_described(settings, decay):
+    config = replace(TINY, objective=ObjectiveConfig(**settings))
+    assert config.make_objective() == eqm.EquilibriumMatching(decay)
+
+
+def test_the_recipe_learns_to_draw_digits(tmp_path):
+    seen, held_out = digits().split(0.2)
+    last(train(replace(RECIPES["digits"], images=38_400), seen, tmp_path))
+    classifier = train_classifier(seen.data, seen.classes, num_classes=10)
+    assert accuracy(classifier, held_out.data, held_out.classes) >= 0.97
+    labels = torch.arange(200) % 10
+    drawn = generate(eqm.from_pretrained(tmp_path), labels).x
+    assert accuracy(classifier, drawn, labels) >= 0.85
 
 
 def test_recipes_suit_their_data():
@@ -180,13 +283,13 @@ def test_a_run_that_cannot_be_is_named(images, tmp_path, config, message):
             lambda: replace(
                 TINY,
                 model=replace(TINY.model, noise_conditioning=True),
-                objective=ObjectiveConfig(kind="flow-matching", energy="dot"),
+                objective=replace(FLOW, energy="dot"),
             ),
             "noise_conditioning must be off",
         ),
         (
             lambda: replace(TINY, model=replace(TINY.model, noise_conditioning=True)),
-            "noise_conditioning is for objective.kind flow-matching",
+            "noise_conditioning is for flow matching",
         ),
     ],
 )

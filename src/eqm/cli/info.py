@@ -23,8 +23,8 @@ def info(model: tyro.conf.Positional[str]) -> None:
         config = loaded.config
         about = {
             f"{part}.{name}": value
-            for part, settings in loaded.metadata.items()
-            for name, value in settings.items()
+            for part in ("data", "sampling", "training")
+            for name, value in dict(loaded.metadata.get(part) or {}).items()
             if not name.startswith(("model.", "sampling."))
         }
     size = cost(config)

@@ -18,7 +18,7 @@ def sample(
     step_size: float | None = None,
     momentum: float | None = None,
     path_length: float | None = None,
-    gradient_norm: float | None = None,
+    gradient_ratio: float | None = None,
     guidance: float | None = None,
     batch_size: int = 256,
     device: str = "auto",
@@ -28,7 +28,7 @@ def sample(
 
     Args:
         model: Folder of a trained model, or its name on the hub.
-        labels: Classes to sample, in turn; all of them by default.
+        labels: Classes to sample, in equal shares, one after the other; all of them by default.
         count: How many images; by default ten a class, or 64 without classes.
         output: A .png for a sheet of all images, or a .npz with the array `arr_0`, (N, H, W, C), uint8.
         seed: Image k starts from noise of this seed plus k.
@@ -36,7 +36,8 @@ def sample(
         step_size: Size of a step.
         momentum: How far the look-ahead looks.
         path_length: Stop a sample after this path, the sum of its step sizes.
-        gradient_norm: Stop a sample earlier once its gradient norm falls below this; 0 never does.
+        gradient_ratio: Stop a sample earlier once its gradient is this much of its first one; 0 never
+            does.
         guidance: Classifier-free guidance scale; 1 is none.
         batch_size: Images at a time.
         device: cpu, cuda, mps, ...; auto takes the fastest there is.
@@ -56,12 +57,17 @@ def sample(
     if output.suffix not in (".png", ".npz"):
         raise ValueError(f"output must end in .png or .npz; got {output}")
     network = from_pretrained(model, device=pick_device(device))
+    if len(network.config.shape) != 3:
+        raise ValueError(
+            f"eqm sample draws images; this model is of shape {network.config.shape}: "
+            "sample it in Python with eqm.tasks.generate"
+        )
     sampling = Sampling.of(network.metadata).but(
         rule=rule,
         step_size=step_size,
         momentum=momentum,
         path_length=path_length,
-        gradient_norm=gradient_norm,
+        gradient_ratio=gradient_ratio,
         guidance=guidance,
     )
     classes = labels or tuple(range(network.config.num_classes))
@@ -77,11 +83,10 @@ def sample(
     descent = generate(
         network, chosen, count=count, seed=seed, sampling=sampling, batch_size=batch_size
     )
-    columns = 10 if classes else 8
-    picture = grid(descent.x, columns=columns, scale=max(1, 32 // descent.x.shape[-1]))
     with replacing(output) as path:
         if output.suffix == ".png":
-            picture.save(path, format="png")
+            scale = max(1, 32 // descent.x.shape[-1])
+            grid(descent.x, columns=10 if classes else 8, scale=scale).save(path, format="png")
         else:
             with path.open("wb") as file:
                 np.savez(file, arr_0=to_uint8(descent.x))

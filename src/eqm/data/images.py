@@ -32,6 +32,8 @@ class Images:
             raise ValueError(
                 f"{self.name}: images must have shape (N, C, H, W) with N > 0; got {tuple(self.data.shape)}"
             )
+        if self.data.dtype != torch.float32:
+            raise ValueError(f"{self.name}: images must be float32; got {self.data.dtype}")
         finite = self.data.isfinite().flatten(1).all(1)
         if not finite.all():
             bad = (~finite).nonzero().flatten().tolist()
@@ -45,10 +47,13 @@ class Images:
                 f"{self.name}: images must lie in -1..1; got {low:g}..{high:g}: rescale them, 0..255 as uint8"
             )
         if self.labels is None:
+            if self.num_classes:
+                raise ValueError(f"{self.name}: {self.num_classes} classes need labels; got none")
             return
-        if self.labels.shape != self.data.shape[:1]:
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.data.shape[:1]:
             raise ValueError(
-                f"{self.name}: labels must have shape ({len(self)},); got {tuple(self.labels.shape)}"
+                f"{self.name}: labels must be int64 of shape ({len(self)},); "
+                f"got {self.labels.dtype} {tuple(self.labels.shape)}"
             )
         low, high = int(self.labels.min()), int(self.labels.max())
         if low < 0 or high >= self.num_classes:

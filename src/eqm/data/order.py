@@ -7,6 +7,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from eqm.randomness import generator_at
+
 
 def batch_indices(length: int, *, position: int, count: int, seed: int) -> Tensor:
     """The data indices (count,) from `position` on in the stream of shuffled epochs.
@@ -27,4 +29,5 @@ def batch_indices(length: int, *, position: int, count: int, seed: int) -> Tenso
 
 @lru_cache(maxsize=2)
 def _epoch(length: int, epoch: int, seed: int) -> Tensor:
-    return torch.randperm(length, generator=torch.Generator().manual_seed((seed << 32) + epoch))
+    generator = generator_at("order", seed=seed, position=epoch)
+    return torch.randperm(length, generator=generator)

@@ -56,8 +56,8 @@ def denoising(material: Material) -> Section:
         "Denoising without being told the level",
         f"{len(clean)} digits never seen in training, mixed with noise, without their labels. The "
         "landscape needs no noise level: the descent starts at the noised picture and stops by its "
-        "own gradient. Flow matching that is not told takes every picture for pure noise: little "
-        "is lost while that is nearly true, and the digit where it is not.",
+        "own gradient. Flow matching that is not told takes every picture for pure noise. At noise "
+        "level 0.75 little is left of the digit, and all draw others.",
         "denoising.png",
         tuple(facts),
     )

@@ -21,9 +21,12 @@ def detection(material: Material) -> Section:
     figure, axes = plt.subplots(
         2, 4, figsize=(8, 3.4), layout="constrained", height_ratios=(1, 1.5)
     )
+    others = {name: matching_error(material.model, x) for name, x in impostors_of(digits).items()}
+    every = torch.cat([normal, *others.values()])
+    edges = np.geomspace(every.min(), every.max(), 50)
     facts = []
     for (name, impostors), (above, below) in zip(impostors_of(digits).items(), axes.T, strict=True):
-        scores = matching_error(material.model, impostors)
+        scores = others[name]
         area = auroc(normal, scores)
         facts.append(
             Fact(
@@ -34,10 +37,8 @@ def detection(material: Material) -> Section:
         )
         show(above, impostors[:3])
         above.set_title(name)
-        both = torch.cat([normal, scores])
-        edges = np.geomspace(both.min(), both.max(), 30)
         below.hist(normal.numpy(), edges, color=BLUE, alpha=0.75, label="digits")
-        below.hist(scores.numpy(), edges, color=RED, alpha=0.65, label=name)
+        below.hist(scores.numpy(), edges, color=RED, alpha=0.65, label="impostors")
         below.set(xscale="log", xlabel="score", yticks=[], title=f"AUROC {area:.3f}")
         below.minorticks_off()
     axes[1, 0].legend(fontsize=7)

@@ -23,6 +23,8 @@ class Material:
     """All that the sections of the report need."""
 
     folder: Path
+    seed: int
+    """Of the training, and of the noise of the first sample."""
     model: Network | Energy
     """The landscape: a field trained by equilibrium matching."""
     baseline: Network | Energy
@@ -79,12 +81,13 @@ def prepare(folder: Path, *, images: int, seed: int) -> Material:
     halves = digits().split(0.5)
     return Material(
         folder=folder,
+        seed=seed,
         model=model,
         baseline=from_pretrained(folder / "baseline"),
         seen=seen,
         held_out=held_out,
         halves=halves,
-        samples=generate(model, halves[0].labels, seed=seed),
+        samples=generate(model, halves[0].classes, seed=seed),
         classifier=classifier,
         classifier_accuracy=accuracy(classifier, held_out.data, held_out.classes),
     )

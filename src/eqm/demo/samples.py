@@ -11,7 +11,7 @@ from eqm.tasks import generate
 
 
 def samples(material: Material) -> Section:
-    """Ten samples a class, and measures of 899 more."""
+    """Ten samples a class, and measures of as many as half the digits."""
     classes = [label for label in range(10) for _ in range(10)]
     sheet = generate(material.model, classes, seed=10_000)
     with replacing(material.folder / "samples.png") as path:
@@ -28,7 +28,7 @@ def samples(material: Material) -> Section:
     return Section(
         "Digits out of noise",
         "Ten samples of each class. Each began as noise and went down the gradient that the network learned, with no "
-        f"noise level or clock, until the gradient's norm fell below {material.sampling.gradient_norm:g}.",
+        f"noise level or clock, until the gradient was {material.sampling.gradient_ratio:g} of the first.",
         "samples.png",
         (
             Fact(

@@ -35,7 +35,8 @@ def watching(material: Material) -> Section:
     canvas = FigureCanvasAgg(figure)
     shown = show(left, noise, columns=5)
     lines = [right.plot([], [], color=BLUE, alpha=0.55, lw=1.3)[0] for _ in labels]
-    right.axhline(material.sampling.gradient_norm, color=GREY, ls=":", lw=1)
+    stop = material.sampling.gradient_ratio * norms[0].mean()
+    right.axhline(stop, color=GREY, ls=":", lw=1)
     right.set(xlim=(0, path[-1]), ylim=(0, norms.max() * 1.05))
     right.set(xlabel="path (step size times steps)", title="gradient norm of each")
     frames = []

@@ -1,4 +1,4 @@
-"""Descending a field: rules (how to move), stops (when to end) and the one loop that runs them."""
+"""Descending a field: rules (how to move), stops (when to end) and the loops that run them."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The one loop: `iterate` yields every step, `descend` runs it to the end."""
+"""One batch of samples: `iterate` yields every step, `descend` runs it to the end."""
 
 from __future__ import annotations
 
@@ -54,8 +54,7 @@ class Descent:
 
 @dataclass(frozen=True)
 class Batch:
-    """The A samples that are on their way and all that is known of them; every tensor, and each of
-    the states, leads with the axis A."""
+    """The A samples that are on their way; every tensor, in the states too, leads with A."""
 
     index: Tensor
     x: Tensor
@@ -93,8 +92,9 @@ class Batch:
 
 @torch.no_grad()
 def advance(field: Field, batch: Batch, *, rule: Rule, stop: Stop | None) -> tuple[Step, Batch]:
-    """One step of every sample of the batch, and the batch after it, in which those that have ended
-    still are.
+    """One step of every sample of the batch, and the batch after it.
+
+    Samples that have ended are still in it.
 
     Raises ValueError for a field that changes the shape.
     """
@@ -130,8 +130,9 @@ def advance(field: Field, batch: Batch, *, rule: Rule, stop: Stop | None) -> tup
 def iterate(
     field: Field, x: Tensor, labels: Tensor | None = None, *, rule: Rule, stop: Stop | None = None
 ) -> Iterator[Step]:
-    """Every step of descending `field` from x (B, ...), until `stop` has ended each sample; without
-    a stop, for ever.
+    """Every step of descending `field` from x (B, ...), until `stop` has ended each sample.
+
+    Without a stop it goes on for ever.
 
     A sample that ends, arrived or no longer finite, is in the step that ended it and in none after
     it: the batch shrinks and the others go on undisturbed. `labels` (B,) travel with their samples.
@@ -140,7 +141,10 @@ def iterate(
     Raises ValueError for starts that are not floating point, labels that do not match, a field that
     changes the shape.
     """
-    batch = Batch.at(x, labels, rule=rule, stop=stop)
+    return _steps(field, Batch.at(x, labels, rule=rule, stop=stop), rule, stop)
+
+
+def _steps(field: Field, batch: Batch, rule: Rule, stop: Stop | None) -> Iterator[Step]:
     while len(batch.index):
         step, batch = advance(field, batch, rule=rule, stop=stop)
         yield step
@@ -173,12 +177,13 @@ def descend(
     """
     if max_steps < 1:
         raise ValueError(f"max_steps must be at least 1; got {max_steps}")
+    every = iterate(field, x, labels, rule=rule, stop=stop)
     end = x.clone()
     steps = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     evaluations = torch.zeros_like(steps)
-    gradient_norm = torch.full((len(x),), torch.nan, device=x.device)
+    gradient_norm = x.new_full((len(x),), torch.nan)
     outcome = [Outcome.MAX_STEPS] * len(x)
-    for step in islice(iterate(field, x, labels, rule=rule, stop=stop), max_steps):
+    for step in islice(every, max_steps):
         end[step.index] = step.x
         steps[step.index], evaluations[step.index] = step.steps, step.evaluations
         gradient_norm[step.index] = step.gradient_norm.to(gradient_norm)

@@ -19,38 +19,42 @@ def integrate(
     steps: int,
     start: float = 0.0,
     guidance: float = 1.0,
-    null_label: int = -1,
+    null_label: int | None = None,
 ) -> Descent:
     """The end, at gamma = 1, of x (B, ...) that follow a noise-conditioned flow-matching field.
 
     Euler's method, x_{k+1} = x_k - h * field(x_k, labels, gamma_k) with h = (1 - start) / steps and
     gamma_k = start + k h; `start` is the gamma the starts are at, 0 for noise. The sign is that of
-    every field here, minus the velocity. `guidance` and `null_label` are those of `guide`.
+    every field here, minus the velocity. `guidance` and `null_label` are those of `guide`. A sample
+    that arrives at gamma = 1 counts as converged.
 
-    Raises ValueError for `steps` below 1 or `start` outside [0, 1).
+    Raises ValueError for `steps` below 1, `start` outside [0, 1), guidance without a null label.
     """
     if steps < 1 or not 0 <= start < 1:
         raise ValueError(
             f"steps must be at least 1 and start in [0, 1); got steps {steps}, start {start}"
         )
+    if guidance != 1 and null_label is None:
+        raise ValueError(f"guidance {guidance:g} needs null_label, the label that means none")
     size, gamma = (1 - start) / steps, start
 
     def now(x: Tensor, labels: Tensor | None) -> Tensor:
         return field(x, labels, torch.full((len(x),), gamma, device=x.device, dtype=x.dtype))
 
-    guided = guide(now, guidance, null_label)
-    gradient = torch.zeros_like(x)
+    guided = now if null_label is None else guide(now, guidance, null_label)
+    gradient, whole = torch.zeros_like(x), torch.ones(len(x), dtype=torch.bool, device=x.device)
     with torch.no_grad():
         for k in range(steps):
             gamma = start + k * size
             gradient = guided(x, labels)
-            x = x - size * gradient
-    finite = x.isfinite().flatten(1).all(1).tolist()
+            end = x - size * gradient
+            whole &= end.isfinite().flatten(1).all(1)
+            x = end.where(whole.view(-1, *[1] * (x.ndim - 1)), x)
     made = torch.full((len(x),), steps, device=x.device)
     return Descent(
         x,
         made,
         made.clone(),
         torch.linalg.vector_norm(gradient.flatten(1), dim=1),
-        tuple(Outcome.CONVERGED if whole else Outcome.DIVERGED for whole in finite),
+        tuple(Outcome.CONVERGED if good else Outcome.DIVERGED for good in whole.tolist()),
     )

@@ -165,14 +165,12 @@ class _Either(Stop):
     second: Stop
 
     def init(self, x: Tensor) -> State:
-        return self.first.init(x) + self.second.init(x)
+        return self.first.init(x), self.second.init(x)
 
     def __call__(self, step: Step, state: State) -> tuple[Tensor, State]:
-        # how much of the state is the first's: asked of no samples at all
-        count = len(self.first.init(step.x[:0]))
-        first, first_state = self.first(step, state[:count])
-        second, second_state = self.second(step, state[count:])
-        return first | second, first_state + second_state
+        first, first_state = self.first(step, state[0])
+        second, second_state = self.second(step, state[1])
+        return first | second, (first_state, second_state)
 
 
 def _check_ratio(ratio: float) -> None:

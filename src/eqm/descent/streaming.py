@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from eqm.descent.driver import Batch, Descent, Outcome, advance
-from eqm.descent.rules import Rule, State
+from eqm.descent.rules import Rule
 from eqm.descent.stopping import Step, Stop
 from eqm.field import Field
 
@@ -53,7 +54,7 @@ def stream(
     the next start takes its slot. No evaluation waits for the slowest of a batch, and the number of
     samples need not be known: `starts` is a tensor (N, ...) or any iterable of samples, drawn as
     slots fall free. `labels` gives one label a start. What a sample comes to depends on its start
-    and label alone, but for rounding; the order in which samples end is that of their lengths.
+    and label alone, but for rounding; samples come in the order in which they finish.
 
     When the starts run out the batch shrinks. `fixed` keeps its size instead, with the last samples
     carried on unseen in the empty slots: compiled networks and CUDA graphs want one shape.
@@ -152,27 +153,12 @@ def _finished(step: Step, ended: Tensor) -> Iterator[Finished]:
 def _put(batch: Batch, slots: Tensor, fresh: Batch) -> Batch:
     """The batch with other samples in some of its slots."""
 
-    def put(old: Tensor, new: Tensor) -> Tensor:
-        return old.index_copy(0, slots, new.to(old.dtype))
+    def put(old: Any, new: Any) -> Any:
+        if isinstance(old, tuple):
+            return tuple(map(put, old, new))
+        return None if old is None else old.index_copy(0, slots, new.to(old.dtype))
 
-    def put_state(old: State, new: State) -> State:
-        return tuple(
-            put_state(o, n) if isinstance(o, tuple) else put(o, n)
-            for o, n in zip(old, new, strict=True)
-        )
-
-    assert (batch.labels is None) == (fresh.labels is None)
-    labels = batch.labels
-    return Batch(
-        index=put(batch.index, fresh.index),
-        x=put(batch.x, fresh.x),
-        labels=None if labels is None or fresh.labels is None else put(labels, fresh.labels),
-        path=put(batch.path, fresh.path),
-        steps=put(batch.steps, fresh.steps),
-        evaluations=put(batch.evaluations, fresh.evaluations),
-        rule_state=put_state(batch.rule_state, fresh.rule_state),
-        stop_state=put_state(batch.stop_state, fresh.stop_state),
-    )
+    return Batch(**{name: put(old, getattr(fresh, name)) for name, old in vars(batch).items()})
 
 
 def _padded(batch: Batch, size: int) -> Batch:

@@ -56,7 +56,7 @@ def save_pretrained(
     `model` is a network of this package or one of `eqm.energy`'s energies around it, compiled,
     wrapped for distributed training or neither; what is written is the same. The tensors are the
     network's, so implicit weights can start an energy. `metadata` is anything JSON can hold.
-    Both files are written beside their places and then renamed: an interruption leaves the old.
+    Both files are written beside their places and then renamed: an interruption while writing leaves the old.
     Raises ValueError for another model and for metadata JSON cannot hold.
     """
     model = _unwrap(model)

@@ -14,7 +14,7 @@ DIGITS = TrainConfig(
     data=DataConfig("digits"),
     optimizer=OptimizerConfig(learning_rate=4e-3, warmup=5_000, ema_halflife=20_000),
     sampling=Sampling(
-        rule="nesterov-lookahead", step_size=0.02, path_length=0.6, gradient_norm=4.0
+        rule="nesterov-lookahead", step_size=0.02, path_length=0.6, gradient_ratio=0.1
     ),
     images=200_000,
     batch_size=128,
@@ -29,7 +29,7 @@ RECIPES = {
         DIGITS,
         name="digits-flow",
         model=replace(DIGITS.model, noise_conditioning=True),
-        objective=ObjectiveConfig(kind="flow-matching"),
+        objective=ObjectiveConfig(decay="constant", scale=1.0),
         sampling=Sampling(rule="gradient-descent", step_size=0.05, path_length=1.0),
     ),
 }

@@ -31,7 +31,7 @@ def matching_error(
     """
     objective = objective or EquilibriumMatching()
     generator = torch.Generator().manual_seed(seed)
-    total = torch.zeros(len(x), device=x.device)
+    errors = []
     with torch.no_grad():
         for gamma in gammas:
             for _ in range(draws):
@@ -43,5 +43,5 @@ def matching_error(
                     noise=noise.to(x.device).expand_as(x),
                     gamma=torch.full((len(x),), gamma, device=x.device, dtype=x.dtype),
                 )
-                total += error
-    return total / (len(gammas) * draws)
+                errors.append(error)
+    return torch.stack(errors).mean(0)

@@ -39,7 +39,8 @@ def generate(
     noise of seed `seed + k` and does not depend on `count` or `batch_size` but for rounding; the
     batch is kept full by `eqm.descent.stream`.
 
-    A flow-matching model that is told the noise level follows its flow in as many Euler steps.
+    A flow-matching model that is told the noise level follows its flow from gamma 0 to 1 in
+    path_length / step_size Euler steps; the rule and the stop do not apply to it.
 
     Raises ValueError for labels that the model does not have, or a `count` that does not match
     them.

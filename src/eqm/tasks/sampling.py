@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from eqm.descent import Rule, Stop
 
+RULES = ("gradient-descent", "nesterov-lookahead")
+BOUNDS = [
+    ("step_size", 0, float("inf")),
+    ("momentum", 0, 1),
+    ("path_length", 0, float("inf")),
+    ("gradient_ratio", 0, 1),
+    ("guidance", 0, float("inf")),
+]
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -22,21 +31,25 @@ class Sampling:
     """How far the look-ahead looks, for nesterov-lookahead."""
     path_length: float = 0.5
     """Stop a sample after this path, the sum of its step sizes; about 0.4 reaches the data."""
-    gradient_norm: float = 0.0
-    """Stop a sample earlier once its gradient norm falls below this; 0 never does."""
+    gradient_ratio: float = 0.0
+    """Stop a sample earlier once its gradient is this much of its first one; 0 never does."""
     guidance: float = 1.0
     """Classifier-free guidance scale; 1 is none."""
 
     def __post_init__(self) -> None:
-        if self.gradient_norm < 0 or self.guidance < 0:
-            raise ValueError(
-                f"gradient_norm and guidance must not be negative; got {self.gradient_norm} and {self.guidance}"
-            )
+        if self.rule not in RULES:
+            raise ValueError(f"rule must be one of {', '.join(RULES)}; got {self.rule!r}")
+        for name, low, high in BOUNDS:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ValueError(f"{name} must be a number; got {value!r}")
+            if not low <= value < high:
+                raise ValueError(f"{name} must lie in [{low:g}, {high:g}); got {value:g}")
         if not (self.step_size > 0 and self.path_length > 0):
             raise ValueError(
-                f"step_size and path_length must be positive; got {self.step_size} and {self.path_length}"
+                "step_size and path_length must be positive; "
+                f"got {self.step_size} and {self.path_length}"
             )
-
         if self.step_size > self.path_length:
             raise ValueError(
                 "step_size must not exceed path_length, or one step would be all; "
@@ -64,15 +77,17 @@ class Sampling:
 
     def make_stop(self) -> Stop:
         """The stop these settings describe."""
-        from eqm.descent import GradientNorm, PathLength
+        from eqm.descent import PathLength, RelativeGradientNorm
 
         path = PathLength(self.path_length)
-        return path | GradientNorm(self.gradient_norm) if self.gradient_norm else path
+        return path | RelativeGradientNorm(self.gradient_ratio) if self.gradient_ratio else path
 
     @classmethod
     def of(cls, metadata: dict[str, Any]) -> Sampling:
         """The settings stored with a model under `sampling`, defaults where there are none."""
         stored = metadata.get("sampling", {})
+        if not isinstance(stored, dict):
+            raise ValueError(f"the model's sampling settings must be an object; got {stored!r}")
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(stored) - known):
             raise ValueError(

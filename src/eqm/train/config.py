@@ -24,7 +24,7 @@ class DataConfig:
     """What to train on."""
 
     source: str = "digits"
-    """`digits`, or the path of an .npz with arrays `images` and `labels`."""
+    """`digits`, or the path of an .npz with `images` and, if there are any, `labels`."""
     held_out: float = 0.2
     """Share of each class that training never sees."""
 
@@ -36,10 +36,8 @@ class DataConfig:
 class ObjectiveConfig:
     """What the field is trained to be."""
 
-    kind: Literal["equilibrium-matching", "flow-matching"] = "equilibrium-matching"
-    """Flow matching is the baseline: a constant decay."""
     decay: Literal["truncated", "linear", "piecewise", "constant"] = "truncated"
-    """The gradient magnitude c(gamma), for equilibrium matching."""
+    """The gradient magnitude c(gamma); constant with scale 1 is flow matching, the baseline."""
     start: float = 0.8
     """Where a truncated or piecewise decay sets in (the paper's a)."""
     initial: float = 1.4
@@ -54,8 +52,6 @@ class ObjectiveConfig:
 
     def make_decay(self) -> Decay:
         """The decay these settings describe."""
-        if self.kind == "flow-matching":
-            return ConstantDecay()
         match self.decay:
             case "truncated":
                 return TruncatedDecay(self.start, self.scale)
@@ -119,7 +115,7 @@ class TrainConfig:
     """Share of the labels replaced by the null label, so that the field also learns to do
     without."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the forward and backward pass; auto is bfloat16 on an accelerator, float32 on the CPU."""
+    """Of the forward and backward pass; auto is bfloat16 on CUDA, else float32."""
     compile: bool = False
     """Compile the network first (torch.compile); pays off in long runs."""
     device: str = "auto"
@@ -145,11 +141,10 @@ class TrainConfig:
             "model.noise_conditioning must be off for an explicit energy",
             self.model.noise_conditioning,
         )
-
         _check(
-            self.objective.kind == "flow-matching" or not self.model.noise_conditioning,
-            "model.noise_conditioning is for objective.kind flow-matching",
-            self.objective.kind,
+            self.objective.make_decay() == ConstantDecay() or not self.model.noise_conditioning,
+            "model.noise_conditioning is for flow matching, objective.decay constant of scale 1",
+            f"{self.objective.decay} of scale {self.objective.scale:g}",
         )
 
     def make_objective(self) -> EquilibriumMatching:

@@ -11,13 +11,14 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from eqm.data import Images, batch_indices
 from eqm.devices import pick_device
 from eqm.energy import Energy
 from eqm.field import Field
 from eqm.files import make_folder
+from eqm.randomness import generator_at
 from eqm.train.config import TrainConfig
 from eqm.train.ema import update_average
 from eqm.train.state import TrainingState, load, save
@@ -47,7 +48,10 @@ def train(config: TrainConfig, images: Images, folder: Path | str) -> Iterator[P
     A checkpoint is written every `checkpoint_every` images, at the end, and on Ctrl-C or SIGTERM,
     which then raise `Interrupted`. Where `folder` holds a checkpoint of the same settings the run
     goes on from it, exactly: what a step draws depends on the seed and the images seen alone, so on
-    the CPU an interrupted run ends in the same bits.
+    as many CPU threads an interrupted run ends in the same bits.
+
+    While the steps are taken, the two signals are held back until a step is whole, and `threads`
+    sets torch's number for the process.
 
     Raises ValueError when the images do not fit the network, a checkpoint is of another run, or
     weights are not finite at a checkpoint (the one before is kept), OSError when `folder` cannot be
@@ -100,6 +104,8 @@ def _steps(
                 checkpoint()
             yield Progress(state.images, count, loss, state)
         checkpoint()
+        if interrupted():
+            raise Interrupted("interrupted as the last image was seen: the run is complete, saved")
 
 
 def make_step(
@@ -118,7 +124,7 @@ def make_step(
     )
 
     def step(data: Tensor, labels: Tensor | None) -> Tensor:
-        generator = Generator().manual_seed((config.seed << 40) + state.images)
+        generator = generator_at("noise", seed=config.seed, position=state.images)
         if labels is not None:
             dropped = torch.rand(len(labels), generator=generator).to(device) < config.label_dropout
             labels = labels.masked_fill(dropped, null_label)

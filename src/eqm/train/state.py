@@ -33,7 +33,7 @@ class TrainingState:
 def start(config: TrainConfig, device: torch.device) -> TrainingState:
     """The state before the first image; the weights depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.default_generator.manual_seed(config.seed)  # of the CPU alone
         net = build(config.model)
     model = with_energy(net, config.objective.energy).to(device)
     settings = config.optimizer

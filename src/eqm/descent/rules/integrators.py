@@ -20,12 +20,8 @@ from eqm.descent.rules.rule import (
     spread,
 )
 
-
-class Euler(GradientDescent):
-    """x_{k+1} = x_k - step_size * field(x_k): first order, one evaluation a step.
-
-    It is `GradientDescent` under the name it has among integrators.
-    """
+Euler = GradientDescent
+"""x_{k+1} = x_k - step_size * field(x_k): first order; gradient descent by another name."""
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-State = tuple[Tensor, ...]
-"""What is remembered between steps: tensors that lead with the batch axis, so that rows can be
+State = tuple[Any, ...]
+"""What is remembered between steps: tensors (or tuples of them) that lead with the batch axis, so that rows can be
 dropped and filled in. A row's state is its rows of these, whatever the others are doing: even the
 number of steps made is counted row by row."""
 
