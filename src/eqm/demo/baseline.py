@@ -11,7 +11,7 @@ from eqm.descent import integrate
 from eqm.metrics import frechet_distance
 from eqm.tasks import Sampling, generate, starting_noise
 
-EVALUATIONS = (5, 10, 20, 40)
+EVALUATIONS = (5, 10, 20)
 PATH = 0.4
 
 
