@@ -69,5 +69,9 @@ def test_corruption_names_the_shape_it_expected():
         ValueError, match=r"gamma must have shape \(8,\).*\(8, 1\): pass gamma.flatten\(\)"
     ):
         eqm.corrupt(data, data, torch.zeros(8, 1))
+    with pytest.raises(
+        ValueError, match=r"gamma must be a tensor \(8,\).*got 0.5: pass torch.full"
+    ):
+        eqm.corrupt(data, data, 0.5)
     with pytest.raises(ValueError, match="noise must have the shape of data"):
         eqm.corrupt(data, data[:1], torch.zeros(8))

@@ -30,6 +30,11 @@ def corrupt(data: Tensor, noise: Tensor, gamma: Tensor) -> Tensor:
         raise ValueError(
             f"noise must have the shape of data, {tuple(data.shape)}; got {tuple(noise.shape)}"
         )
+    if not hasattr(gamma, "shape"):
+        raise ValueError(
+            f"gamma must be a tensor ({len(data)},), one value a sample; "
+            f"got {gamma!r}: pass torch.full(({len(data)},), gamma)"
+        )
     if gamma.shape != data.shape[:1]:
         hint = ": pass gamma.flatten()" if gamma.numel() == len(data) else ""
         raise ValueError(

@@ -176,7 +176,7 @@ def test_integration_follows_the_exact_flow_of_one_datum():
         (lambda: eqm.descend(bowl, torch.ones(2), rule=RULES[0]), r"\(B, ...\)"),
         (
             lambda: eqm.descend(bowl, torch.ones(2, 2), torch.zeros(3), rule=RULES[0]),
-            r"labels must have shape \(2,\)",
+            r"labels must be a tensor \(2,\)",
         ),
         (
             lambda: eqm.descend(bowl, torch.ones(2, 2), rule=RULES[0], max_steps=0),

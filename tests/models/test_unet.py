@@ -69,3 +69,15 @@ def test_unet_can_be_differentiated_twice():
     x = torch.randn(1, *config.shape, dtype=torch.float64, requires_grad=True)
     with sdpa_kernel(SDPBackend.MATH):
         assert torch.autograd.gradgradcheck(randomised(config), x)
+
+
+def test_another_dtype_and_labels_that_are_no_tensor_are_named():
+    network = UNet(UNetConfig(shape=(1, 4, 4), num_classes=3, width=8, multipliers=(1,)))
+    with pytest.raises(
+        ValueError, match=r"must be of the network's dtype, torch.float32; got .*64"
+    ):
+        network(torch.zeros(1, 1, 4, 4, dtype=torch.float64))
+    with pytest.raises(ValueError, match="labels must be a tensor; got a list"):
+        network(torch.zeros(1, 1, 4, 4), [1])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network(torch.zeros(1, 1, 4, 4, dtype=torch.bfloat16)).isfinite().all()

@@ -41,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except KeyboardInterrupt as interrupt:
         return _fail(str(interrupt) or "interrupted", 130)
+    except BrokenPipeError:
+        sys.stdout = None  # nobody reads on; say nothing more
+        return 1
     except (ValueError, OSError) as error:
         if os.environ.get("EQM_TRACEBACK"):
             raise

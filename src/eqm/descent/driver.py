@@ -198,7 +198,6 @@ def _check_starts(x: Tensor, labels: Tensor | None) -> None:
         raise ValueError(
             f"x must be a batch of floating-point samples (B, ...); got {x.dtype} {tuple(x.shape)}"
         )
-    if labels is not None and labels.shape != x.shape[:1]:
-        raise ValueError(
-            f"labels must have shape ({len(x)},), one a sample; got {tuple(labels.shape)}"
-        )
+    shape = tuple(getattr(labels, "shape", (f"a {type(labels).__name__}",)))
+    if labels is not None and shape != (len(x),):
+        raise ValueError(f"labels must be a tensor ({len(x)},), one a sample; got {shape}")

@@ -100,6 +100,8 @@ def _check_labels(labels: Tensor, x: Tensor, num_classes: int) -> None:
             "this network is unconditional; got labels: leave them out, "
             "or build the network with num_classes"
         )
+    if not isinstance(labels, Tensor):
+        raise ValueError(f"labels must be a tensor; got a {type(labels).__name__}: pass a tensor")
     if labels.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"labels must be int64 or int32; got {labels.dtype}: pass labels.long()")
     _check_one_each("labels", "label", labels, x)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eqm.models.conditioning import Conditioning, check_inputs
+from eqm.models.conditioning import Conditioning
 from eqm.models.config import MLPConfig
 from eqm.models.network import Network
 
@@ -37,7 +37,7 @@ class MLP(Network):
         `gamma` (B,) belongs to noise-conditioned networks only.
         Raises ValueError for inputs that do not fit the config.
         """
-        check_inputs(x, labels, gamma, self.config)
+        self.check(x, labels, gamma)
         condition = self.condition(labels, gamma)
         h = self.stem(x.flatten(1))  # (B, width)
         for block in self.blocks:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from eqm.models.conditioning import check_inputs
 
 
 class Network(nn.Module):
@@ -24,3 +27,18 @@ class Network(nn.Module):
         super().__init__()
         self.config = config
         self.metadata = {}
+
+    def check(self, x: Tensor, labels: Tensor | None, gamma: Tensor | None) -> None:
+        """Raises ValueError unless the inputs are what the network expects, its dtype included.
+
+        Under autocast, which converts, the dtype is free.
+        """
+        check_inputs(x, labels, gamma, self.config)
+        dtype = next(self.parameters()).dtype
+        if x.dtype == dtype or torch.compiler.is_compiling():
+            return
+        if not torch.is_autocast_enabled(x.device.type):
+            raise ValueError(
+                f"x must be of the network's dtype, {dtype}; got {x.dtype}: "
+                f"pass x.to({dtype}), or convert the network"
+            )

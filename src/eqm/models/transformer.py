@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eqm.models.conditioning import LabelEmbedding, NoiseEmbedding, check_inputs
+from eqm.models.conditioning import LabelEmbedding, NoiseEmbedding
 from eqm.models.config import TransformerConfig
 from eqm.models.network import Network
 
@@ -50,7 +50,7 @@ class Transformer(Network):
         `gamma` (B,) belongs to noise-conditioned networks only.
         Raises ValueError for inputs that do not fit the config.
         """
-        check_inputs(x, labels, gamma, self.config)
+        self.check(x, labels, gamma)
         tokens = self.x_embedder(x) + self.pos_embed  # (B, N, D)
         # One row instead of B wherever all samples share the condition.
         condition = self.t_embedder(x.new_zeros(1) if gamma is None else gamma)
