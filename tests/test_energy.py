@@ -47,6 +47,7 @@ def test_the_field_is_the_same_in_every_mode_and_leaves_the_callers_tensors_alon
             with mode():
                 torch.testing.assert_close(field(x, LABELS), reference, rtol=1e-12, atol=1e-12)
     with torch.inference_mode():
+        torch.testing.assert_close(field(X.clone(), LABELS.clone()), reference)
         torch.testing.assert_close(field(x.clone(), LABELS), reference, rtol=1e-12, atol=1e-12)
     assert not x.requires_grad
     assert x.grad is None

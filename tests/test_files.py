@@ -30,6 +30,8 @@ def test_a_full_disk_is_said_in_a_sentence(tmp_path, monkeypatch):
         replacing(tmp_path / "file"),
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(OSError, match="the disk is full"), replacing(tmp_path / "file"):
+        raise RuntimeError("I/O error: No space left on device (os error 28)")
     # torch and safetensors raise errors of their own, which do not say why writing failed
     monkeypatch.setattr(files.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 0}))
     with pytest.raises(OSError, match="the disk is full"), replacing(tmp_path / "file"):

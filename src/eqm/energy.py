@@ -54,6 +54,7 @@ class Energy(nn.Module):
         )
         with torch.inference_mode(False), torch.enable_grad(), attention():
             x = x.clone() if x.is_inference() else x
+            labels = labels.clone() if labels is not None and labels.is_inference() else labels
             x = x.view_as(x) if keep_graph and x.requires_grad else x.detach().requires_grad_()
             energy = self.energy(x, labels)
             (gradient,) = torch.autograd.grad(energy.sum(), x, create_graph=keep_graph)

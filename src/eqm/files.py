@@ -38,7 +38,8 @@ def replacing(path: Path | str) -> Iterator[Path]:
         if number in NOT_WRITABLE:
             reason = os.strerror(number)
             raise OSError(f"cannot write {path} ({reason}): choose another folder") from error
-        if number in NO_SPACE or shutil.disk_usage(path.parent).free < FULL:
+        full = number in NO_SPACE or "os error 28" in str(error)  # as safetensors says it
+        if full or shutil.disk_usage(path.parent).free < FULL:
             raise OSError(f"the disk is full: {path} was not written; free some space") from error
         raise
     finally:

@@ -91,6 +91,12 @@ def test_the_baseline_is_sampled_with_its_own_clock(run, tmp_path):
     assert "20 evaluations each" in out
 
 
+def test_nothing_held_out_trains_on_everything(run):
+    status, out, _ = run("train", "digits", *SMALL, "--data.held-out", 0, "--seed", 20260101)
+    assert status == 0
+    assert "1,797 images to train on, 0 held out" in out
+
+
 def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
     images = digits()
     np.savez("mine.npz", images=to_uint8(images.data).repeat(3, axis=3), labels=images.classes % 4)
@@ -116,6 +122,7 @@ def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
         (["train", "digits", "--data.source", "cats"], 'data source must be "digits"'),
         (["train", "digits", "--output", "/dev/null/x"], "choose another folder"),
         (["train", "digits", "--output", "{model}"], "holds a run with other settings"),
+        (["train", "digits", "--model.width", "1000000"], "emory"),
         (["demo", "--output", "/dev/null/x"], "choose another folder"),
     ],
 )

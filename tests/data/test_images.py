@@ -62,6 +62,7 @@ def test_the_fingerprint_tells_data_apart():
         (lambda: Images("x", DATA, LABELS, 1), r"labels must lie in 0..0; got 0..1"),
         (lambda: Images("x", DATA, LABELS - 1, 2), r"labels must lie in 0..1; got -1..0"),
         (lambda: Images("x", DATA).classes, "no labels"),
+        (lambda: Images("x", DATA).split(0.0), "leaves one part of 6 images empty"),
     ],
 )
 def test_data_that_cannot_be_are_named(make, message):

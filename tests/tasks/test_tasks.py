@@ -90,6 +90,11 @@ def test_guidance_is_that_of_the_field(model):
     assert guided.outcome == (Outcome.CONVERGED,) * 2
 
 
+def test_a_model_of_another_dtype_is_sampled_in_it(model):
+    with_double = UNet(model.config).double()
+    assert generate(with_double, [0, 1], sampling=FIVE).x.dtype == torch.float64
+
+
 def test_an_energy_is_sampled_like_a_network(model):
     energy = eqm.DotEnergy(model)
     assert generate(energy, [0, 1], sampling=FIVE).x.shape == (2, 1, 4, 4)

@@ -44,10 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stdout = None  # nobody reads on; say nothing more
         return 1
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if os.environ.get("EQM_TRACEBACK"):
             raise
-        return _fail(str(error), 2)
+        return _fail(" ".join(str(error).split()) or type(error).__name__, 2)
     return 0
 
 

@@ -45,14 +45,17 @@ def train(
     from eqm.train import train as run
 
     images = open_images(config.data.source)
-    seen, held_out = images.split(config.data.held_out)
+    seen, kept = images, 0
+    if config.data.held_out:
+        seen, held_out = images.split(config.data.held_out)
+        kept = len(held_out)
     config = config.suited_to(seen)
     folder = output or Path("runs") / config.name
     size = cost(config.model)
     if dry_run:
         show_settings({**config.flat(), "output": folder})
     print(
-        f"{images.name}: {len(seen):,} images to train on, {len(held_out):,} held out; "
+        f"{images.name}: {len(seen):,} images to train on, {kept:,} held out; "
         f"{size.parameters:,} parameters, {size.flops / 1e6:,.1f} MFLOP an image and evaluation"
     )
     if dry_run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -102,6 +103,11 @@ class Images:
             rows = (kinds == kind).nonzero().flatten()
             chosen = torch.randperm(len(rows), generator=generator)[: round(share * len(rows))]
             second[rows[chosen]] = True
+        if second.all() or not second.any():
+            raise ValueError(
+                f"{self.name}: a share of {share:g} leaves one part of {len(self)} images empty: "
+                "take another share"
+            )
         return self[~second], self[second]
 
 
@@ -142,7 +148,7 @@ def open_images(source: str) -> Images:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is not a readable .npz of plain arrays ({error})") from error
     if "images" not in found:
         raise ValueError(

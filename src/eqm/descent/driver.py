@@ -178,7 +178,7 @@ def descend(
     if max_steps < 1:
         raise ValueError(f"max_steps must be at least 1; got {max_steps}")
     every = iterate(field, x, labels, rule=rule, stop=stop)
-    end = x.clone()
+    end = x.detach().clone()
     steps = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     evaluations = torch.zeros_like(steps)
     gradient_norm = x.new_full((len(x),), torch.nan)

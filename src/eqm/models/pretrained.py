@@ -74,7 +74,7 @@ def save_pretrained(
         "architecture": type(model).__name__.lower(),
         "network": asdict(model.config),
         "energy": energy,
-        "metadata": dict(metadata or {}),
+        "metadata": dict(model.metadata if metadata is None else metadata),
     }
     try:
         text = json.dumps(description, indent=2, allow_nan=False) + "\n"

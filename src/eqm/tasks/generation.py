@@ -49,9 +49,9 @@ def generate(
     sampling = sampling or Sampling.of(model.metadata)
     chosen = _labels(labels, count, config.num_classes)
     count = len(chosen) if chosen is not None else (1 if count is None else count)
-    device = next(model.parameters()).device
+    weight = next(model.parameters())
 
-    noise = (starting_noise(config.shape, seeds=[seed + k])[0].to(device) for k in range(count))
+    noise = (starting_noise(config.shape, seeds=[seed + k])[0].to(weight) for k in range(count))
     guidance = 1.0 if chosen is None else sampling.guidance
     if config.noise_conditioning:
         return _flow(model, noise, chosen, sampling.but(guidance=guidance), batch_size)

@@ -142,6 +142,12 @@ class TrainConfig:
             self.model.noise_conditioning,
         )
         _check(
+            self.objective.energy != "norm",
+            "objective.energy norm learns nothing from fresh weights, whose output is zero: take dot, "
+            "or wrap a trained network in eqm.NormEnergy and train that",
+            "norm",
+        )
+        _check(
             self.objective.make_decay() == ConstantDecay() or not self.model.noise_conditioning,
             "model.noise_conditioning is for flow matching, objective.decay constant of scale 1",
             f"{self.objective.decay} of scale {self.objective.scale:g}",

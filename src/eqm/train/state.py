@@ -81,7 +81,10 @@ def load(
     try:
         checkpoint = torch.load(path, map_location=device, weights_only=True)
         saved = checkpoint["settings"]
-    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError, OSError) as error:
+    except (
+        *(RuntimeError, EOFError, KeyError, IndexError, TypeError, AttributeError, OSError),
+        pickle.UnpicklingError,
+    ) as error:
         raise ValueError(
             f"{path} is not a readable checkpoint (damaged or of another program): "
             "move it away to start afresh, or choose another folder"
