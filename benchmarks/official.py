@@ -30,6 +30,7 @@ import eqm
 from eqm.devices import machine, pick_device
 from eqm.models import TransformerConfig, official, preset
 from eqm.models.transformer import Attention, PatchEmbedding, Perceptron
+from eqm.randomness import Draws
 from eqm.train import TrainConfig, start
 from eqm.train.loop import make_step
 
@@ -162,7 +163,8 @@ def our_step(
     state = start(run, place)
     state.model.train()
     step = make_step(run, state, place)
-    return lambda: step(data, labels)
+    draws = Draws(0, torch.arange(len(data), device=place))
+    return lambda: step(data, labels, draws)
 
 
 def official_sampler(net: nn.Module, x: Tensor, labels: Tensor, updates: int) -> Tensor:

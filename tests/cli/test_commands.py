@@ -100,7 +100,7 @@ def test_nothing_held_out_trains_on_everything(run):
 def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
     images = digits()
     np.savez("mine.npz", images=to_uint8(images.data).repeat(3, axis=3), labels=images.classes % 4)
-    arguments = ("train", "digits", *SMALL, "--data.source", "mine.npz", "--name", "mine")
+    arguments = ("train", "digits", *SMALL, "--data.path", "mine.npz", "--name", "mine")
     assert run(*arguments)[0] == 0
     assert run("sample", "runs/mine")[0] == 0
     with Image.open("samples.png") as sheet:
@@ -119,7 +119,7 @@ def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
         (["sample", "{model}", "--device", "warp"], 'device "warp" is not available'),
         (["sample", "{model}", "--output", "/dev/null/x.png"], "choose another folder"),
         (["info", "EqM-B/3"], "did you mean 'EqM-B"),
-        (["train", "digits", "--data.source", "cats"], 'data source must be "digits"'),
+        (["train", "digits", "--data.path", "cats"], 'data source must be "digits"'),
         (["train", "digits", "--output", "/dev/null/x"], "choose another folder"),
         (["train", "digits", "--output", "{model}"], "holds a run with other settings"),
         (["train", "digits", "--model.width", "1000000"], "emory"),

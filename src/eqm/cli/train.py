@@ -44,7 +44,7 @@ def train(
     from eqm.train import follow
     from eqm.train import train as run
 
-    images = open_images(config.data.source)
+    images = open_images(config.data.path)
     seen, kept = images, 0
     if config.data.held_out:
         seen, held_out = images.split(config.data.held_out)

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eqm.randomness import Draws
+
 
 @dataclass(frozen=True, eq=False)
 class Images:
@@ -91,6 +93,10 @@ class Images:
         """The images at `rows`, indices or a mask."""
         labels = None if self.labels is None else self.labels[rows]
         return replace(self, data=self.data[rows], labels=labels)
+
+    def batch(self, rows: Tensor, draws: Draws) -> Tensor:
+        """The images at `rows` (B,), (B, C, H, W)."""
+        return self.data[rows]
 
     def split(self, share: float, *, seed: int = 0) -> tuple[Images, Images]:
         """Two disjoint parts at random, the second with `share` of each class.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from eqm.data.config import DataConfig
 from eqm.models.config import UNetConfig
 from eqm.tasks.sampling import Sampling
-from eqm.train.config import DataConfig, ObjectiveConfig, OptimizerConfig, TrainConfig
+from eqm.train.config import ObjectiveConfig, OptimizerConfig, TrainConfig
 
 DIGITS = TrainConfig(
     name="digits",

@@ -1,10 +1,9 @@
-from .config import DataConfig, ObjectiveConfig, OptimizerConfig, TrainConfig
+from .config import ObjectiveConfig, OptimizerConfig, TrainConfig
 from .log import follow
 from .loop import Interrupted, Progress, train
 from .state import TrainingState, load, save, start
 
 __all__ = [
-    "DataConfig",
     "Interrupted",
     "ObjectiveConfig",
     "OptimizerConfig",

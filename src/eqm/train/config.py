@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from eqm.corruption import ConstantDecay, Decay, LinearDecay, PiecewiseDecay, TruncatedDecay
+from eqm.data.config import DataConfig
 from eqm.models.config import MLPConfig, TransformerConfig, UNetConfig
 from eqm.tasks.sampling import Sampling
 
@@ -17,19 +18,6 @@ if TYPE_CHECKING:
 def _check(holds: bool, expected: str, got: object) -> None:
     if not holds:
         raise ValueError(f"{expected}; got {got}")
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """What to train on."""
-
-    source: str = "digits"
-    """`digits`, or the path of an .npz with `images` and, if there are any, `labels`."""
-    held_out: float = 0.2
-    """Share of each class that training never sees."""
-
-    def __post_init__(self) -> None:
-        _check(0 <= self.held_out < 1, "data.held_out must lie in [0, 1)", self.held_out)
 
 
 @dataclass(frozen=True)
@@ -108,7 +96,7 @@ class TrainConfig:
     sampling: Sampling = Sampling()
     """How to sample the trained model; stored with its weights."""
     images: int = 1_000_000
-    """Training images to see, repeats counted."""
+    """Training images to see, repeats counted; the last batch is a whole one."""
     batch_size: int = 256
     """Images a step."""
     label_dropout: float = 0.1

@@ -13,12 +13,12 @@ from types import FrameType
 import torch
 from torch import Tensor, nn
 
-from eqm.data import Images, batch_indices
+from eqm.data import Images, shares
 from eqm.devices import pick_device
 from eqm.energy import Energy
 from eqm.field import Field
 from eqm.files import make_folder
-from eqm.randomness import generator_at
+from eqm.randomness import Draws
 from eqm.train.config import TrainConfig
 from eqm.train.ema import update_average
 from eqm.train.state import TrainingState, load, save
@@ -84,16 +84,21 @@ def _steps(
     device: torch.device,
 ) -> Iterator[Progress]:
     step = make_step(config, state, device)
-    data = images.data.to(device)
-    labels = images.classes.to(device) if config.model.num_classes else None
+    batches = shares(
+        images,
+        seed=config.seed,
+        position=state.images,
+        batch_size=config.batch_size,
+        device=device,
+    )
     state.model.train()
     with interrupts_deferred() as interrupted:
-        while state.images < config.images:
+        for share in batches:
+            if state.images >= config.images:
+                break
             position = state.images
-            count = min(config.batch_size, config.images - position)
-            rows = batch_indices(len(images), position=position, count=count, seed=config.seed)
-            rows = rows.to(device)
-            loss = step(data[rows], None if labels is None else labels[rows])
+            labels = share.labels if config.model.num_classes else None
+            loss = step(share.data, labels, share.draws)
             if interrupted():
                 checkpoint()
                 raise Interrupted(
@@ -102,7 +107,7 @@ def _steps(
                 )
             if state.images // config.checkpoint_every > position // config.checkpoint_every:
                 checkpoint()
-            yield Progress(state.images, count, loss, state)
+            yield Progress(state.images, config.batch_size, loss, state)
         checkpoint()
         if interrupted():
             raise Interrupted("interrupted as the last image was seen: the run is complete, saved")
@@ -110,8 +115,8 @@ def _steps(
 
 def make_step(
     config: TrainConfig, state: TrainingState, device: torch.device
-) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """The function that steps the optimizer on a batch (data, labels) and returns its mean loss."""
+) -> Callable[[Tensor, Tensor | None, Draws], Tensor]:
+    """The function that steps the optimizer on a batch (data, labels, its draws) and returns its mean loss."""
     objective = config.make_objective()
     field: Field = state.model
     if config.compile:
@@ -123,13 +128,13 @@ def make_step(
         config.precision == "auto" and device.type == "cuda"
     )
 
-    def step(data: Tensor, labels: Tensor | None) -> Tensor:
-        generator = generator_at("noise", seed=config.seed, position=state.images)
+    def step(data: Tensor, labels: Tensor | None, draws: Draws) -> Tensor:
         if labels is not None:
-            dropped = torch.rand(len(labels), generator=generator).to(device) < config.label_dropout
+            dropped = draws.uniform("label dropout") < config.label_dropout
             labels = labels.masked_fill(dropped, null_label)
+        noise, gamma = draws.normal("noise", data.shape[1:]), draws.uniform("gamma")
         with torch.autocast(device.type, torch.bfloat16) if bfloat16 else nullcontext():
-            loss = objective(field, data, labels, generator=generator).mean()
+            loss = objective.at(field, data, labels, noise=noise, gamma=gamma).mean()
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if settings.clip:
