@@ -31,6 +31,7 @@ def inputs(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         TINY,
         UNetConfig(shape=(1, 3, 5), multipliers=(1,), width=6, blocks=2),
         UNetConfig(shape=(5, 12, 4), multipliers=(1, 3), width=5),
+        UNetConfig(shape=(2, 4, 12), patch=2, multipliers=(1, 2), width=4),
     ],
 )
 def test_fresh_unet_keeps_the_shape_and_is_zero(config):

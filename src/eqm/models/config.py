@@ -51,8 +51,11 @@ class UNetConfig:
     """Number of class labels; 0 makes the network unconditional."""
     noise_conditioning: bool = False
     """Whether the network is told the noise level gamma (the paper's ablation)."""
+    patch: int = 1
+    """Side of the square of pixels that the first level sees as one; 2 suits images of some 28
+    pixels, which then cost a quarter."""
     width: int = 16
-    """Channels at full resolution."""
+    """Channels of the first level."""
     multipliers: tuple[int, ...] = (1, 2, 4)
     """Channels of each level, in units of `width`; every level halves height and width."""
     blocks: int = 1
@@ -61,11 +64,15 @@ class UNetConfig:
     """Heads of the self-attention at the lowest level; 0 leaves it out."""
 
     def __post_init__(self) -> None:
-        _check_common(self, rank=3, positive=("width", "multipliers", "blocks"))
+        _check_common(self, rank=3, positive=("patch", "width", "multipliers", "blocks"))
         if self.heads < 0:
             raise ValueError(f"heads must be 0 (no attention) or more; got {self.heads}")
         levels = len(self.multipliers)
-        _check_grid(self.shape, 2 ** (levels - 1), f"2^(levels - 1) with {levels} levels")
+        _check_grid(
+            self.shape,
+            self.patch * 2 ** (levels - 1),
+            f"patch x 2^(levels - 1) with {levels} levels",
+        )
         if self.heads:
             lowest = self.width * self.multipliers[-1]
             _check_divisible(

@@ -32,14 +32,14 @@ class UNet(Network):
         channels, lowest = config.shape[0], widths[-1]
 
         self.condition = Conditioning(config, lowest)
-        self.stem = nn.Conv2d(channels, config.width, 3, padding=1)
+        self.stem = nn.Conv2d(channels * config.patch**2, config.width, 3, padding=1)
         self.encoder = nn.ModuleList(Level(config, width) for width in widths)
         self.down = nn.ModuleList(nn.Conv2d(a, b, 3, 2, padding=1) for a, b in pairwise(widths))
         self.attention = SelfAttention(lowest, config.heads) if config.heads else None
         self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
         self.decoder = nn.ModuleList(Level(config, width) for width in widths)
         self.norm = _norm(config.width)
-        self.head = _zero(nn.Conv2d(config.width, channels, 3, padding=1))
+        self.head = _zero(nn.Conv2d(config.width, channels * config.patch**2, 3, padding=1))
 
     def forward(
         self, x: Tensor, labels: Tensor | None = None, gamma: Tensor | None = None
@@ -52,7 +52,7 @@ class UNet(Network):
         """
         self.check(x, labels, gamma)
         condition = self.condition(labels, gamma)
-        h = self.stem(x)
+        h = self.stem(F.pixel_unshuffle(x, self.config.patch))
         skips = []
         for level, down in zip(self.encoder, [*self.down, None], strict=True):
             h = level(h, condition)
@@ -65,7 +65,7 @@ class UNet(Network):
             if up is not None:
                 h = skips.pop() + F.interpolate(up(h), scale_factor=2.0)
             h = level(h, condition)
-        return self.head(F.silu(self.norm(h)))
+        return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.config.patch)
 
 
 class Level(nn.ModuleList):
