@@ -1,4 +1,4 @@
-from . import data, descent, metrics, models, recipes, tasks, train
+from . import data, descent, encoders, metrics, models, recipes, tasks, train
 from .corruption import ConstantDecay, LinearDecay, PiecewiseDecay, TruncatedDecay, corrupt
 from .descent import (
     Adam,
@@ -74,6 +74,7 @@ __all__ = [
     "data",
     "descend",
     "descent",
+    "encoders",
     "from_pretrained",
     "guide",
     "iterate",

@@ -10,6 +10,7 @@ from typing import Any
 import tyro
 
 from eqm.cli.demo import demo
+from eqm.cli.encode import encode
 from eqm.cli.info import info
 from eqm.cli.sample import sample
 from eqm.cli.train import train
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     commands: dict[str, Callable[..., Any]] = {
         "demo": demo,
+        "encode": encode,
         "train": train,
         "sample": sample,
         "info": info,

@@ -20,6 +20,7 @@ def sample(
     path_length: float | None = None,
     gradient_ratio: float | None = None,
     guidance: float | None = None,
+    vae: str | None = None,
     batch_size: int = 256,
     device: str = "auto",
     dry_run: bool = False,
@@ -39,6 +40,8 @@ def sample(
         gradient_ratio: Stop a sample earlier once its gradient is this much of its first one; 0 never
             does.
         guidance: Classifier-free guidance scale; 1 is none.
+        vae: What decodes the latents of a model of latents: folder or name on the hub; by default, where
+            it was when they were encoded.
         batch_size: Images at a time.
         device: cpu, cuda, mps, ...; auto takes the fastest there is.
         dry_run: Only print how it would be done.
@@ -49,6 +52,7 @@ def sample(
 
     from eqm.cli.show import show_settings
     from eqm.devices import pick_device
+    from eqm.encoders import encoder_of
     from eqm.files import make_folder, replacing
     from eqm.models import from_pretrained
     from eqm.pictures import grid, to_uint8
@@ -56,12 +60,15 @@ def sample(
 
     if output.suffix not in (".png", ".npz"):
         raise ValueError(f"output must end in .png or .npz; got {output}")
-    network = from_pretrained(model, device=pick_device(device))
+    where = pick_device(device)
+    network = from_pretrained(model, device=where)
     if len(network.config.shape) != 3:
         raise ValueError(
             f"eqm sample draws images; this model is of shape {network.config.shape}: "
             "sample it in Python with eqm.tasks.generate"
         )
+    encoder = encoder_of(network.metadata, vae, device=where)
+    shape = encoder.image_shape_of(network.config.shape)
     sampling = Sampling.of(network.metadata).but(
         rule=rule,
         step_size=step_size,
@@ -77,17 +84,19 @@ def sample(
         raise ValueError(f"count must be at least 1; got {count}")
     chosen = [classes[k * len(classes) // count] for k in range(count)] if classes else None
     if dry_run:
-        show_settings({**asdict(sampling), "count": count, "labels": chosen, "output": output})
+        about = {"count": count, "labels": chosen, "encoder": encoder.name, "output": output}
+        show_settings({**asdict(sampling), **about})
         return
     make_folder(output.parent)
     descent = generate(
         network, chosen, count=count, seed=seed, sampling=sampling, batch_size=batch_size
     )
+    images = encoder.decode(descent.x)
     with replacing(output) as path:
         if output.suffix == ".png":
-            scale = max(1, 32 // descent.x.shape[-1])
-            grid(descent.x, columns=10 if classes else 8, scale=scale).save(path, format="png")
+            scale = max(1, 32 // shape[-1])
+            grid(images, columns=10 if classes else 8, scale=scale).save(path, format="png")
         else:
             with path.open("wb") as file:
-                np.savez(file, arr_0=to_uint8(descent.x))
+                np.savez(file, arr_0=to_uint8(images))
     print(f"{descent}, {descent.evaluations.float().mean():.0f} evaluations each: {output}")

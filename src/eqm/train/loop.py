@@ -62,6 +62,7 @@ def train(config: TrainConfig, images: Images, folder: Path | str) -> Iterator[P
     if config.threads:
         torch.set_num_threads(config.threads)
     source = {"name": images.name, "images": len(images), "fingerprint": images.fingerprint}
+    source |= getattr(images, "about", {})  # such as the encoder of latents
     state = load(config, folder, device, data=source)
 
     def checkpoint() -> None:

@@ -1,0 +1,102 @@
+"""`eqm encode`: images made latents, once, before training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+
+def encode(
+    path: tyro.conf.Positional[str],
+    vae: str,
+    output: Path,
+    storage: Literal["float16", "float32"] = "float16",
+    mirrored: bool = True,
+    shard_size: int = 4096,
+    batch_size: int = 32,
+    device: str = "auto",
+    dry_run: bool = False,
+) -> None:
+    """Encode images into latents to train on; the same command again goes on where it stopped.
+
+    Under torchrun each process encodes its share of the shards, on its own GPU.
+
+    Args:
+        path: The images, as eqm train takes them.
+        vae: An AutoencoderKL, AutoencoderTiny or AutoencoderDC of diffusers: its folder, or its name on
+            the hub, such as stabilityai/sd-vae-ft-ema.
+        output: Folder for the latents.
+        storage: How numbers are kept; float16 takes half the room.
+        mirrored: Encode the mirror images too, so that training can flip.
+        shard_size: Images a file.
+        batch_size: Images at a time.
+        device: cpu, cuda, mps, ...; auto takes the fastest there is.
+        dry_run: Only print what would be written.
+    """
+    import os
+    from math import prod
+
+    import torch
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from eqm.cli.show import show_settings
+    from eqm.data import encode as run
+    from eqm.data import open_images, open_latents
+    from eqm.data.latents import STORAGE
+    from eqm.devices import pick_device
+    from eqm.encoders import open_encoder
+
+    rank, world_size, local_rank = (
+        int(os.environ.get(name, default))
+        for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+    )
+    where = pick_device(device)
+    if where.type == "cuda" and where.index is None:
+        where = torch.device("cuda", local_rank)
+    source = open_images(path)
+    encoder = open_encoder(vae, device=where)
+    if dry_run:
+        shape = encoder.shape_of(source.shape)
+        views = 2 if mirrored else 1
+        size = 2 * views * len(source) * prod(shape) * STORAGE[storage].itemsize
+        show_settings(
+            {
+                "images": f"{len(source):,} of {source.shape}, {source.num_classes} classes",
+                "encoder": f"{encoder.name} ({encoder.fingerprint})",
+                "latents": f"{shape}, {views} an image",
+                "scale": encoder.scale,
+                "shift": encoder.shift,
+                "size": f"at most {size / 1e9:,.3f} GB in {-(-len(source) // shard_size):,} files",
+                "output": output,
+            }
+        )
+        return
+    steps = run(
+        source,
+        encoder,
+        output,
+        storage=storage,
+        mirrored=mirrored,
+        shard_size=shard_size,
+        batch_size=batch_size,
+        rank=rank,
+        world_size=world_size,
+    )
+    columns = *Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn()
+    complete = False
+    with Progress(*columns, console=Console(stderr=True), disable=rank > 0) as bar:
+        task = bar.add_task(
+            "encode" if world_size == 1 else f"encode, 1 of {world_size}", total=None
+        )
+        for step in steps:
+            bar.update(task, completed=step.images, total=step.total)
+            complete = step.complete
+    if complete:
+        found = open_latents(output)
+        mean, std = (
+            [round(x, 3) for x in part] for part in (found.manifest.mean, found.manifest.std)
+        )
+        print(f"{len(found):,} latents {found.shape} of mean {mean} and deviation {std}: {output}")

@@ -1,0 +1,214 @@
+"""Images made latents, shard by shard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from eqm.data.latents import MANIFEST, STORAGE, Manifest, Shard, digest
+from eqm.data.source import Source
+from eqm.encoders import Encoder, about_encoder
+from eqm.files import make_folder, replacing
+from eqm.randomness import Draws
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """How far encoding has come."""
+
+    images: int
+    """Images of this process that are done, those found done among them."""
+    total: int
+    """Images of this process in all."""
+    complete: bool
+    """Whether the shards of all processes are written, and with them the manifest."""
+
+
+def encode(
+    source: Source,
+    encoder: Encoder,
+    folder: Path | str,
+    *,
+    storage: str = "float16",
+    mirrored: bool = True,
+    shard_size: int = 4096,
+    batch_size: int = 32,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[Encoded]:
+    """Encodes `source` into `folder`, batch by batch; `open_latents` opens what was written.
+
+    For every image, and its mirror image if `mirrored`, the mean and standard deviation of the
+    posterior are kept as `storage`, float16 or float32. Shards that are there already are kept, so
+    that the same call goes on where another stopped. Of several processes each writes every
+    `world_size`-th shard; they need not know of each other, and whoever writes the last shard
+    writes the manifest. No more than one shard is in memory.
+
+    Raises ValueError when `folder` holds latents of another encoder, source or setting, when the
+    encoder cannot take the images, and for latents that `storage` cannot hold.
+    """
+    if storage not in STORAGE:
+        raise ValueError(f"storage must be one of {', '.join(STORAGE)}; got {storage}")
+    for name, value in (("shard_size", shard_size), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1; got {value}")
+    plan = Manifest(
+        encoder=about_encoder(encoder),
+        source={"name": source.name, "fingerprint": source.fingerprint},
+        images=len(source),
+        shape=encoder.shape_of(source.shape),
+        num_classes=source.num_classes,
+        views=2 if mirrored else 1,
+        storage=storage,
+        shard_size=shard_size,
+    )
+    folder = make_folder(folder)
+    if (folder / MANIFEST).exists():
+        _check_same(plan, Manifest.load(folder), folder)
+    else:
+        plan.save(folder)
+    return _encode(source, encoder, plan, folder, batch_size, rank, world_size)
+
+
+def _encode(
+    source: Source,
+    encoder: Encoder,
+    plan: Manifest,
+    folder: Path,
+    batch_size: int,
+    rank: int,
+    world_size: int,
+) -> Iterator[Encoded]:
+    mine = list(enumerate(plan.files))[rank::world_size]
+    total, done = sum(len(plan.rows(number)) for number, _ in mine), 0
+    for number, file in mine:
+        rows = plan.rows(number)
+        if _record(folder / file, rows) is None:
+            for count in _write(source, encoder, plan, rows, folder / file, batch_size):
+                yield Encoded(done + count, total, False)
+        done += len(rows)
+    yield Encoded(total, total, _finish(plan, folder))
+
+
+def _write(
+    source: Source, encoder: Encoder, plan: Manifest, rows: range, path: Path, batch_size: int
+) -> Iterator[int]:
+    """How many images of the shard of `rows` are encoded; it is written once all are."""
+    shape = (len(rows), plan.views, *plan.shape)
+    mean, std = (torch.empty(shape, dtype=STORAGE[plan.storage]) for _ in range(2))
+    sums, squares = torch.zeros(2, plan.shape[0], dtype=torch.float64)
+    batches = torch.tensor(rows).split(batch_size)
+
+    def load(batch: Tensor) -> Tensor:
+        return source.batch(batch, Draws(0, batch))
+
+    done = 0
+    with ThreadPoolExecutor(1) as ahead:  # reads the next batch while this one is encoded
+        loading = ahead.submit(load, batches[0])
+        for number, batch in enumerate(batches, start=1):
+            pixels = loading.result()
+            if number < len(batches):
+                loading = ahead.submit(load, batches[number])
+            for view in range(plan.views):
+                part = slice(done, done + len(batch)), view
+                found = encoder.encode(pixels.flip(-1) if view else pixels)
+                for kept, new in zip((mean, std), found, strict=True):
+                    kept[part] = new
+                    _check_finite(kept[part], new, batch, plan.storage)
+                    squares += kept[part].double().square().sum((0, 2, 3))
+                sums += mean[part].double().sum((0, 2, 3))
+            done += len(batch)
+            yield done
+    tensors = {"mean": mean}
+    if std.any():
+        tensors["std"] = std
+    if source.labels is not None:
+        tensors["labels"] = source.labels[rows.start : rows.stop].clone()
+    record = {
+        "first": rows.start,
+        "images": len(rows),
+        "sha256": digest(tensors),
+        "sums": sums.tolist(),
+        "squares": squares.tolist(),
+    }
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"eqm": json.dumps(record)})
+        temporary.chmod(0o644)  # safetensors lets nobody else read its files
+
+
+def _finish(plan: Manifest, folder: Path) -> bool:
+    """Whether all shards are there; if so the manifest is written whole."""
+    records = []
+    for number, file in enumerate(plan.files):
+        record = _record(folder / file, plan.rows(number))
+        if record is None:
+            return False
+        records.append(record)
+    shards = tuple(
+        Shard(record["images"], (folder / file).stat().st_size, record["sha256"])
+        for file, record in zip(plan.files, records, strict=True)
+    )
+    count = plan.images * plan.views * plan.shape[1] * plan.shape[2]
+    mean, square = (
+        torch.tensor([record[name] for record in records], dtype=torch.float64).sum(0) / count
+        for name in ("sums", "squares")
+    )
+    std = (square - mean.square()).clamp(min=0).sqrt()
+    replace(plan, shards=shards, mean=tuple(mean.tolist()), std=tuple(std.tolist())).save(folder)
+    return True
+
+
+def _record(path: Path, rows: range) -> dict[str, Any] | None:
+    """What a shard says of itself, or None where it is not there, not whole or of other rows."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = json.loads(file.metadata()["eqm"])
+    except (OSError, SafetensorError, TypeError, KeyError, ValueError):
+        return None
+    whole = record["first"] == rows.start and record["images"] == len(rows)
+    return dict(record) if whole else None
+
+
+def _check_finite(kept: Tensor, new: Tensor, rows: Tensor, storage: str) -> None:
+    finite = kept.isfinite().flatten(1).all(1)
+    if finite.all():
+        return
+    bad = rows[~finite][0].item()
+    if new.isfinite().all():
+        raise ValueError(
+            f"the latent of image {bad} reaches {new.abs().max():g}, more than {storage} can hold: "
+            "take float32"
+        )
+    raise ValueError(f"the encoder makes of image {bad} what is not finite: look at that image")
+
+
+def _check_same(plan: Manifest, found: Manifest, folder: Path) -> None:
+    def essential(manifest: Manifest) -> dict[str, Any]:
+        about = asdict(replace(manifest, shards=(), mean=(), std=()))
+        for part in ("encoder", "source"):  # which may be kept elsewhere now
+            about[part] = {key: value for key, value in about[part].items() if key != "name"}
+        return about
+
+    wanted, there = essential(plan), essential(found)
+    for name, sentence in (
+        ("encoder", f"the encoder {found.encoder['name']}, not of {plan.encoder['name']}"),
+        ("source", f"{found.source['name']}, whose images are not those of {plan.source['name']}"),
+    ):
+        if wanted[name] != there[name]:
+            raise ValueError(f"{folder} holds latents of {sentence}: choose another folder")
+    if different := [name for name in wanted if wanted[name] != there[name]]:
+        changes = "; ".join(
+            f"{name} was {there[name]} and is now {wanted[name]}" for name in different
+        )
+        raise ValueError(
+            f"{folder} holds latents made otherwise ({changes}): choose another folder"
+        )

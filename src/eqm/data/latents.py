@@ -1,0 +1,246 @@
+"""Latents on disk: means and deviations of their posteriors in shards, and a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from eqm.files import replacing
+from eqm.randomness import Draws
+
+MANIFEST, FORMAT, VERSION = "manifest.json", "eqm latents", 1
+STORAGE = {"float16": torch.float16, "float32": torch.float32}
+"""How numbers can be kept."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What the manifest says of one file."""
+
+    images: int
+    """Images in it."""
+    bytes: int
+    """Size of the file."""
+    sha256: str
+    """Of its tensors, as `digest` finds it."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a folder of latents holds, or will hold once all shards are written."""
+
+    encoder: Mapping[str, Any]
+    """Name, fingerprint, scale and shift of the encoder; the stored latents have both applied."""
+    source: Mapping[str, Any]
+    """Name and fingerprint of the images."""
+    images: int
+    """How many there are."""
+    shape: tuple[int, ...]
+    """Of a latent: channels, height and width."""
+    num_classes: int
+    """How many there are; 0 without labels."""
+    views: int
+    """Latents of an image: 2 with its mirror image, else 1."""
+    storage: str
+    """The dtype of means and deviations."""
+    shard_size: int
+    """Images in each shard but the last."""
+    shards: tuple[Shard, ...] = ()
+    """None as long as encoding is not finished."""
+    mean: tuple[float, ...] = ()
+    """Of each channel, over all images and views."""
+    std: tuple[float, ...] = ()
+    """Standard deviation of each channel of a posterior sample."""
+
+    def rows(self, shard: int) -> range:
+        """The images in the shard of that number."""
+        first = shard * self.shard_size
+        return range(first, min(first + self.shard_size, self.images))
+
+    @property
+    def files(self) -> list[str]:
+        """The names of all shards."""
+        return [f"latents-{k:05}.safetensors" for k in range(-(-self.images // self.shard_size))]
+
+    def save(self, folder: Path) -> None:
+        """Returns nothing; writes manifest.json."""
+        text = json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}, indent=1)
+        with replacing(folder / MANIFEST) as path:
+            path.write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """The manifest of `folder`. Raises ValueError when there is none, or it is of another version."""
+        path = folder / MANIFEST
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ValueError(f"{folder} holds no latents: make them with eqm encode") from None
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged ({error}): encode again") from error
+        if not isinstance(found, dict) or found.pop("format", None) != FORMAT:
+            raise ValueError(f"{path} is not the manifest of latents: make them with eqm encode")
+        if (version := found.pop("version", None)) != VERSION:
+            raise ValueError(
+                f"{path} must have version {VERSION}; got {version}: upgrade eqm or encode again"
+            )
+        if found.keys() != {field.name for field in fields(cls)}:
+            raise ValueError(f"{path} is damaged: encode again")
+        shards = tuple(Shard(**shard) for shard in found.pop("shards"))
+        for name in ("shape", "mean", "std"):
+            found[name] = tuple(found[name])
+        return cls(shards=shards, **found)
+
+
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """N encoded images, with a label each or none, that stay on disk until they are asked for.
+
+    `tensors` are the memory-mapped shards in order: `mean` (n, views, C, H, W), `std` of the same
+    shape unless it is 0, and `labels` (n,).
+    """
+
+    folder: Path
+    manifest: Manifest
+    tensors: tuple[Mapping[str, Tensor], ...]
+
+    def __len__(self) -> int:
+        return self.manifest.images
+
+    @property
+    def name(self) -> str:
+        """That of the images."""
+        return str(self.manifest.source["name"])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Channels, height and width of one latent."""
+        return self.manifest.shape
+
+    @property
+    def num_classes(self) -> int:
+        """How many there are; 0 without labels."""
+        return self.manifest.num_classes
+
+    @cached_property
+    def labels(self) -> Tensor | None:
+        """The classes, (N,), or None."""
+        if not self.num_classes:
+            return None
+        return torch.cat([shard["labels"] for shard in self.tensors])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of the stored latents and labels, whatever made them."""
+        digest = hashlib.sha256(str(self.shape).encode())
+        for shard in self.manifest.shards:
+            digest.update(shard.sha256.encode())
+        return digest.hexdigest()[:16]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the weights that learn from these latents must remember: their encoder."""
+        return {"encoder": dict(self.manifest.encoder)}
+
+    def batch(self, rows: Tensor, draws: Draws) -> Tensor:
+        """A fresh sample of the posterior of each image at `rows` (B,), (B, C, H, W), float32.
+
+        One image in two is mirrored, where its mirror image was encoded too.
+        """
+        view = (draws.uniform("flip") * self.manifest.views).long()
+        shards = rows // self.manifest.shard_size
+        data = torch.empty(len(rows), *self.shape)
+        std: Tensor | None = None
+        for number in shards.unique().tolist():
+            here = (shards == number).nonzero().flatten()
+            at = rows[here] - number * self.manifest.shard_size, view[here]
+            shard = self.tensors[number]
+            data[here] = shard["mean"][at].float()
+            if "std" in shard:
+                std = torch.zeros_like(data) if std is None else std
+                std[here] = shard["std"][at].float()
+        if std is not None:
+            data += std * draws.normal("posterior", self.shape)
+        return data
+
+
+def is_latents(folder: Path | str) -> bool:
+    """Whether `folder` is one of latents."""
+    return (Path(folder) / MANIFEST).is_file()
+
+
+def open_latents(folder: Path | str) -> Latents:
+    """The latents that `eqm encode` wrote to `folder`.
+
+    Shards are checked by their size, and wholly by `check_latents`. Raises ValueError where one is
+    missing or damaged, or not all are written yet.
+    """
+    folder = Path(folder)
+    manifest = Manifest.load(folder)
+    if not manifest.shards:
+        written = sum((folder / file).is_file() for file in manifest.files)
+        raise ValueError(
+            f"{folder} is not finished, {written} of {len(manifest.files)} shards are written: "
+            "run the same eqm encode again"
+        )
+    tensors = []
+    for file, shard in zip(manifest.files, manifest.shards, strict=True):
+        path = folder / file
+        size = path.stat().st_size if path.is_file() else None
+        if size != shard.bytes:
+            state = (
+                "is missing" if size is None else f"has {size:,} bytes instead of {shard.bytes:,}"
+            )
+            raise ValueError(f"{path} {state}: remove it and run the same eqm encode again")
+        tensors.append(read_shard(path))
+    return Latents(folder, manifest, tuple(tensors))
+
+
+def check_latents(folder: Path | str) -> Latents:
+    """The latents of `folder`, once every byte of them was read and found as it was written.
+
+    Raises ValueError naming the shards that are damaged.
+    """
+    latents = open_latents(folder)
+    damaged = [
+        file
+        for file, shard, tensors in zip(
+            latents.manifest.files, latents.manifest.shards, latents.tensors, strict=True
+        )
+        if digest(tensors) != shard.sha256
+    ]
+    if damaged:
+        raise ValueError(
+            f"{folder}: {', '.join(damaged)} changed since they were written: "
+            "remove them and run the same eqm encode again"
+        )
+    return latents
+
+
+def read_shard(path: Path) -> dict[str, Tensor]:
+    """The tensors of a shard, memory-mapped. Raises ValueError when the file is damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): remove it and run the same eqm encode again"
+        ) from error
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Hexadecimal digest of the names, dtypes, shapes and bytes of `tensors`."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.contiguous().numpy().data)
+    return found.hexdigest()

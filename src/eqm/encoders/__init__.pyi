@@ -1,0 +1,13 @@
+from .autoencoder import Autoencoder, open_encoder
+from .encoder import Encoder, Pixels
+from .memory import about_encoder, check_encoder, encoder_of
+
+__all__ = [
+    "Autoencoder",
+    "Encoder",
+    "Pixels",
+    "about_encoder",
+    "check_encoder",
+    "encoder_of",
+    "open_encoder",
+]

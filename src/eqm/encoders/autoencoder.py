@@ -1,0 +1,201 @@
+"""The autoencoders of the diffusers library."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eqm.encoders.encoder import Encoder, Pixels
+
+KINDS = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
+_CONFIG, _WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+_PIXELS_AT_A_TIME = 1 << 20
+"""Of the images decoded at once: activations take some hundred times the memory of an image."""
+
+
+def open_encoder(name: str | Path, *, device: str | torch.device = "cpu") -> Encoder:
+    """The encoder called `name`: "pixels", a folder of diffusers, or its name on the Hugging Face Hub.
+
+    A folder holds config.json and diffusion_pytorch_model.safetensors. On the hub,
+    `owner/name/folder` is a folder of a repository, such as the `vae` of a pipeline. Raises
+    ValueError where something is missing or damaged, or diffusers is not installed.
+    """
+    if str(name) == "pixels":
+        return Pixels()
+    try:
+        import diffusers
+    except ImportError as error:
+        raise ValueError(
+            f"the encoder {name} needs diffusers: pip install 'eqm[latents]'"
+        ) from error
+
+    folder = Path(name) if Path(name).is_dir() else _download(str(name))
+    kind = _kind(folder)
+    try:
+        with _only_errors_logged():
+            network, report = getattr(diffusers, kind).from_pretrained(
+                str(folder),
+                low_cpu_mem_usage=False,  # which would need accelerate
+                use_safetensors=True,  # pickles may hold code
+                output_loading_info=True,
+            )
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{folder} must hold a whole {kind}; {reason}") from error
+    if missing := report["missing_keys"] + report["unexpected_keys"]:
+        # diffusers would go on with random weights in their place
+        raise ValueError(
+            f"{folder / _WEIGHTS} must hold the tensors of its {kind}; {len(missing)} are missing or "
+            f"unexpected, such as {missing[0]}: download it again"
+        )
+    return Autoencoder(network.to(device, torch.float32), name=str(name))
+
+
+class Autoencoder:
+    """An `AutoencoderKL`, `AutoencoderTiny` or `AutoencoderDC` of diffusers as an `Encoder`.
+
+    Its weights are frozen, but gradients flow through it. The latter two have no posterior: their
+    standard deviation is 0.
+    """
+
+    def __init__(self, network: Any, *, name: str) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.name = name
+        config = dict(self.network.config)
+        for key in ("latents_mean", "latents_std"):
+            if config.get(key) is not None:
+                raise ValueError(
+                    f"the encoder {name} has {key}, one number a channel, which eqm does not know: "
+                    "take one with scaling_factor and shift_factor alone"
+                )
+        self.scale = float(_given(config, "scaling_factor", 1.0))
+        self.shift = float(_given(config, "shift_factor", 0.0))
+        widths = _given(config, "encoder_block_out_channels", config.get("block_out_channels"))
+        self._factor = 2 ** (len(widths) - 1)
+        self._channels: tuple[int, int] = config["in_channels"], config["latent_channels"]
+        self.fingerprint = _fingerprint(network, config)
+
+    def shape_of(self, image: Sequence[int]) -> tuple[int, ...]:
+        """The shape of the latent of an image of shape (C, H, W).
+
+        Raises ValueError for other channels than the encoder's, and sides it cannot divide.
+        """
+        channels, latent_channels = self._channels
+        if len(image) != 3 or image[0] != channels or any(n % self._factor for n in image[1:]):
+            raise ValueError(
+                f"the encoder {self.name} takes images of {channels} channels whose sides are "
+                f"multiples of {self._factor}; got {tuple(image)}"
+            )
+        return (latent_channels, *(side // self._factor for side in image[1:]))
+
+    def image_shape_of(self, latent: Sequence[int]) -> tuple[int, ...]:
+        """The shape of the image that a latent of this shape is decoded to.
+
+        Raises ValueError for other channels than the encoder's.
+        """
+        channels, latent_channels = self._channels
+        if len(latent) != 3 or latent[0] != latent_channels:
+            raise ValueError(
+                f"the encoder {self.name} decodes latents of {latent_channels} channels; "
+                f"got {tuple(latent)}: they are of another encoder"
+            )
+        return (channels, *(side * self._factor for side in latent[1:]))
+
+    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the latents of `pixels` (B, C, H, W) in -1..1."""
+        self.shape_of(pixels.shape[1:])
+        (found,) = self.network.encode(self._here(pixels), return_dict=False)
+        if isinstance(found, Tensor):
+            mean, std = found, torch.zeros_like(found)
+        else:
+            mean, std = found.mean, found.std
+        return (mean - self.shift) * self.scale, std * abs(self.scale)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The images of `latents` (B, C, H, W), in -1..1: what lies outside is clipped."""
+        _, height, width = self.image_shape_of(latents.shape[1:])
+        z = self._here(latents) / self.scale + self.shift
+        parts = z.split(max(1, _PIXELS_AT_A_TIME // (height * width)))
+        return torch.cat(
+            [self.network.decode(part, return_dict=False)[0].clamp(-1, 1) for part in parts]
+        )
+
+    def _here(self, x: Tensor) -> Tensor:
+        return x.to(next(self.network.parameters()))
+
+
+def _given(config: dict[str, Any], key: str, otherwise: Any) -> Any:
+    value = config.get(key)
+    return otherwise if value is None else value
+
+
+def _fingerprint(network: nn.Module, config: dict[str, Any]) -> str:
+    # Settings at their default are left out: a later diffusers may know more of them.
+    parameters = inspect.signature(type(network).__init__).parameters
+    settings = {
+        key: value
+        for key, value in json.loads(json.dumps(config)).items()
+        if key in parameters and value != json.loads(json.dumps(parameters[key].default))
+    }
+    about = [type(network).__name__, settings]
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _kind(folder: Path) -> str:
+    path = folder / _CONFIG
+    try:
+        kind = json.loads(path.read_text(encoding="utf-8"))["_class_name"]
+    except FileNotFoundError:
+        inner = folder / "vae"
+        hint = f"give {inner}" if (inner / _CONFIG).is_file() else "give the folder of an encoder"
+        raise ValueError(f"{folder} must hold {_CONFIG}; it does not: {hint}") from None
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} must be the {_CONFIG} of a diffusers encoder") from None
+    if kind not in KINDS:
+        raise ValueError(f"{path} must be of an {', '.join(KINDS[:-1])} or {KINDS[-1]}; got {kind}")
+    return str(kind)
+
+
+def _download(name: str) -> Path:
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*(/[\w.-]+)*", name):
+        raise ValueError(
+            f"expected the folder of an encoder or a Hub name such as stabilityai/sd-vae-ft-ema; "
+            f"{name} is neither"
+        )
+    owner, repository, *inner = name.split("/")
+    try:
+        from huggingface_hub import snapshot_download
+
+        files = ["/".join([*inner, file]) for file in (_CONFIG, _WEIGHTS)]
+        return Path(snapshot_download(f"{owner}/{repository}", allow_patterns=files), *inner)
+    except Exception as error:  # the Hub's client raises its own, its transport's and OSError
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"the encoder {name} is no local folder and could not be downloaded from the Hugging Face "
+            f"Hub: {reason}"
+        ) from error
+
+
+@contextmanager
+def _only_errors_logged() -> Iterator[None]:
+    log = logging.getLogger("diffusers")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
