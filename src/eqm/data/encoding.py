@@ -67,6 +67,7 @@ def encode(
         images=len(source),
         shape=encoder.shape_of(source.shape),
         num_classes=source.num_classes,
+        class_names=tuple(getattr(source, "class_names", ())),
         views=2 if mirrored else 1,
         storage=storage,
         shard_size=shard_size,

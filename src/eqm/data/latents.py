@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +47,8 @@ class Manifest:
     """Of a latent: channels, height and width."""
     num_classes: int
     """How many there are; 0 without labels."""
+    class_names: tuple[str, ...]
+    """What the classes are called, where they have names."""
     views: int
     """Latents of an image: 2 with its mirror image, else 1."""
     storage: str
@@ -96,7 +97,7 @@ class Manifest:
         if found.keys() != {field.name for field in fields(cls)}:
             raise ValueError(f"{path} is damaged: encode again")
         shards = tuple(Shard(**shard) for shard in found.pop("shards"))
-        for name in ("shape", "mean", "std"):
+        for name in ("shape", "class_names", "mean", "std"):
             found[name] = tuple(found[name])
         return cls(shards=shards, **found)
 
@@ -109,12 +110,21 @@ class Latents:
     shape unless it is 0, and `labels` (n,).
     """
 
-    folder: Path
     manifest: Manifest
     tensors: tuple[Mapping[str, Tensor], ...]
+    rows: Tensor
+    """Which of the stored images these are, (N,)."""
+    labels: Tensor | None
+    """Their classes (N,) in 0..num_classes-1, or None."""
+    num_classes: int
+    class_names: tuple[str, ...]
+    fingerprint: str
+    """Hexadecimal digest of the stored latents and labels, whatever made them."""
+    flip: bool = True
+    """Mirror one image in two, where the mirror images were encoded too."""
 
     def __len__(self) -> int:
-        return self.manifest.images
+        return len(self.rows)
 
     @property
     def name(self) -> str:
@@ -127,36 +137,15 @@ class Latents:
         return self.manifest.shape
 
     @property
-    def num_classes(self) -> int:
-        """How many there are; 0 without labels."""
-        return self.manifest.num_classes
-
-    @cached_property
-    def labels(self) -> Tensor | None:
-        """The classes, (N,), or None."""
-        if not self.num_classes:
-            return None
-        return torch.cat([shard["labels"] for shard in self.tensors])
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hexadecimal digest of the stored latents and labels, whatever made them."""
-        digest = hashlib.sha256(str(self.shape).encode())
-        for shard in self.manifest.shards:
-            digest.update(shard.sha256.encode())
-        return digest.hexdigest()[:16]
-
-    @property
     def about(self) -> dict[str, Any]:
         """What the weights that learn from these latents must remember: their encoder."""
         return {"encoder": dict(self.manifest.encoder)}
 
     def batch(self, rows: Tensor, draws: Draws) -> Tensor:
-        """A fresh sample of the posterior of each image at `rows` (B,), (B, C, H, W), float32.
-
-        One image in two is mirrored, where its mirror image was encoded too.
-        """
-        view = (draws.uniform("flip") * self.manifest.views).long()
+        """A fresh sample of the posterior of each image at `rows` (B,), (B, C, H, W), float32."""
+        rows = self.rows[rows]
+        views = self.manifest.views if self.flip else 1
+        view = (draws.uniform("flip") * views).long()
         shards = rows // self.manifest.shard_size
         data = torch.empty(len(rows), *self.shape)
         std: Tensor | None = None
@@ -172,14 +161,32 @@ class Latents:
             data += std * draws.normal("posterior", self.shape)
         return data
 
+    def part(
+        self,
+        rows: Tensor,
+        labels: Tensor | None,
+        num_classes: int = 0,
+        class_names: tuple[str, ...] = (),
+    ) -> Latents:
+        """The latents at `rows` (N,), with their own labels or none."""
+        found = {"rows": rows} | ({} if labels is None else {"labels": labels})
+        return replace(
+            self,
+            rows=self.rows[rows],
+            labels=labels,
+            num_classes=num_classes,
+            class_names=class_names,
+            fingerprint=_short(self.fingerprint, num_classes, digest(found)),
+        )
+
 
 def is_latents(folder: Path | str) -> bool:
     """Whether `folder` is one of latents."""
     return (Path(folder) / MANIFEST).is_file()
 
 
-def open_latents(folder: Path | str) -> Latents:
-    """The latents that `eqm encode` wrote to `folder`.
+def open_latents(folder: Path | str, *, flip: bool = True) -> Latents:
+    """The latents that `eqm encode` wrote to `folder`; one in two is mirrored if `flip`.
 
     Shards are checked by their size, and wholly by `check_latents`. Raises ValueError where one is
     missing or damaged, or not all are written yet.
@@ -202,7 +209,16 @@ def open_latents(folder: Path | str) -> Latents:
             )
             raise ValueError(f"{path} {state}: remove it and run the same eqm encode again")
         tensors.append(read_shard(path))
-    return Latents(folder, manifest, tuple(tensors))
+    return Latents(
+        manifest,
+        tuple(tensors),
+        rows=torch.arange(manifest.images),
+        labels=torch.cat([shard["labels"] for shard in tensors]) if manifest.num_classes else None,
+        num_classes=manifest.num_classes,
+        class_names=manifest.class_names,
+        fingerprint=_short(manifest.shape, *(shard.sha256 for shard in manifest.shards)),
+        flip=flip,
+    )
 
 
 def check_latents(folder: Path | str) -> Latents:
@@ -244,3 +260,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         found.update(tensor.contiguous().numpy().data)
     return found.hexdigest()
+
+
+def _short(*parts: object) -> str:
+    return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:16]
