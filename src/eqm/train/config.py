@@ -11,7 +11,7 @@ from eqm.models.config import MLPConfig, TransformerConfig, UNetConfig
 from eqm.tasks.sampling import Sampling
 
 if TYPE_CHECKING:
-    from eqm.data import Images
+    from eqm.data import Source
     from eqm.objective import EquilibriumMatching
 
 
@@ -147,7 +147,7 @@ class TrainConfig:
 
         return EquilibriumMatching(self.objective.make_decay(), self.model.noise_conditioning)
 
-    def suited_to(self, images: Images) -> TrainConfig:
+    def suited_to(self, images: Source) -> TrainConfig:
         """The same run with a network for the shape and classes of `images`.
 
         A network without classes stays without."""
