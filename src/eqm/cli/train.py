@@ -44,6 +44,9 @@ def train(
     from eqm.train import follow
     from eqm.train import train as run
 
+    config, picks = picked(config)
+    for pick in picks:
+        print(pick)
     images = open_source(config.data)
     seen, kept = images, 0
     if config.data.held_out:

@@ -6,14 +6,12 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 
 from eqm.data.config import DataConfig
 from eqm.data.decoding import Header, decode, header
-from eqm.data.named import NAMED
-from eqm.data.opening import files_at, open_source
+from eqm.data.opening import files_at, open_source, opens_arrays
 from eqm.data.parts import class_names
 from eqm.data.pictures import DAMAGED, threads
 
@@ -67,10 +65,7 @@ def check(path: str, *, workers: int = 0) -> Report:
     Raises ValueError when it cannot be opened at all.
     """
     config = replace(DataConfig(), path=path, workers=workers)
-    where = Path(path)
-    if path in NAMED or where.suffix in (".npz", ".npy", ".gz") or "ubyte" in path:
-        return _of_source(config)
-    if where.is_dir() and any("-ubyte" in file.name for file in where.iterdir()):
+    if opens_arrays(config):
         return _of_source(config)
     files = files_at(path)
 

@@ -60,7 +60,7 @@ def table(path: Path, *, name: str = "") -> Files:
     sizes = [(file.name, file.stat().st_size) for file in paths]
     return Files(
         name or (path.resolve().stem if path.is_file() else path.resolve().name),
-        _Numbered(len(rows)),
+        [f"row {row}" for row in range(len(rows))],
         labels,
         classes,
         digest(*sizes, len(rows), column, labels),
@@ -113,23 +113,10 @@ def files_of(path: Path) -> list[Path]:
             listed = json.loads((path / "state.json").read_text(encoding="utf-8"))
             return [path / entry["filename"] for entry in listed["_data_files"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path / 'state.json'} is damaged: save the data set again") from error
+            raise ValueError(
+                f"{path / 'state.json'} is damaged: save the data set again"
+            ) from error
     return sorted(path.glob("*.parquet"))
-
-
-class _Numbered:
-    """What rows are called."""
-
-    def __init__(self, length: int) -> None:
-        self.length = length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: Any) -> Any:
-        if not 0 <= index < self.length:
-            raise IndexError(index)
-        return f"row {index}"
 
 
 def _mapped(path: Path) -> Any:
@@ -153,7 +140,11 @@ def _features(schema: Any) -> dict[str, Any]:
 
 def _picture_column(path: Path, rows: Any, features: dict[str, Any]) -> str:
     for name, feature in features.items():
-        if isinstance(feature, dict) and feature.get("_type") == "Image" and name in rows.column_names:
+        if (
+            isinstance(feature, dict)
+            and feature.get("_type") == "Image"
+            and name in rows.column_names
+        ):
             return name
     for name in ("image", "img", "picture", "png", "jpg", "jpeg", "webp"):
         if name in rows.column_names:

@@ -20,7 +20,22 @@ from torch import Tensor
 from eqm.data.parts import digest
 
 SUFFIXES = frozenset(
-    ".png .jpg .jpeg .jpe .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .avif .jp2".split()
+    [
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".webp",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".avif",
+        ".jp2",
+    ]
 )
 """What the names of pictures end in."""
 
@@ -107,7 +122,9 @@ def zipped(path: Path) -> Files:
         digest(*((m.filename, m.file_size, m.CRC) for m in pictures)),
         # Threads may read at once: the archive seeks and reads under a lock.
         lambda index: io.BytesIO(archive.read(pictures[index])),
-        tuple(m.filename for m in files if PurePosixPath(m.filename).suffix.lower() not in SUFFIXES),
+        tuple(
+            m.filename for m in files if PurePosixPath(m.filename).suffix.lower() not in SUFFIXES
+        ),
     )
 
 
@@ -122,7 +139,8 @@ def tars(pattern: str) -> Files:
     are missing or no whole numbers.
     """
     path = Path(pattern)
-    paths = sorted(path.glob("*.tar")) if path.is_dir() else sorted(map(Path, glob.glob(pattern)))
+    matches = path.glob("*.tar") if path.is_dir() else map(Path, glob.glob(pattern))  # noqa: PTH207
+    paths = sorted(matches)
     if not paths:
         raise ValueError(f"no tar files at {pattern}: give a tar, a folder of them, or a pattern")
     names: list[str] = []

@@ -48,20 +48,28 @@ def open_source(config: DataConfig) -> Source:
     return source
 
 
+def opens_arrays(config: DataConfig) -> bool:
+    """Whether the path is that of arrays or a data set known by name, not of encoded pictures."""
+    path = Path(config.path)
+    return (
+        config.path in NAMED
+        or (path.is_file() and (path.suffix.lower() in (".npz", ".npy") or is_idx(path)))
+        or (path.is_dir() and any(is_idx(file) for file in path.iterdir()))
+    )
+
+
 def _source(config: DataConfig) -> Source:
     if config.path in NAMED:
         return NAMED[config.path](config)
     path = Path(config.path)
-    match path.suffix.lower() if path.is_file() else "":
+    if not opens_arrays(config):
+        return pictures(files_at(config.path), config)
+    match path.suffix.lower():
         case ".npz":
             return from_npz(path, config)
         case ".npy":
             return from_npy(path, config)
-    if is_idx(path) and path.is_file():
-        return from_idx(path, config)
-    if path.is_dir() and any(is_idx(file) for file in path.iterdir()):
-        return from_idx(path, config)
-    return pictures(files_at(config.path), config)
+    return from_idx(path, config)
 
 
 def files_at(where: str) -> Files:
@@ -93,6 +101,4 @@ def files_at(where: str) -> Files:
             "a zip, and unpack what is compressed"
         )
     missing = f"there is no {where}" if len(path.parts) > 1 or path.suffix else f"got {where!r}"
-    raise ValueError(
-        f"data.path must be a folder, a file or one of {', '.join(NAMED)}; {missing}"
-    )
+    raise ValueError(f"data.path must be a folder, a file or one of {', '.join(NAMED)}; {missing}")

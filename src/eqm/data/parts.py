@@ -75,7 +75,7 @@ def part_of(
     """The samples of `source` at `rows` (N,), relabelled; by its own method `part` where it has one."""
     make = getattr(source, "part", None)
     if make is not None:
-        return make(rows, labels, num_classes, tuple(class_names))  # type: ignore[no-any-return]
+        return make(rows, labels, num_classes, tuple(class_names))
     return Part(source, rows, labels, num_classes, tuple(class_names))
 
 

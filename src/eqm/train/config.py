@@ -152,7 +152,9 @@ class TrainConfig:
 
         A network without classes stays without."""
         classes = images.num_classes if self.model.num_classes else 0
-        return replace(self, model=replace(self.model, shape=images.shape, num_classes=classes))
+        # The network's settings check the rank.
+        model = replace(self.model, shape=images.shape, num_classes=classes)  # type: ignore[arg-type]
+        return replace(self, model=model)
 
     def flat(self) -> dict[str, Any]:
         """All settings by their names on the command line, `model.width` and so on."""
