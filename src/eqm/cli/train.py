@@ -41,6 +41,7 @@ def train(
     from eqm.cli.show import show_settings
     from eqm.data import open_source, split
     from eqm.models import cost
+    from eqm.recipes.pixels import picked
     from eqm.train import follow
     from eqm.train import train as run
 
