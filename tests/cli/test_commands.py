@@ -119,7 +119,7 @@ def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
         (["sample", "{model}", "--device", "warp"], 'device "warp" is not available'),
         (["sample", "{model}", "--output", "/dev/null/x.png"], "choose another folder"),
         (["info", "EqM-B/3"], "did you mean 'EqM-B"),
-        (["train", "digits", "--data.path", "cats"], 'data source must be "digits"'),
+        (["train", "digits", "--data.path", "cats"], "data.path must be a folder"),
         (["train", "digits", "--output", "/dev/null/x"], "choose another folder"),
         (["train", "digits", "--output", "{model}"], "holds a run with other settings"),
         (["train", "digits", "--model.width", "1000000"], "emory"),

@@ -4,7 +4,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eqm.data import Images, batch_indices, digits, open_images
+from eqm.data import DataConfig, Images, batch_indices, digits, open_source
+
+
+def open_images(path):
+    return open_source(DataConfig(path))
+
 
 DATA = torch.zeros(6, 1, 4, 4)
 LABELS = torch.tensor([0, 0, 0, 1, 1, 1])
@@ -57,7 +62,7 @@ def test_the_fingerprint_tells_data_apart():
         (lambda: Images("x", DATA + 3), r"must lie in -1..1; got 3..3"),
         (lambda: Images("x", DATA, LABELS[:2], 2), r"labels must be int64 of shape \(6,\)"),
         (lambda: Images("x", DATA, LABELS.float(), 2), "labels must be int64"),
-        (lambda: Images("x", DATA.double()), "images must be float32"),
+        (lambda: Images("x", DATA.double()), "images must be float32 or uint8"),
         (lambda: Images("x", DATA, None, 7), "7 classes need labels"),
         (lambda: Images("x", DATA, LABELS, 1), r"labels must lie in 0..0; got 0..1"),
         (lambda: Images("x", DATA, LABELS - 1, 2), r"labels must lie in 0..1; got -1..0"),
@@ -79,7 +84,8 @@ def test_an_npz_opens_whatever_the_place_of_its_channels(tmp_path, shape, expect
     np.savez(tmp_path / "my.npz", images=arrays, labels=[0, 2, 1, 0, 2])
     images = open_images(str(tmp_path / "my.npz"))
     assert (images.name, images.shape, images.num_classes) == ("my", expected, 3)
-    back = ((images.data + 1) * 127.5).round()
+    assert images.data.dtype == torch.uint8
+    back = images.data
     if expected[0] == 3 and shape[-1] == 3:
         back = back.permute(0, 2, 3, 1)
     assert np.array_equal(back.numpy().reshape(shape), arrays)
@@ -89,7 +95,10 @@ def test_an_npz_opens_whatever_the_place_of_its_channels(tmp_path, shape, expect
     ("arrays", "message"),
     [
         ({"pictures": np.zeros((2, 4, 4))}, "must hold an array `images`; it holds pictures"),
-        ({"images": np.zeros((2, 4, 4), np.int64)}, "must be uint8 or floating point; got int64"),
+        (
+            {"images": np.zeros((2, 4, 4), np.int64)},
+            "must be uint8, uint16 or floating point; got int64",
+        ),
         ({"images": np.zeros((2, 4, 4)), "labels": [0.5, 1]}, "labels must be whole numbers"),
         ({"images": np.full((2, 4, 4), 255.0)}, r"must lie in -1..1; got 255..255"),
     ],
@@ -103,8 +112,8 @@ def test_an_npz_of_something_else_is_named(tmp_path, arrays, message):
 def test_sources_that_are_none_are_named(tmp_path):
     (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 torn")
     for source, message in [
-        ("cats", 'must be "digits" or the path of an .npz'),
-        (str(tmp_path / "none.npz"), "no file"),
+        ("cats", "data.path must be a folder, a file or one of digits"),
+        (str(tmp_path / "none.npz"), "there is no"),
         (str(tmp_path / "torn.npz"), "not a readable .npz"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from eqm.cli.main import main
-from eqm.data import open_latents
+from eqm.data import DataConfig, open_source, split
 from eqm.models.config import TransformerConfig
 from eqm.recipes import RECIPES
 from eqm.train import train
@@ -36,7 +36,8 @@ def test_the_whole_way_from_pictures_over_latents_to_pictures(vae, photos, tmp_p
     config = replace(
         RECIPES["digits"], name="small", model=NETWORK, images=12, batch_size=4, device="cpu"
     )
-    assert sum(1 for _ in train(config, open_latents(latents), model)) == 3
+    source, _ = split(open_source(DataConfig(str(latents), flip=True)), 0.25)
+    assert sum(1 for _ in train(config, source, model)) == 3
     assert main(["sample", str(model), "--count", "3", "--output", str(tmp_path / "a.npz")]) == 0
     assert np.load(tmp_path / "a.npz")["arr_0"].shape == (3, 8, 8, 3)
     capsys.readouterr()

@@ -12,6 +12,9 @@ def encode(
     path: tyro.conf.Positional[str],
     vae: str,
     output: Path,
+    size: int = 0,
+    channels: int = 0,
+    workers: int = 0,
     storage: Literal["float16", "float32"] = "float16",
     mirrored: bool = True,
     shard_size: int = 4096,
@@ -28,6 +31,9 @@ def encode(
         vae: An AutoencoderKL, AutoencoderTiny or AutoencoderDC of diffusers: its folder, or its name on
             the hub, such as stabilityai/sd-vae-ft-ema.
         output: Folder for the latents.
+        size: Side of the square that pictures are cropped and resized to; 0 takes them as they are.
+        channels: Turn pictures into 1 (grey) or 3 (colour) channels; 0 takes them as they are.
+        workers: Threads that decode pictures; 0 takes one a processor core, at most 16.
         storage: How numbers are kept; float16 takes half the room.
         mirrored: Encode the mirror images too, so that training can flip.
         shard_size: Images a file.
@@ -43,8 +49,8 @@ def encode(
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from eqm.cli.show import show_settings
+    from eqm.data import DataConfig, open_latents, open_source
     from eqm.data import encode as run
-    from eqm.data import open_images, open_latents
     from eqm.data.latents import STORAGE
     from eqm.devices import pick_device
     from eqm.encoders import open_encoder
@@ -56,7 +62,7 @@ def encode(
     where = pick_device(device)
     if where.type == "cuda" and where.index is None:
         where = torch.device("cuda", local_rank)
-    source = open_images(path)
+    source = open_source(DataConfig(path, size=size, channels=channels, workers=workers))
     encoder = open_encoder(vae, device=where)
     if dry_run:
         shape = encoder.shape_of(source.shape)

@@ -9,6 +9,7 @@ from typing import Any
 
 import tyro
 
+from eqm.cli.data import data
 from eqm.cli.demo import demo
 from eqm.cli.encode import encode
 from eqm.cli.info import info
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "train": train,
         "sample": sample,
         "info": info,
+        "data": data,
     }
     try:
         tyro.extras.subcommand_cli_from_dict(

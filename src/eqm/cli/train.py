@@ -39,15 +39,19 @@ def train(
         dry_run: Only print the settings, the size of the network and its cost.
     """
     from eqm.cli.show import show_settings
-    from eqm.data import open_images
+    from eqm.data import open_source, split
     from eqm.models import cost
+    from eqm.recipes.pixels import picked
     from eqm.train import follow
     from eqm.train import train as run
 
-    images = open_images(config.data.path)
+    config, picks = picked(config)
+    for pick in picks:
+        print(pick)
+    images = open_source(config.data)
     seen, kept = images, 0
     if config.data.held_out:
-        seen, held_out = images.split(config.data.held_out)
+        seen, held_out = split(images, config.data.held_out)
         kept = len(held_out)
     config = config.suited_to(seen)
     folder = output or Path("runs") / config.name

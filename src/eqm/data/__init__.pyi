@@ -1,9 +1,15 @@
+from .checking import Report, check
 from .config import DataConfig
 from .encoding import Encoded, encode
-from .images import Images, digits, open_images
+from .images import Images
 from .latents import Latents, check_latents, is_latents, open_latents
 from .loading import Share, shares
+from .named import digits
+from .opening import open_source
 from .order import batch_indices
+from .parts import Part, class_names, split
+from .pictures import Pictures
+from .points import Points, points
 from .source import Source
 
 __all__ = [
@@ -11,14 +17,22 @@ __all__ = [
     "Encoded",
     "Images",
     "Latents",
+    "Part",
+    "Pictures",
+    "Points",
+    "Report",
     "Share",
     "Source",
     "batch_indices",
+    "check",
     "check_latents",
+    "class_names",
     "digits",
     "encode",
     "is_latents",
-    "open_images",
     "open_latents",
+    "open_source",
+    "points",
     "shares",
+    "split",
 ]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from time import perf_counter
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +17,11 @@ from torch import Tensor
 from eqm.data.order import batch_indices
 from eqm.data.source import Source
 from eqm.randomness import Draws
+
+AHEAD = 3
+"""Batches that are loaded while training works; what they take bounds the memory."""
+
+Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
@@ -49,17 +58,45 @@ def shares(
             f"{batch_size}: take {max(batch_size // world_size, 1) * world_size}"
         )
     each = batch_size // world_size
-    return _shares(source, seed, position + rank * each, batch_size, each, device)
+    # What lies in memory is at hand sooner than a thread wakes; a GPU wants it copied meanwhile.
+    at_hand = device.type == "cpu" and getattr(source, "in_memory", False)
+
+    def load(first: int) -> tuple[Tensor, Tensor | None, Tensor]:
+        rows = batch_indices(len(source), position=first, count=each, seed=seed)
+        positions = torch.arange(first, first + each)
+        data = source.batch(rows, Draws(seed, positions))
+        labels = None if source.labels is None else source.labels[rows]
+        if device.type == "cuda":
+            return data.pin_memory(), labels if labels is None else labels.pin_memory(), positions
+        return data, labels, positions
+
+    starts = count(position + rank * each, batch_size)
+    return _shares(map(load, starts) if at_hand else _ahead(load, starts), seed, device)
 
 
 def _shares(
-    source: Source, seed: int, start: int, stride: int, each: int, device: torch.device
+    batches: Iterator[tuple[Tensor, Tensor | None, Tensor]], seed: int, device: torch.device
 ) -> Iterator[Share]:
-    for first in count(start, stride):
+    # From pinned memory, the copy to a GPU does not hold up the thread that asks for it.
+    copy = partial(torch.Tensor.to, device=device, non_blocking=device.type == "cuda")
+    while True:
         since = perf_counter()
-        rows = batch_indices(len(source), position=first, count=each, seed=seed)
-        positions = torch.arange(first, first + each)
-        data = source.batch(rows, Draws(seed, positions)).to(device)
-        labels = None if source.labels is None else source.labels[rows].to(device)
+        data, labels, positions = next(batches)
+        data, labels = copy(data), None if labels is None else copy(labels)
+        # Made on the device: to copy them there would wait for it.
+        there = torch.arange(len(positions), device=device) + int(positions[0])
         waited = perf_counter() - since
-        yield Share(data, labels, Draws(seed, positions.to(device)), waited)
+        yield Share(data, labels, Draws(seed, there), waited)
+
+
+def _ahead(load: Callable[[int], Batch], starts: Iterator[int]) -> Iterator[Batch]:
+    """`load` of each start, made by one thread that is `AHEAD` batches ahead and no further."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix="loader")
+    try:
+        waiting = deque(thread.submit(load, next(starts)) for _ in range(AHEAD))
+        while True:
+            batch = waiting.popleft().result()
+            waiting.append(thread.submit(load, next(starts)))
+            yield batch
+    finally:
+        thread.shutdown(wait=False, cancel_futures=True)

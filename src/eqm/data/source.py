@@ -10,7 +10,11 @@ from eqm.randomness import Draws
 
 
 class Source(Protocol):
-    """N samples of one shape, each found by its index, with a label each or none."""
+    """N samples of one shape, each found by its index, with a label each or none.
+
+    It may also have `class_names`, a tuple; `in_memory`, True where a batch needs no waiting for
+    files, so that none is loaded ahead on a CPU; and `part`, if it makes parts of itself.
+    """
 
     @property
     def name(self) -> str:

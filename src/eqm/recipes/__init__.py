@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from eqm.data.config import DataConfig
 from eqm.models.config import UNetConfig
+from eqm.recipes import latents, pixels
 from eqm.tasks.sampling import Sampling
 from eqm.train.config import ObjectiveConfig, OptimizerConfig, TrainConfig
 
@@ -33,6 +34,8 @@ RECIPES = {
         objective=ObjectiveConfig(decay="constant", scale=1.0),
         sampling=Sampling(rule="gradient-descent", step_size=0.05, path_length=1.0),
     ),
+    **{recipe.name: recipe for recipe in vars(pixels).values() if isinstance(recipe, TrainConfig)},
+    **latents.LATENTS,
 }
 """Every recipe by name."""
 
@@ -40,5 +43,7 @@ DESCRIPTIONS = {
     "digits": "Class-conditional 8x8 digits on one CPU core, about a minute.",
     "digits-dot": "The same as the gradient of an explicit dot-product energy (EqM-E).",
     "digits-flow": "The same by flow matching told the noise level, the baseline.",
+    **pixels.DESCRIPTIONS,
+    **latents.DESCRIPTIONS,
 }
 """What each recipe is, in a sentence."""

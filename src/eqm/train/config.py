@@ -11,7 +11,7 @@ from eqm.models.config import MLPConfig, TransformerConfig, UNetConfig
 from eqm.tasks.sampling import Sampling
 
 if TYPE_CHECKING:
-    from eqm.data import Images
+    from eqm.data import Source
     from eqm.objective import EquilibriumMatching
 
 
@@ -147,12 +147,14 @@ class TrainConfig:
 
         return EquilibriumMatching(self.objective.make_decay(), self.model.noise_conditioning)
 
-    def suited_to(self, images: Images) -> TrainConfig:
+    def suited_to(self, images: Source) -> TrainConfig:
         """The same run with a network for the shape and classes of `images`.
 
         A network without classes stays without."""
         classes = images.num_classes if self.model.num_classes else 0
-        return replace(self, model=replace(self.model, shape=images.shape, num_classes=classes))
+        # The network's settings check the rank.
+        model = replace(self.model, shape=images.shape, num_classes=classes)  # type: ignore[arg-type]
+        return replace(self, model=model)
 
     def flat(self) -> dict[str, Any]:
         """All settings by their names on the command line, `model.width` and so on."""

@@ -13,7 +13,7 @@ from types import FrameType
 import torch
 from torch import Tensor, nn
 
-from eqm.data import Images, shares
+from eqm.data import Source, shares
 from eqm.devices import pick_device
 from eqm.energy import Energy
 from eqm.field import Field
@@ -42,7 +42,7 @@ class Progress:
     """The run itself."""
 
 
-def train(config: TrainConfig, images: Images, folder: Path | str) -> Iterator[Progress]:
+def train(config: TrainConfig, images: Source, folder: Path | str) -> Iterator[Progress]:
     """The steps of training on `images` until `config.images` are seen; the end is in `folder`.
 
     A checkpoint is written every `checkpoint_every` images, at the end, and on Ctrl-C or SIGTERM,
@@ -80,7 +80,7 @@ def train(config: TrainConfig, images: Images, folder: Path | str) -> Iterator[P
 def _steps(
     config: TrainConfig,
     state: TrainingState,
-    images: Images,
+    images: Source,
     checkpoint: Callable[[], None],
     device: torch.device,
 ) -> Iterator[Progress]:
@@ -181,7 +181,7 @@ def interrupts_deferred() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _check_fit(config: TrainConfig, images: Images) -> None:
+def _check_fit(config: TrainConfig, images: Source) -> None:
     model = config.model
     if model.shape != images.shape or model.num_classes not in (0, images.num_classes):
         raise ValueError(

@@ -1,0 +1,56 @@
+"""`eqm data check`: what a data set holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import tyro
+
+
+def data(
+    action: tyro.conf.Positional[Literal["check"]],
+    path: tyro.conf.Positional[str],
+    workers: int = 0,
+) -> None:
+    """Look at a data set: `eqm data check PATH` decodes all of it and says what it holds.
+
+    Status 2 when nothing can be trained on it.
+
+    Args:
+        action: What to do; check.
+        path: What to look at: whatever data.path may be, a folder or the name of a data set.
+        workers: Threads that decode; 0 takes one a processor core, at most 16.
+    """
+    from eqm.cli.show import show_settings
+    from eqm.data import check
+
+    report = check(path, workers=workers)
+    shown = {
+        "name": report.name,
+        "readable": f"{report.images:,}",
+        "broken": f"{len(report.broken):,}",
+        "sizes": _counted({"x".join(map(str, side)) or "-": n for side, n in report.sizes.items()}),
+        "channels": _counted(report.channels),
+        "bits": _counted(report.bits),
+        "classes": f"{len(report.classes):,}" if report.classes else "none",
+        "fingerprint": report.fingerprint,
+    }
+    if report.others:
+        shown["left alone"] = f"{len(report.others):,} other files, such as {report.others[0]}"
+    show_settings(shown)
+    for name, count in report.classes.items():
+        print(f"class {name}: {count:,}")
+    for name, reason in report.broken.items():
+        print(f"broken {name}: {reason}")
+    for sentence in report.advice:
+        print(sentence)
+    if report.faults:
+        raise ValueError(f"{path} cannot be trained on: {'; '.join(report.faults)}")
+
+
+def _counted(counts: Mapping[object, int] | Mapping[str, int] | Mapping[int, int]) -> str:
+    """The commonest of them with their counts, such as `64x64 (12), 32x32 (3)`."""
+    common = sorted(counts.items(), key=lambda item: -item[1])
+    text = ", ".join(f"{value} ({count:,})" for value, count in common[:8])
+    return text + (f" and {len(common) - 8:,} more" if len(common) > 8 else "")

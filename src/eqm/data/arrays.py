@@ -1,0 +1,164 @@
+"""Arrays in files: .npz, .npy, and the IDX files of MNIST."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eqm.data.config import DataConfig
+from eqm.data.decoding import centre_crop
+from eqm.data.images import Images
+from eqm.data.points import Points
+
+_IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+_PARTS = (("train", "training"), ("t10k", "test"))
+
+
+def from_npz(path: Path, config: DataConfig) -> Images | Points:
+    """The arrays `images` and, if there are any, `labels` of an .npz.
+
+    `images` is (N, H, W), (N, H, W, C) with 1, 3 or 4 channels, or (N, C, H, W); uint8 0..255,
+    uint16 0..65535 or floating point -1..1. Points are (N, 2), floating point. Raises ValueError
+    for anything else.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+    except (ValueError, TypeError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is not a readable .npz of plain arrays ({error})") from error
+    if "images" not in found:
+        raise ValueError(
+            f"{path} must hold an array `images`; it holds {', '.join(sorted(found)) or 'nothing'}"
+        )
+    return from_array(path.stem, found["images"], found.get("labels"), config)
+
+
+def from_npy(path: Path, config: DataConfig) -> Images | Points:
+    """The images, or points (N, 2), of an .npy; `from_npz` says of what shape.
+
+    Labels are those of NAME-labels.npy beside it, where it is there. The file is mapped, not read,
+    so that it may be larger than the memory.
+    """
+    beside = path.with_name(f"{path.stem}-labels.npy")
+    try:
+        # Copy on write, as torch warns of memory that must not be written.
+        images = np.load(path, mmap_mode="c", allow_pickle=False)
+        labels = np.load(beside, allow_pickle=False) if beside.is_file() else None
+    except (ValueError, TypeError, OSError, EOFError) as error:
+        raise ValueError(f"{path} is not a readable .npy of a plain array ({error})") from error
+    return from_array(path.stem, images, labels, config)
+
+
+def from_array(
+    name: str, images: np.ndarray, labels: np.ndarray | None, config: DataConfig
+) -> Images | Points:
+    """Images or points of an array, brought to the size and channels of `config`."""
+    if labels is not None and (
+        labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) == 0
+    ):
+        raise ValueError(
+            f"{name}: labels must be whole numbers of shape (N,); got {labels.dtype} {labels.shape}"
+        )
+    numbers = None if labels is None else torch.from_numpy(labels.astype(np.int64))
+    classes = 0 if numbers is None else max(int(numbers.max()) + 1, 1)
+    if images.ndim == 2:
+        return Points(name, torch.from_numpy(np.array(images, np.float32)), numbers, classes)
+    data = _fitted(name, _channels_first(name, images), config)
+    return Images(name, data, numbers, classes, flip=config.flip)
+
+
+def _channels_first(name: str, images: np.ndarray) -> Tensor:
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.ndim == 4 and images.shape[3] in (1, 3, 4):
+        images = images.transpose(0, 3, 1, 2)
+    if images.dtype == np.uint8:
+        return torch.from_numpy(images)
+    if images.dtype == np.uint16:
+        return torch.from_numpy(images.astype(np.float32)) / 32767.5 - 1
+    if images.dtype.kind == "f":
+        return torch.from_numpy(images.astype(np.float32, copy=False))
+    raise ValueError(f"{name}: images must be uint8, uint16 or floating point; got {images.dtype}")
+
+
+def _fitted(name: str, data: Tensor, config: DataConfig) -> Tensor:
+    """The images (N, C, H, W) with the channels and the size that `config` asks for."""
+    if config.channels and data.ndim == 4 and config.channels != data.shape[1]:
+        if data.shape[1] != 1 or config.channels != 3:
+            raise ValueError(
+                f"{name}: cannot turn arrays of {data.shape[1]} channels into {config.channels}: "
+                "leave data.channels 0"
+            )
+        data = data.expand(-1, 3, -1, -1)
+    size = config.size
+    if size <= 0 or data.ndim != 4 or data.shape[2:] == (size, size):
+        return data
+    from PIL import Image
+
+    out = torch.empty(*data.shape[:2], size, size, dtype=data.dtype)
+    for source, target in zip(data.flatten(0, 1), out.flatten(0, 1), strict=True):
+        plane = np.array(centre_crop(Image.fromarray(source.contiguous().numpy()), size))
+        target.copy_(torch.from_numpy(plane))
+    return out if out.dtype == torch.uint8 else out.clamp_(-1, 1)  # the filter overshoots
+
+
+def is_idx(path: Path) -> bool:
+    """Whether the name is that of an IDX file of images, as train-images-idx3-ubyte.gz is."""
+    return path.name.removesuffix(".gz").endswith("-ubyte") and "images" in path.name
+
+
+def from_idx(path: Path, config: DataConfig, *, name: str = "", part: str = "train") -> Images:
+    """The images of an IDX file, plain or .gz, or those of a folder's `part`, train or t10k.
+
+    Labels are those of the file beside it that differs by `labels-idx1` in its name. Raises
+    ValueError when a file is missing, cut short, or of another kind.
+    """
+    if path.is_dir():
+        found = sorted(file for file in path.iterdir() if is_idx(file) and part in file.name)
+        if not found:
+            raise ValueError(
+                f"no IDX images of the {dict(_PARTS)[part]} part in {path}: "
+                f"expected {part}-images-idx3-ubyte or the same with .gz"
+            )
+        name, path = name or path.resolve().name, found[0]
+    images = read_idx(path)
+    if images.ndim != 3 or images.dtype != np.uint8:
+        raise ValueError(
+            f"{path} must hold bytes of shape (N, H, W); it holds {images.dtype} {images.shape}"
+        )
+    beside = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
+    other = beside.with_suffix("") if beside.suffix == ".gz" else Path(f"{beside}.gz")
+    labels = next((read_idx(file) for file in (beside, other) if file.is_file()), None)
+    source = from_array(name or path.name.split(".")[0], images, labels, config)
+    assert isinstance(source, Images)  # three axes were asked for
+    return source
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """The array of an IDX file, plain or .gz. Raises ValueError when it is none or cut short."""
+    try:
+        raw = path.read_bytes()
+        if raw[:2] == b"\x1f\x8b":
+            raw = gzip.decompress(raw)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read ({error}): copy it again") from error
+    if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] not in _IDX_TYPES:
+        raise ValueError(f"{path} is not an IDX file: its first four bytes are {raw[:4].hex()}")
+    start = 4 + 4 * raw[3]
+    shape = tuple(np.frombuffer(raw[4:start], ">u4").tolist())
+    dtype = np.dtype(_IDX_TYPES[raw[2]])
+    expected = math.prod(shape) * dtype.itemsize
+    if len(shape) != raw[3] or len(raw) - start != expected:
+        raise ValueError(
+            f"{path} must hold {expected:,} bytes for an array {shape}; it holds "
+            f"{max(len(raw) - start, 0):,}: copy it again"
+        )
+    array = np.frombuffer(bytearray(raw), dtype, offset=start)  # a copy that may be written
+    return array.astype(dtype.newbyteorder("="), copy=False).reshape(shape)

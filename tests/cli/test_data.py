@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from eqm.cli.main import main
+
+
+@pytest.fixture
+def photos(tmp_path):
+    random = np.random.default_rng(0)
+    for kind, size in (("cat", (40, 50)), ("dog", (44, 36))):
+        (tmp_path / kind).mkdir()
+        for k in range(4):
+            pixels = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / kind / f"{k}.jpg")
+    return tmp_path
+
+
+def test_a_check_says_what_there_is_and_names_what_is_broken(photos, capsys):
+    (photos / "cat/3.jpg").write_bytes((photos / "cat/3.jpg").read_bytes()[:300])
+    assert main(["data", "check", str(photos)]) == 0
+    out = capsys.readouterr().out
+    shown = dict(line.split(maxsplit=1) for line in out.splitlines()[:8])
+    assert shown["readable"] == "7"
+    assert shown["sizes"] == "36x44 (4), 50x40 (3)"
+    assert shown["channels"] == "3 (7)"
+    assert "class cat: 3\nclass dog: 4\nbroken cat/3.jpg: " in out
+    assert "sizes differ: set data.size" in out
+    assert main(["data", "check", "points:moons"]) == 0
+    assert "class 1: 5,000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [None, b"none"])
+def test_a_check_of_what_is_of_no_use_has_status_2(tmp_path, capsys, content):
+    if content:
+        (tmp_path / "a.png").write_bytes(content)
+    assert main(["data", "check", str(tmp_path)]) == 2
+    sentence = "not one picture can be read" if content else "no pictures in"
+    assert sentence in capsys.readouterr().err
+
+
+def test_the_recipe_for_ones_own_pictures_says_what_it_picked(photos, tmp_path, capsys):
+    arguments = ["train", "folder", "--data.path", str(photos), "--dry-run"]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "8 readable pictures, 2 classes, the shorter side typically 38 pixels" in out
+    settings = dict(line.split(maxsplit=1) for line in out.splitlines() if "." in line.split()[0])
+    assert settings["model.shape"] == "[3, 32, 32]"
+    assert settings["model.num_classes"] == "2"
+    assert settings["data.size"] == "32"
+    assert "8 images to train on, 0 held out" in out
+    assert main([*arguments, "--data.size", "16", "--data.no-flip"]) == 0
+    out = capsys.readouterr().out
+    assert "picked" not in out
+    assert "[3, 16, 16]" in out
+    assert main(["train", "folder"]) == 2
+    assert "data.path must be a folder" in capsys.readouterr().err
+
+
+def test_one_epoch_of_ones_own_pictures_trains(photos, tmp_path):
+    small = ["--model.width", "8", "--model.multipliers", "1", "2", "--batch-size", "4"]
+    arguments = ["--data.path", str(photos), "--images", "8", "--precision", "float32"]
+    output = tmp_path.parent / f"{tmp_path.name}-run"
+    command = ["train", "folder", *arguments, *small, "--no-compile", "--output", str(output)]
+    assert main(command) == 0
+    assert (output / "model.safetensors").exists()

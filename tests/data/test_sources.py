@@ -1,0 +1,350 @@
+"""Every kind of data set is opened with its pixels, classes and size, or refused with a sentence."""
+
+import gzip
+import io
+import json
+import logging
+import struct
+import tarfile
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eqm.data import DataConfig, check, class_names, open_source, points, shares, split
+from eqm.data.decoding import centre_crop, decode
+from eqm.randomness import Draws
+
+RANDOM = np.random.default_rng(0)
+PIXELS = {
+    f"{kind}/{k}.png": RANDOM.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    for kind in ("cat", "dog")
+    for k in range(3)
+}
+
+
+def encoded(pixels, form="PNG"):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, form)
+    return file.getvalue()
+
+
+def save(pixels, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encoded(pixels))
+
+
+def config(path, **settings):
+    return DataConfig(str(path), workers=2, **settings)
+
+
+def everything(source):
+    """All samples of a source as bytes, (N, H, W, C)."""
+    rows = torch.arange(len(source))
+    images = source.batch(rows, Draws(0, rows))
+    assert images.dtype == torch.float32
+    return ((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def make_folder(path):
+    for name, pixels in PIXELS.items():
+        save(pixels, path / name)
+    return path
+
+
+def make_zip(path, inside="pets/"):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, pixels in PIXELS.items():
+            archive.writestr(inside + name, encoded(pixels))
+    return path
+
+
+def make_tars(folder, label=lambda k: ("cls", str(k).encode())):
+    folder.mkdir()
+    for shard, kind in enumerate(("cat", "dog")):
+        with tarfile.open(folder / f"{shard}.tar", "w") as archive:
+            for k in range(3):
+                suffix, content = label(shard)
+                members = {"png": encoded(PIXELS[f"{kind}/{k}.png"]), suffix: content}
+                for ending, body in members.items():
+                    member = tarfile.TarInfo(f"{k:03}.{ending}")
+                    member.size = len(body)
+                    archive.addfile(member, io.BytesIO(body))
+    return folder
+
+
+def make_parquet(path, names=("cat", "dog"), labels=(0, 0, 0, 1, 1, 1)):
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    table = pa.table(
+        {
+            "image": [{"bytes": encoded(p), "path": None} for p in PIXELS.values()],
+            "label": list(labels),
+        }
+    )
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": list(names)}}
+    noted = json.dumps({"info": {"features": features}})
+    table = table.replace_schema_metadata({"huggingface": noted})
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+    else:  # as save_to_disk leaves it
+        path.mkdir()
+        with pa.OSFile(str(path / "a.arrow"), "wb") as file:
+            with pa.ipc.new_stream(file, table.schema) as writer:
+                writer.write_table(table)
+        (path / "state.json").write_text('{"_data_files": [{"filename": "a.arrow"}]}')
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "classes"),
+    [
+        (make_folder, "pets", ("cat", "dog")),
+        (make_zip, "pets.zip", ("cat", "dog")),
+        (make_tars, "pets", ("0", "1")),
+        (lambda p: make_tars(p, lambda k: ("json", b'{"label": %d}' % k)), "pets", ("0", "1")),
+        (make_parquet, "pets.parquet", ("cat", "dog")),
+        (make_parquet, "pets", ("cat", "dog")),
+    ],
+)
+def test_every_container_gives_the_same_pictures_and_classes(tmp_path, make, name, classes):
+    source = open_source(config(make(tmp_path / name)))
+    assert (source.name, source.shape, len(source)) == ("pets", (3, 8, 8), 6)
+    assert np.array_equal(everything(source), np.stack(list(PIXELS.values())))
+    assert np.array_equal(everything(source), np.stack(list(PIXELS.values())))  # now from memory
+    assert source.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert class_names(source) == classes
+    report = check(str(tmp_path / name))
+    assert (report.images, report.sizes[8, 8], report.broken) == (6, 6, {})
+    assert list(report.classes.values()) == [3, 3]
+
+
+def test_a_flat_folder_has_no_classes(tmp_path):
+    save(PIXELS["cat/0.png"], tmp_path / "a.png")
+    save(PIXELS["cat/1.png"], tmp_path / "b.png")
+    (tmp_path / "notes.txt").write_text("x")
+    source = open_source(config(tmp_path))
+    assert (len(source), source.labels, source.num_classes) == (2, None, 0)
+    assert check(str(tmp_path)).others == ("notes.txt",)
+
+
+def write_idx(path, array):
+    head = struct.pack(">HBB", 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
+    path.write_bytes((gzip.compress if path.suffix == ".gz" else bytes)(head + array.tobytes()))
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_idx_files_give_both_parts(tmp_path, suffix):
+    images = RANDOM.integers(0, 256, (6, 5, 4), dtype=np.uint8)
+    for part, rows in (("train", slice(4)), ("t10k", slice(4, 6))):
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte{suffix}", images[rows])
+        labels = np.arange(6, dtype=np.uint8)[rows] % 2
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte{suffix}", labels)
+    train = open_source(config(tmp_path))
+    assert train.data.dtype == torch.uint8
+    assert np.array_equal(everything(train)[..., 0], images[:4])
+    test = open_source(config(tmp_path / f"t10k-images-idx3-ubyte{suffix}"))
+    assert np.array_equal(everything(test)[..., 0], images[4:])
+    assert test.labels.tolist() == [0, 1]
+
+
+def test_an_npy_takes_its_labels_from_beside_and_may_hold_points(tmp_path):
+    images = RANDOM.integers(0, 256, (4, 6, 5, 3), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", images)
+    np.save(tmp_path / "a-labels.npy", [0, 1, 1, 0])
+    source = open_source(config(tmp_path / "a.npy"))
+    assert np.array_equal(everything(source), images)
+    assert source.labels.tolist() == [0, 1, 1, 0]
+    np.save(tmp_path / "b.npy", images[:, :2, 0, 0] / 255)
+    assert open_source(config(tmp_path / "b.npy")).shape == (2,)
+    assert points("spirals").fingerprint == open_source(config("points:spirals")).fingerprint
+
+
+def test_sixteen_bits_keep_their_range(tmp_path):
+    grey = np.array([[0, 1, 257], [30_000, 65_534, 65_535]], np.uint16)
+    (tmp_path / "a.png").write_bytes(encoded(grey))
+    (tmp_path / "b.png").write_bytes(encoded(grey))
+    source = open_source(config(tmp_path))
+    image = source.batch(torch.tensor([1]), Draws(0, torch.tensor([0])))[0, 0]
+    torch.testing.assert_close(image, torch.from_numpy(grey.astype(np.float32)) / 32767.5 - 1)
+    np.save(tmp_path / "c.npy", grey[None])
+    torch.testing.assert_close(open_source(config(tmp_path / "c.npy")).data[0, 0], image)
+
+
+def test_the_centre_crop_is_that_of_adm():
+    """Against the steps of guided-diffusion's center_crop_arr, written out for one picture."""
+    picture = Image.fromarray(RANDOM.integers(0, 256, (50, 75, 3), dtype=np.uint8))
+    halved = picture.resize((37, 25), Image.Resampling.BOX)  # 25 is less than 2 x 16: no more
+    fitted = halved.resize((24, 16), Image.Resampling.BICUBIC)
+    expected = np.asarray(fitted)[:, 4:20]
+    assert np.array_equal(np.asarray(centre_crop(picture, 16)), expected)
+
+
+def test_what_is_see_through_lies_on_white_and_cameras_are_upright():
+    clear = np.zeros((4, 4, 4), np.uint8)
+    assert (decode(io.BytesIO(encoded(clear)), 3, 0) == 255).all()
+    assert (decode(io.BytesIO(encoded(clear)), 4, 0) == 0).all()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    Image.new("RGB", (6, 4)).save(file, "JPEG", exif=exif)
+    assert decode(io.BytesIO(file.getvalue()), 1, 0).shape == (1, 6, 4)
+
+
+def test_flips_are_drawn_by_position(tmp_path):
+    images = RANDOM.integers(0, 256, (200, 4, 4), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", images)
+    source = open_source(config(tmp_path / "a.npy", flip=True))
+    rows = torch.arange(200)
+    batch = source.batch(rows, Draws(3, rows))
+    plain = replace(source, flip=False).batch(rows, Draws(3, rows))
+    flipped = (batch == plain.flip(-1)).flatten(1).all(1)
+    assert ((batch == plain).flatten(1).all(1) ^ flipped).all()
+    assert 60 < flipped.sum() < 140
+    assert torch.equal(source.batch(rows[7:9], Draws(3, rows[7:9])), batch[7:9])
+    assert torch.equal(source.batch(rows, Draws(3, rows)), batch)  # the data are as they were
+
+
+def test_parts_are_even_disjoint_and_known_apart(tmp_path):
+    whole = open_source(config(make_folder(tmp_path)))
+    seen, held_out = split(whole, 1 / 3)
+    assert (len(seen), held_out.labels.tolist()) == (4, [0, 1])
+    both = np.concatenate([everything(seen), everything(held_out)])
+    assert sorted(map(bytes, both)) == sorted(map(bytes, everything(whole)))
+    prints = {whole.fingerprint, seen.fingerprint, held_out.fingerprint}
+    assert len(prints) == 3
+    assert split(whole, 1 / 3)[0].fingerprint == seen.fingerprint
+    dogs = open_source(config(tmp_path, classes=("dog",)))
+    assert (len(dogs), dogs.num_classes, class_names(dogs)) == (3, 1, ("dog",))
+    assert np.array_equal(everything(dogs), everything(whole)[3:])
+    assert open_source(config(tmp_path, labels=False)).labels is None
+
+
+def test_broken_pictures_are_replaced_by_their_own_class_and_named(tmp_path, caplog):
+    make_folder(tmp_path)
+    (tmp_path / "cat/1.png").write_bytes(encoded(PIXELS["cat/1.png"])[:90])
+    (tmp_path / "dog/2.png").write_bytes(b"")
+    with caplog.at_level(logging.WARNING):
+        source = open_source(config(tmp_path))
+        images = everything(source)
+    assert set(source.broken) == {"cat/1.png", "dog/2.png"}
+    assert "cat/1.png" in caplog.text
+    assert np.array_equal(images[1], PIXELS["cat/2.png"])
+    assert np.array_equal(images[5], PIXELS["dog/0.png"])
+    kept = source.part(torch.tensor([1, 0]), torch.tensor([0, 0]), 1, ("cat",))
+    assert np.array_equal(everything(kept)[0], PIXELS["cat/0.png"])  # not cat/2, of another part
+    assert check(str(tmp_path)).broken.keys() == source.broken.keys()
+    with pytest.raises(ValueError, match=r"cannot read cat/1.png"):
+        everything(open_source(config(tmp_path, broken="fail", size=8, channels=3)))
+
+
+@pytest.mark.parametrize("memory", [0, 64])
+def test_batches_that_are_loaded_ahead_are_the_batches(tmp_path, memory):
+    source = open_source(config(make_folder(tmp_path), flip=True, memory=memory))
+    settings = {"seed": 5, "batch_size": 4, "device": torch.device("cpu")}
+    ahead = shares(source, position=0, **settings)
+    whole = [next(ahead) for _ in range(4)]
+    ahead.close()
+    again = next(shares(source, position=8, **settings))
+    assert torch.equal(again.data, whole[2].data)
+    assert torch.equal(again.labels, whole[2].labels)
+    halves = [
+        next(shares(source, position=8, rank=rank, world_size=2, **settings)) for rank in (0, 1)
+    ]
+    assert torch.equal(torch.cat([half.data for half in halves]), again.data)
+    assert torch.equal(halves[1].draws.uniform("gamma"), again.draws[2:].uniform("gamma"))
+
+
+def test_what_loading_ahead_meets_is_raised_where_it_is_asked_for(tmp_path):
+    make_folder(tmp_path)
+    (tmp_path / "cat/1.png").write_bytes(b"")
+    source = open_source(config(tmp_path, broken="fail", size=8, channels=3))
+    with pytest.raises(ValueError, match="cannot read cat/1.png"):
+        list(shares(source, seed=0, position=0, batch_size=6, device=torch.device("cpu")))
+
+
+def _mixed_sizes(path):
+    save(PIXELS["cat/0.png"], path / "a.png")
+    save(PIXELS["cat/0.png"][:5], path / "b.png")
+
+
+def _mixed_channels(path):
+    save(PIXELS["cat/0.png"], path / "a.png")
+    save(PIXELS["cat/0.png"][..., 0], path / "b.png")
+
+
+def _loose(path):
+    save(PIXELS["cat/0.png"], path / "cat/a.png")
+    save(PIXELS["cat/0.png"], path / "b.png")
+
+
+def _empty_class(path):
+    make_folder(path)
+    (path / "fish").mkdir()
+
+
+def _all_broken(path):
+    (path / "a.png").write_bytes(b"none")
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda path: None, "no pictures in"),
+        (_mixed_sizes, r"2 sizes, from 8x5 \(b.png\) to 8x8 \(a.png\): set data.size"),
+        (_mixed_channels, r"channels: 1 \(b.png\), 3 \(a.png\): set data.channels"),
+        (_loose, "1 pictures beside class folders, such as b.png"),
+        (_empty_class, "the class folder fish has no pictures"),
+        (_all_broken, "1 of 1 pictures cannot be read, the first is a.png"),
+    ],
+)
+def test_folders_of_no_use_are_refused(tmp_path, make, sentence):
+    make(tmp_path)
+    with pytest.raises(ValueError, match=sentence):
+        open_source(config(tmp_path))
+
+
+def test_files_of_no_use_are_refused(tmp_path):
+    whole = make_zip(tmp_path / "a.zip").read_bytes()
+    (tmp_path / "torn.zip").write_bytes(whole[: len(whole) // 2])
+    tar = (make_tars(tmp_path / "tars") / "0.tar").read_bytes()
+    (tmp_path / "torn.tar").write_bytes(tar[:700])
+    (tmp_path / "words").mkdir()
+    make_tars(tmp_path / "labels", lambda k: ("cls", b"cat"))
+    (tmp_path / "x-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + bytes(12) + b"x")
+    (tmp_path / "notes.txt").write_text("x")
+    make_parquet(tmp_path / "range.parquet", labels=(0, 0, 0, 1, 1, 2))
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1")
+    np.savez(tmp_path / "gap.npz", images=np.zeros((2, 4, 4), np.uint8), labels=[0, 2])
+    np.savez(tmp_path / "low.npz", images=np.zeros((2, 4, 4), np.uint8), labels=[0, -1])
+    for name, sentence in [
+        ("torn.zip", "is not a whole zip"),
+        ("torn.tar", "is not a whole, uncompressed tar"),
+        ("labels", "the label in 000.cls must be a whole number; got b'cat'"),
+        ("x-images-idx3-ubyte", "must hold 0 bytes"),
+        ("notes.txt", "is none of .npz"),
+        ("range.parquet", r"labels must be in 0..1; got 0..2"),
+        ("torn.parquet", "cannot be read"),
+        ("gap.npz", "1 of 3 classes have no pictures: 1"),
+        ("low.npz", r"labels must lie in 0..0; got -1..0"),
+        ("nowhere", "there is no"),
+    ]:
+        with pytest.raises(ValueError, match=sentence):
+            open_source(config(tmp_path / name))
+    with pytest.raises(ValueError, match=r"one of digits, mnist-5k, .*; got 'cats'"):
+        open_source(config("cats"))
+    with pytest.raises(ValueError, match="has no class 'cow': its classes are 0, 1"):
+        open_source(config("points:moons", classes=("cow",)))
+
+
+@pytest.mark.skipif(
+    not Path("/usr/share/datasets/fashion-mnist").is_dir(), reason="no dataset-fashion-mnist"
+)
+def test_fashion_mnist_is_as_debian_installs_it():
+    test = open_source(config("fashion-mnist-test"))
+    assert (len(test), test.shape, test.num_classes) == (10_000, (1, 28, 28), 10)
+    assert test.labels.bincount().tolist() == [1000] * 10
