@@ -123,6 +123,22 @@ def test_every_container_gives_the_same_pictures_and_classes(tmp_path, make, nam
     assert list(report.classes.values()) == [3, 3]
 
 
+def test_the_hub_gives_the_part_that_is_named(tmp_path, monkeypatch):
+    make_parquet(
+        (tmp_path / "default/test").mkdir(parents=True) or tmp_path / "default/test/0.parquet"
+    )
+    asked = []
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download",
+        lambda name, **options: asked.append((name, options["allow_patterns"])) or str(tmp_path),
+    )
+    source = open_source(config("hf:owner/pets:test"))
+    assert asked == [("owner/pets", ["*/test/*.parquet"])]
+    assert (source.name, len(source), class_names(source)) == ("pets", 6, ("cat", "dog"))
+    with pytest.raises(ValueError, match="pets has 0 tables called train: name another part"):
+        open_source(config("hf:owner/pets"))
+
+
 def test_a_flat_folder_has_no_classes(tmp_path):
     save(PIXELS["cat/0.png"], tmp_path / "a.png")
     save(PIXELS["cat/1.png"], tmp_path / "b.png")
