@@ -22,7 +22,7 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
         case Transformer() | MLP():
             return list(net.blocks)
         case UNet():
-            return [block for level in (*net.encoder, *net.decoder) for block in level]  # type: ignore[attr-defined]
+            return [block for level in (*net.encoder, *net.decoder) for block in level]
     return []
 
 
@@ -36,6 +36,17 @@ def recompute_activations(model: nn.Module) -> None:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False, context_fn=contexts)
 
 
+class _PlainAttention:
+    """The kernel that an energy's second derivative needs; entered as often as it is derived."""
+
+    def __enter__(self) -> None:
+        self._kernel = sdpa_kernel(SDPBackend.MATH)
+        self._kernel.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self._kernel.__exit__(None, None, None)
+
+
 def _plain_attention() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """The kernel that an energy's second derivative needs, the first time and again."""
-    return sdpa_kernel(SDPBackend.MATH), sdpa_kernel(SDPBackend.MATH)
+    """The contexts of a block's first run and of its further ones."""
+    return _PlainAttention(), _PlainAttention()

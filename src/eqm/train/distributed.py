@@ -166,6 +166,11 @@ def shard(model: nn.Module, device: torch.device, *, trains: bool) -> nn.Module:
     return model
 
 
+def is_cut(model: nn.Module) -> bool:
+    """Whether `shard` has cut the weights of the model."""
+    return any(isinstance(weight, DTensor) for weight in model.parameters())
+
+
 def local(tensor: Tensor) -> Tensor:
     """The part of a tensor that this process holds; it shares the memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

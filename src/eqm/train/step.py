@@ -60,7 +60,7 @@ def make_step(
         for rows in slices(len(data), micro):
             last = rows.stop == len(data)
             apart = isinstance(losses, DistributedDataParallel) and not (last and together)
-            with losses.no_sync() if apart else nullcontext():
+            with losses.no_sync() if apart else nullcontext():  # type: ignore[operator]
                 chosen = None if labels is None else labels[rows]
                 loss = losses(data[rows], chosen, draws[rows]).sum() / len(data)
                 loss.backward()
@@ -197,15 +197,13 @@ def _wrapped(
     if distributed.world_size() == 1 or config.parallel == "fsdp":
         return losses  # a model that is cut averages by itself
     places = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(
-        losses, device_ids=places, broadcast_buffers=False, gradient_as_bucket_view=True
-    )
+    return DistributedDataParallel(losses, device_ids=places, gradient_as_bucket_view=True)
 
 
 def _compiled(model: nn.Module) -> Field:
     if isinstance(model, Energy):
         return model.compiled()
-    if isinstance(next(model.parameters()), distributed.DTensor):
+    if distributed.is_cut(model):
         for block in blocks_of(model):  # what gathers the weights stays outside
             block.compile()
         return model
