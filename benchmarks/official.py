@@ -31,8 +31,7 @@ from eqm.devices import machine, pick_device
 from eqm.models import TransformerConfig, official, preset
 from eqm.models.transformer import Attention, PatchEmbedding, Perceptron
 from eqm.randomness import Draws
-from eqm.train import TrainConfig, start
-from eqm.train.loop import make_step
+from eqm.train import TrainConfig, make_step, start
 
 GUIDANCE, STEP_SIZE, MOMENTUM = 1.5, 0.0017, 0.3
 LEARNING_RATE, DECAY = 1e-4, 0.9999

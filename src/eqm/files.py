@@ -33,6 +33,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+        _sync_folder(path.parent)
     except Exception as error:
         number = getattr(error, "errno", None)
         if number in NOT_WRITABLE:
@@ -57,3 +58,14 @@ def make_folder(path: Path | str) -> Path:
         probe.touch()
     (path / ".writable").unlink()
     return path
+
+
+def _sync_folder(path: Path) -> None:
+    """Makes a renaming last through a power failure, where the system lets a folder be synced."""
+    if os.name != "posix":
+        return
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

@@ -33,6 +33,8 @@ def train(
 ) -> None:
     """Train a model from a recipe; the same command again goes on where it stopped.
 
+    On several devices or machines: `torchrun --nproc-per-node 8 -m eqm.cli.main train RECIPE`.
+
     Args:
         config: The recipe.
         output: Folder for weights, checkpoint and log; runs/NAME by default.
@@ -42,11 +44,11 @@ def train(
     from eqm.data import open_source, split
     from eqm.models import cost
     from eqm.recipes.pixels import picked
-    from eqm.train import follow
+    from eqm.train import Interrupted, distributed, follow
     from eqm.train import train as run
 
     config, picks = picked(config)
-    for pick in picks:
+    for pick in picks if distributed.is_main() else ():
         print(pick)
     images = open_source(config.data)
     seen, kept = images, 0
@@ -56,13 +58,22 @@ def train(
     config = config.suited_to(seen)
     folder = output or Path("runs") / config.name
     size = cost(config.model)
-    if dry_run:
-        show_settings({**config.flat(), "output": folder})
-    print(
-        f"{images.name}: {len(seen):,} images to train on, {kept:,} held out; "
-        f"{size.parameters:,} parameters, {size.flops / 1e6:,.1f} MFLOP an image and evaluation"
-    )
+    if distributed.is_main():
+        if dry_run:
+            show_settings({**config.flat(), "output": folder})
+        print(
+            f"{images.name}: {len(seen):,} images to train on, {kept:,} held out; "
+            f"{size.parameters:,} parameters, {size.flops / 1e6:,.1f} MFLOP an image and evaluation"
+        )
     if dry_run:
         return
-    follow(run(config, seen, folder), total=config.images, folder=folder)
-    print(f"{config.images:,} images seen; the model is in {folder}: try `eqm sample {folder}`")
+    try:
+        follow(run(config, seen, folder), total=config.images, folder=folder)
+    except Interrupted:
+        if not distributed.is_main():
+            raise SystemExit(130) from None  # the first process says why
+        raise
+    finally:
+        distributed.leave()
+    if distributed.is_main():
+        print(f"{config.images:,} images seen; the model is in {folder}: try `eqm sample {folder}`")

@@ -1,7 +1,10 @@
+from .checkpoint import keep_best, load, save
 from .config import ObjectiveConfig, OptimizerConfig, TrainConfig
+from .interrupts import Interrupted
 from .log import follow
-from .loop import Interrupted, Progress, train
-from .state import TrainingState, load, save, start
+from .loop import Progress, train
+from .state import TrainingState, start
+from .step import make_step
 
 __all__ = [
     "Interrupted",
@@ -11,7 +14,9 @@ __all__ = [
     "TrainConfig",
     "TrainingState",
     "follow",
+    "keep_best",
     "load",
+    "make_step",
     "save",
     "start",
     "train",

@@ -98,7 +98,10 @@ class TrainConfig:
     images: int = 1_000_000
     """Training images to see, repeats counted; the last batch is a whole one."""
     batch_size: int = 256
-    """Images a step."""
+    """Images a step, over all processes."""
+    micro_batch: int = 0
+    """Images that a process computes at once; 0 takes its whole share of the batch. Halved when
+    memory runs out."""
     label_dropout: float = 0.1
     """Share of the labels replaced by the null label, so that the field also learns to do
     without."""
@@ -106,24 +109,31 @@ class TrainConfig:
     """Of the forward and backward pass; auto is bfloat16 on CUDA, else float32."""
     compile: bool = False
     """Compile the network first (torch.compile); pays off in long runs."""
+    recompute: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, a third
+    more work."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """How several processes share the work: each holds all weights (DDP), or a part (FSDP2)."""
     device: str = "auto"
     """cpu, cuda, mps, ...; auto takes the fastest there is."""
     threads: int = 0
     """CPU threads; 0 leaves it to torch. Small networks are fastest on one."""
     checkpoint_every: int = 100_000
     """Images between checkpoints."""
+    keep: int = 2
+    """Newest checkpoints that are kept."""
+    patience: int = 20
+    """Steps in a row without a finite loss and gradient before the run goes back to its last
+    checkpoint."""
     seed: int = 0
     """Of the initial weights, the order of the data, and the noise."""
 
     def __post_init__(self) -> None:
-        for name in ("images", "batch_size", "checkpoint_every"):
+        for name in ("images", "batch_size", "checkpoint_every", "keep", "patience"):
             _check(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
         _check(0 <= self.label_dropout < 1, "label_dropout must lie in [0, 1)", self.label_dropout)
-        _check(
-            self.seed >= 0 and self.threads >= 0,
-            "seed and threads must not be negative",
-            (self.seed, self.threads),
-        )
+        for name in ("seed", "threads", "micro_batch"):
+            _check(getattr(self, name) >= 0, f"{name} must not be negative", getattr(self, name))
         _check(
             self.objective.energy == "implicit" or not self.model.noise_conditioning,
             "model.noise_conditioning must be off for an explicit energy",

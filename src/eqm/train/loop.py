@@ -2,189 +2,229 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from eqm.data import Source, shares
-from eqm.devices import pick_device
-from eqm.energy import Energy
-from eqm.field import Field
+from eqm.data import Share, Source, shares
 from eqm.files import make_folder
 from eqm.randomness import Draws
+from eqm.train.checkpoint import check_space, go_back, load, save
 from eqm.train.config import TrainConfig
-from eqm.train.ema import update_average
-from eqm.train.state import TrainingState, load, save
+from eqm.train.distributed import (
+    Flag,
+    all_agree,
+    is_main,
+    join,
+    local,
+    on_main,
+    rank,
+    world_size,
+)
+from eqm.train.interrupts import Interrupted, interrupts_deferred
+from eqm.train.state import Run, TrainingState
+from eqm.train.step import make_step
 
+ROLLBACKS = 3
+"""Times that a run goes back to the same checkpoint before it gives up."""
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM came; the run was saved first. The message says where."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What one step came to."""
+    """What one step came to. Reading a tensor, a scalar on the device, waits for the device."""
 
     images: int
     """Images seen so far, in all."""
     batch: int
     """Images of this step."""
     loss: Tensor
-    """Mean loss of the step, a scalar on the training device: reading it waits for the device."""
+    """Mean loss of the step."""
+    gradient_norm: Tensor
+    """Norm of the gradient of all weights, before clipping."""
+    skipped: Tensor
+    """Steps so far that were not taken because loss or gradient were not finite."""
+    learning_rate: float
+    """Of this step."""
+    waited: float
+    """Seconds that this step waited for its data."""
     state: TrainingState
     """The run itself."""
 
 
-def train(config: TrainConfig, images: Source, folder: Path | str) -> Iterator[Progress]:
-    """The steps of training on `images` until `config.images` are seen; the end is in `folder`.
+def train(config: TrainConfig, source: Source, folder: Path | str) -> Iterator[Progress]:
+    """The steps of training on `source` until `config.images` are seen; the end is in `folder`.
 
     A checkpoint is written every `checkpoint_every` images, at the end, and on Ctrl-C or SIGTERM,
     which then raise `Interrupted`. Where `folder` holds a checkpoint of the same settings the run
     goes on from it, exactly: what a step draws depends on the seed and the images seen alone, so on
     as many CPU threads an interrupted run ends in the same bits.
 
-    While the steps are taken, the two signals are held back until a step is whole, and `threads`
-    sets torch's number for the process.
+    Under `torchrun` every process calls this, iterates, and takes its share of each batch; the first
+    one writes. The number of processes may change from one run to the next.
 
-    Raises ValueError when the images do not fit the network, a checkpoint is of another run, or
-    weights are not finite at a checkpoint (the one before is kept), OSError when `folder` cannot be
-    written.
+    While the generator is alive, also between its steps, the two signals are held back until a step
+    is whole, and `threads` sets torch's number for the process; both are as before when it ends or
+    is closed.
+
+    Raises ValueError when the data do not fit the network, the batch cannot be shared equally, a
+    checkpoint is of another run, weights are not finite at a checkpoint (the one before is kept), or
+    steps fail again and again, OSError when `folder` cannot be written or has too little space.
     """
-    _check_fit(config, images)
-    folder, device = make_folder(folder), pick_device(config.device)
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    source = {"name": images.name, "images": len(images), "fingerprint": images.fingerprint}
-    source |= getattr(images, "about", {})  # such as the encoder of latents
-    state = load(config, folder, device, data=source)
-
-    def checkpoint() -> None:
-        if not all(weight.isfinite().all() for weight in state.model.parameters()):
-            raise ValueError(
-                f"the weights are no longer finite after {state.images:,} images: lower "
-                "optimizer.learning_rate or set optimizer.clip 1, in another folder; "
-                f"the checkpoint before, if any, is kept in {folder}"
-            )
-        save(state, config, folder, data=source)
-
-    return _steps(config, state, images, checkpoint, device)
+    _check_fit(config, source)
+    _check_shares(config)
+    device = join(config.device)
+    data = {"name": source.name, "images": len(source), "fingerprint": source.fingerprint}
+    data |= getattr(source, "about", {})  # such as the encoder of latents
+    run = Run(config, Path(folder), data)
+    on_main(lambda: make_folder(folder))
+    state = load(config, run.folder, device, data=data)
+    state.run = run
+    check_space(state, run.folder)
+    return _steps(run, state, source, device)
 
 
 def _steps(
-    config: TrainConfig,
-    state: TrainingState,
-    images: Source,
-    checkpoint: Callable[[], None],
-    device: torch.device,
+    run: Run, state: TrainingState, source: Source, device: torch.device
 ) -> Iterator[Progress]:
-    step = make_step(config, state, device)
-    batches = shares(
-        images,
-        seed=config.seed,
-        position=state.images,
-        batch_size=config.batch_size,
-        device=device,
-    )
-    state.model.train()
-    with interrupts_deferred() as interrupted:
-        for share in batches:
-            if state.images >= config.images:
-                break
-            position = state.images
+    config = run.config
+    stopping, rollbacks, saved = Flag(), 0, -1
+    with _threads(config.threads), interrupts_deferred() as interrupted:
+        step = make_step(config, state, device)
+        batches = _batches(run, state, source, device)
+        state.model.train()
+        while state.images < config.images:
+            share, before = next(batches), state.images
             labels = share.labels if config.model.num_classes else None
-            loss = step(share.data, labels, share.draws)
-            if interrupted():
-                checkpoint()
+            done = step(share.data, labels, _redrawn(share.draws, state.attempt))
+            if stopping.raised(interrupted()):
+                _checkpoint(run, state)
                 raise Interrupted(
                     f"interrupted after {state.images:,} of {config.images:,} images, saved: "
                     "run the same command to go on"
                 )
-            if state.images // config.checkpoint_every > position // config.checkpoint_every:
-                checkpoint()
-            yield Progress(state.images, config.batch_size, loss, state)
-        checkpoint()
-        if interrupted():
+            if _passed(config.patience * config.batch_size, before, state) and _is_stuck(
+                run, state
+            ):
+                rollbacks += 1
+                _roll_back(run, state, rollbacks)
+                batches = _batches(run, state, source, device)
+                continue
+            if _passed(config.checkpoint_every, before, state):
+                _check_finite(run, state)
+                if not state.streak.item():  # amid a streak it would be none to go back to
+                    _checkpoint(run, state)
+                    rollbacks, saved = 0, state.images
+            yield Progress(
+                images=state.images,
+                batch=config.batch_size,
+                loss=done.loss,
+                gradient_norm=done.gradient_norm,
+                skipped=state.skipped.clone(),
+                learning_rate=done.learning_rate,
+                waited=share.waited,
+                state=state,
+            )
+        if saved != state.images:
+            _checkpoint(run, state)
+        if stopping.last() or (interrupted() and world_size() == 1):
             raise Interrupted("interrupted as the last image was seen: the run is complete, saved")
 
 
-def make_step(
-    config: TrainConfig, state: TrainingState, device: torch.device
-) -> Callable[[Tensor, Tensor | None, Draws], Tensor]:
-    """The function that steps the optimizer on a batch (data, labels, its draws) and returns its mean loss."""
-    objective = config.make_objective()
-    field: Field = state.model
-    if config.compile:
-        model = state.model
-        field = model.compiled() if isinstance(model, Energy) else torch.compile(model)
-    null_label = config.model.num_classes
-    settings = config.optimizer
-    bfloat16 = config.precision == "bfloat16" or (
-        config.precision == "auto" and device.type == "cuda"
+def _batches(
+    run: Run, state: TrainingState, source: Source, device: torch.device
+) -> Iterator[Share]:
+    return shares(
+        source,
+        seed=run.config.seed,
+        position=state.images,
+        batch_size=run.config.batch_size,
+        device=device,
+        rank=rank(),
+        world_size=world_size(),
     )
 
-    def step(data: Tensor, labels: Tensor | None, draws: Draws) -> Tensor:
-        if labels is not None:
-            dropped = draws.uniform("label dropout") < config.label_dropout
-            labels = labels.masked_fill(dropped, null_label)
-        noise, gamma = draws.normal("noise", data.shape[1:]), draws.uniform("gamma")
-        with torch.autocast(device.type, torch.bfloat16) if bfloat16 else nullcontext():
-            loss = objective.at(field, data, labels, noise=noise, gamma=gamma).mean()
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if settings.clip:
-            nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip)
-        state.images += len(data)
-        for group in state.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * min(1.0, state.images / max(settings.warmup, 1))
-        state.optimizer.step()
-        update_average(
-            state.average,
-            state.model,
-            images=state.images,
-            batch=len(data),
-            halflife=settings.ema_halflife,
-        )
-        return loss.detach()
 
-    return step
+def _redrawn(draws: Draws, attempt: int) -> Draws:
+    """Other draws for every time that the run went back."""
+    return Draws(draws.seed + attempt * 2**40, draws.positions)
+
+
+def _passed(interval: int, before: int, state: TrainingState) -> bool:
+    return state.images // interval > before // interval
+
+
+def _checkpoint(run: Run, state: TrainingState) -> None:
+    _check_finite(run, state)
+    save(state, run.config, run.folder, data=run.data)
+
+
+def _check_finite(run: Run, state: TrainingState) -> None:
+    finite = all(local(weight).isfinite().all() for weight in state.model.parameters())
+    if not all_agree(finite):
+        raise ValueError(
+            f"the weights are no longer finite after {state.images:,} images: lower "
+            "optimizer.learning_rate or set optimizer.clip 1, in another folder; "
+            f"the checkpoint before, if any, is kept in {run.folder}"
+        )
+
+
+def _is_stuck(run: Run, state: TrainingState) -> bool:
+    return state.streak.item() >= run.config.patience
+
+
+def _roll_back(run: Run, state: TrainingState, times: int) -> None:
+    """Puts the last checkpoint into `state`, with other draws from there on."""
+    streak, images = int(state.streak), state.images
+    _check_finite(run, state)
+    if times > ROLLBACKS:
+        raise ValueError(
+            f"{streak} steps in a row before image {images:,} had no finite loss and gradient, "
+            f"and so had other draws {ROLLBACKS} times: lower optimizer.learning_rate or set "
+            f"optimizer.clip 1, in another folder; the last checkpoint is kept in {run.folder}"
+        )
+    go_back(state, run.config, run.folder, data=run.data)
+    state.attempt += times
+    if is_main():
+        _log.warning(
+            "%d steps in a row before image %s had no finite loss and gradient: "
+            "going back to image %s, with other draws",
+            *(streak, f"{images:,}", f"{state.images:,}"),
+        )
 
 
 @contextmanager
-def interrupts_deferred() -> Iterator[Callable[[], bool]]:
-    """A function that tells whether Ctrl-C or SIGTERM came since; a second one interrupts at once.
-
-    Signals can only be caught in the main thread; elsewhere the function is always False and
-    nothing changes.
-    """
-    came: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if came:
-            raise KeyboardInterrupt
-        came.append(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+def _threads(count: int) -> Iterator[None]:
+    """Sets torch's number of CPU threads for a while; 0 leaves it."""
+    before = torch.get_num_threads()
     try:
-        yield lambda: bool(came)
+        if count:
+            torch.set_num_threads(count)
+        yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        torch.set_num_threads(before)
 
 
-def _check_fit(config: TrainConfig, images: Source) -> None:
-    model = config.model
-    if model.shape != images.shape or model.num_classes not in (0, images.num_classes):
+def _check_shares(config: TrainConfig) -> None:
+    if config.batch_size % world_size():
+        nearest = max(round(config.batch_size / world_size()), 1) * world_size()
         raise ValueError(
-            f"the network is for {model.num_classes} classes of images {tuple(model.shape)}; {images.name} has "
-            f"{images.num_classes} classes of {images.shape}: set model.shape and model.num_classes"
+            f"batch_size must be a multiple of the number of processes, {world_size()}; got "
+            f"{config.batch_size}: take {nearest}"
+        )
+
+
+def _check_fit(config: TrainConfig, source: Source) -> None:
+    model = config.model
+    if model.shape != source.shape or model.num_classes not in (0, source.num_classes):
+        raise ValueError(
+            f"the network is for {model.num_classes} classes of images {tuple(model.shape)}; "
+            f"{source.name} has {source.num_classes} classes of {source.shape}: "
+            "set model.shape and model.num_classes"
         )

@@ -1,33 +1,48 @@
-"""Everything a run is, between two steps; and its way to disk and back."""
+"""Everything a run is, between two steps."""
 
 from __future__ import annotations
 
-import pickle
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from eqm.files import replacing
-from eqm.models import build, save_pretrained, with_energy
+from eqm.models import build, with_energy
+from eqm.train.blocks import recompute_activations
 from eqm.train.config import TrainConfig
+from eqm.train.distributed import shard, spread, whole, world_size
 
-CHECKPOINT = "training.pt"
-FREE_TO_CHANGE = {"name", "images", "checkpoint_every", "device", "threads", "compile", "sampling"}
-"""Settings that a resumed run may have otherwise than its checkpoint."""
+
+@dataclass(frozen=True)
+class Run:
+    """What does not change during a run: its settings, its folder and what it is trained on."""
+
+    config: TrainConfig
+    folder: Path
+    data: dict[str, Any]
 
 
 @dataclass
 class TrainingState:
-    """A run between two steps."""
+    """A run between two steps. With FSDP each process holds a part of every weight."""
 
     model: nn.Module
     average: nn.Module
     optimizer: torch.optim.Optimizer
-    images: int
+    images: int = 0
+    """Images seen so far."""
+    skipped: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """Steps so far that were not taken because loss or gradient were not finite; on the device."""
+    streak: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """How many of them were the latest; on the device."""
+    attempt: int = 0
+    """How often the run went back to a checkpoint; it changes the draws."""
+    run: Run | None = None
+    """Set by `train`."""
 
 
 def start(config: TrainConfig, device: torch.device) -> TrainingState:
@@ -36,78 +51,81 @@ def start(config: TrainConfig, device: torch.device) -> TrainingState:
         torch.default_generator.manual_seed(config.seed)  # of the CPU alone
         net = build(config.model)
     model = with_energy(net, config.objective.energy).to(device)
-    settings = config.optimizer
-    optimizer = torch.optim.AdamW(
+    average = deepcopy(model).eval()
+    if config.recompute:
+        recompute_activations(model)
+    if config.parallel == "fsdp" and world_size() > 1:
+        shard(model, device, trains=True)
+        shard(average, device, trains=False)
+    skipped, streak = torch.zeros((), device=device), torch.zeros((), device=device)
+    optimizer = make_optimizer(config, model, device)
+    return TrainingState(model, average, optimizer, skipped=skipped, streak=streak)
+
+
+def make_optimizer(
+    config: TrainConfig, model: nn.Module, device: torch.device
+) -> torch.optim.Optimizer:
+    """The optimizer of `model`."""
+    return torch.optim.AdamW(
         model.parameters(),
-        lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
+        lr=config.optimizer.learning_rate,
+        weight_decay=config.optimizer.weight_decay,
         fused=device.type != "mps",
     )
-    return TrainingState(model, deepcopy(model).eval(), optimizer, 0)
 
 
-def save(state: TrainingState, config: TrainConfig, folder: Path, *, data: dict[str, Any]) -> None:
-    """Writes the run to `folder`: averaged weights to sample from, a checkpoint to go on from.
+def average_of(state: TrainingState) -> Iterator[tuple[str, Tensor]]:
+    """The averaged weights, whole, by name; all processes must ask."""
+    for name, tensor in state.average.state_dict().items():
+        yield f"average.{name}", whole(tensor)
 
-    `data` tells what the run is trained on, and is kept with the weights. The checkpoint alone
-    holds all that `load` needs, and takes its place in one rename.
+
+def tensors_of(state: TrainingState) -> Iterator[tuple[str, Tensor]]:
+    """All tensors of a run, whole, by names that do not depend on how it is spread; all must ask.
+
+    An optimizer may be of any kind whose `state_dict` has the form of torch's.
     """
-    checkpoint = {
-        "settings": settings_of(config, data),
-        "images": state.images,
-        "model": state.model.state_dict(),
-        "average": state.average.state_dict(),
-        "optimizer": state.optimizer.state_dict(),
-    }
-    with replacing(folder / CHECKPOINT) as path:
-        torch.save(checkpoint, path)
-    about = {
-        "sampling": asdict(config.sampling),
-        "training": {"images_seen": state.images, **config.flat()},
-    }
-    save_pretrained(state.average, folder, metadata={"data": data, **about})
+    for name, tensor in state.model.state_dict().items():
+        yield f"model.{name}", whole(tensor)
+    yield from average_of(state)
+    packed = state.optimizer.state_dict()["state"]
+    for index, name, _ in _trained(state):
+        for key, value in packed.get(index, {}).items():
+            if isinstance(value, Tensor):
+                yield f"optimizer.{name}.{key}", whole(value)
 
 
-def load(
-    config: TrainConfig, folder: Path, device: torch.device, *, data: dict[str, Any]
-) -> TrainingState:
-    """The state that `folder` holds, or a fresh one where there is no checkpoint.
+@torch.no_grad()
+def restore(
+    state: TrainingState,
+    kinds: Mapping[str, tuple[list[int], str]],
+    read: Callable[[str], Tensor | None],
+) -> None:
+    """Returns nothing; puts tensors, named as by `tensors_of`, in their places; all must take part.
 
-    Raises ValueError when the checkpoint cannot be read, or was made with other settings or data.
+    `kinds` gives the shape and dtype of each, `read` the tensor, on process 0 (elsewhere None).
     """
-    path = folder / CHECKPOINT
-    if not path.exists():
-        return start(config, device)
-    try:
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
-        saved = checkpoint["settings"]
-    except (
-        *(RuntimeError, EOFError, KeyError, IndexError, TypeError, AttributeError, OSError),
-        pickle.UnpicklingError,
-    ) as error:
-        raise ValueError(
-            f"{path} is not a readable checkpoint (damaged or of another program): "
-            "move it away to start afresh, or choose another folder"
-        ) from error
-    wanted = settings_of(config, data)
-    different = [
-        f"{name} was {saved.get(name)} and is now {wanted.get(name)}"
-        for name in sorted(saved.keys() | wanted.keys())
-        if saved.get(name) != wanted.get(name) and name.split(".")[0] not in FREE_TO_CHANGE
-    ]
-    if different:
-        raise ValueError(
-            f"{folder} holds a run with other settings ({'; '.join(different)}): "
-            "choose another folder, or the same settings to go on"
-        )
-    state = start(config, device)
-    state.model.load_state_dict(checkpoint["model"])
-    state.average.load_state_dict(checkpoint["average"])
-    state.optimizer.load_state_dict(checkpoint["optimizer"])
-    state.images = checkpoint["images"]
-    return state
+    for prefix, module in (("model", state.model), ("average", state.average)):
+        for name, target in module.state_dict().items():
+            target.copy_(spread(read(f"{prefix}.{name}"), target))
+    packed = state.optimizer.state_dict()
+    packed["state"] = {}
+    for index, name, weight in _trained(state):
+        start = f"optimizer.{name}."
+        for full in [full for full in kinds if full.startswith(start)]:
+            shape, dtype = kinds[full]
+            like: Tensor = weight
+            if tuple(shape) != tuple(weight.shape):
+                like = torch.empty(shape, dtype=getattr(torch, dtype), device=weight.device)
+            value = spread(read(full), like.detach())
+            packed["state"].setdefault(index, {})[full.removeprefix(start)] = value
+    state.optimizer.load_state_dict(packed)
 
 
-def settings_of(config: TrainConfig, data: dict[str, Any]) -> dict[str, Any]:
-    """All that makes a run what it is, by name."""
-    return config.flat() | {f"data.{name}": value for name, value in data.items()}
+def _trained(state: TrainingState) -> Iterator[tuple[int, str, Tensor]]:
+    """The number that the optimizer gives each weight, its name and the weight."""
+    names = {id(weight): name for name, weight in state.model.named_parameters()}
+    groups = state.optimizer.state_dict()["param_groups"]
+    for group, packed in zip(state.optimizer.param_groups, groups, strict=True):
+        for index, weight in zip(packed["params"], group["params"], strict=True):
+            yield index, names[id(weight)], weight

@@ -1,0 +1,292 @@
+"""A run on disk: tensors as safetensors, the rest as JSON, checked before it is trusted.
+
+`checkpoints/000007.safetensors` holds every tensor of the run, whole, whatever the number of
+processes; `000007.json` says what they are, with their SHA-256. The JSON takes its place last: a
+checkpoint without it is none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from eqm.files import replacing
+from eqm.models import build, save_pretrained, with_energy
+from eqm.train.config import TrainConfig
+from eqm.train.distributed import is_main, on_main
+from eqm.train.state import TrainingState, average_of, restore, start, tensors_of
+
+CHECKPOINTS, BEST, VERSION = "checkpoints", "best", 1
+FREE_TO_CHANGE = {
+    *("name", "images", "sampling", "device", "threads", "compile", "recompute", "parallel"),
+    *("micro_batch", "checkpoint_every", "keep", "patience"),
+    *("data.path", "data.broken", "data.workers", "data.memory"),  # the fingerprint tells the data
+}
+"""Settings, or groups of them, that a resumed run may have otherwise than its checkpoint."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the JSON of a checkpoint says."""
+
+    settings: dict[str, Any]
+    images: int
+    skipped: int
+    attempt: int
+    tensors: dict[str, tuple[list[int], str]]
+    """Shape and dtype of each."""
+    sha256: str
+    """Of the file of tensors."""
+    version: int = VERSION
+
+
+def save(state: TrainingState, config: TrainConfig, folder: Path, *, data: dict[str, Any]) -> None:
+    """Writes the run to `folder`: a checkpoint to go on from, averaged weights to sample from.
+
+    `data` tells what the run is trained on, and is kept with the weights. The newest `config.keep`
+    checkpoints stay. With several processes all must call it and the first writes. Raises OSError
+    when it does not fit on the disk, or cannot be written; what was there before stays.
+    """
+    check_space(state, folder)
+    tensors = _gathered(tensors_of(state))
+    skipped = int(state.skipped)
+
+    def write() -> None:
+        numbers = _numbers(folder)
+        number = max(numbers, default=0) + 1
+        _sweep(folder, set(numbers))
+        with replacing(_tensor_file(folder, number)) as path:
+            save_file(tensors, path)
+            digest = _sha256(path)
+        kinds = {
+            name: (list(value.shape), str(value.dtype).removeprefix("torch."))
+            for name, value in tensors.items()
+        }
+        settings = settings_of(config, data)
+        header = Header(settings, state.images, skipped, state.attempt, kinds, digest)
+        with replacing(_header_file(folder, number)) as path:
+            path.write_text(json.dumps(asdict(header)) + "\n", encoding="utf-8")
+        for old in sorted(numbers)[: len(numbers) + 1 - config.keep]:
+            _header_file(folder, old).unlink(missing_ok=True)
+            _tensor_file(folder, old).unlink(missing_ok=True)
+        _write_weights(tensors, state, config, folder, data, {})
+
+    on_main(write)
+
+
+def load(
+    config: TrainConfig, folder: Path, device: torch.device, *, data: dict[str, Any]
+) -> TrainingState:
+    """The state that `folder` holds, or a fresh one where there is no checkpoint.
+
+    A damaged checkpoint is said and the one before taken. Raises ValueError when none can be read,
+    or the run was made with other settings or data.
+    """
+    state = start(config, device)
+    go_back(state, config, folder, data=data)
+    return state
+
+
+def go_back(
+    state: TrainingState, config: TrainConfig, folder: Path, *, data: dict[str, Any]
+) -> None:
+    """Puts the newest readable checkpoint of `folder` into `state`, or the state of a fresh run.
+
+    Raises as `load` does."""
+    found = on_main(lambda: _newest(config, folder, data))
+    if found is None:
+        if state.images:
+            _put(state, Header({}, 0, 0, 0, {}, ""), dict(tensors_of(_unspread(config))).get)
+        return
+    number, header = found
+    if is_main():
+        with safe_open(_tensor_file(folder, number), framework="pt") as file:
+            _put(state, header, file.get_tensor)
+    else:
+        _put(state, header, lambda name: None)
+
+
+def keep_best(state: TrainingState, value: float, *, lower: bool = True) -> bool:
+    """Whether `value` is the best of the run so far; if so the averaged weights go to `best`.
+
+    `lower` says which way is better. The folder `best`, inside the run's, can be sampled from; its
+    description remembers the value. With several processes all must call it. Raises ValueError for
+    a state that `train` did not make.
+    """
+    if state.run is None:
+        raise ValueError("only a run of eqm.train.train has a folder to keep its best weights in")
+    run = state.run
+    best = run.folder / BEST
+
+    def better() -> bool:
+        before = _best_value(best)
+        return value == value and (before is None or (value < before if lower else value > before))
+
+    if not on_main(better):
+        return False
+    tensors = _gathered(average_of(state))
+    on_main(
+        lambda: _write_weights(tensors, state, run.config, best, run.data, {"best": float(value)})
+    )
+    return True
+
+
+def check_space(state: TrainingState, folder: Path) -> None:
+    """Returns nothing; raises OSError where the next checkpoint would not fit on the disk."""
+    weights = [*state.model.state_dict().values()]
+    model = sum(value.numel() * value.element_size() for value in weights)
+    needed = 5 * model  # weights, average, two moments, and the average once more to sample from
+    free = on_main(lambda: shutil.disk_usage(folder).free)
+    if free < needed:
+        raise OSError(
+            f"the disk of {folder} has {free / 1e6:,.0f} MB free, the next checkpoint takes "
+            f"{needed / 1e6:,.0f} MB: free some space or choose another folder"
+        )
+
+
+def settings_of(config: TrainConfig, data: dict[str, Any]) -> dict[str, Any]:
+    """All that makes a run what it is, by name."""
+    return config.flat() | {f"data.{name}": value for name, value in data.items()}
+
+
+def _put(state: TrainingState, header: Header, read: Callable[[str], Tensor | None]) -> None:
+    restore(state, header.tensors, read)
+    state.images, state.attempt = header.images, header.attempt
+    state.skipped.fill_(header.skipped)
+    state.streak.zero_()
+
+
+def _unspread(config: TrainConfig) -> TrainingState:
+    return start(replace(config, parallel="ddp", recompute=False), torch.device("cpu"))
+
+
+def _gathered(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors on the CPU of process 0; nothing on the others."""
+    tensors = {}
+    for name, tensor in named:
+        if is_main():
+            tensors[name] = tensor.detach().cpu().contiguous()
+    return tensors
+
+
+def _write_weights(
+    tensors: dict[str, Tensor],
+    state: TrainingState,
+    config: TrainConfig,
+    folder: Path,
+    data: dict[str, Any],
+    more: dict[str, Any],
+) -> None:
+    with torch.device("meta"):
+        model = with_energy(build(config.model), config.objective.energy)
+    average = {
+        name.removeprefix("average."): value
+        for name, value in tensors.items()
+        if name.startswith("average.")
+    }
+    model.load_state_dict(average, assign=True)
+    about = {
+        "data": data,
+        "sampling": asdict(config.sampling),
+        "training": {"images_seen": state.images, **config.flat()},
+    }
+    save_pretrained(model, folder, metadata=about | more)
+
+
+def _best_value(folder: Path) -> float | None:
+    try:
+        description = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return float(description["metadata"]["best"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        _log.warning("%s cannot be read: the next evaluation takes its place", folder)
+        return None
+
+
+def _newest(config: TrainConfig, folder: Path, data: dict[str, Any]) -> tuple[int, Header] | None:
+    numbers = sorted(_numbers(folder), reverse=True)
+    damaged = []
+    for number in numbers:
+        header = _readable(folder, number)
+        if header is None:
+            damaged.append(number)
+            continue
+        _check_same(header.settings, settings_of(config, data), folder)
+        for bad in damaged:
+            path = _header_file(folder, bad)
+            _log.warning("%s is damaged: going on from the checkpoint before", path)
+            path.rename(path.with_suffix(".damaged"))  # seen no more, and looked at by who likes
+        return number, header
+    if numbers:
+        raise ValueError(
+            f"{folder / CHECKPOINTS} holds no readable checkpoint (damaged or of another program): "
+            "move it away to start afresh, or choose another folder"
+        )
+    return None
+
+
+def _readable(folder: Path, number: int) -> Header | None:
+    """What a checkpoint says of itself, once its tensors are what was written."""
+    try:
+        header = Header(**json.loads(_header_file(folder, number).read_text(encoding="utf-8")))
+        intact = (
+            header.version == VERSION and _sha256(_tensor_file(folder, number)) == header.sha256
+        )
+    except (OSError, ValueError, TypeError):
+        return None
+    return header if intact else None
+
+
+def _check_same(saved: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
+    different = [
+        f"{name} was {saved.get(name)} and is now {wanted.get(name)}"
+        for name in sorted(saved.keys() | wanted.keys())
+        if saved.get(name) != wanted.get(name)
+        and FREE_TO_CHANGE.isdisjoint((name, name.partition(".")[0]))
+    ]
+    if different:
+        raise ValueError(
+            f"{folder} holds a run with other settings ({'; '.join(different)}): "
+            "choose another folder, or the same settings to go on"
+        )
+
+
+def _numbers(folder: Path) -> list[int]:
+    files = (folder / CHECKPOINTS).glob("*.json")
+    return [int(file.stem) for file in files if file.stem.isdecimal()]
+
+
+def _sweep(folder: Path, numbers: set[int]) -> None:
+    """Removes what a killed process left behind."""
+    for path in (folder / CHECKPOINTS).glob(".*.part"):
+        path.unlink(missing_ok=True)
+    for path in (folder / CHECKPOINTS).glob("*.safetensors"):
+        if not (path.stem.isdecimal() and int(path.stem) in numbers):
+            path.unlink(missing_ok=True)
+
+
+def _tensor_file(folder: Path, number: int) -> Path:
+    return folder / CHECKPOINTS / f"{number:06d}.safetensors"
+
+
+def _header_file(folder: Path, number: int) -> Path:
+    return folder / CHECKPOINTS / f"{number:06d}.json"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,210 @@
+"""One step of training: the gradient of a global batch, then the weights and their average."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from eqm.energy import Energy
+from eqm.field import Field
+from eqm.objective import EquilibriumMatching
+from eqm.randomness import Draws
+from eqm.train import distributed
+from eqm.train.blocks import blocks_of
+from eqm.train.config import OptimizerConfig, TrainConfig
+from eqm.train.ema import update_average
+from eqm.train.state import TrainingState
+
+TRIALS = 2
+"""Steps that several processes try before they take them together: the first, and the next one,
+when the optimizer has its memory."""
+
+_log = logging.getLogger(__name__)
+
+
+class Step(NamedTuple):
+    """What one step came to; reading a tensor waits for the device."""
+
+    loss: Tensor
+    """Mean over the global batch, a scalar."""
+    gradient_norm: Tensor
+    """Of the gradient of all weights before clipping, a scalar."""
+    learning_rate: float
+
+
+def make_step(
+    config: TrainConfig, state: TrainingState, device: torch.device
+) -> Callable[[Tensor, Tensor | None, Draws], Step]:
+    """The function that takes one step on this process's share of a batch (data, labels, draws).
+
+    The share is computed in micro-batches, and their size halved where memory runs out: the step
+    then starts again with the same draws. A step whose loss or gradient is not finite changes no
+    weight and is counted in the state. Nothing in it waits for the device, save with an optimizer
+    that cannot be told on the device to leave a step out.
+    """
+    losses = _wrapped(_Losses(config, state.model, device), config, state, device)
+    optimizer, settings = state.optimizer, config.optimizer
+    weights = [weight for weight in state.model.parameters() if weight.requires_grad]
+    micro, trials = config.micro_batch, TRIALS if distributed.world_size() > 1 else 0
+
+    def gradient(data: Tensor, labels: Tensor | None, draws: Draws, together: bool) -> Tensor:
+        """The mean loss of the share; its gradient is left in the weights."""
+        optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=device)
+        for rows in slices(len(data), micro):
+            last = rows.stop == len(data)
+            apart = isinstance(losses, DistributedDataParallel) and not (last and together)
+            with losses.no_sync() if apart else nullcontext():  # type: ignore[operator]
+                chosen = None if labels is None else labels[rows]
+                loss = losses(data[rows], chosen, draws[rows]).sum() / len(data)
+                loss.backward()
+            total += loss.detach()
+        return total
+
+    def fits(data: Tensor, labels: Tensor | None, draws: Draws, together: bool) -> Tensor | None:
+        """The mean loss as `gradient` gives it, None when there was too little memory."""
+        try:
+            return gradient(data, labels, draws, together)
+        except torch.OutOfMemoryError:
+            return None  # what the failed call held is free only after this block
+
+    def shrink(share: int) -> None:
+        nonlocal micro, trials
+        optimizer.zero_grad(set_to_none=True)
+        tried = min(micro or share, share)
+        if tried == 1:
+            raise ValueError(
+                f"{device} has too little memory for one image at a time: set recompute, "
+                "train a smaller network, or cut it over processes with torchrun and parallel fsdp"
+            )
+        micro = -(-tried // 2)
+        trials = TRIALS if distributed.world_size() > 1 else 0
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        if distributed.is_main():
+            _log.warning("memory ran out at %d images at once: going on with %d", tried, micro)
+
+    def backward(data: Tensor, labels: Tensor | None, draws: Draws) -> Tensor:
+        nonlocal trials
+        while True:
+            if trials:
+                # A process that fails amid the others' exchange could not be waited for.
+                tried = fits(data, labels, draws, together=False)
+                if not distributed.all_agree(tried is not None):
+                    shrink(len(data))
+                    continue
+                trials -= 1
+            loss = fits(data, labels, draws, together=True)
+            if loss is not None:
+                return loss
+            if distributed.world_size() > 1:
+                raise ValueError(
+                    "memory ran out on a process amid the run: run the same command with "
+                    f"micro_batch {max((micro or len(data)) // 2, 1)} to go on from the checkpoint"
+                )
+            shrink(len(data))
+
+    def step(data: Tensor, labels: Tensor | None, draws: Draws) -> Step:
+        loss = distributed.mean(backward(data, labels, draws))
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        norm = distributed.whole(nn.utils.get_total_norm(gradients))
+        if settings.clip:
+            factor = (settings.clip / (norm + 1e-6)).clamp(max=1.0)
+            torch._foreach_mul_([distributed.local(part) for part in gradients], factor)
+        batch = len(data) * distributed.world_size()
+        state.images += batch
+        rate = learning_rate(settings, state.images)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        bad = (~(loss.isfinite() & norm.isfinite())).float()
+        step_unless(bad, optimizer)
+        state.skipped += bad
+        state.streak.add_(1).mul_(bad)
+        update_average(
+            state.average,
+            state.model,
+            images=state.images,
+            batch=batch,
+            halflife=settings.ema_halflife,
+        )
+        return Step(loss, norm, rate)
+
+    return step
+
+
+def learning_rate(settings: OptimizerConfig, images: int) -> float:
+    """The learning rate of the step that ends with that many images seen."""
+    return settings.learning_rate * min(1.0, images / max(settings.warmup, 1))
+
+
+def step_unless(bad: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Returns nothing; steps the optimizer unless the scalar `bad` is 1.
+
+    A fused optimizer is told on the device, as `torch.amp.GradScaler` does it; another has to be
+    waited for.
+    """
+    if getattr(optimizer, "_step_supports_amp_scaling", False):
+        optimizer.grad_scale, optimizer.found_inf = None, bad  # type: ignore[attr-defined]
+        optimizer.step()
+    elif not bool(bad):
+        optimizer.step()
+
+
+def slices(length: int, size: int) -> Iterator[slice]:
+    """The parts of 0..length of at most `size`; one part when `size` is 0.
+
+    >>> list(slices(5, 2))
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    size = size or length
+    for first in range(0, length, size):
+        yield slice(first, min(first + size, length))
+
+
+class _Losses(nn.Module):
+    """The loss of each sample (B,) of a part of a batch, float32; what draws decide is decided here."""
+
+    def __init__(self, config: TrainConfig, model: nn.Module, device: torch.device) -> None:
+        super().__init__()
+        self.model = model
+        self._field = (_compiled(model) if config.compile else model,)  # not a module of its own
+        self._objective: EquilibriumMatching = config.make_objective()
+        self._dropout, self._null = config.label_dropout, config.model.num_classes
+        self._lowered = config.precision == "bfloat16" or (
+            config.precision == "auto" and device.type == "cuda"
+        )
+
+    def forward(self, data: Tensor, labels: Tensor | None, draws: Draws) -> Tensor:
+        if labels is not None:
+            dropped = draws.uniform("label dropout") < self._dropout
+            labels = labels.masked_fill(dropped, self._null)
+        noise, gamma = draws.normal("noise", data.shape[1:]), draws.uniform("gamma")
+        low = torch.autocast(data.device.type, torch.bfloat16) if self._lowered else nullcontext()
+        with low:
+            return self._objective.at(self._field[0], data, labels, noise=noise, gamma=gamma)
+
+
+def _wrapped(
+    losses: nn.Module, config: TrainConfig, state: TrainingState, device: torch.device
+) -> nn.Module:
+    """The same losses, their gradient averaged over the processes where there are several."""
+    if distributed.world_size() == 1 or config.parallel == "fsdp":
+        return losses  # a model that is cut averages by itself
+    places = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(losses, device_ids=places, gradient_as_bucket_view=True)
+
+
+def _compiled(model: nn.Module) -> Field:
+    if isinstance(model, Energy):
+        return model.compiled()
+    if distributed.is_cut(model):
+        for block in blocks_of(model):  # what gathers the weights stays outside
+            block.compile()
+        return model
+    return torch.compile(model)

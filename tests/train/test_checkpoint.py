@@ -1,0 +1,122 @@
+"""Checkpoints: whole, checked, few, and none lost."""
+
+import shutil
+from collections import namedtuple
+from dataclasses import replace
+
+import pytest
+import torch
+
+import eqm
+from eqm.data import digits
+from eqm.models import MLPConfig
+from eqm.train import TrainConfig, keep_best, start, train
+from eqm.train.checkpoint import save
+
+TINY = TrainConfig(
+    model=MLPConfig(shape=(1, 8, 8), num_classes=10, width=8, depth=1),
+    images=128,
+    batch_size=32,
+    checkpoint_every=64,
+)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return digits()[torch.arange(0, 1797, 9)]
+
+
+def last(run):
+    *_, end = run
+    return end
+
+
+def kept(folder):
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+
+
+def test_the_newest_few_stay_and_what_a_killed_process_left_goes(images, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for litter in ("000009.safetensors", ".000001.json.7.part"):
+        (tmp_path / "checkpoints" / litter).touch()
+    last(train(replace(TINY, checkpoint_every=32, keep=3), images, tmp_path))
+    names = [f"00000{n}.{kind}" for n in (2, 3, 4) for kind in ("json", "safetensors")]
+    assert kept(tmp_path) == names
+
+
+@pytest.mark.parametrize("kind", ["json", "safetensors"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda b: b[: len(b) // 2],
+        lambda b: b"",
+        lambda b: b[:-5] + bytes([b[-5] ^ 1]) + b[-4:],
+    ],
+    ids=["half", "empty", "one bit"],
+)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(images, tmp_path, caplog, kind, damage):
+    """One bit of the JSON is a bit of the digest it ends with."""
+    last(train(TINY, images, tmp_path / "whole"))
+    last(train(TINY, images, tmp_path / "torn"))
+    path = tmp_path / "torn" / "checkpoints" / f"000002.{kind}"
+    path.write_bytes(damage(path.read_bytes()))
+    steps = list(train(TINY, images, tmp_path / "torn"))
+    assert [step.images for step in steps] == [96, 128]
+    assert "000002.json is damaged: going on from the checkpoint before" in caplog.text
+    ends = [
+        max((tmp_path / run / "checkpoints").glob("*.safetensors")) for run in ("whole", "torn")
+    ]
+    assert ends[0].read_bytes() == ends[1].read_bytes()
+
+
+def test_a_run_without_any_readable_checkpoint_is_not_begun_anew(images, tmp_path):
+    last(train(TINY, images, tmp_path))
+    for path in (tmp_path / "checkpoints").glob("*.safetensors"):
+        path.write_bytes(b"foreign")
+    before = kept(tmp_path)
+    with pytest.raises(ValueError, match="holds no readable checkpoint .* move it away"):
+        last(train(TINY, images, tmp_path))
+    assert kept(tmp_path) == before
+
+
+def test_too_little_disk_is_said_before_the_work_and_before_the_writing(
+    images, tmp_path, monkeypatch
+):
+    run = train(TINY, images, tmp_path)
+    next(run)
+    usage = namedtuple("usage", "total used free")(10**6, 10**6, 1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match=r"0 MB free, the next checkpoint takes .* free some space"):
+        last(run)
+    with pytest.raises(OSError, match="next checkpoint"):
+        train(TINY, images, tmp_path / "other")
+
+
+def test_the_best_weights_are_kept_beside(images, tmp_path):
+    run = train(TINY, images, tmp_path)
+    state = next(run).state
+    assert keep_best(state, 3.0)
+    best = {name: value.clone() for name, value in state.average.state_dict().items()}
+    next(run)
+    assert not keep_best(state, 4.0)
+    assert not keep_best(state, float("nan"))
+    model = eqm.from_pretrained(tmp_path / "best")
+    assert model.metadata["best"] == 3.0
+    assert all(torch.equal(best[name], value) for name, value in model.state_dict().items())
+    last(run)
+    state = train(TINY, images, tmp_path)
+    assert keep_best(end_of(TINY, images, tmp_path), 2.0)
+    with pytest.raises(ValueError, match="has a folder"):
+        keep_best(start(TINY, torch.device("cpu")), 1.0)
+
+
+def end_of(config, images, folder):
+    """The state of a run that goes on a little."""
+    return last(train(replace(config, images=config.images + 32), images, folder)).state
+
+
+def test_what_is_saved_is_the_same_however_the_optimizer_stores_it(images, tmp_path):
+    state = last(train(TINY, images, tmp_path)).state
+    save(state, TINY, tmp_path, data={})
+    numbers = sorted((tmp_path / "checkpoints").glob("*.safetensors"))
+    assert numbers[-1].read_bytes() == numbers[-2].read_bytes()

@@ -1,0 +1,185 @@
+"""Several processes train as one does."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import eqm
+from eqm.data import digits
+from eqm.models import MLPConfig, TransformerConfig, UNetConfig
+from eqm.train import ObjectiveConfig, OptimizerConfig, TrainConfig, start, train
+
+UNET = UNetConfig(shape=(1, 8, 8), num_classes=10, width=4, multipliers=(1, 2))
+TRANSFORMER = TransformerConfig(shape=(1, 8, 8), num_classes=10, width=16, depth=2, heads=2)
+TINY = TrainConfig(
+    model=UNET,
+    optimizer=OptimizerConfig(learning_rate=3e-3, warmup=64, ema_halflife=100, clip=1.0),
+    images=160,
+    batch_size=32,
+    checkpoint_every=64,
+)
+DOT = ObjectiveConfig(energy="dot")
+
+
+def environment(rank: int, world_size: int, port: int) -> dict[str, str]:
+    """What torchrun tells a process."""
+    return os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(world_size),
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def launch(*command: str, world_size: int = 2) -> list[subprocess.Popen]:
+    port = free_port()
+    return [
+        subprocess.Popen(
+            [sys.executable, *command],
+            env=environment(rank, world_size, port),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(world_size)
+    ]
+
+
+def train_together(folder: Path, runs: dict[str, TrainConfig], world_size: int = 2) -> str:
+    """Trains all `runs` by several processes; gives what they said."""
+    worker = str(Path(__file__).parent / "worker.py")
+    processes = launch(worker, str(folder), repr(list(runs.items())), world_size=world_size)
+    said = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * world_size, said
+    return "".join(said)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return digits()[torch.arange(0, 1797, 9)]
+
+
+def last(run):
+    *_, end = run
+    return end
+
+
+def newest(folder: Path):
+    return load_file(max((folder / "checkpoints").glob("*.safetensors")))
+
+
+def assert_same_to_rounding(config, ours, theirs):
+    """Of the way that the weights, their average and the optimizer's moments went in all."""
+    ours, theirs = newest(ours), newest(theirs)
+    assert ours.keys() == theirs.keys()
+    fresh = start(config, torch.device("cpu")).model.state_dict()
+    for kind in ("model", "average", "optimizer"):
+        names = [name for name in theirs if name.startswith(f"{kind}.")]
+        base = [fresh[n.partition(".")[2]] if kind != "optimizer" else 0 for n in names]
+        a = torch.cat([(ours[n] - b).flatten() for n, b in zip(names, base, strict=True)])
+        b = torch.cat([(theirs[n] - b).flatten() for n, b in zip(names, base, strict=True)])
+        assert (a - b).norm() < 1e-4 * b.norm(), kind
+
+
+def compare(images, tmp_path, runs, **alone):
+    """Trains all runs by two processes, and by one, and compares."""
+    said = train_together(tmp_path / "two", runs)
+    for name, config in runs.items():
+        single = replace(config, **alone)
+        last(train(single, images, tmp_path / "one" / name))
+        assert_same_to_rounding(single, tmp_path / "two" / name, tmp_path / "one" / name)
+    return said
+
+
+def test_two_processes_are_one(images, tmp_path):
+    runs = {"ddp": TINY, "odd": replace(TINY, batch_size=33)}
+    (tmp_path / "two").mkdir()
+    said = train_together(tmp_path / "two", runs)
+    assert said == ""
+    last(train(TINY, images, tmp_path / "one"))
+    assert_same_to_rounding(TINY, tmp_path / "two" / "ddp", tmp_path / "one")
+    error = (tmp_path / "two" / "odd.1.error").read_text()
+    assert "multiple of the number of processes, 2; got 33: take 32" in error
+    assert eqm.from_pretrained(tmp_path / "two" / "ddp" / "best").metadata["best"] > 0
+
+
+@pytest.mark.slow
+def test_every_way_to_train_together_is_training_alone(images, tmp_path):
+    runs = {
+        f"{parallel} {energy} {type(model).__name__}": replace(
+            TINY, parallel=parallel, model=model, objective=ObjectiveConfig(energy=energy)
+        )
+        for parallel in ("ddp", "fsdp")
+        for energy in ("implicit", "dot")
+        for model in (UNET, TRANSFORMER, MLPConfig(shape=(1, 8, 8), num_classes=10, width=8))
+    }
+    few = {"micro_batch": 3, "recompute": True}
+    fsdp = replace(TINY, parallel="fsdp", model=TRANSFORMER)
+    runs |= {
+        "ddp in parts": replace(TINY, **few),
+        "ddp dot in parts": replace(TINY, objective=DOT, model=TRANSFORMER, **few),
+        "fsdp in parts": replace(fsdp, **few),
+        "fsdp dot in parts": replace(fsdp, objective=DOT, **few),
+        "ddp without labels": replace(TINY, model=replace(UNET, num_classes=0)),
+    }
+    assert compare(images, tmp_path, runs, parallel="ddp", micro_batch=0, recompute=False) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_the_number_of_processes_may_change_on_the_way(images, tmp_path, parallel):
+    config = replace(TINY, parallel=parallel, model=TRANSFORMER)
+    last(train(config, images, tmp_path / "alone"))
+    last(train(replace(config, images=64), images, tmp_path / "run"))
+    train_together(tmp_path, {"run": replace(config, images=128)})
+    end = last(train(config, images, tmp_path / "run"))
+    assert end.images == 160
+    assert_same_to_rounding(config, tmp_path / "run", tmp_path / "alone")
+
+
+@pytest.mark.slow
+def test_memory_that_runs_out_in_one_process_halves_the_micro_batch_in_all(images, tmp_path):
+    said = compare(images, tmp_path, {"scarce": TINY})
+    assert said.count("memory ran out at") == 3
+    assert "memory ran out at 4 images at once: going on with 2" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_one_process_saves_and_ends_all(tmp_path, number):
+    command = [
+        *("-m", "eqm.cli.main", "train", "digits", "--images", "64000", "--batch-size", "64"),
+        *("--model.width", "4", "--model.multipliers", "1", "2", "--output", str(tmp_path)),
+        *("--checkpoint-every", "640"),
+    ]
+    processes = launch(*command)
+    try:
+        while not (tmp_path / "model.safetensors").exists():
+            assert processes[0].poll() is None, processes[0].communicate()[1]
+            time.sleep(0.02)
+        processes[1].send_signal(number)
+        said = [process.communicate(timeout=60)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [130, 130], said
+    assert "run the same command to go on" in said[0]
+    assert "Traceback" not in said[0] + said[1]
+    assert "eqm:" not in said[1]
