@@ -1,6 +1,7 @@
-from .config import ObjectiveConfig, OptimizerConfig, TrainConfig
+from .config import ObjectiveConfig, TrainConfig
 from .log import follow
 from .loop import Interrupted, Progress, train
+from .settings import OptimizerConfig
 from .state import TrainingState, load, save, start
 
 __all__ = [

@@ -21,6 +21,7 @@ from eqm.files import make_folder
 from eqm.randomness import Draws
 from eqm.train.config import TrainConfig
 from eqm.train.ema import update_average
+from eqm.train.schedule import learning_rate_at
 from eqm.train.state import TrainingState, load, save
 
 
@@ -141,7 +142,7 @@ def make_step(
             nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip)
         state.images += len(data)
         for group in state.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * min(1.0, state.images / max(settings.warmup, 1))
+            group["lr"] = learning_rate_at(settings, images=state.images, total=config.images)
         state.optimizer.step()
         update_average(
             state.average,
@@ -149,6 +150,7 @@ def make_step(
             images=state.images,
             batch=len(data),
             halflife=settings.ema_halflife,
+            ramp=settings.ema_ramp,
         )
         return loss.detach()
 

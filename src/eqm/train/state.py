@@ -14,6 +14,7 @@ from torch import nn
 from eqm.files import replacing
 from eqm.models import build, save_pretrained, with_energy
 from eqm.train.config import TrainConfig
+from eqm.train.optimizer import make_optimizer
 
 CHECKPOINT = "training.pt"
 FREE_TO_CHANGE = {"name", "images", "checkpoint_every", "device", "threads", "compile", "sampling"}
@@ -36,13 +37,7 @@ def start(config: TrainConfig, device: torch.device) -> TrainingState:
         torch.default_generator.manual_seed(config.seed)  # of the CPU alone
         net = build(config.model)
     model = with_energy(net, config.objective.energy).to(device)
-    settings = config.optimizer
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        fused=device.type != "mps",
-    )
+    optimizer = make_optimizer(model, config.optimizer, device)
     return TrainingState(model, deepcopy(model).eval(), optimizer, 0)
 
 
