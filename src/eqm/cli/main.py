@@ -10,6 +10,7 @@ from typing import Any
 import tyro
 
 from eqm.cli.demo import demo
+from eqm.cli.ema import ema
 from eqm.cli.info import info
 from eqm.cli.sample import sample
 from eqm.cli.train import train
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "train": train,
         "sample": sample,
         "info": info,
+        "ema": ema,
     }
     try:
         tyro.extras.subcommand_cli_from_dict(

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from eqm.files import replacing
 from eqm.models.pretrained import clean_name
-from eqm.train.settings import WIDEST
+from eqm.train.settings import WIDEST, OptimizerConfig
 
 FOLDER = "averages"
 """Where in the folder of a run its snapshots are."""
@@ -133,13 +133,15 @@ class Averages:
                     save_file(whole, path, metadata={"format": "pt"})
 
 
-def snapshot_due(*, before: int, after: int, every: int, total: int) -> bool:
-    """Whether a step from `before` to `after` images is one to save snapshots after.
+def snapshot_due(settings: OptimizerConfig, *, before: int, after: int, total: int) -> bool:
+    """Whether snapshots are to be saved after a step from `before` to `after` images.
 
-    At every multiple of `every` images, or where that is 0 of a sixteenth of `total`, and at the end.
+    At every multiple of `settings.ema_every`, or where that is 0 of a sixteenth of `total`, and at
+    the end.
     """
-    every = every or max(total // SNAPSHOTS, 1)
-    return after // every > before // every or after >= total > before
+    every = settings.ema_every or max(total // SNAPSHOTS, 1)
+    due = after // every > before // every or after >= total
+    return bool(settings.ema_widths) and due
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from eqm.field import Field
 from eqm.files import make_folder
 from eqm.randomness import Draws
 from eqm.train.config import TrainConfig
-from eqm.train.ema import update_average
+from eqm.train.ema import FOLDER, snapshot_due, update_average
 from eqm.train.schedule import learning_rate_at
 from eqm.train.state import TrainingState, load, save
 
@@ -74,13 +74,14 @@ def train(config: TrainConfig, images: Images, folder: Path | str) -> Iterator[P
             )
         save(state, config, folder, data=source)
 
-    return _steps(config, state, images, checkpoint, device)
+    return _steps(config, state, images, folder, checkpoint, device)
 
 
 def _steps(
     config: TrainConfig,
     state: TrainingState,
     images: Images,
+    folder: Path,
     checkpoint: Callable[[], None],
     device: torch.device,
 ) -> Iterator[Progress]:
@@ -100,6 +101,10 @@ def _steps(
             position = state.images
             labels = share.labels if config.model.num_classes else None
             loss = step(share.data, labels, share.draws)
+            if snapshot_due(
+                config.optimizer, before=position, after=state.images, total=config.images
+            ):
+                state.averages.save(folder / FOLDER, images=state.images)
             if interrupted():
                 checkpoint()
                 raise Interrupted(
@@ -152,6 +157,7 @@ def make_step(
             halflife=settings.ema_halflife,
             ramp=settings.ema_ramp,
         )
+        state.averages.update(state.model, images=state.images, batch=len(data))
         return loss.detach()
 
     return step

@@ -14,6 +14,7 @@ from torch import nn
 from eqm.files import replacing
 from eqm.models import build, save_pretrained, with_energy
 from eqm.train.config import TrainConfig
+from eqm.train.ema import Averages
 from eqm.train.optimizer import make_optimizer
 
 CHECKPOINT = "training.pt"
@@ -27,6 +28,8 @@ class TrainingState:
 
     model: nn.Module
     average: nn.Module
+    averages: Averages
+    """Of other widths, for `eqm ema`."""
     optimizer: torch.optim.Optimizer
     images: int
 
@@ -38,7 +41,8 @@ def start(config: TrainConfig, device: torch.device) -> TrainingState:
         net = build(config.model)
     model = with_energy(net, config.objective.energy).to(device)
     optimizer = make_optimizer(model, config.optimizer, device)
-    return TrainingState(model, deepcopy(model).eval(), optimizer, 0)
+    averages = Averages(model, config.optimizer.ema_widths)
+    return TrainingState(model, deepcopy(model).eval(), averages, optimizer, 0)
 
 
 def save(state: TrainingState, config: TrainConfig, folder: Path, *, data: dict[str, Any]) -> None:
@@ -52,6 +56,7 @@ def save(state: TrainingState, config: TrainConfig, folder: Path, *, data: dict[
         "images": state.images,
         "model": state.model.state_dict(),
         "average": state.average.state_dict(),
+        "averages": state.averages.state_dict(),
         "optimizer": state.optimizer.state_dict(),
     }
     with replacing(folder / CHECKPOINT) as path:
@@ -98,6 +103,7 @@ def load(
     state = start(config, device)
     state.model.load_state_dict(checkpoint["model"])
     state.average.load_state_dict(checkpoint["average"])
+    state.averages.load_state_dict(checkpoint["averages"])
     state.optimizer.load_state_dict(checkpoint["optimizer"])
     state.images = checkpoint["images"]
     return state
