@@ -174,6 +174,31 @@ def test_a_reloaded_optimizer_goes_on_to_the_same_bits(name, through, tmp_path):
     )
 
 
+def test_a_step_that_is_told_of_bad_gradients_changes_nothing():
+    """Told on the device: `found_inf` is how torch's fused optimizers hear of it."""
+    model = build(UNET)
+    optimizer = make_optimizer(model, MUON, CPU)
+    set_gradients(model, 0)
+    optimizer.step()
+    twin, state = deepcopy(model), deepcopy(optimizer.state_dict()["state"])
+    for p in model.parameters():
+        p.grad = torch.full_like(p, math.nan)
+    optimizer.found_inf = torch.ones(())
+    optimizer.step()
+    pairs = zip(model.parameters(), twin.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    for index, tensors in optimizer.state_dict()["state"].items():
+        assert all(torch.equal(tensors[name], state[index][name]) for name in tensors)
+    optimizer.found_inf = torch.zeros(())
+    other = make_optimizer(twin, MUON, CPU)
+    other.load_state_dict({**other.state_dict(), "state": state})
+    for m, o in ((model, optimizer), (twin, other)):
+        set_gradients(m, 1)
+        o.step()
+    for a, b in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)  # lr as a tensor rounds once more
+
+
 def test_weights_without_a_gradient_stay():
     model = build(UNET)
     optimizer = make_optimizer(model, MUON, CPU)

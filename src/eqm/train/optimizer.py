@@ -74,7 +74,8 @@ class Muon(torch.optim.Optimizer):
     kellerjordan.github.io/posts/muon, with the scale of arXiv 2502.16982).
 
     `torch.optim.Muon` takes no kernels and came with torch 2.9; on matrices the two agree. A
-    sharded matrix is gathered, and every process orthogonalises it whole.
+    sharded matrix is gathered, and every process orthogonalises it whole. Like torch's fused
+    optimizers it leaves everything as it was where `found_inf`, a scalar on the device, is 1.
     """
 
     def __init__(
@@ -91,6 +92,9 @@ class Muon(torch.optim.Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "momentum": momentum}
         defaults |= {"weight_decay": weight_decay, "fused": fused, "orthogonal": False}
         super().__init__(params, defaults)
+        self.grad_scale: Tensor | None = None
+        self.found_inf: Tensor | None = None
+        self._step_supports_amp_scaling = fused
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -105,19 +109,27 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _step_matrices(self, group: dict[str, Any], weights: list[Tensor]) -> None:
+        bad = self.found_inf
+        share = 1.0 if bad is None else 1 - bad  # of the step that is taken, told on the device
+        rate, towards = group["lr"] * share, (1 - group["momentum"]) * share
         for weight in weights:
-            assert weight.grad is not None
-            state = self.state[weight]
+            state, gradient = self.state[weight], weight.grad
+            assert gradient is not None
             if not state:
                 state["mean"] = torch.zeros_like(weight)
-            state["mean"].lerp_(weight.grad, 1 - group["momentum"])
-            ahead = weight.grad.lerp(state["mean"], group["momentum"])
-            whole = ahead.full_tensor() if hasattr(ahead, "full_tensor") else ahead
-            matrix = whole.flatten(1)
-            scale = 0.2 * math.sqrt(max(matrix.shape))
-            update = _like(orthogonalised(matrix).reshape(whole.shape).to(weight.dtype), weight)
-            weight.mul_(1 - group["lr"] * group["weight_decay"])
-            weight.add_(update, alpha=-group["lr"] * scale)
+            local, mean = _local(gradient), _local(state["mean"])
+            if self.grad_scale is not None:
+                local.div_(self.grad_scale)
+            if bad is not None:
+                local.masked_fill_(bad > 0, 0)
+            mean.lerp_(local, towards)
+            ahead = _whole(gradient.lerp(state["mean"], group["momentum"]))
+            matrix = ahead.flatten(1)
+            update = orthogonalised(matrix).reshape(ahead.shape).to(weight.dtype)
+            size = 0.2 * math.sqrt(max(matrix.shape))
+            target = _local(weight)
+            target.mul_(1 - rate * group["weight_decay"])
+            target.sub_(_part(update, weight) * (rate * size))
 
     def _step_others(self, group: dict[str, Any], weights: list[Tensor]) -> None:
         for weight in weights:
@@ -136,6 +148,8 @@ class Muon(torch.optim.Optimizer):
             [],
             [state["step"] for state in states],
             fused=group["fused"],
+            grad_scale=self.grad_scale,
+            found_inf=self.found_inf,
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
@@ -144,17 +158,6 @@ class Muon(torch.optim.Optimizer):
             eps=group["eps"],
             maximize=False,
         )
-
-
-def _like(whole: Tensor, weight: Any) -> Tensor:
-    """The part of `whole` that belongs to this process, as `weight` is sharded."""
-    if not hasattr(weight, "device_mesh"):
-        return whole
-    from torch.distributed.tensor import DTensor, Replicate  # takes a second to import
-
-    mesh = weight.device_mesh
-    everywhere = DTensor.from_local(whole, mesh, [Replicate()] * mesh.ndim, run_check=False)
-    return everywhere.redistribute(mesh, weight.placements)
 
 
 def orthogonalised(matrix: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
@@ -172,3 +175,22 @@ def orthogonalised(matrix: Tensor, *, dtype: torch.dtype | None = None) -> Tenso
         square = x @ x.mT
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
     return x.mT if tall else x
+
+
+def _whole(tensor: Any) -> Tensor:
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def _local(tensor: Any) -> Tensor:
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def _part(whole: Tensor, weight: Any) -> Tensor:
+    """The part of `whole` that this process has, as `weight` is sharded."""
+    if not hasattr(weight, "device_mesh"):
+        return whole
+    from torch.distributed.tensor import DTensor, Replicate  # takes a second to import
+
+    mesh = weight.device_mesh
+    everywhere = DTensor.from_local(whole, mesh, [Replicate()] * mesh.ndim, run_check=False)
+    return everywhere.redistribute(mesh, weight.placements).to_local()
