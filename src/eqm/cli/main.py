@@ -12,6 +12,7 @@ import tyro
 from eqm.cli.data import data
 from eqm.cli.demo import demo
 from eqm.cli.encode import encode
+from eqm.cli.ema import ema
 from eqm.cli.info import info
 from eqm.cli.sample import sample
 from eqm.cli.train import train
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "sample": sample,
         "info": info,
         "data": data,
+        "ema": ema,
     }
     try:
         tyro.extras.subcommand_cli_from_dict(

@@ -8,7 +8,8 @@ from eqm.data.config import DataConfig
 from eqm.models.config import UNetConfig
 from eqm.recipes import latents, pixels
 from eqm.tasks.sampling import Sampling
-from eqm.train.config import ObjectiveConfig, OptimizerConfig, TrainConfig
+from eqm.train.config import ObjectiveConfig, TrainConfig
+from eqm.train.settings import OptimizerConfig
 
 DIGITS = TrainConfig(
     name="digits",

@@ -148,7 +148,8 @@ def check_space(state: TrainingState, folder: Path) -> None:
     """Returns nothing; raises OSError where the next checkpoint would not fit on the disk."""
     weights = [*state.model.state_dict().values()]
     model = sum(value.numel() * value.element_size() for value in weights)
-    needed = 5 * model  # weights, average, two moments, and the average once more to sample from
+    # Weights, their averages, two moments, and the average to sample from once more.
+    needed = (5 + len(state.averages.tensors)) * model
     free = on_main(lambda: shutil.disk_usage(folder).free)
     if free < needed:
         raise OSError(

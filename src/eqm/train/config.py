@@ -9,6 +9,7 @@ from eqm.corruption import ConstantDecay, Decay, LinearDecay, PiecewiseDecay, Tr
 from eqm.data.config import DataConfig
 from eqm.models.config import MLPConfig, TransformerConfig, UNetConfig
 from eqm.tasks.sampling import Sampling
+from eqm.train.settings import OptimizerConfig
 
 if TYPE_CHECKING:
     from eqm.data import Source
@@ -49,35 +50,6 @@ class ObjectiveConfig:
                 return PiecewiseDecay(self.start, self.initial, self.scale)
             case "constant":
                 return ConstantDecay(self.scale)
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW and the average of its weights."""
-
-    learning_rate: float = 1e-4
-    """Constant after the warm-up."""
-    warmup: int = 0
-    """Images over which the learning rate rises from 0."""
-    weight_decay: float = 0.0
-    """Decoupled weight decay."""
-    clip: float = 0.0
-    """Largest norm of the gradient of all weights; 0 does not clip."""
-    ema_halflife: int = 1_000_000
-    """Images after which a weight counts half in the moving average; shorter at first, a tenth of
-    the images seen."""
-
-    def __post_init__(self) -> None:
-        _check(
-            self.learning_rate > 0, "optimizer.learning_rate must be positive", self.learning_rate
-        )
-        _check(self.ema_halflife > 0, "optimizer.ema_halflife must be positive", self.ema_halflife)
-        for name in ("warmup", "weight_decay", "clip"):
-            _check(
-                getattr(self, name) >= 0,
-                f"optimizer.{name} must not be negative",
-                getattr(self, name),
-            )
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,279 @@
-"""The moving average of the weights, which is what gets sampled."""
+"""Averages of the weights, which are what gets sampled: tracked while training, or made after it.
+
+A power-function average (arXiv 2312.02696) weighs the weights of time tau, of t images seen, by
+(gamma + 1) tau^gamma / t^(gamma + 1). Its relative width sigma_rel is the standard deviation of that
+profile over t. It forgets the beginning by itself, and from snapshots of one or two of them, kept
+at intervals, one of any other width is found by least squares.
+"""
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-RAMP = 0.1
-"""The half-life never exceeds this share of the images seen, so that a short run forgets its random
-beginning."""
+from eqm.files import replacing
+from eqm.models.pretrained import clean_name
+from eqm.train.settings import WIDEST, OptimizerConfig
+
+FOLDER = "averages"
+"""Where in the folder of a run its snapshots are."""
+SNAPSHOTS = 16
+"""Snapshots in a run whose settings do not say how many."""
 
 
 @torch.no_grad()
 def update_average(
-    average: nn.Module, model: nn.Module, *, images: int, batch: int, halflife: int
+    average: nn.Module,
+    model: nn.Module,
+    *,
+    images: int,
+    batch: int,
+    halflife: float,
+    ramp: float = 0.1,
 ) -> None:
     """Moves the weights of `average` towards those of `model`.
 
     `images` were seen in all, `batch` of them just now:
     average <- beta average + (1 - beta) model, with beta = 2^(-batch / halflife): a weight counts
-    half after `halflife` images, whatever the batch size (the average of arXiv 2312.02696, in the
-    form of its reference presets).
+    half after `halflife` images, whatever the batch size. The half-life grows with the images seen
+    until then, never above the share `ramp` of them, unless that is 0 (as in the reference code of
+    arXiv 2206.00364).
     """
-    beta = 0.5 ** (batch / min(halflife, max(RAMP * images, 1)))
+    if ramp:
+        halflife = min(halflife, max(ramp * images, 1))
     averages: list[Tensor] = [p for p in average.parameters() if p.requires_grad]
     weights: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
-    torch._foreach_lerp_(averages, weights, 1 - beta)
+    torch._foreach_lerp_(averages, weights, 1 - 0.5 ** (batch / halflife))
+
+
+def exponent(sigma_rel: float) -> float:
+    """The gamma of the power-function average of relative width `sigma_rel`.
+
+    sigma_rel^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)), whose largest root is taken (equation
+    123 and Algorithm 2 of arXiv 2312.02696). Raises ValueError for a width outside (0, 0.289),
+    which no gamma of at least 0 has.
+
+    >>> round(exponent(0.05), 2), round(exponent(0.1), 2)
+    (16.97, 6.94)
+    """
+    if not 0 < sigma_rel < WIDEST:
+        raise ValueError(f"sigma_rel must lie between 0 and {WIDEST:.3f}; got {sigma_rel}")
+    inverse = sigma_rel**-2
+    return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
+
+
+class Averages:
+    """Power-function averages of the trainable weights of a model, one for each relative width.
+
+    average <- beta average + (1 - beta) weights, beta = (1 - batch / images)^(gamma + 1), which
+    makes the weights after image k count exactly as much as the profile's integral over the batch
+    that ended there, whatever the batch size. The tensors are like the parameters, sharded where
+    those are.
+    """
+
+    def __init__(self, model: nn.Module, sigma_rels: Sequence[float] = ()) -> None:
+        self.tensors: dict[float, dict[str, Tensor]] = {
+            sigma_rel: {name: weight.detach().clone() for name, weight in _trainable(model).items()}
+            for sigma_rel in sigma_rels
+        }
+        """By relative width, then by the name of the parameter."""
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, *, images: int, batch: int) -> None:
+        """Takes in the weights of `model` after `images` in all, `batch` of them just now."""
+        weights = list(_trainable(model).values()) if self.tensors else []
+        for sigma_rel, averages in self.tensors.items():
+            beta = (1 - batch / images) ** (exponent(sigma_rel) + 1)
+            torch._foreach_lerp_(list(averages.values()), weights, 1 - beta)
+
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
+        """The tensors themselves, by relative width as text and by parameter."""
+        return {repr(sigma_rel): dict(tensors) for sigma_rel, tensors in self.tensors.items()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Copies what `state_dict` returned into the tensors.
+
+        Raises ValueError when it is of other widths or parameters.
+        """
+        mine = self.state_dict()
+        if state.keys() != mine.keys() or any(state[k].keys() != mine[k].keys() for k in mine):
+            raise ValueError(
+                f"the averages kept have sigma_rel {', '.join(mine) or 'none'}; those to be loaded "
+                f"have {', '.join(state) or 'none'}, or are of another model"
+            )
+        for sigma_rel, tensors in mine.items():
+            for name, tensor in tensors.items():
+                tensor.copy_(state[sigma_rel][name])
+
+    def save(self, folder: Path, *, images: int, write: bool = True) -> None:
+        """Writes a snapshot of each average after `images` into `folder`, safetensors in float32.
+
+        Sharded tensors are gathered one by one, so every process must call this; one of them has
+        `write` True.
+        """
+        for sigma_rel, averages in self.tensors.items():
+            whole: dict[str, Tensor] = {}
+            for name, tensor in averages.items():
+                gathered = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+                if write:
+                    whole[name] = gathered.to("cpu", torch.float32).contiguous()
+            if write:
+                with replacing(folder / _file_name(images, sigma_rel)) as path:
+                    save_file(whole, path, metadata={"format": "pt"})
+
+
+def snapshot_due(settings: OptimizerConfig, *, before: int, after: int, total: int) -> bool:
+    """Whether snapshots are to be saved after a step from `before` to `after` images.
+
+    At every multiple of `settings.ema_every`, or where that is 0 of a sixteenth of `total`, and at
+    the end.
+    """
+    every = settings.ema_every or max(total // SNAPSHOTS, 1)
+    due = after // every > before // every or after >= total
+    return bool(settings.ema_widths) and due
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A power-function average as it was after some images."""
+
+    path: Path
+    images: int
+    sigma_rel: float
+
+
+def snapshots(folder: Path | str) -> list[Snapshot]:
+    """The snapshots in `folder`, of a run or its `averages`, by images and width.
+
+    Raises ValueError when there are none.
+    """
+    folder = Path(folder)
+    folder = folder / FOLDER if (folder / FOLDER).is_dir() else folder
+    matches = [(path, _FILE_NAME.fullmatch(path.name)) for path in folder.glob("*.safetensors")]
+    found = [Snapshot(path, int(m["images"]), float(m["width"])) for path, m in matches if m]
+    if not found:
+        raise ValueError(
+            f"{folder} holds no snapshots of averages: train with --optimizer.ema-widths 0.05 0.1"
+        )
+    return sorted(found, key=lambda snapshot: (snapshot.images, snapshot.sigma_rel))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How snapshots are to be added up."""
+
+    coefficients: tuple[float, ...]
+    """One a snapshot, 1 in all."""
+    residual: float
+    """Root of the integral of the squared difference between the profile wanted and the one found,
+    as a share of that of the profile wanted: 0 where it is met exactly."""
+
+
+def fit(profiles: Sequence[tuple[float, float]], wanted: tuple[float, float]) -> Fit:
+    """The sum of `profiles`, each (images, sigma_rel), that is nearest to the one `wanted`.
+
+    Least squares over the time axis among the sums whose coefficients add up to 1, in float64
+    (section 3.2 and Algorithm 3 of arXiv 2312.02696, which scales the free solution instead).
+
+    >>> fit([(8, 0.05), (8, 0.1)], (8, 0.1)).coefficients
+    (0.0, 1.0)
+    """
+    if wanted in profiles:
+        return Fit(tuple(float(profile == wanted) for profile in profiles), 0.0)
+    times, gammas = _columns([*profiles, wanted])
+    products = _inner_products(times, gammas)
+    norms = np.sqrt(np.diag(products))
+    unit = products / norms / norms[:, None]  # profiles of length 1: early ones are far longer
+    # With u the coefficients of these: minimise u A u - 2 b u where c u = 1, c the inverse norms.
+    a, b, c = unit[:-1, :-1], unit[:-1, -1], norms[-1] / norms[:-1]
+    free, along = np.linalg.lstsq(a, np.stack([b, c], axis=1), rcond=1e-14)[0].T
+    u = free + along * (1 - c @ free) / (c @ along)
+    squared = 1 - 2 * b @ u + u @ a @ u
+    return Fit(tuple((u * c).tolist()), math.sqrt(max(float(squared), 0.0)))
+
+
+def reconstruct(
+    found: Sequence[Snapshot], sigma_rel: float, *, images: int | None = None
+) -> dict[str, Tensor]:
+    """The average of relative width `sigma_rel` after `images`, by parameter, float32.
+
+    The snapshots `found`, of one run, are added up as `fit` says, in float64, a tensor at a time;
+    `images` are those of the last by default. Look at `fit_snapshots(...).residual` for how near
+    that comes. Raises ValueError when a snapshot cannot be read or is of other weights.
+    """
+    chosen = fit_snapshots(found, sigma_rel, images=images)
+    sums: dict[str, Tensor] = {}
+    parts = [(s, x) for s, x in zip(found, chosen.coefficients, strict=True) if x]
+    try:
+        for snapshot, coefficient in parts:
+            with safe_open(snapshot.path, framework="pt") as file:
+                names = set(file.keys())
+                if sums and names != sums.keys():
+                    raise ValueError(f"{snapshot.path} has other tensors than {parts[0][0].path}")
+                for name in names:
+                    term = coefficient * file.get_tensor(name).double()
+                    sums[name] = sums[name].add_(term) if name in sums else term
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise ValueError(
+            f"{snapshot.path} is not a snapshot of this run ({error}): move it away"
+        ) from None
+    return {name: total.float() for name, total in sums.items()}
+
+
+def fit_snapshots(found: Sequence[Snapshot], sigma_rel: float, *, images: int | None = None) -> Fit:
+    """How the snapshots `found` add up to the average of width `sigma_rel` after `images`.
+
+    Raises ValueError when there are none that early, or they are of later images than the last.
+    """
+    if not found:
+        raise ValueError("snapshots must not be empty: train with optimizer.ema_widths")
+    exponent(sigma_rel)  # its complaint
+    first, last = found[0].images, found[-1].images
+    images = last if images is None else images
+    if not first <= images <= last:
+        raise ValueError(f"images must lie in {first:,}..{last:,}, the snapshots; got {images:,}")
+    return fit([(s.images, s.sigma_rel) for s in found], (images, sigma_rel))
+
+
+_FILE_NAME = re.compile(r"(?P<images>\d+)-(?P<width>[\d.e-]+)\.safetensors")
+
+
+def _file_name(images: int, sigma_rel: float) -> str:
+    return f"{images:012d}-{sigma_rel!r}.safetensors"
+
+
+def _trainable(model: nn.Module) -> dict[str, Tensor]:
+    return {clean_name(n): p for n, p in model.named_parameters() if p.requires_grad}
+
+
+def _columns(
+    profiles: Sequence[tuple[float, float]],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    times, widths = np.array(profiles, dtype=np.float64).T
+    # Times as shares of the last, so that the norms, which go with 1 / sqrt(time), are near 1.
+    return times / times.max(), np.array([exponent(width) for width in widths])
+
+
+def _inner_products(times: NDArray[np.float64], gammas: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Integrals of the products of all pairs of profiles, (N, N); in logarithms until the end."""
+    one, other = times[:, None], times[None, :]
+    p, q = gammas[:, None], gammas[None, :]
+    shortest = np.minimum(one, other)
+    logarithm = (
+        np.log((p + 1) * (q + 1) / (p + q + 1))
+        + (p + q + 1) * np.log(shortest)
+        - (p + 1) * np.log(one)
+        - (q + 1) * np.log(other)
+    )
+    return np.exp(logarithm)

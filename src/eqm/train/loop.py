@@ -26,6 +26,7 @@ from eqm.train.distributed import (
     rank,
     world_size,
 )
+from eqm.train.ema import FOLDER, snapshot_due
 from eqm.train.interrupts import Interrupted, interrupts_deferred
 from eqm.train.state import Run, TrainingState
 from eqm.train.step import make_step
@@ -103,6 +104,10 @@ def _steps(
             share, before = next(batches), state.images
             labels = share.labels if config.model.num_classes else None
             done = step(share.data, labels, _redrawn(share.draws, state.attempt))
+            if snapshot_due(
+                config.optimizer, before=before, after=state.images, total=config.images
+            ):
+                state.averages.save(run.folder / FOLDER, images=state.images, write=is_main())
             if stopping.raised(interrupted()):
                 _checkpoint(run, state)
                 raise Interrupted(

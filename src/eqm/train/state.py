@@ -15,6 +15,8 @@ from eqm.models import build, with_energy
 from eqm.train.blocks import recompute_activations
 from eqm.train.config import TrainConfig
 from eqm.train.distributed import shard, spread, whole, world_size
+from eqm.train.ema import Averages
+from eqm.train.optimizer import make_optimizer
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,9 @@ class TrainingState:
 
     model: nn.Module
     average: nn.Module
+    """The average of the weights that gets sampled."""
+    averages: Averages
+    """Of other widths, for `eqm ema`."""
     optimizer: torch.optim.Optimizer
     images: int = 0
     """Images seen so far."""
@@ -58,20 +63,9 @@ def start(config: TrainConfig, device: torch.device) -> TrainingState:
         shard(model, device, trains=True)
         shard(average, device, trains=False)
     skipped, streak = torch.zeros((), device=device), torch.zeros((), device=device)
-    optimizer = make_optimizer(config, model, device)
-    return TrainingState(model, average, optimizer, skipped=skipped, streak=streak)
-
-
-def make_optimizer(
-    config: TrainConfig, model: nn.Module, device: torch.device
-) -> torch.optim.Optimizer:
-    """The optimizer of `model`."""
-    return torch.optim.AdamW(
-        model.parameters(),
-        lr=config.optimizer.learning_rate,
-        weight_decay=config.optimizer.weight_decay,
-        fused=device.type != "mps",
-    )
+    optimizer = make_optimizer(model, config.optimizer, device)
+    averages = Averages(model, config.optimizer.ema_widths)
+    return TrainingState(model, average, averages, optimizer, skipped=skipped, streak=streak)
 
 
 def average_of(state: TrainingState) -> Iterator[tuple[str, Tensor]]:
@@ -88,6 +82,9 @@ def tensors_of(state: TrainingState) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in state.model.state_dict().items():
         yield f"model.{name}", whole(tensor)
     yield from average_of(state)
+    for width, tensors in state.averages.state_dict().items():
+        for name, tensor in tensors.items():
+            yield f"averages {width}.{name}", whole(tensor)
     packed = state.optimizer.state_dict()["state"]
     for index, name, _ in _trained(state):
         for key, value in packed.get(index, {}).items():
@@ -108,6 +105,9 @@ def restore(
     for prefix, module in (("model", state.model), ("average", state.average)):
         for name, target in module.state_dict().items():
             target.copy_(spread(read(f"{prefix}.{name}"), target))
+    for width, tensors in state.averages.state_dict().items():
+        for name, target in tensors.items():
+            target.copy_(spread(read(f"averages {width}.{name}"), target))
     packed = state.optimizer.state_dict()
     packed["state"] = {}
     for index, name, weight in _trained(state):

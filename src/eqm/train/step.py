@@ -17,8 +17,9 @@ from eqm.objective import EquilibriumMatching
 from eqm.randomness import Draws
 from eqm.train import distributed
 from eqm.train.blocks import blocks_of
-from eqm.train.config import OptimizerConfig, TrainConfig
+from eqm.train.config import TrainConfig
 from eqm.train.ema import update_average
+from eqm.train.schedule import learning_rate_at
 from eqm.train.state import TrainingState
 
 TRIALS = 2
@@ -119,7 +120,7 @@ def make_step(
             torch._foreach_mul_([distributed.local(part) for part in gradients], factor)
         batch = len(data) * distributed.world_size()
         state.images += batch
-        rate = learning_rate(settings, state.images)
+        rate = learning_rate_at(settings, images=state.images, total=config.images)
         for group in optimizer.param_groups:
             group["lr"] = rate
         bad = (~(loss.isfinite() & norm.isfinite())).float()
@@ -132,15 +133,12 @@ def make_step(
             images=state.images,
             batch=batch,
             halflife=settings.ema_halflife,
+            ramp=settings.ema_ramp,
         )
+        state.averages.update(state.model, images=state.images, batch=batch)
         return Step(loss, norm, rate)
 
     return step
-
-
-def learning_rate(settings: OptimizerConfig, images: int) -> float:
-    """The learning rate of the step that ends with that many images seen."""
-    return settings.learning_rate * min(1.0, images / max(settings.warmup, 1))
 
 
 def step_unless(bad: Tensor, optimizer: torch.optim.Optimizer) -> None:

@@ -1,0 +1,121 @@
+"""How well digits are learnt by optimizer, schedule and learning rate, at equal images, as a Markdown table.
+
+    python benchmarks/optimizers.py --images 100000 --seeds 0 1
+
+Every run is the recipe `digits` with its settings changed as the row says. Measured are moving
+averages of the weights: their loss on held-out digits, at noise and gamma that are the same for all
+runs; the share of samples that a classifier takes for their label; and the Frechet distance of the
+samples, with the labels of one half of the digits, to the other half, in the features of that classifier.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from copy import deepcopy
+from dataclasses import replace
+from datetime import date
+from itertools import product
+from typing import Literal
+
+import torch
+import tyro
+from torch import nn
+
+from eqm.data import digits
+from eqm.devices import machine
+from eqm.metrics import Moments, accuracy, embed, frechet_distance, train_classifier
+from eqm.randomness import Draws
+from eqm.recipes import RECIPES
+from eqm.tasks import generate
+from eqm.train import OptimizerConfig, TrainConfig, start, train
+from eqm.train.ema import update_average
+
+REPEATS = 16
+"""Draws of noise and gamma a held-out digit."""
+
+
+def main(
+    images: int = 100_000,
+    names: tuple[Literal["adamw", "muon"], ...] = ("adamw",),
+    schedules: tuple[str, ...] = ("constant",),
+    learning_rates: tuple[float, ...] = (4e-3,),
+    ema_halflives: tuple[float, ...] = (1_000, 3_000, 10_000),
+    seeds: tuple[int, ...] = (0,),
+) -> None:
+    """Prints the table, a row for each combination and half-life.
+
+    Args:
+        images: Images a run sees.
+        names: Optimizers.
+        schedules: Names of schedules, each with its cooldown after a colon if not 1, such as sqrt:0.2.
+        learning_rates: Highest learning rates.
+        ema_halflives: Half-lives of the averages measured, all of the same run.
+        seeds: A run for each; the row shows them all.
+    """
+    recipe = replace(RECIPES["digits"], images=images)
+    torch.set_num_threads(recipe.threads)
+    seen, held_out = digits().split(recipe.data.held_out or 0.2)
+    classifier = train_classifier(seen.data, seen.classes, num_classes=seen.num_classes)
+    first, second = digits().split(0.5)
+    reference = Moments.of(embed(classifier, second.data))
+
+    def loss(model: nn.Module) -> float:
+        data, labels = (t.repeat_interleave(REPEATS, 0) for t in (held_out.data, held_out.classes))
+        draws = Draws(12345, torch.arange(len(data)))
+        noise, gamma = draws.normal("noise", data.shape[1:]), draws.uniform("gamma")
+        with torch.no_grad():
+            each = recipe.make_objective().at(model, data, labels, noise=noise, gamma=gamma)
+        return each.double().mean().item()
+
+    def measure(model: nn.Module) -> tuple[str, str, str]:
+        drawn = generate(model, first.classes, sampling=recipe.sampling).x.nan_to_num()
+        distance = frechet_distance(Moments.of(embed(classifier, drawn)), reference)
+        recognised = 100 * accuracy(classifier, drawn, first.classes)
+        return f"{loss(model):.4f}", f"{recognised:.1f}", f"{distance:.3f}"
+
+    def run(config: TrainConfig) -> tuple[list[tuple[str, str, str]], float]:
+        began = time.process_time()
+        averages = [deepcopy(start(config, torch.device("cpu")).average) for _ in ema_halflives]
+        with tempfile.TemporaryDirectory() as folder:
+            for step in train(config, seen, folder):
+                for average, halflife in zip(averages, ema_halflives, strict=True):
+                    update_average(
+                        average,
+                        step.state.model,
+                        images=step.images,
+                        batch=step.batch,
+                        halflife=halflife,
+                    )
+        seconds = time.process_time() - began
+        return [measure(average) for average in averages], seconds
+
+    print(
+        f"`python benchmarks/optimizers.py` on {date.today()}, {machine()}; recipe digits, "
+        f"{images:,} images, batch {recipe.batch_size}, seeds {', '.join(map(str, seeds))}.\n"
+    )
+    columns = (
+        *("optimizer", "schedule", "learning rate", "half-life"),
+        *("held-out loss", "recognised, %", "Frechet distance", "CPU s"),
+    )
+    print(f"| {' | '.join(columns)} |")
+    print("|---" * len(columns) + "|", flush=True)
+    for name, schedule, rate in product(names, schedules, learning_rates):
+        shape, _, cooldown = schedule.partition(":")
+        settings = OptimizerConfig(
+            name=name,
+            schedule=shape,  # type: ignore[arg-type]
+            cooldown=float(cooldown or 1),
+            learning_rate=rate,
+            warmup=recipe.optimizer.warmup,
+        )
+        ends = [run(replace(recipe, optimizer=settings, seed=seed)) for seed in seeds]
+        spent = sum(seconds for _, seconds in ends) / len(ends)
+        for halflife, *measured in zip(ema_halflives, *(rows for rows, _ in ends), strict=True):
+            cells = (", ".join(values) for values in zip(*measured, strict=True))
+            row = (name, schedule, f"{rate:g}", f"{halflife:g}", *cells, f"{spent:.0f}")
+            print(f"| {' | '.join(row)} |", flush=True)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
