@@ -41,11 +41,11 @@ def train(
     from eqm.cli.show import show_settings
     from eqm.data import open_images
     from eqm.models import cost
-    from eqm.train import follow
+    from eqm.train import follow, watching
     from eqm.train import train as run
 
     images = open_images(config.data.path)
-    seen, kept = images, 0
+    seen, kept, held_out = images, 0, None
     if config.data.held_out:
         seen, held_out = images.split(config.data.held_out)
         kept = len(held_out)
@@ -60,5 +60,6 @@ def train(
     )
     if dry_run:
         return
-    follow(run(config, seen, folder), total=config.images, folder=folder)
+    watch = watching(config, folder, held_out)
+    follow(run(config, seen, folder), total=config.images, folder=folder, watch=watch)
     print(f"{config.images:,} images seen; the model is in {folder}: try `eqm sample {folder}`")

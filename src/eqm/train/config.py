@@ -112,6 +112,10 @@ class TrainConfig:
     """CPU threads; 0 leaves it to torch. Small networks are fastest on one."""
     checkpoint_every: int = 100_000
     """Images between checkpoints."""
+    watch_every: int = 100_000
+    """Images between looks at samples and the held-out loss; 0 never looks."""
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Where the numbers go besides log.jsonl."""
     seed: int = 0
     """Of the initial weights, the order of the data, and the noise."""
 
@@ -120,9 +124,9 @@ class TrainConfig:
             _check(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
         _check(0 <= self.label_dropout < 1, "label_dropout must lie in [0, 1)", self.label_dropout)
         _check(
-            self.seed >= 0 and self.threads >= 0,
-            "seed and threads must not be negative",
-            (self.seed, self.threads),
+            self.seed >= 0 and self.threads >= 0 and self.watch_every >= 0,
+            "seed, threads and watch_every must not be negative",
+            (self.seed, self.threads, self.watch_every),
         )
         _check(
             self.objective.energy == "implicit" or not self.model.noise_conditioning,

@@ -38,6 +38,14 @@ class Progress:
     """Images of this step."""
     loss: Tensor
     """Mean loss of the step, a scalar on the training device: reading it waits for the device."""
+    gradient_norm: Tensor
+    """Norm of the gradient of all weights, a scalar on the training device."""
+    skipped: Tensor
+    """Steps skipped so far, a scalar on the training device."""
+    learning_rate: float
+    """Of this step."""
+    waited: float
+    """Seconds that the step waited for its data."""
     state: TrainingState
     """The run itself."""
 
@@ -107,7 +115,17 @@ def _steps(
                 )
             if state.images // config.checkpoint_every > position // config.checkpoint_every:
                 checkpoint()
-            yield Progress(state.images, config.batch_size, loss, state)
+            gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
+            yield Progress(
+                images=state.images,
+                batch=config.batch_size,
+                loss=loss,
+                gradient_norm=nn.utils.get_total_norm(gradients),
+                skipped=torch.zeros_like(loss),
+                learning_rate=state.optimizer.param_groups[0]["lr"],
+                waited=share.waited,
+                state=state,
+            )
         checkpoint()
         if interrupted():
             raise Interrupted("interrupted as the last image was seen: the run is complete, saved")

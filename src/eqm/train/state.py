@@ -16,7 +16,10 @@ from eqm.models import build, save_pretrained, with_energy
 from eqm.train.config import TrainConfig
 
 CHECKPOINT = "training.pt"
-FREE_TO_CHANGE = {"name", "images", "checkpoint_every", "device", "threads", "compile", "sampling"}
+FREE_TO_CHANGE = {
+    *("name", "images", "checkpoint_every", "watch_every", "trackers"),
+    *("device", "threads", "compile", "sampling"),
+}
 """Settings that a resumed run may have otherwise than its checkpoint."""
 
 
