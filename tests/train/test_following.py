@@ -1,5 +1,4 @@
 import json
-import os
 import sys
 from dataclasses import replace
 
@@ -145,13 +144,9 @@ def test_what_fails_is_said_once_and_ends_nothing(parts, tmp_path):
     assert sum(entry[0] == "log" for entry in notes.told) == 10
 
 
-@pytest.mark.parametrize("what", ["folder", "file"])
-def test_a_log_that_cannot_be_written_does_not_end_the_run(parts, tmp_path, capsys, what):
+def test_a_log_that_cannot_be_written_does_not_end_the_run(parts, tmp_path, capsys):
     run = train(TINY, parts[0], tmp_path)
-    if what == "folder":
-        (tmp_path / "log.jsonl").mkdir()
-    else:
-        (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    (tmp_path / "log.jsonl").mkdir()
     assert follow(run, total=640, folder=tmp_path).images == 640
     said = " ".join(capsys.readouterr().err.split())
     assert said.count("Log failed") == 1
@@ -194,7 +189,7 @@ def test_only_the_first_process_writes(parts, tmp_path, monkeypatch, capsys):
     watch = watching(TINY, quiet, parts[1], keep_best=lambda state, loss: looks.append(loss))
     follow(steps, total=64, folder=quiet, watch=watch)
     assert len(looks) == 1  # it takes part in the evaluation, which is collective
-    assert os.listdir(quiet) == []
+    assert not list(quiet.iterdir())
     assert capsys.readouterr().err.strip() == ""
 
 

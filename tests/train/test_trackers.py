@@ -1,4 +1,3 @@
-import os
 import sys
 from dataclasses import replace
 from types import ModuleType, SimpleNamespace
@@ -138,7 +137,7 @@ def test_a_missing_package_is_a_sentence_before_training(tmp_path, monkeypatch, 
         ValueError, match=rf"package that is missing .* pip install 'eqm\[{name}\]'"
     ):
         open_tracker(name, tmp_path, replace(CONFIG, trackers=(name,)))
-    assert os.listdir(tmp_path) == []
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_name_that_is_no_tracker_is_named(tmp_path):

@@ -106,7 +106,8 @@ def watched(
             return action(*arguments)
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            sentence = f"{type(owner).__name__} failed ({reason}); training goes on without it"
+            name = getattr(owner, "__name__", type(owner).__name__)
+            sentence = f"{name} failed ({reason}); training goes on without it"
             if sentence not in failures and is_main():
                 failures.add(sentence)
                 say(sentence)
