@@ -44,14 +44,14 @@ def train(
     from eqm.data import open_source, split
     from eqm.models import cost
     from eqm.recipes.pixels import picked
-    from eqm.train import Interrupted, distributed, follow
+    from eqm.train import Interrupted, distributed, follow, keep_best, watching
     from eqm.train import train as run
 
     config, picks = picked(config)
     for pick in picks if distributed.is_main() else ():
         print(pick)
     images = open_source(config.data)
-    seen, kept = images, 0
+    seen, kept, held_out = images, 0, None
     if config.data.held_out:
         seen, held_out = split(images, config.data.held_out)
         kept = len(held_out)
@@ -67,8 +67,9 @@ def train(
         )
     if dry_run:
         return
+    watch = watching(config, folder, held_out, keep_best=keep_best)
     try:
-        follow(run(config, seen, folder), total=config.images, folder=folder)
+        follow(run(config, seen, folder), total=config.images, folder=folder, watch=watch)
     except Interrupted:
         if not distributed.is_main():
             raise SystemExit(130) from None  # the first process says why

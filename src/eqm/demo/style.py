@@ -16,30 +16,15 @@ from torch import Tensor
 
 from eqm.files import replacing
 from eqm.pictures import grid
+from eqm.plots import BLUE, GREEN, GREY, RED, STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, RED, GREEN, GREY = "#2f5fd0", "#d9480f", "#2b8a3e", "#8a94a6"
+__all__ = ["BLUE", "GREEN", "GREY", "RED", "save", "show"]
 
-plt.rcParams.update(
-    {
-        "axes.edgecolor": "#c5cad3",
-        "axes.grid": True,
-        "axes.labelcolor": "#475067",
-        "axes.spines.right": False,
-        "axes.spines.top": False,
-        "axes.titlesize": 10,
-        "figure.dpi": 110,
-        "font.size": 9,
-        "grid.color": "#eef0f3",
-        "legend.frameon": False,
-        "text.color": "#1c2330",
-        "xtick.color": "#667085",
-        "ytick.color": "#667085",
-    }
-)
+plt.rcParams.update(STYLE)
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -21,6 +21,7 @@ DIGITS = TrainConfig(
     ),
     images=200_000,
     batch_size=128,
+    watch_every=50_000,
     precision="float32",
     threads=1,
 )

@@ -30,7 +30,7 @@ from eqm.train.state import TrainingState, average_of, restore, start, tensors_o
 CHECKPOINTS, BEST, VERSION = "checkpoints", "best", 1
 FREE_TO_CHANGE = {
     *("name", "images", "sampling", "device", "threads", "compile", "recompute", "parallel"),
-    *("micro_batch", "checkpoint_every", "keep", "patience"),
+    *("micro_batch", "checkpoint_every", "keep", "patience", "watch_every", "trackers"),
     *("data.path", "data.broken", "data.workers", "data.memory"),  # the fingerprint tells the data
 }
 """Settings, or groups of them, that a resumed run may have otherwise than its checkpoint."""

@@ -97,6 +97,10 @@ class TrainConfig:
     patience: int = 20
     """Steps in a row without a finite loss and gradient before the run goes back to its last
     checkpoint."""
+    watch_every: int = 100_000
+    """Images between looks at samples and the held-out loss; 0 never looks."""
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Where the numbers go besides log.jsonl."""
     seed: int = 0
     """Of the initial weights, the order of the data, and the noise."""
 
@@ -104,7 +108,7 @@ class TrainConfig:
         for name in ("images", "batch_size", "checkpoint_every", "keep", "patience"):
             _check(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
         _check(0 <= self.label_dropout < 1, "label_dropout must lie in [0, 1)", self.label_dropout)
-        for name in ("seed", "threads", "micro_batch"):
+        for name in ("seed", "threads", "micro_batch", "watch_every"):
             _check(getattr(self, name) >= 0, f"{name} must not be negative", getattr(self, name))
         _check(
             self.objective.energy == "implicit" or not self.model.noise_conditioning,

@@ -1,53 +1,70 @@
-"""Seeing a run: a progress bar, and a line a second or so in `log.jsonl`."""
+"""`log.jsonl`, the numbers of a run, one line a position."""
 
 from __future__ import annotations
 
+import errno
 import json
-import time
-from collections.abc import Iterable
+import math
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from eqm.files import replacing
 
-from eqm.train.loop import Progress as TrainingProgress
-
-INTERVAL = 1.0
-"""Seconds between two looks at the loss; each waits for the device."""
+NAME = "log.jsonl"
 
 
-def follow(
-    steps: Iterable[TrainingProgress], *, total: int, folder: Path | str, title: str = "train"
-) -> TrainingProgress | None:
-    """The last of `steps`, after showing them all: images/s, loss and time left.
+class Log:
+    """A tracker that appends a line of JSON to `log.jsonl` in a folder.
 
-    The same numbers go to `log.jsonl` in `folder`. None when there were no steps, because the run
-    was complete before.
+    A line is an object of numbers; `images` says where in the run it is and rises from line to
+    line. A number has six digits; one that is not finite is null.
     """
-    folder = Path(folder)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:>9,.0f}/{task.total:,.0f} images  {task.fields[note]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
-    last, seen, since = None, 0, time.monotonic()
-    losses = []
-    with bar:
-        task = bar.add_task(title, total=total, note="")
-        for last in steps:
-            seen, now = seen + last.batch, time.monotonic()
-            losses.append(last.loss)
-            if now - since < INTERVAL and last.images < total:
-                continue
-            rate, loss = seen / (now - since), torch.stack(losses).mean().item()
-            bar.update(task, completed=last.images, note=f"{rate:,.0f} images/s  loss {loss:.4f}")
-            line = {"images": last.images, "loss": loss, "images_per_second": rate}
-            with (folder / "log.jsonl").open("a") as log:
-                log.write(json.dumps(line) + "\n")
-            losses, seen, since = [], 0, now
-        if last is None:
-            bar.update(task, completed=total, note="done before")
-    return last
+
+    def __init__(self, folder: Path | str) -> None:
+        self.path = Path(folder) / NAME
+
+    def start(self, images: int) -> None:
+        """Drops the lines of steps that were lost, those after `images`, and what is no line."""
+        if not self.path.exists():
+            return
+        old = self.path.read_bytes()
+        kept = [line for line in old.splitlines(keepends=True) if _position(line) <= images]
+        if b"".join(kept) != old:
+            with replacing(self.path) as path:
+                path.write_bytes(b"".join(kept))
+
+    def log(self, numbers: Mapping[str, float], images: int) -> None:
+        """Adds a line, whole or not at all; raises OSError when it cannot be written."""
+        finite = {k: float(f"{v:.6g}") if math.isfinite(v) else None for k, v in numbers.items()}
+        line = (json.dumps({"images": images, **finite}) + "\n").encode()
+        with self.path.open("ab", buffering=0) as file:
+            end = file.tell()
+            if file.write(line) < len(line):  # the disk became full on the way
+                file.truncate(end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+
+    def picture(self, name: str, path: Path, images: int) -> None:
+        """Nothing: the picture is in the folder."""
+
+    def finish(self) -> None:
+        """Nothing: every line is on its way to disk."""
+
+
+def read_log(folder: Path | str) -> list[dict[str, float | None]]:
+    """The lines of the log of a run, in order; none where there is no log.
+
+    A last line that a crash cut short is left out.
+    """
+    path = Path(folder) / NAME
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if _position(line) < math.inf]
+
+
+def _position(line: bytes) -> float:
+    """The images that a line names; infinity for what is no whole line."""
+    try:
+        images = json.loads(line)["images"] if line.endswith(b"\n") else None
+    except (ValueError, TypeError, KeyError):
+        return math.inf
+    return images if isinstance(images, int) else math.inf

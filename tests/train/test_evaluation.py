@@ -1,0 +1,74 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import eqm
+from eqm.data import Images, digits
+from eqm.models import UNetConfig
+from eqm.train import TrainConfig, start
+from eqm.train.evaluation import BANDS, SAMPLES, Evaluation, HeldOut, loss_by_gamma
+
+CPU = torch.device("cpu")
+CONFIG = TrainConfig(model=UNetConfig(shape=(1, 8, 8), num_classes=10, width=4, multipliers=(1, 2)))
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    return digits()[torch.arange(0, 1797, 6)]
+
+
+def test_the_loss_of_a_known_field_is_its_closed_form():
+    # Data are 0 and the field is 0, so the loss is c(gamma)^2 |noise|^2 with mean c(gamma)^2.
+    zeros = Images("zeros", torch.zeros(SAMPLES, 1, 16, 16))
+    losses = loss_by_gamma(
+        lambda x, labels: torch.zeros_like(x), zeros, eqm.EquilibriumMatching(), device=CPU
+    )
+    gamma = (torch.arange(BANDS * 1000) + 0.5) / (BANDS * 1000)
+    expected = eqm.TruncatedDecay()(gamma).square().view(BANDS, -1).mean(1)
+    torch.testing.assert_close(losses, expected, rtol=0.1, atol=0)
+    assert losses.mean() == pytest.approx(expected.mean().item(), rel=0.02)
+
+
+def test_its_mean_estimates_the_training_loss(held_out):
+    field = start(CONFIG, CPU).model
+    losses = loss_by_gamma(field, held_out, CONFIG.make_objective(), device=CPU)
+    many = torch.arange(40).repeat_interleave(len(held_out))
+    with torch.no_grad():
+        drawn = CONFIG.make_objective()(
+            field,
+            held_out.data.repeat(40, 1, 1, 1),
+            held_out.labels.repeat(40),
+            generator=torch.Generator().manual_seed(0),
+        )
+    error = (drawn.std() / len(many) ** 0.5 + drawn.std() / (SAMPLES * BANDS) ** 0.5).item()
+    assert abs(losses.mean() - drawn.mean()) < 4 * error
+
+
+def test_it_is_the_same_each_time_and_for_any_batch_size(held_out):
+    field = start(CONFIG, CPU).model
+    once, again, small = (
+        loss_by_gamma(field, held_out, CONFIG.make_objective(), device=CPU, batch_size=size)
+        for size in (256, 256, 37)
+    )
+    assert torch.equal(once, again)
+    torch.testing.assert_close(small, once, rtol=1e-5, atol=0)
+
+
+def test_the_averaged_weights_are_what_is_measured_and_kept(held_out):
+    state = start(CONFIG, CPU)
+    with torch.no_grad():
+        next(state.model.parameters()).fill_(torch.nan)
+    told = []
+    watcher = HeldOut(CONFIG, held_out, keep_best=lambda state, loss: told.append((state, loss)))
+    numbers = watcher(SimpleNamespace(state=state)).numbers
+    bands = [v for k, v in numbers.items() if k.startswith("held_out_loss/")]
+    assert len(bands) == BANDS
+    assert numbers["held_out_loss"] == pytest.approx(sum(bands) / BANDS)
+    assert told == [(state, numbers["held_out_loss"])]
+
+
+def test_a_function_of_ones_own_is_asked_with_the_average():
+    state = start(CONFIG, CPU)
+    watcher = Evaluation(lambda field: {"same": field is state.average})
+    assert watcher(SimpleNamespace(state=state)).numbers == {"same": 1.0}
