@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from eqm.data import Images, shares
 from eqm.devices import pick_device
-from eqm.energy import Energy
 from eqm.field import Field
 from eqm.files import make_folder
 from eqm.randomness import Draws
@@ -119,9 +118,8 @@ def make_step(
     """The function that steps the optimizer on a batch (data, labels, its draws) and returns its mean loss."""
     objective = config.make_objective()
     field: Field = state.model
-    if config.compile:
-        model = state.model
-        field = model.compiled() if isinstance(model, Energy) else torch.compile(model)
+    if config.compile and not objective.difference:
+        field = state.model.compiled()  # type: ignore[operator]  # of a Network or an Energy
     null_label = config.model.num_classes
     settings = config.optimizer
     bfloat16 = config.precision == "bfloat16" or (
