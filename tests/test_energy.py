@@ -106,9 +106,8 @@ def weight_gradients(net, loss):
 @ENERGIES
 @pytest.mark.parametrize(
     ("dtype", "central", "error"),
-    [(torch.float64, False, 2e-3), (torch.float64, True, 1e-5), (torch.float32, False, 2e-3),
-     (torch.float32, True, 1e-4)],
-)  # fmt: skip
+    [(torch.float32, False, 3e-3), (torch.float32, True, 2e-4), (torch.float64, True, 2e-4)],
+)
 def test_a_difference_gives_the_weight_gradients_of_the_loss(net, energy, dtype, central, error):
     field, x = energy(net.to(dtype)), X.to(dtype)
     target = torch.randn(x.shape, dtype=dtype, generator=torch.Generator().manual_seed(2))
@@ -143,15 +142,3 @@ def test_the_objective_takes_differences_of_energies_alone(net):
     torch.testing.assert_close(objective.at(eqm.DotEnergy(net), X, LABELS, **where), exact)
     with pytest.raises(ValueError, match="difference is for a DotEnergy or NormEnergy"):
         objective.at(net, X, LABELS, **where)
-
-
-@ENERGIES
-def test_an_energy_can_be_transformed(net, energy):
-    field, direction = energy(net), X.flip(0)
-    _, along = torch.func.jvp(lambda x: field(x, LABELS), (X,), (direction,))
-    with torch.no_grad():
-        h = 1e-5
-        expected = (field(X + h * direction, LABELS) - field(X - h * direction, LABELS)) / (2 * h)
-    torch.testing.assert_close(along, expected, rtol=1e-5, atol=1e-7)
-    one_by_one = torch.func.vmap(lambda x: field(x[None])[0])(X)
-    torch.testing.assert_close(one_by_one, field(X))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from eqm.field import Field
@@ -42,8 +44,14 @@ class Network(nn.Module):
     def through(self, block: nn.Module, *inputs: Tensor) -> Tensor:
         """What `block` makes of the inputs, keeping no more of it than `checkpointing` says."""
         if self.checkpointing and torch.is_grad_enabled():
-            # Nothing here is random, so there is no state of a generator to put back.
-            return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+            # What an energy asks of attention must hold again when the block is run again.
+            plain = not torch.backends.cuda.flash_sdp_enabled()
+
+            def run(*inputs: Tensor) -> Tensor:
+                with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
+                    return block(*inputs)
+
+            return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False)
         return block(*inputs)
 
     def check(self, x: Tensor, labels: Tensor | None, gamma: Tensor | None) -> None:
