@@ -25,7 +25,7 @@ class Frozen(nn.Module):
         self.model = model
         self.config: Any = model.config
         self.metadata: dict[str, Any] = model.metadata
-        self.bfloat16 = bfloat16
+        self._in_bfloat16 = bfloat16
         self.fixed_shapes = compiled
         """Whether batches should keep one size, as every new one is compiled anew."""
         self._field = model.compiled() if compiled else model
@@ -37,7 +37,7 @@ class Frozen(nn.Module):
         """The gradient at x, shape and dtype as x; no graph is kept."""
         given = (x, labels) if gamma is None else (x, labels, gamma)
         precision: AbstractContextManager[object] = (
-            torch.autocast(x.device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
+            torch.autocast(x.device.type, torch.bfloat16) if self._in_bfloat16 else nullcontext()
         )
         with precision:
             return self._field(*given).to(x.dtype)
