@@ -10,7 +10,7 @@ PYTHON ?= python3.13 python3.12 python3.11 python3
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format constraints clean FORCE
+.PHONY: help demo test test-slow check bench format constraints clean FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,12 @@ check: $(READY) ## Check style, types, who imports whom, and the examples in the
 	@$(BIN)/lint-imports
 	@echo "==> Examples in docstrings, README.md and docs"
 	@$(BIN)/python -m pytest --quiet --doctest-modules src/eqm tests/test_docs.py
+
+bench: $(READY) ## Measure training steps side by side; CHECKOUT=folder adds the official code
+	@if [ -n "$(CHECKOUT)" ]; then $(BIN)/python benchmarks/official.py --checkout $(CHECKOUT) --compile $(ARGS); \
+	else echo "Skipped what needs a checkout of github.com/raywang4/EqM: pass CHECKOUT=folder" >&2; fi
+	@$(BIN)/python benchmarks/energies.py $(ARGS)
+	@if [ -f benchmarks/overhead.py ]; then $(BIN)/python benchmarks/overhead.py; fi
 
 format: $(READY) ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff check --quiet --fix-only .

@@ -11,24 +11,22 @@ spread of the ratio to the official one.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
-from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
 from types import ModuleType
 from typing import Any
 
 import torch
 import tyro
+from timing import heading, table
 from torch import Tensor, nn
 
 import eqm
-from eqm.devices import machine, pick_device
-from eqm.models import TransformerConfig, official, preset
+from eqm.devices import pick_device
+from eqm.models import TransformerConfig, for_inference, official, preset
 from eqm.models.transformer import Attention, PatchEmbedding, Perceptron
 from eqm.randomness import Draws
 from eqm.train import TrainConfig, make_step, start
@@ -69,7 +67,7 @@ def main(
     assert isinstance(config, TransformerConfig)
     theirs = official_network(checkout, config).to(place)
     ours = official.load(theirs.state_dict()).to(place)
-    print(f"`python {' '.join(sys.argv)}` on {date.today()}, {machine()}.\n")
+    print(heading())
     print(
         f"{model}, {sum(w.numel() for w in ours.parameters()):,} parameters, {place}, "
         f"{torch.get_num_threads()} threads, {rounds} rounds.\n"
@@ -80,10 +78,10 @@ def main(
     samplers: dict[str, Callable[[], Tensor]] = {
         "official loop, float32": lambda: official_sampler(theirs, x, labels, updates),
         "ours, float32": sampler(ours, x, labels, updates),
-        "ours, bfloat16": sampler(in_bfloat16(ours, place), x, labels, updates),
+        "ours, bfloat16": sampler(for_inference(ours, precision="bfloat16"), x, labels, updates),
     }
     if compile:
-        fast = in_bfloat16(torch.compile(ours), place)
+        fast = for_inference(ours, precision="bfloat16", compile=True)
         samplers["ours, bfloat16, compiled"] = sampler(fast, x, labels, updates)
     reference = samplers["official loop, float32"]()
     errors = {name: (run() - reference).abs().max().item() for name, run in samplers.items()}
@@ -104,54 +102,11 @@ def main(
     table(f"Training step, {len(data)} latents", trainers, rounds, place)
 
 
-def table(
-    title: str,
-    variants: dict[str, Callable[[], object]],
-    rounds: int,
-    place: torch.device,
-    extra: tuple[str, dict[str, float]] | None = None,
-) -> None:
-    """Prints seconds and ratios to the first variant, measured in turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for run in variants.values():
-        run()  # warm
-    for _ in range(rounds):
-        for name, run in variants.items():
-            synchronize(place)
-            began = time.perf_counter()
-            run()
-            synchronize(place)
-            seconds[name].append(time.perf_counter() - began)
-    base = next(iter(seconds.values()))
-    heading = "" if extra is None else f" {extra[0]} |"
-    print(f"{title}\n\n| | seconds | times faster | from .. to |{heading}")
-    print("|---" * (4 if extra is None else 5) + "|")
-    for name, times in seconds.items():
-        ratios = [a / b for a, b in zip(base, times, strict=True)]
-        column = "" if extra is None else f" {extra[1][name]:.1e} |"
-        print(
-            f"| {name} | {median(times):.3f} | {median(ratios):.2f} | "
-            f"{min(ratios):.2f} .. {max(ratios):.2f} |{column}",
-            flush=True,
-        )
-    print()
-
-
 def sampler(field: eqm.Field, x: Tensor, labels: Tensor, updates: int) -> Callable[[], Tensor]:
     """Our descent, guided on the first three channels as the official one is."""
     guided = eqm.guide(field, GUIDANCE, 1000, channels=3)
     rule = eqm.NesterovLookahead(STEP_SIZE, MOMENTUM)
     return lambda: eqm.descend(guided, x, labels, rule=rule, max_steps=updates).x
-
-
-def in_bfloat16(field: eqm.Field, place: torch.device) -> eqm.Field:
-    """The field computed in bfloat16 and returned in the precision of x."""
-
-    def lowered(x: Tensor, labels: Tensor | None) -> Tensor:
-        with torch.autocast(place.type, torch.bfloat16):
-            return field(x, labels).to(x.dtype)
-
-    return lowered
 
 
 def our_step(
@@ -252,12 +207,6 @@ def install_stand_ins() -> None:
         sys.modules[name] = ModuleType(name)
     for name, layer in layers.items():
         setattr(sys.modules["timm.models.vision_transformer"], name, layer)
-
-
-def synchronize(place: torch.device) -> None:
-    """Waits for the device."""
-    if place.type != "cpu":
-        torch.accelerator.synchronize()
 
 
 if __name__ == "__main__":

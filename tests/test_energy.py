@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 import eqm
+from eqm.energy import difference_loss
 from eqm.models import Transformer, TransformerConfig
 
 
@@ -94,3 +95,50 @@ def test_the_compiled_field_and_its_weight_gradients_are_the_same(net, energy):
         gradients.append([value.detach(), *(w.grad for w in net.parameters() if w.requires_grad)])
     for ours, reference in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, reference, rtol=1e-9, atol=1e-9)
+
+
+def weight_gradients(net, loss):
+    net.zero_grad()
+    loss.sum().backward()
+    return torch.cat([w.grad.flatten() for w in net.parameters() if w.grad is not None])
+
+
+@ENERGIES
+@pytest.mark.parametrize(
+    ("dtype", "central", "error"),
+    [(torch.float32, False, 3e-3), (torch.float32, True, 2e-4), (torch.float64, True, 2e-4)],
+)
+def test_a_difference_gives_the_weight_gradients_of_the_loss(net, energy, dtype, central, error):
+    field, x = energy(net.to(dtype)), X.to(dtype)
+    target = torch.randn(x.shape, dtype=dtype, generator=torch.Generator().manual_seed(2))
+    exact = (field(x, LABELS) - target).square().flatten(1).mean(1)
+    expected = weight_gradients(net, exact)
+    loss = difference_loss(field, x, target, LABELS, central=central)
+    torch.testing.assert_close(loss, exact)
+    found = weight_gradients(net, loss)
+    assert (found - expected).norm() < error * expected.norm()
+
+
+def test_a_difference_is_nothing_where_the_gradient_is_right(net):
+    field = eqm.DotEnergy(net)
+    loss = difference_loss(field, X, field(X, LABELS).detach(), LABELS)
+    assert weight_gradients(net, loss).abs().max() < 1e-9
+
+
+def test_a_difference_is_refused_in_half_precision_and_for_other_shapes(net):
+    field = eqm.DotEnergy(net.float())
+    with pytest.raises(ValueError, match="needs float32; got half precision or autocast"):
+        difference_loss(field, X.bfloat16(), X.bfloat16())
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="autocast"):
+        difference_loss(field, X.float(), X.float())
+    with pytest.raises(ValueError, match=r"target must have the shape of x, \(3, 2, 4, 4\)"):
+        difference_loss(field, X.float(), X.float()[:1])
+
+
+def test_the_objective_takes_differences_of_energies_alone(net):
+    objective = eqm.EquilibriumMatching(difference=True)
+    where = {"noise": X.flip(0), "gamma": torch.tensor([0.1, 0.5, 0.9])}
+    exact = eqm.EquilibriumMatching().at(eqm.DotEnergy(net), X, LABELS, **where)
+    torch.testing.assert_close(objective.at(eqm.DotEnergy(net), X, LABELS, **where), exact)
+    with pytest.raises(ValueError, match="difference is for a DotEnergy or NormEnergy"):
+        objective.at(net, X, LABELS, **where)

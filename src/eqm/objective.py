@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from eqm.corruption import ConstantDecay, Decay, TruncatedDecay, corrupt
+from eqm.energy import Energy, difference_loss
 from eqm.field import Field
 
 
@@ -26,6 +27,8 @@ class EquilibriumMatching:
 
     decay: Decay = TruncatedDecay()
     noise_conditioning: bool = False
+    difference: bool = False
+    """Whether weight gradients of an energy are taken by `eqm.energy.difference_loss`."""
 
     def __call__(
         self,
@@ -64,12 +67,20 @@ class EquilibriumMatching:
         """
         x = corrupt(data, noise, gamma)
         steepness = self.decay(gamma).to(data.dtype).view(-1, *[1] * (data.ndim - 1))  # (B, 1, ...)
+        target = (noise - data) * steepness
+        if self.difference:
+            if not isinstance(field, Energy):
+                raise ValueError(
+                    f"difference is for a DotEnergy or NormEnergy; got {type(field).__name__}: "
+                    "leave it off for an implicit field"
+                )
+            return difference_loss(field, x, target, labels)
         gradient = field(x, labels, gamma) if self.noise_conditioning else field(x, labels)  # type: ignore[call-arg]
         if gradient.shape != x.shape:
             raise ValueError(
                 f"a field must return the shape it is given, {tuple(x.shape)}; got {tuple(gradient.shape)}"
             )
-        return (gradient - (noise - data) * steepness).square().flatten(1).mean(1)
+        return (gradient - target).square().flatten(1).mean(1)
 
 
 @dataclass(frozen=True)

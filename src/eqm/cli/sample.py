@@ -23,6 +23,8 @@ def sample(
     vae: str | None = None,
     batch_size: int = 256,
     device: str = "auto",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    compile: bool = False,
     dry_run: bool = False,
 ) -> None:
     """Sample a trained model. What is not set is as the model was stored with.
@@ -44,6 +46,8 @@ def sample(
             it was when they were encoded.
         batch_size: Images at a time.
         device: cpu, cuda, mps, ...; auto takes the fastest there is.
+        precision: Of the network; auto is bfloat16 on CUDA, else that of its weights.
+        compile: Compile the network first (torch.compile); pays off for many images.
         dry_run: Only print how it would be done.
     """
     from dataclasses import asdict
@@ -54,7 +58,7 @@ def sample(
     from eqm.devices import pick_device
     from eqm.encoders import encoder_of
     from eqm.files import make_folder, replacing
-    from eqm.models import from_pretrained
+    from eqm.models import for_inference, from_pretrained
     from eqm.pictures import grid, to_uint8
     from eqm.tasks import Sampling, generate
 
@@ -88,8 +92,9 @@ def sample(
         show_settings({**asdict(sampling), **about})
         return
     make_folder(output.parent)
+    fast = for_inference(network, precision=precision, compile=compile)
     descent = generate(
-        network, chosen, count=count, seed=seed, sampling=sampling, batch_size=batch_size
+        fast, chosen, count=count, seed=seed, sampling=sampling, batch_size=batch_size
     )
     images = encoder.decode(descent.x)
     with replacing(output) as path:

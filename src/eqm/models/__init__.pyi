@@ -1,6 +1,7 @@
 from . import official
 from .config import MLPConfig, NetworkConfig, TransformerConfig, UNetConfig
 from .cost import Cost, cost
+from .inference import Frozen, for_inference
 from .mlp import MLP
 from .network import Network
 from .presets import PRESETS, preset
@@ -12,6 +13,7 @@ __all__ = [
     "MLP",
     "PRESETS",
     "Cost",
+    "Frozen",
     "MLPConfig",
     "Network",
     "NetworkConfig",
@@ -21,6 +23,7 @@ __all__ = [
     "UNetConfig",
     "build",
     "cost",
+    "for_inference",
     "from_pretrained",
     "official",
     "preset",

@@ -41,7 +41,7 @@ class MLP(Network):
         condition = self.condition(labels, gamma)
         h = self.stem(x.flatten(1))  # (B, width)
         for block in self.blocks:
-            h = block(h, condition)
+            h = self.through(block, h, condition)
         return self.head(h).reshape(x.shape)
 
 

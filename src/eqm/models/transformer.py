@@ -58,7 +58,7 @@ class Transformer(Network):
             condition = condition + self.y_embedder(labels)
         condition = F.silu(condition)[:, None]  # (B or 1, 1, D)
         for block in self.blocks:
-            tokens = block(tokens, condition)
+            tokens = self.through(block, tokens, condition)
         return self._unpatch(self.final_layer(tokens, condition))
 
     def _unpatch(self, tokens: Tensor) -> Tensor:
@@ -101,8 +101,18 @@ class Attention(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         qkv = self.qkv(tokens).unflatten(2, (3, self.heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()  # each (B, heads, N, D / heads)
-        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
-        return self.proj(h.flatten(2))
+        return self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The values v as every query weighs them, softmax(q k^T / sqrt(D)) v, (B, heads, N, D).
+
+    By torch's fused kernels, but for training in bfloat16 on a CPU: the backward pass of the fused
+    kernel gains nothing from bfloat16 there, that of ordinary matrix products does.
+    """
+    if q.dtype == torch.bfloat16 and q.device.type == "cpu" and torch.is_grad_enabled():
+        return torch.softmax((q * q.shape[-1] ** -0.5) @ k.mT, dim=-1) @ v
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 class Perceptron(nn.Module):

@@ -55,7 +55,7 @@ class UNet(Network):
         h = self.stem(F.pixel_unshuffle(x, self.config.patch))
         skips = []
         for level, down in zip(self.encoder, [*self.down, None], strict=True):
-            h = level(h, condition)
+            h = self.through(level, h, condition)
             if down is not None:
                 skips.append(h)
                 h = down(h)
@@ -64,7 +64,7 @@ class UNet(Network):
         for level, up in zip(reversed(self.decoder), [None, *reversed(self.up)], strict=True):
             if up is not None:
                 h = skips.pop() + F.interpolate(up(h), scale_factor=2.0)
-            h = level(h, condition)
+            h = self.through(level, h, condition)
         return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.config.patch)
 
 

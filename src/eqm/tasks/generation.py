@@ -11,7 +11,7 @@ from torch import Tensor
 from eqm.descent import Descent, in_order, integrate, stream
 from eqm.energy import Energy
 from eqm.field import guide
-from eqm.models import Network
+from eqm.models import Frozen, Network
 from eqm.tasks.sampling import Sampling
 
 
@@ -24,7 +24,7 @@ def starting_noise(shape: Sequence[int], *, seeds: Sequence[int]) -> Tensor:
 
 
 def generate(
-    model: Network | Energy,
+    model: Network | Energy | Frozen,
     labels: Tensor | Sequence[int] | int | None = None,
     *,
     count: int | None = None,
@@ -62,14 +62,15 @@ def generate(
             None if chosen is None else chosen.tolist(),
             rule=sampling.make_rule(),
             stop=sampling.make_stop(),
-            batch_size=batch_size,
+            batch_size=min(batch_size, count),
             max_steps=sampling.max_steps,
+            fixed=getattr(model, "fixed_shapes", False),
         )
     )
 
 
 def _flow(
-    model: Network | Energy,
+    model: Network | Energy | Frozen,
     noise: Iterator[Tensor],
     labels: Tensor | None,
     sampling: Sampling,

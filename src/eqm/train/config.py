@@ -36,8 +36,17 @@ class ObjectiveConfig:
     energy: Literal["implicit", "dot", "norm"] = "implicit"
     """Train the field itself, or a scalar energy whose gradient it is."""
 
+    gradient: Literal["exact", "difference"] = "exact"
+    """How weight gradients of an explicit energy are found: exactly, or to about 2e-3 by a
+    difference of two float32 passes, which needs no second derivative."""
+
     def __post_init__(self) -> None:
         self.make_decay()
+        _check(
+            self.gradient == "exact" or self.energy != "implicit",
+            "objective.gradient difference is for an explicit energy, objective.energy dot",
+            self.energy,
+        )
 
     def make_decay(self) -> Decay:
         """The decay these settings describe."""
@@ -131,7 +140,11 @@ class TrainConfig:
         """The objective these settings describe."""
         from eqm.objective import EquilibriumMatching
 
-        return EquilibriumMatching(self.objective.make_decay(), self.model.noise_conditioning)
+        return EquilibriumMatching(
+            self.objective.make_decay(),
+            self.model.noise_conditioning,
+            self.objective.gradient == "difference",
+        )
 
     def suited_to(self, images: Source) -> TrainConfig:
         """The same run with a network for the shape and classes of `images`.

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from eqm.models import build, with_energy
-from eqm.train.blocks import recompute_activations
 from eqm.train.config import TrainConfig
 from eqm.train.distributed import shard, spread, whole, world_size
 from eqm.train.ema import Averages
@@ -57,8 +56,7 @@ def start(config: TrainConfig, device: torch.device) -> TrainingState:
         net = build(config.model)
     model = with_energy(net, config.objective.energy).to(device)
     average = deepcopy(model).eval()
-    if config.recompute:
-        recompute_activations(model)
+    net.checkpointing = config.recompute
     if config.parallel == "fsdp" and world_size() > 1:
         shard(model, device, trains=True)
         shard(average, device, trains=False)

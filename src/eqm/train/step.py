@@ -171,8 +171,9 @@ class _Losses(nn.Module):
     def __init__(self, config: TrainConfig, model: nn.Module, device: torch.device) -> None:
         super().__init__()
         self.model = model
-        self._field = (_compiled(model) if config.compile else model,)  # not a module of its own
         self._objective: EquilibriumMatching = config.make_objective()
+        compiled = config.compile and not self._objective.difference
+        self._field = (_compiled(model) if compiled else model,)  # not a module of its own
         self._dropout, self._null = config.label_dropout, config.model.num_classes
         self._lowered = config.precision == "bfloat16" or (
             config.precision == "auto" and device.type == "cuda"
@@ -199,10 +200,8 @@ def _wrapped(
 
 
 def _compiled(model: nn.Module) -> Field:
-    if isinstance(model, Energy):
-        return model.compiled()
-    if distributed.is_cut(model):
+    if distributed.is_cut(model) and not isinstance(model, Energy):
         for block in blocks_of(model):  # what gathers the weights stays outside
             block.compile()
         return model
-    return torch.compile(model)
+    return model.compiled()  # type: ignore[operator]  # of a Network or an Energy

@@ -1,0 +1,72 @@
+"""Training steps of the dot energy by every route beside the implicit step, in one interleaved run.
+
+    python benchmarks/energies.py
+
+Double backward is what the official implementation does. The table shows how many times as fast as
+the implicit float32 step each is, so that 0.5 is a step that takes twice as long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+import tyro
+from timing import heading, table
+
+from eqm.devices import pick_device
+from eqm.models import preset
+from eqm.randomness import Draws
+from eqm.train import TrainConfig, start
+from eqm.train.config import ObjectiveConfig
+from eqm.train.loop import make_step
+
+DOT = ObjectiveConfig(energy="dot")
+ROUTES = {
+    "implicit, float32": {},
+    "implicit, bfloat16": {"precision": "bfloat16"},
+    "dot, double backward": {"objective": DOT},
+    "dot, one-sided difference": {"objective": replace(DOT, gradient="difference")},
+    "dot, compiled": {"objective": DOT, "compile": True},
+    "dot, compiled, bfloat16": {"objective": DOT, "compile": True, "precision": "bfloat16"},
+}
+
+
+def main(
+    model: str = "EqM-S/2", batch: int = 4, rounds: int = 5, threads: int = 0, device: str = "auto"
+) -> None:
+    """Prints the table.
+
+    Args:
+        model: Size of the network, for 32x32x4 latents.
+        batch: Latents of a step.
+        rounds: Turns of each route.
+        threads: CPU threads; 0 leaves it to torch.
+        device: cpu, cuda, ...; auto takes the fastest there is.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    place = pick_device(device)
+    plain = TrainConfig(
+        model=preset(model, shape=(4, 32, 32), num_classes=1000),
+        batch_size=batch,
+        precision="float32",
+    )
+    data = torch.randn(batch, 4, 32, 32, device=place)
+    labels = torch.arange(batch, device=place)
+    draws = Draws(0, labels)
+
+    def training_step(config: TrainConfig) -> Callable[[], object]:
+        state = start(config, place)
+        state.model.train()
+        step = make_step(config, state, place)
+        return lambda: step(data, labels, draws)
+
+    steps = {name: training_step(replace(plain, **changes)) for name, changes in ROUTES.items()}
+    print(heading())
+    table(f"Training step of {model}, {batch} latents, {place}", steps, rounds, place)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
