@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 
 from eqm.corruption import ConstantDecay, Decay, TruncatedDecay, corrupt
 from eqm.field import Field
+from eqm.shapes import spread
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class EquilibriumMatching:
         not fit, or the field returns another shape than it was given.
         """
         x = corrupt(data, noise, gamma)
-        steepness = self.decay(gamma).to(data.dtype).view(-1, *[1] * (data.ndim - 1))  # (B, 1, ...)
+        steepness = spread(self.decay(gamma).to(data.dtype), data)  # (B, 1, ...)
         gradient = field(x, labels, gamma) if self.noise_conditioning else field(x, labels)  # type: ignore[call-arg]
         if gradient.shape != x.shape:
             raise ValueError(
