@@ -327,9 +327,7 @@ def test_anderson_takes_no_longer_steps_than_it_reaches():
     assert (lengths <= 0.1 * 3 * 1.01).all()
     assert (lengths > 0.1 * 1.5).any()
     slopes = torch.stack([step.gradient_norm for step in steps])  # the path tells of the stretch
-    torch.testing.assert_close(
-        steps[-1].path.float(), (lengths / slopes).sum(0), rtol=1e-3, atol=0
-    )
+    torch.testing.assert_close(steps[-1].path.float(), (lengths / slopes).sum(0), rtol=1e-3, atol=0)
 
 
 def test_even_gamma_advances_gamma_evenly_along_the_ideal_path():

@@ -13,6 +13,7 @@ from eqm.cli.demo import demo
 from eqm.cli.info import info
 from eqm.cli.sample import sample
 from eqm.cli.train import train
+from eqm.cli.tune import tune
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "demo": demo,
         "train": train,
         "sample": sample,
+        "tune": tune,
         "info": info,
     }
     try:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from eqm.descent.driver import Descent, Outcome
-from eqm.field import along, guide
+from eqm.field import Field, along, guide
 from eqm.shapes import all_finite, norms, spread
 
 
@@ -43,7 +43,7 @@ def integrate(
     def now(x: Tensor, labels: Tensor | None) -> Tensor:
         return field(x, labels, torch.full((len(x),), gamma, device=x.device, dtype=x.dtype))
 
-    guided = now
+    guided: Field = now
     if null_label is not None:
         guided = guide(now, guidance, null_label, interval=guidance_interval)
     gradient, whole = torch.zeros_like(x), torch.ones(len(x), dtype=torch.bool, device=x.device)

@@ -197,4 +197,3 @@ def _remember(history: Tensor, newest: Tensor, kept: Tensor) -> Tensor:
     """The history (A, depth, D) with the newest first; all zeros where not to be kept (A,)."""
     history = torch.cat([newest[:, None], history[:, :-1]], dim=1)
     return history * spread(kept, history)
-
