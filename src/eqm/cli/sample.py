@@ -63,8 +63,8 @@ def sample(
     import torch
 
     from eqm.cli.show import show_settings
-    from eqm.devices import pick_device
     from eqm.descent import in_order
+    from eqm.devices import pick_device
     from eqm.files import make_folder, replacing
     from eqm.models import from_pretrained
     from eqm.pictures import MOVING, grid, to_uint8

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from eqm.descent.rules.first_order import GradientDescent
 from eqm.descent.checks import check_step_size
+from eqm.descent.rules.first_order import GradientDescent
 from eqm.descent.rules.rule import GradientOf, Move, Schedule, State, size_of, spread
 
 Euler = GradientDescent
