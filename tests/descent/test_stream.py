@@ -115,8 +115,8 @@ def test_nothing_comes_of_nothing():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 0}, "batch_size and max_steps must be at least 1; got 0"),
-        ({"max_steps": 0}, "must be at least 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1; got 0"),
+        ({"max_steps": 0}, "max_steps must be at least 1"),
         ({"labels": [0, 1]}, "labels must be one a start; they ended after 2"),
         ({"starts": torch.ones(3, 2).long()}, "floating-point"),
         ({"labels": [0] * 4}, "labels must be one a start; got 4 for 3 starts"),

@@ -293,6 +293,7 @@ distributed.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_samples_are_the_same_from_two_processes(model, tmp_path):
     script, out = tmp_path / "worker.py", tmp_path / "out.pt"
     script.write_text(WORKER)
