@@ -54,3 +54,28 @@ def test_composition_adds_weighted_fields():
 def test_composition_needs_one_weight_a_field(fields, weights):
     with pytest.raises(ValueError, match="one weight a field"):
         eqm.compose(fields, weights)
+
+
+def test_guidance_in_an_interval_acts_on_those_inside_and_evaluates_no_others_twice():
+    batches = []
+
+    def counting(x, labels):
+        batches.append(len(x))
+        return towards_label(x, labels)
+
+    path = torch.tensor([0.05, 0.2])
+    everywhere = eqm.guide(towards_label, 3.0, NULL, channels=2)(X, LABELS)
+    plain = towards_label(X, LABELS)
+    for fixed, passes in ((False, [3, 2]), (True, [4, 4])):
+        field = eqm.guide(counting, 3.0, NULL, channels=2, interval=(0.1, 0.3), fixed=fixed)
+        batches.clear()
+        there = eqm.field.along(field, path)(X, LABELS)
+        torch.testing.assert_close(there, torch.stack([plain[0], everywhere[1]]))
+        torch.testing.assert_close(eqm.field.along(field, path + 0.5)(X, LABELS), plain)
+        assert batches == passes
+    summed = eqm.compose([field, eqm.condition(towards_label, 5)])
+    torch.testing.assert_close(
+        eqm.field.along(summed, path)(X, LABELS), there + towards_label(X, torch.tensor([5, 5]))
+    )
+    with pytest.raises(ValueError, match="interval must be two path lengths in order"):
+        eqm.guide(towards_label, 2.0, NULL, interval=(0.3, 0.1))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from eqm.shapes import spread
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -40,7 +42,7 @@ def corrupt(data: Tensor, noise: Tensor, gamma: Tensor) -> Tensor:
         raise ValueError(
             f"gamma must have shape ({len(data)},), one value a sample; got {tuple(gamma.shape)}{hint}"
         )
-    gamma = gamma.to(data.dtype).view(-1, *[1] * (data.ndim - 1))  # (B, 1, ...)
+    gamma = spread(gamma.to(data.dtype), data)  # (B, 1, ...)
     return gamma * data + (1 - gamma) * noise
 
 

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from eqm.corruption import ConstantDecay, Decay, TruncatedDecay, corrupt
 from eqm.energy import Energy, difference_loss
 from eqm.field import Field
+from eqm.shapes import spread
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,7 @@ class EquilibriumMatching:
         not fit, or the field returns another shape than it was given.
         """
         x = corrupt(data, noise, gamma)
-        steepness = self.decay(gamma).to(data.dtype).view(-1, *[1] * (data.ndim - 1))  # (B, 1, ...)
-        target = (noise - data) * steepness
+        target = (noise - data) * spread(self.decay(gamma).to(data.dtype), data)
         if self.difference:
             if not isinstance(field, Energy):
                 raise ValueError(

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
+from eqm.files import replacing
+
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+MOVING = (".gif", ".mp4")
+"""What `animate` can write."""
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
@@ -38,3 +46,63 @@ def grid(images: Tensor, *, columns: int, scale: int = 1, gap: int = 1) -> Image
         )
     picture = Image.fromarray(sheet[:, :, 0] if channels == 1 else sheet)
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+
+
+def animate(
+    frames: Iterable[Image], path: Path | str, *, seconds: float = 0.07, rest: float = 1.5
+) -> None:
+    """Returns nothing; writes pictures of one size to `path`, a .gif or an .mp4.
+
+    Each is shown for `seconds`, the last for `rest`; a GIF begins again then. The file is whole or
+    not there. An MP4 (H.264, a pixel wider or higher where a size is odd) needs imageio-ffmpeg:
+    `pip install 'eqm[video]'`.
+
+    Raises ValueError for other names, no pictures, or sizes that differ, and OSError as `replacing`.
+    """
+    path, pictures = Path(path), list(frames)
+    if path.suffix not in MOVING:
+        raise ValueError(f"an animation must end in {' or '.join(MOVING)}; got {path}")
+    if not pictures or len({picture.size for picture in pictures}) > 1:
+        raise ValueError(f"an animation needs pictures of one size; got {len(pictures)} pictures")
+    if not (seconds > 0 and rest > 0):
+        raise ValueError(f"seconds and rest must be positive; got {seconds} and {rest}")
+    with replacing(path) as file:
+        if path.suffix == ".gif":
+            # GIF counts hundredths of a second; viewers slow down what is faster than two.
+            times = [max(20, round(1000 * seconds))] * (len(pictures) - 1) + [round(1000 * rest)]
+            pictures[0].save(
+                file,
+                format="gif",
+                save_all=True,
+                append_images=pictures[1:],
+                duration=times,
+                loop=0,
+            )
+        else:
+            _film(pictures, file, seconds, rest)
+
+
+def _film(pictures: list[Image], file: Path, seconds: float, rest: float) -> None:
+    try:
+        from imageio_ffmpeg import write_frames
+    except ImportError as error:
+        raise ValueError(
+            "an .mp4 needs imageio-ffmpeg, which is not installed: pip install 'eqm[video]', "
+            "or write a .gif"
+        ) from error
+    width, height = (size + size % 2 for size in pictures[0].size)  # H.264 wants even sizes
+    writer = write_frames(
+        os.fspath(file),
+        (width, height),
+        fps=1 / seconds,
+        macro_block_size=2,
+        output_params=["-f", "mp4"],
+        ffmpeg_log_level="error",
+    )
+    writer.send(None)
+    last = [pictures[-1]] * (max(1, round(rest / seconds)) - 1)
+    for picture in [*pictures, *last]:
+        pixels = np.asarray(picture.convert("RGB"))
+        more = ((0, height - pixels.shape[0]), (0, width - pixels.shape[1]), (0, 0))
+        writer.send(np.ascontiguousarray(np.pad(pixels, more, mode="edge")))
+    writer.close()

@@ -139,6 +139,34 @@ def test_labels_travel_with_their_samples():
     torch.testing.assert_close(descent.x[:, 0], labels.float(), atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("given", [torch.bfloat16, torch.float64])
+def test_a_gradient_of_another_precision_is_taken_in_that_of_the_samples(given):
+    def field(x, labels):
+        return x.to(given)
+
+    x = torch.ones(2, 3)
+    end = eqm.descend(field, x, rule=eqm.AdamsBashforth(0.5), max_steps=3).x
+    assert end.dtype == torch.float32
+    torch.testing.assert_close(
+        end, eqm.descend(bowl, x, rule=eqm.AdamsBashforth(0.5), max_steps=3).x
+    )
+
+
+def test_the_path_does_not_drift_over_many_steps():
+    rule = eqm.GradientDescent(1e-4)
+    *_, last = islice(iterate(bowl, torch.ones(1, 1), rule=rule), 20_000)
+    assert last.path.item() == pytest.approx(2, abs=1e-9)
+
+
+def test_a_descent_says_what_did_not_end_well():
+    missed = eqm.descend(
+        bowl, torch.tensor([[1.0], [3.0]]), rule=eqm.GradientDescent(0.5), max_steps=1
+    )
+    assert str(missed).endswith("2 max_steps before a stop (gradient norm 1 to 3)")
+    lost = eqm.descend(bowl, torch.full((1, 1), torch.nan), rule=eqm.GradientDescent(0.5))
+    assert str(lost) == "Descent of 1: 1 diverged; use a smaller step size, or check the starts"
+
+
 def test_nothing_to_do_is_done():
     descent = eqm.descend(bowl, torch.empty(0, 3), rule=RULES[0], stop=eqm.GradientNorm(1.0))
     assert descent.x.shape == (0, 3)
@@ -185,6 +213,10 @@ def test_integration_follows_the_exact_flow_of_one_datum():
         (
             lambda: eqm.descend(lambda x, y: x[:, :1], torch.ones(2, 2), rule=RULES[0]),
             "must return the shape",
+        ),
+        (
+            lambda: eqm.descend(lambda x, y: x > 0, torch.ones(2, 2), rule=RULES[0]),
+            "must return a floating-point tensor, the gradient; got torch.bool",
         ),
         (lambda: eqm.GradientDescent(0), "step_size must be a positive number"),
         (lambda: eqm.GradientDescent(float("nan")), "step_size must be a positive number"),

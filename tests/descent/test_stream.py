@@ -83,6 +83,31 @@ def test_max_steps_and_divergence_end_a_sample_and_disturb_nobody():
     }
 
 
+def test_guidance_on_a_part_of_the_way_heeds_each_samples_own_path(oracle, noise):
+    field = eqm.guide(lambda x, labels: oracle(x, labels % 3), 2.0, 3, interval=(0.1, 0.2))
+    whole = eqm.descend(field, noise, LABELS, rule=RULES[1], stop=STOP)
+    plain = eqm.descend(oracle, noise, LABELS, rule=RULES[1], stop=STOP)
+    ends = eqm.descent.in_order(
+        stream(field, noise, LABELS, rule=RULES[1], stop=STOP, batch_size=4)
+    )
+    torch.testing.assert_close(ends.x, whole.x)
+    assert ends.steps.tolist() == whole.steps.tolist()
+    assert not torch.allclose(whole.x, plain.x)
+
+
+def test_what_had_finished_is_handed_out_before_an_error():
+    def fails(x, labels):
+        if x.max() > 3:
+            raise RuntimeError("no memory")
+        return x
+
+    ends, starts = [], torch.tensor([[1.0], [2.0], [8.0]])
+    with pytest.raises(RuntimeError, match="no memory"):
+        for end in stream(fails, starts, rule=HALF, stop=SOON, batch_size=2):
+            ends.append(end.index)
+    assert ends == [0]
+
+
 def test_nothing_comes_of_nothing():
     assert list(stream(lambda x, y: x, torch.empty(0, 3), rule=RULES[0], batch_size=4)) == []
 
@@ -90,10 +115,12 @@ def test_nothing_comes_of_nothing():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 0}, "batch_size and max_steps must be at least 1; got 0"),
-        ({"max_steps": 0}, "must be at least 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1; got 0"),
+        ({"max_steps": 0}, "max_steps must be at least 1"),
         ({"labels": [0, 1]}, "labels must be one a start; they ended after 2"),
         ({"starts": torch.ones(3, 2).long()}, "floating-point"),
+        ({"labels": [0] * 4}, "labels must be one a start; got 4 for 3 starts"),
+        ({"starts": [torch.ones(2), torch.ones(3)]}, "starts must be of one shape"),
     ],
 )
 def test_bad_input_is_named(changes, message):

@@ -1,4 +1,10 @@
-from dataclasses import replace
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -7,7 +13,17 @@ import eqm
 from eqm.data import digits
 from eqm.descent import Outcome
 from eqm.models import UNet, UNetConfig
-from eqm.tasks import Sampling, denoise, generate, matching_error, starting_noise
+from eqm.tasks import (
+    Sampling,
+    advise,
+    denoise,
+    draw,
+    generate,
+    matching_error,
+    starting_noise,
+    tune,
+    watch,
+)
 
 FIVE = Sampling("gradient-descent", step_size=0.02, path_length=0.1)
 
@@ -131,7 +147,10 @@ def test_a_model_without_classes_takes_no_labels():
         ({"guidance": -1}, r"guidance must lie in \[0, inf\); got -1"),
         ({"momentum": 5}, r"momentum must lie in \[0, 1\); got 5"),
         ({"gradient_ratio": 1.5}, "gradient_ratio must lie in"),
-        ({"rule": "heun"}, "rule must be one of gradient-descent, nesterov-lookahead; got 'heun'"),
+        (
+            {"rule": "adam"},
+            "rule must be one of gradient-descent, nesterov-lookahead, .*; got 'adam'",
+        ),
         ({"step_size": "big"}, "step_size must be a number; got 'big'"),
     ],
 )
@@ -167,3 +186,139 @@ def test_the_matching_error_is_least_on_the_data_and_one_image_has_one_score(ora
     assert normal.dtype == torch.float64
     one_by_one = [matching_error(oracle, data[i : i + 1], draws=4) for i in range(20)]
     torch.testing.assert_close(torch.cat(one_by_one), normal)
+
+
+def test_settings_that_came_back_from_json_are_the_same():
+    stored = Sampling("heun", 0.05, guidance=2.0, guidance_interval=(0.1, 0.3))
+    assert Sampling.of({"sampling": json.loads(json.dumps(asdict(stored)))}) == stored
+    assert stored.make_rule() == eqm.Heun(0.05)
+    for interval in ([0.3, 0.1], [0.1], "ab", [0.1, math.inf]):
+        with pytest.raises(ValueError, match="guidance_interval must be two path lengths"):
+            Sampling(guidance_interval=interval)
+
+
+def test_watching_ends_where_generate_does_and_starts_at_the_noise(model):
+    moved = watch(model, [0, 1], seed=3, sampling=FIVE, moments=50)
+    assert moved.steps[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert torch.equal(moved.x[0], starting_noise((1, 4, 4), seeds=[3, 4]))
+    torch.testing.assert_close(moved.x[-1], generate(model, [0, 1], seed=3, sampling=FIVE).x)
+
+
+def test_what_was_drawn_before_a_failure_is_kept(model):
+    settings, calls = replace(FIVE, path_length=0.04), []
+
+    def fail(*_):
+        calls.append(0)
+        if len(calls) > 3:
+            raise RuntimeError("no memory")
+
+    hook, kept = model.register_forward_pre_hook(fail), []
+    try:
+        with pytest.raises(RuntimeError, match="no memory"):
+            for end in draw(model, [0, 1, 2], sampling=settings, batch_size=1):
+                kept.append(end.index)
+    finally:
+        hook.remove()
+    assert kept == [0]
+
+
+class Bowl(torch.nn.Module):
+    """A network whose landscape is a bowl of curvature 20 around the middle of its data."""
+
+    config = UNetConfig(shape=(1, 4, 4))
+
+    def __init__(self, centre=0.0, curvature=20.0):
+        super().__init__()
+        self.centre = torch.nn.Parameter(torch.tensor(centre))
+        self.curvature, self.metadata = curvature, {}
+
+    def forward(self, x, labels=None, gamma=None):
+        return self.curvature * (x - self.centre)
+
+
+def test_advice_names_the_largest_stable_step():
+    steep = Sampling("gradient-descent", step_size=0.12, path_length=2.4)
+    descent = generate(Bowl(), count=3, sampling=steep)
+    (said,) = advise(Bowl(), descent, sampling=steep)
+    assert "the largest stable step is about 0.1 (stiffness 20); step_size is 0.12" in said
+    far = replace(steep, step_size=1e10, path_length=1e12)
+    assert "diverged" in advise(Bowl(), generate(Bowl(), count=3, sampling=far), sampling=far)[0]
+    good = replace(steep, step_size=0.02)
+    assert advise(Bowl(), generate(Bowl(), count=3, sampling=good), sampling=good) == []
+    unmet = replace(good, step_size=0.001, path_length=0.01, gradient_ratio=0.1)
+    (said,) = advise(Bowl(), generate(Bowl(), count=3, sampling=unmet), sampling=unmet)
+    assert "no sample met gradient_ratio 0.1 within path_length 0.01" in said
+    broken = Bowl(math.nan)
+    (said,) = advise(broken, generate(broken, count=2, sampling=good), sampling=good)
+    assert "not finite for plain noise" in said
+
+
+def test_tuning_finds_the_path_that_keeps_the_spread_of_the_data_and_says_if_none_is_better():
+    model = Bowl(curvature=4.0)
+    model.metadata = {"sampling": {"rule": "gradient-descent", "step_size": 0.05}}
+    reference = 0.3 * starting_noise((1, 4, 4), seeds=range(1000, 1300))  # e^{-4 s} = 0.3: s = 0.3
+    found = tune(model, reference, samples=64, evaluations=12)
+    assert found.improved
+    assert found.after.distance < 0.2 * found.before.distance
+    assert 0.25 < found.sampling.path_length < 0.35
+    model.metadata = {"sampling": asdict(found.sampling)}
+    again = tune(model, reference, samples=64, evaluations=12)
+    if not again.improved:
+        assert again.sampling == found.sampling
+    assert again.after.distance < 1.2 * found.after.distance
+    with pytest.raises(ValueError, match="at least 8 samples"):
+        tune(model, reference[:3])
+    with pytest.raises(ValueError, match="the model's shape"):
+        tune(model, reference[..., :2])
+
+
+WORKER = """
+import sys, torch
+from torch import distributed
+from eqm.models import UNet, UNetConfig
+from eqm.tasks import Sampling, generate
+torch.set_num_threads(1)
+distributed.init_process_group("gloo")
+torch.manual_seed(0)
+network = UNet(UNetConfig(shape=(1, 4, 4), num_classes=3, width=4, multipliers=(1,)))
+for weight in network.parameters():
+    torch.nn.init.normal_(weight, std=0.3)
+settings = Sampling("gradient-descent", step_size=0.02, path_length=0.1)
+end = generate(network, [0, 1, 2, 0, 1], seed=7, sampling=settings, batch_size=2)
+if distributed.get_rank() == 0:
+    torch.save({"x": end.x, "steps": end.steps}, sys.argv[1])
+else:
+    assert len(end.x) == 2, len(end.x)
+distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_samples_are_the_same_from_two_processes(model, tmp_path):
+    script, out = tmp_path / "worker.py", tmp_path / "out.pt"
+    script.write_text(WORKER)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, script, out],
+            env={
+                **os.environ,
+                "RANK": str(rank),
+                "WORLD_SIZE": "2",
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+            },
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for worker in workers:
+        _, errors = worker.communicate(timeout=120)
+        assert worker.returncode == 0, errors
+    whole = generate(model, [0, 1, 2, 0, 1], seed=7, sampling=FIVE)
+    both = torch.load(out)
+    torch.testing.assert_close(both["x"], whole.x, rtol=1e-5, atol=1e-5)
+    assert both["steps"].tolist() == whole.steps.tolist()

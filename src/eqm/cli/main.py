@@ -11,11 +11,12 @@ import tyro
 
 from eqm.cli.data import data
 from eqm.cli.demo import demo
-from eqm.cli.encode import encode
 from eqm.cli.ema import ema
+from eqm.cli.encode import encode
 from eqm.cli.info import info
 from eqm.cli.sample import sample
 from eqm.cli.train import train
+from eqm.cli.tune import tune
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "encode": encode,
         "train": train,
         "sample": sample,
+        "tune": tune,
         "info": info,
         "data": data,
         "ema": ema,

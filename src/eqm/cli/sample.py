@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import sys
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
+
+from eqm.tasks.sampling import RuleName
+
+if TYPE_CHECKING:
+    from eqm.descent import Finished
 
 
 def sample(
@@ -14,20 +22,24 @@ def sample(
     count: int | None = None,
     output: Path = Path("samples.png"),
     seed: int = 0,
-    rule: Literal["gradient-descent", "nesterov-lookahead"] | None = None,
+    rule: RuleName | None = None,
     step_size: float | None = None,
     momentum: float | None = None,
     path_length: float | None = None,
     gradient_ratio: float | None = None,
     guidance: float | None = None,
     vae: str | None = None,
+    guidance_interval: tuple[float, float] | None = None,
+    animate: Path | None = None,
     batch_size: int = 256,
     device: str = "auto",
-    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    precision: Literal[auto, float32, bfloat16] = "auto",
     compile: bool = False,
     dry_run: bool = False,
 ) -> None:
     """Sample a trained model. What is not set is as the model was stored with.
+
+    Under torchrun the processes share the work and the first one writes; what is drawn is the same.
 
     Args:
         model: Folder of a trained model, or its name on the hub.
@@ -44,6 +56,8 @@ def sample(
         guidance: Classifier-free guidance scale; 1 is none.
         vae: What decodes the latents of a model of latents: folder or name on the hub; by default, where
             it was when they were encoded.
+        guidance_interval: Guide a sample only while the path it has covered is between these two.
+        animate: Also write how the first 100 images come out of noise, to a .gif or an .mp4.
         batch_size: Images at a time.
         device: cpu, cuda, mps, ...; auto takes the fastest there is.
         precision: Of the network; auto is bfloat16 on CUDA, else that of its weights.
@@ -53,17 +67,22 @@ def sample(
     from dataclasses import asdict
 
     import numpy as np
+    import torch
 
     from eqm.cli.show import show_settings
+    from eqm.descent import in_order
     from eqm.devices import pick_device
     from eqm.encoders import encoder_of
     from eqm.files import make_folder, replacing
     from eqm.models import for_inference, from_pretrained
-    from eqm.pictures import grid, to_uint8
-    from eqm.tasks import Sampling, generate
+    from eqm.pictures import MOVING, grid, to_uint8
+    from eqm.pictures import animate as write_animation
+    from eqm.tasks import Sampling, advise, draw, gather, watch
 
     if output.suffix not in (".png", ".npz"):
         raise ValueError(f"output must end in .png or .npz; got {output}")
+    if animate is not None and animate.suffix not in MOVING:
+        raise ValueError(f"animate must end in {' or '.join(MOVING)}; got {animate}")
     where = pick_device(device)
     network = from_pretrained(model, device=where)
     if len(network.config.shape) != 3:
@@ -80,6 +99,7 @@ def sample(
         path_length=path_length,
         gradient_ratio=gradient_ratio,
         guidance=guidance,
+        guidance_interval=guidance_interval,
     )
     classes = labels or tuple(range(network.config.num_classes))
     if count is None:
@@ -93,9 +113,22 @@ def sample(
         return
     make_folder(output.parent)
     fast = for_inference(network, precision=precision, compile=compile)
-    descent = generate(
-        fast, chosen, count=count, seed=seed, sampling=sampling, batch_size=batch_size
-    )
+    first = _join_processes()
+    ends: list[Finished] = []
+    failure: BaseException | None = None
+    try:
+        for end in draw(
+            fast, chosen, count=count, seed=seed, sampling=sampling, batch_size=batch_size
+        ):
+            ends.append(end)
+    except (KeyboardInterrupt, ValueError, RuntimeError, MemoryError) as error:
+        if not ends:
+            raise
+        failure = error
+    ends = gather(ends)
+    if not first:
+        return
+    descent = in_order(ends)
     images = encoder.decode(descent.x)
     with replacing(output) as path:
         if output.suffix == ".png":
@@ -105,3 +138,32 @@ def sample(
             with path.open("wb") as file:
                 np.savez(file, arr_0=to_uint8(images))
     print(f"{descent}, {descent.evaluations.float().mean():.0f} evaluations each: {output}")
+    if failure is not None:
+        sentence = f"{failure or 'interrupted'}; {len(ends)} of {count} samples are in {output}"
+        raise (KeyboardInterrupt if isinstance(failure, KeyboardInterrupt) else RuntimeError)(
+            sentence
+        ) from failure
+    labels_drawn = None if chosen is None else torch.tensor(chosen)
+    for sentence in advise(network, descent, labels_drawn, sampling=sampling, seed=seed):
+        print(f"eqm: note: {sentence}", file=sys.stderr)
+    if animate is not None:
+        shown = None if chosen is None else chosen[:100]
+        moving = watch(network, shown, count=min(count, 100), seed=seed, sampling=sampling)
+        scale = max(1, 32 // shape[-1])
+        columns = 10 if classes else 8
+        write_animation(
+            (grid(encoder.decode(x), columns=columns, scale=scale) for x in moving.x), animate
+        )
+        print(f"{len(moving)} moments of the first {moving.x.shape[1]}: {animate}")
+
+
+def _join_processes() -> bool:
+    """Whether this is the first process, after joining the others that torchrun started."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return True
+    from torch import distributed
+
+    if not distributed.is_initialized():
+        distributed.init_process_group("gloo")  # samples meet on the CPU
+        atexit.register(distributed.destroy_process_group)
+    return distributed.get_rank() == 0

@@ -1,5 +1,7 @@
+from .diagnosis import curl, stability, stiffness
 from .driver import Descent, Outcome, descend, iterate
 from .flow import integrate
+from .ode import dopri5
 from .rules import (
     Adam,
     AdamsBashforth,
@@ -32,6 +34,7 @@ from .stopping import (
     Stop,
 )
 from .streaming import Finished, in_order, stream
+from .watching import Measures, Trajectory, measure, record
 
 __all__ = [
     "Adam",
@@ -49,6 +52,7 @@ __all__ = [
     "HeavyBall",
     "Heun",
     "Langevin",
+    "Measures",
     "Move",
     "Nesterov",
     "NesterovLookahead",
@@ -64,9 +68,16 @@ __all__ = [
     "Step",
     "Stop",
     "TorchOptimizer",
+    "Trajectory",
+    "curl",
     "descend",
+    "dopri5",
     "in_order",
     "integrate",
     "iterate",
+    "measure",
+    "record",
+    "stability",
+    "stiffness",
     "stream",
 ]

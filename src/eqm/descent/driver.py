@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eqm.descent.checks import check_count
 from eqm.descent.rules import Rule, State
 from eqm.descent.stopping import Step, Stop
-from eqm.field import Field
+from eqm.field import Field, along
+from eqm.shapes import all_finite, norms, spread
 
 
 class Outcome(StrEnum):
@@ -49,7 +51,14 @@ class Descent:
 
     def __str__(self) -> str:
         counts = ", ".join(f"{self.outcome.count(o)} {o}" for o in Outcome if o in self.outcome)
-        return f"Descent of {len(self.x)}: {counts or 'nothing to do'}"
+        said = f"Descent of {len(self.x)}: {counts or 'nothing to do'}"
+        if Outcome.MAX_STEPS in self.outcome:
+            unmet = [how == Outcome.MAX_STEPS for how in self.outcome]
+            norm = self.gradient_norm[torch.tensor(unmet, device=self.x.device)]
+            said += f" before a stop (gradient norm {norm.min():.3g} to {norm.max():.3g})"
+        if Outcome.DIVERGED in self.outcome:
+            said += "; use a smaller step size, or check the starts"
+        return said
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,9 @@ class Batch:
         _check_starts(x, labels)
         index = torch.arange(len(x), device=x.device)
         none = torch.zeros_like(index)
-        path = torch.zeros(len(x), device=x.device)
+        # thousands of small steps add up in float64; Apple's devices have none
+        exact = torch.float32 if x.device.type == "mps" else torch.float64
+        path = torch.zeros(len(x), dtype=exact, device=x.device)
         with torch.no_grad():
             rule_state = rule.init(x)
             stop_state = () if stop is None else stop.init(x)
@@ -96,25 +107,23 @@ def advance(field: Field, batch: Batch, *, rule: Rule, stop: Stop | None) -> tup
 
     Samples that have ended are still in it.
 
-    Raises ValueError for a field that changes the shape.
+    Raises ValueError for a field that changes the shape or returns no floating-point tensor.
     """
     calls = 0
 
     def gradient_of(point: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        gradient = field(point, batch.labels)
-        if gradient.shape != point.shape:
-            raise ValueError(
-                f"a field must return the shape it is given, {tuple(point.shape)}; got {tuple(gradient.shape)}"
-            )
-        return gradient
+        return _checked(here(point, batch.labels), point)
 
-    x, gradient, covered, rule_state = rule.step(gradient_of, batch.x, batch.rule_state)
-    gradient_norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+    here = along(field, batch.path)
+    x, gradient, covered, rule_state = rule.step(
+        gradient_of, batch.x, batch.rule_state, batch.steps
+    )
+    gradient_norm = norms(gradient)
     path, steps, evaluations = batch.path + covered, batch.steps + 1, batch.evaluations + calls
-    diverged = ~(x.isfinite().flatten(1).all(1) & gradient_norm.isfinite())
-    x = torch.where(diverged.view(-1, *[1] * (x.ndim - 1)), batch.x, x)
+    diverged = ~(all_finite(x) & gradient_norm.isfinite())
+    x = batch.x.where(spread(diverged, x), x)
     converged, stop_state = torch.zeros_like(diverged), batch.stop_state
     step = Step(
         batch.index, x, gradient, gradient_norm, path, steps, evaluations, converged, diverged
@@ -175,8 +184,7 @@ def descend(
     >>> print(descend(bowl, torch.ones(2, 3), rule=GradientDescent(0.5), stop=GradientNorm(0.01)))
     Descent of 2: 2 converged
     """
-    if max_steps < 1:
-        raise ValueError(f"max_steps must be at least 1; got {max_steps}")
+    check_count(max_steps=max_steps)
     every = iterate(field, x, labels, rule=rule, stop=stop)
     end = x.detach().clone()
     steps = torch.zeros(len(x), dtype=torch.int64, device=x.device)
@@ -191,6 +199,18 @@ def descend(
             for i in step.index[ended].tolist():
                 outcome[i] = how
     return Descent(end, steps, evaluations, gradient_norm, tuple(outcome))
+
+
+def _checked(gradient: Tensor, point: Tensor) -> Tensor:
+    """The gradient in the type of the samples: autocast gives it in another."""
+    if not isinstance(gradient, Tensor) or not gradient.is_floating_point():
+        kind = getattr(gradient, "dtype", type(gradient).__name__)
+        raise ValueError(f"a field must return a floating-point tensor, the gradient; got {kind}")
+    if gradient.shape != point.shape:
+        raise ValueError(
+            f"a field must return the shape it is given, {tuple(point.shape)}; got {tuple(gradient.shape)}"
+        )
+    return gradient.to(point.dtype)
 
 
 def _check_starts(x: Tensor, labels: Tensor | None) -> None:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from eqm.descent.driver import Descent, Outcome
-from eqm.field import guide
+from eqm.field import Field, along, guide
+from eqm.shapes import all_finite, norms, spread
 
 
 def integrate(
@@ -20,13 +21,14 @@ def integrate(
     start: float = 0.0,
     guidance: float = 1.0,
     null_label: int | None = None,
+    guidance_interval: tuple[float, float] | None = None,
 ) -> Descent:
     """The end, at gamma = 1, of x (B, ...) that follow a noise-conditioned flow-matching field.
 
     Euler's method, x_{k+1} = x_k - h * field(x_k, labels, gamma_k) with h = (1 - start) / steps and
     gamma_k = start + k h; `start` is the gamma the starts are at, 0 for noise. The sign is that of
-    every field here, minus the velocity. `guidance` and `null_label` are those of `guide`. A sample
-    that arrives at gamma = 1 counts as converged.
+    every field here, minus the velocity. `guidance`, `null_label` and `guidance_interval` (of gamma,
+    which is the path here) are those of `guide`. A sample that arrives at gamma = 1 counts as converged.
 
     Raises ValueError for `steps` below 1, `start` outside [0, 1), guidance without a null label.
     """
@@ -41,20 +43,22 @@ def integrate(
     def now(x: Tensor, labels: Tensor | None) -> Tensor:
         return field(x, labels, torch.full((len(x),), gamma, device=x.device, dtype=x.dtype))
 
-    guided = now if null_label is None else guide(now, guidance, null_label)
+    guided: Field = now
+    if null_label is not None:
+        guided = guide(now, guidance, null_label, interval=guidance_interval)
     gradient, whole = torch.zeros_like(x), torch.ones(len(x), dtype=torch.bool, device=x.device)
     with torch.no_grad():
         for k in range(steps):
             gamma = start + k * size
-            gradient = guided(x, labels)
+            gradient = along(guided, x.new_full((len(x),), gamma))(x, labels)
             end = x - size * gradient
-            whole &= end.isfinite().flatten(1).all(1)
-            x = end.where(whole.view(-1, *[1] * (x.ndim - 1)), x)
+            whole &= all_finite(end)
+            x = end.where(spread(whole, x), x)
     made = torch.full((len(x),), steps, device=x.device)
     return Descent(
         x,
         made,
         made.clone(),
-        torch.linalg.vector_norm(gradient.flatten(1), dim=1),
+        norms(gradient),
         tuple(Outcome.CONVERGED if good else Outcome.DIVERGED for good in whole.tolist()),
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from eqm.descent.checks import check_count, check_ratio
 from eqm.descent.rules import State
 
 
@@ -84,7 +85,7 @@ class RelativeGradientNorm(Stop):
     ratio: float
 
     def __post_init__(self) -> None:
-        _check_ratio(self.ratio)
+        check_ratio(ratio=self.ratio)
 
     def init(self, x: Tensor) -> State:
         return (x.new_zeros(len(x)),)
@@ -107,9 +108,8 @@ class Stagnation(Stop):
     ratio: float = 0.99
 
     def __post_init__(self) -> None:
-        if self.patience < 1:
-            raise ValueError(f"patience must be at least 1 step; got {self.patience}")
-        _check_ratio(self.ratio)
+        check_count("step", patience=self.patience)
+        check_ratio(ratio=self.ratio)
 
     def init(self, x: Tensor) -> State:
         return x.new_full((len(x),), torch.inf), torch.zeros(len(x), device=x.device)
@@ -152,8 +152,7 @@ class Evaluations(Stop):
     budget: int
 
     def __post_init__(self) -> None:
-        if self.budget < 1:
-            raise ValueError(f"budget must be at least 1 evaluation; got {self.budget}")
+        check_count("evaluation", budget=self.budget)
 
     def __call__(self, step: Step, state: State) -> tuple[Tensor, State]:
         return step.evaluations * (step.steps + 1) > self.budget * step.steps, state
@@ -171,8 +170,3 @@ class _Either(Stop):
         first, first_state = self.first(step, state[0])
         second, second_state = self.second(step, state[1])
         return first | second, (first_state, second_state)
-
-
-def _check_ratio(ratio: float) -> None:
-    if not 0 < ratio <= 1:
-        raise ValueError(f"ratio must lie in (0, 1]; got {ratio}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eqm.descent.checks import check_count
 from eqm.descent.driver import Batch, Descent, Outcome, advance
 from eqm.descent.rules import Rule
 from eqm.descent.stopping import Step, Stop
@@ -59,7 +60,9 @@ def stream(
     When the starts run out the batch shrinks. `fixed` keeps its size instead, with the last samples
     carried on unseen in the empty slots: compiled networks and CUDA graphs want one shape.
 
-    Raises ValueError as `descend` does, and when there are fewer labels than starts.
+    Raises ValueError as `descend` does, and when there are fewer labels than starts, or starts of
+    different shapes. Whatever fails on the way, the field, the starts or the labels, the samples
+    that had finished have been handed out before.
 
     >>> from eqm.descent import GradientDescent, GradientNorm
     >>> bowl = lambda x, labels: x
@@ -69,10 +72,8 @@ def stream(
     >>> [(end.index, end.steps) for end in ends]
     [(1, 2), (0, 5), (2, 3)]
     """
-    if batch_size < 1 or max_steps < 1:
-        raise ValueError(
-            f"batch_size and max_steps must be at least 1; got {batch_size} and {max_steps}"
-        )
+    check_count(batch_size=batch_size, max_steps=max_steps)
+    _check_sizes(starts, labels)
     waiting = _numbered(starts, labels)
 
     def enter(count: int) -> Batch | None:
@@ -80,6 +81,8 @@ def stream(
         if not drawn:
             return None
         indices, samples, classes = zip(*drawn, strict=True)
+        if len(shapes := {tuple(sample.shape) for sample in samples}) > 1:
+            raise ValueError(f"starts must be of one shape; got {sorted(shapes)}")
         x = torch.stack(samples)
         chosen = None if labels is None else torch.tensor(classes, device=x.device)
         batch = Batch.at(x, chosen, rule=rule, stop=stop)
@@ -105,22 +108,34 @@ def stream(
             batch = replace(batch, index=index) if fixed else batch[index != IDLE]
 
 
-def in_order(ends: Iterable[Finished]) -> Descent:
+def in_order(ends: Iterable[Finished], *, like: Tensor | None = None) -> Descent:
     """All the ends of a stream, as one descent in the order of the starts.
 
-    Raises ValueError when there are none.
+    Where there are none, `like` (0, ...) says of what shape and type they would have been.
+
+    Raises ValueError when there are none and nothing says what they are like.
     """
     rows = sorted(ends, key=lambda end: end.index)
-    if not rows:
+    if not rows and like is None:
         raise ValueError("a stream without samples has no order: pass at least one start")
-    x = torch.stack([row.x for row in rows])
+    x = torch.stack([row.x for row in rows]) if rows else like
+    assert x is not None
     return Descent(
         x,
-        torch.tensor([row.steps for row in rows], device=x.device),
-        torch.tensor([row.evaluations for row in rows], device=x.device),
+        torch.tensor([row.steps for row in rows], dtype=torch.int64, device=x.device),
+        torch.tensor([row.evaluations for row in rows], dtype=torch.int64, device=x.device),
         torch.tensor([row.gradient_norm for row in rows], device=x.device),
         tuple(row.outcome for row in rows),
     )
+
+
+def _check_sizes(starts: Iterable[Tensor], labels: Iterable[int] | None) -> None:
+    if (
+        isinstance(starts, Sized)
+        and isinstance(labels, Sized)
+        and (got := len(labels)) > len(starts)
+    ):
+        raise ValueError(f"labels must be one a start; got {got} for {len(starts)} starts")
 
 
 def _numbered(

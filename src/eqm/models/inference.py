@@ -20,12 +20,16 @@ class Frozen(nn.Module):
     samples a model samples it.
     """
 
-    def __init__(self, model: Network | Energy, *, bfloat16: bool, compiled: bool) -> None:
+    def __init__(
+        self, model: Network | Energy, *, bfloat16: bool, compiled: bool, dtype: torch.dtype
+    ) -> None:
         super().__init__()
         self.model = model
         self.config: Any = model.config
         self.metadata: dict[str, Any] = model.metadata
         self._in_bfloat16 = bfloat16
+        self.dtype = dtype
+        """Of what it is given: that of the model before any matrix was converted."""
         self.fixed_shapes = compiled
         """Whether batches should keep one size, as every new one is compiled anew."""
         self._field = model.compiled() if compiled else model
@@ -62,11 +66,11 @@ def for_inference(
     """
     if precision not in ("auto", "float32", "bfloat16"):
         raise ValueError(f"precision must be auto, float32 or bfloat16; got {precision!r}")
-    device = next(model.parameters()).device
-    bfloat16 = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
+    weight = next(model.parameters())
+    bfloat16 = precision == "bfloat16" or (precision == "auto" and weight.device.type == "cuda")
     model = deepcopy(model).eval().requires_grad_(False)
     if bfloat16:
         for part in model.modules():
             if isinstance(part, nn.Linear | nn.Conv2d):
                 part.to(torch.bfloat16)
-    return Frozen(model, bfloat16=bfloat16, compiled=compile)
+    return Frozen(model, bfloat16=bfloat16, compiled=compile, dtype=weight.dtype)

@@ -91,6 +91,23 @@ def save_pretrained(
         weights.chmod(config.stat().st_mode)  # safetensors lets nobody else read its files
 
 
+def store_metadata(folder: str | os.PathLike[str], changes: Mapping[str, Any]) -> None:
+    """Returns nothing; replaces some entries of the metadata stored in `folder`, and leaves the
+    weights alone.
+
+    Raises ValueError as `from_pretrained` does, and for metadata JSON cannot hold.
+    """
+    path = Path(folder) / _CONFIG
+    description = _read_description(path)
+    description["metadata"] |= changes
+    try:
+        text = json.dumps(description, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"metadata must be what JSON can hold; got {error}") from None
+    with replacing(path) as config:
+        config.write_text(text, encoding="utf-8")
+
+
 def from_pretrained(
     name: str | os.PathLike[str], *, device: str | torch.device = "cpu"
 ) -> Network | Energy:

@@ -8,7 +8,8 @@ from eqm.data.config import DataConfig
 from eqm.models.config import TransformerConfig
 from eqm.models.presets import preset
 from eqm.tasks.sampling import Sampling
-from eqm.train.config import ObjectiveConfig, OptimizerConfig, TrainConfig
+from eqm.train.config import ObjectiveConfig, TrainConfig
+from eqm.train.settings import OptimizerConfig
 
 IMAGES = 1_281_167
 """In an epoch of ImageNet."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from eqm.data.config import DataConfig
 from eqm.models.config import UNetConfig
 from eqm.tasks.sampling import Sampling
-from eqm.train.config import OptimizerConfig, TrainConfig
+from eqm.train.config import TrainConfig
+from eqm.train.settings import OptimizerConfig
 
 if TYPE_CHECKING:
     from eqm.data.decoding import Header

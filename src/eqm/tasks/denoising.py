@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from eqm.descent import Descent, descend
-from eqm.field import Field, guide
+from eqm.field import Field
 from eqm.tasks.sampling import Sampling
 
 
@@ -25,7 +25,7 @@ def denoise(
     """
     sampling = sampling or Sampling.of(getattr(field, "metadata", {}))
     if labels is not None and sampling.guidance != 1:
-        field = guide(field, sampling.guidance, field.config.num_classes)  # type: ignore[attr-defined]
+        field = sampling.make_field(field, field.config.num_classes)  # type: ignore[attr-defined]
     return descend(
         field,
         x,

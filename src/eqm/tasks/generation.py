@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed, nn
 
-from eqm.descent import Descent, in_order, integrate, stream
+from eqm.descent import (
+    Descent,
+    Finished,
+    Trajectory,
+    in_order,
+    integrate,
+    record,
+    stream,
+)
+from eqm.descent.checks import check_count
 from eqm.energy import Energy
-from eqm.field import guide
 from eqm.models import Frozen, Network
 from eqm.tasks.sampling import Sampling
 
@@ -21,6 +30,51 @@ def starting_noise(shape: Sequence[int], *, seeds: Sequence[int]) -> Tensor:
         torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed)) for seed in seeds
     ]
     return torch.stack(rows) if rows else torch.empty(0, *shape)
+
+
+def draw(
+    model: Network | Energy | Frozen,
+    labels: Tensor | Sequence[int] | int | None = None,
+    *,
+    count: int | None = None,
+    seed: int = 0,
+    sampling: Sampling | None = None,
+    batch_size: int = 256,
+) -> Iterator[Finished]:
+    """Each sample of `generate` as it ends, numbered as there; what came stays, should a later one
+    fail.
+
+    Under torchrun a process draws its share alone: sample k belongs to the process of rank k modulo
+    their number.
+
+    Raises ValueError as `generate` does, at once.
+    """
+    config = model.config
+    sampling = sampling or Sampling.of(model.metadata)
+    chosen = _labels(labels, count, config.num_classes)
+    count = len(chosen) if chosen is not None else (1 if count is None else count)
+    check_count(batch_size=batch_size)
+    weight = next(model.parameters())
+
+    rank, ranks = _place(model)
+    mine = range(rank, count, ranks)
+    device, dtype = weight.device, getattr(model, "dtype", weight.dtype)
+    noise = (starting_noise(config.shape, seeds=[seed + k])[0].to(device, dtype) for k in mine)
+    classes = None if chosen is None else chosen[rank::ranks]
+    if config.noise_conditioning:
+        ends = _flow(model, noise, classes, sampling, batch_size)
+    else:
+        ends = stream(
+            sampling.make_field(model, config.num_classes, labelled=classes is not None),
+            noise,
+            None if classes is None else classes.tolist(),
+            rule=sampling.make_rule(),
+            stop=sampling.make_stop(),
+            batch_size=max(1, min(batch_size, len(mine))),
+            max_steps=sampling.max_steps,
+            fixed=getattr(model, "fixed_shapes", False),
+        )
+    return (replace(end, index=mine[end.index]) for end in ends)
 
 
 def generate(
@@ -36,8 +90,12 @@ def generate(
 
     `labels` are the class of each sample, or one class for `count` of them; without, the classes
     take turns. `sampling` defaults to the settings stored with the model. Sample k starts from
-    noise of seed `seed + k` and does not depend on `count` or `batch_size` but for rounding; the
-    batch is kept full by `eqm.descent.stream`.
+    noise of seed `seed + k` and does not depend on `count`, `batch_size` or the number of processes
+    but for rounding; the batch is kept full by `eqm.descent.stream`.
+
+    Where `torch.distributed` runs, as under torchrun, each process draws every world_size-th
+    sample, and all of them come together on rank 0, on the CPU; the other processes get the samples
+    that they drew.
 
     A flow-matching model that is told the noise level follows its flow from gamma 0 to 1 in
     path_length / step_size Euler steps; the rule and the stop do not apply to it.
@@ -45,27 +103,66 @@ def generate(
     Raises ValueError for labels that the model does not have, or a `count` that does not match
     them.
     """
-    config = model.config
+    mine = draw(model, labels, count=count, seed=seed, sampling=sampling, batch_size=batch_size)
+    ends = gather(mine) if _place(model)[1] > 1 else mine
+    return in_order(ends, like=next(model.parameters()).new_empty(0, *model.config.shape))
+
+
+def gather(ends: Iterable[Finished]) -> list[Finished]:
+    """The ends of all processes on rank 0, on the CPU, and on every other rank its own; without
+    `torch.distributed` just the ends. All processes must call it."""
+    mine = list(ends)
+    rank, ranks = _place()
+    if ranks == 1:
+        return mine
+    shares: list[list[Finished]] | None = [[]] * ranks if rank == 0 else None
+    distributed.gather_object([replace(end, x=end.x.cpu()) for end in mine], shares, dst=0)
+    return mine if shares is None else [end for share in shares for end in share]
+
+
+def _place(model: nn.Module | Frozen | None = None) -> tuple[int, int]:
+    """The rank of this process and the number of processes, among which samples of `model` are shared.
+
+    Where each process holds but a part of every weight, all must draw the same samples."""
+    if model is not None and hasattr(next(model.parameters()), "device_mesh"):
+        return 0, 1
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def watch(
+    model: Network | Energy | Frozen,
+    labels: Tensor | Sequence[int] | int | None = None,
+    *,
+    count: int | None = None,
+    seed: int = 0,
+    sampling: Sampling | None = None,
+    moments: int = 50,
+) -> Trajectory:
+    """The samples that `generate` finds, on their way: at the start, at moments evenly spaced along
+    the path, no more of them than there are steps, and at the end.
+
+    Raises ValueError as `generate` does, for `moments` below 1 and for a model that is told the
+    noise level.
+    """
+    config, weight = model.config, next(model.parameters())
     sampling = sampling or Sampling.of(model.metadata)
+    check_count(moments=moments)
+    if config.noise_conditioning:
+        raise ValueError("a model that is told the noise level does not descend: watch another")
     chosen = _labels(labels, count, config.num_classes)
     count = len(chosen) if chosen is not None else (1 if count is None else count)
-    weight = next(model.parameters())
-
-    noise = (starting_noise(config.shape, seeds=[seed + k])[0].to(weight) for k in range(count))
-    guidance = 1.0 if chosen is None else sampling.guidance
-    if config.noise_conditioning:
-        return _flow(model, noise, chosen, sampling.but(guidance=guidance), batch_size)
-    return in_order(
-        stream(
-            guide(model, guidance, config.num_classes),
-            noise,
-            None if chosen is None else chosen.tolist(),
-            rule=sampling.make_rule(),
-            stop=sampling.make_stop(),
-            batch_size=min(batch_size, count),
-            max_steps=sampling.max_steps,
-            fixed=getattr(model, "fixed_shapes", False),
-        )
+    noise = starting_noise(config.shape, seeds=range(seed, seed + count)).to(weight)
+    moments = min(moments, sampling.max_steps)
+    return record(
+        sampling.make_field(model, config.num_classes, labelled=chosen is not None),
+        noise,
+        None if chosen is None else chosen.to(weight.device),
+        rule=sampling.make_rule(),
+        stop=sampling.make_stop(),
+        at=[sampling.max_steps * k // moments for k in range(moments + 1)],
+        max_steps=sampling.max_steps,
     )
 
 
@@ -75,24 +172,24 @@ def _flow(
     labels: Tensor | None,
     sampling: Sampling,
     batch_size: int,
-) -> Descent:
-    parts, done = [], 0
+) -> Iterator[Finished]:
+    done, null_label = 0, model.config.num_classes
     while batch := list(islice(noise, batch_size)):
         x = torch.stack(batch)
         part = None if labels is None else labels[done : done + len(x)].to(x.device)
-        null_label = model.config.num_classes
-        steps, guidance = sampling.max_steps, sampling.guidance
-        parts.append(
-            integrate(model, x, part, steps=steps, guidance=guidance, null_label=null_label)
+        end = integrate(
+            model,
+            x,
+            part,
+            steps=sampling.max_steps,
+            guidance=1.0 if part is None else sampling.guidance,
+            null_label=null_label,
+            guidance_interval=sampling.guidance_interval,
         )
+        columns = (end.steps.tolist(), end.evaluations.tolist(), end.gradient_norm.tolist())
+        for k, row in enumerate(zip(end.x, *columns, end.outcome, strict=True)):
+            yield Finished(done + k, *row)
         done += len(x)
-    return Descent(
-        x=torch.cat([part.x for part in parts]),
-        steps=torch.cat([part.steps for part in parts]),
-        evaluations=torch.cat([part.evaluations for part in parts]),
-        gradient_norm=torch.cat([part.gradient_norm for part in parts]),
-        outcome=tuple(outcome for part in parts for outcome in part.outcome),
-    )
 
 
 def _labels(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from math import ceil
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from eqm.descent import Rule, Stop
+    from eqm.field import Field
 
-RULES = ("gradient-descent", "nesterov-lookahead")
+RuleName = Literal["gradient-descent", "nesterov-lookahead", "adams-bashforth", "heun"]
+RULES = get_args(RuleName)
 BOUNDS = [
     ("step_size", 0, float("inf")),
     ("momentum", 0, 1),
@@ -23,8 +25,8 @@ BOUNDS = [
 class Sampling:
     """The descent that turns noise into samples."""
 
-    rule: Literal["gradient-descent", "nesterov-lookahead"] = "nesterov-lookahead"
-    """How to move."""
+    rule: RuleName = "nesterov-lookahead"
+    """How to move; heun evaluates the model twice a step, the others once."""
     step_size: float = 0.02
     """Size of a step; stable below 0.1 with the default decay, the paper takes 0.0017 to 0.003."""
     momentum: float = 0.3
@@ -35,6 +37,8 @@ class Sampling:
     """Stop a sample earlier once its gradient is this much of its first one; 0 never does."""
     guidance: float = 1.0
     """Classifier-free guidance scale; 1 is none."""
+    guidance_interval: tuple[float, float] | None = None
+    """Guide a sample only while the path it has covered is between these two; always by default."""
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
@@ -55,6 +59,8 @@ class Sampling:
                 "step_size must not exceed path_length, or one step would be all; "
                 f"got {self.step_size} and {self.path_length}"
             )
+        if self.guidance_interval is not None:
+            object.__setattr__(self, "guidance_interval", _interval(self.guidance_interval))
 
     def but(self, **changes: Any) -> Sampling:
         """The same with some settings changed; None leaves one as it is."""
@@ -69,10 +75,15 @@ class Sampling:
 
     def make_rule(self) -> Rule:
         """The rule these settings describe."""
-        from eqm.descent import GradientDescent, NesterovLookahead
+        from eqm.descent import AdamsBashforth, GradientDescent, Heun, NesterovLookahead
 
-        if self.rule == "gradient-descent":
-            return GradientDescent(self.step_size)
+        match self.rule:
+            case "gradient-descent":
+                return GradientDescent(self.step_size)
+            case "adams-bashforth":
+                return AdamsBashforth(self.step_size)
+            case "heun":
+                return Heun(self.step_size)
         return NesterovLookahead(self.step_size, self.momentum)
 
     def make_stop(self) -> Stop:
@@ -81,6 +92,14 @@ class Sampling:
 
         path = PathLength(self.path_length)
         return path | RelativeGradientNorm(self.gradient_ratio) if self.gradient_ratio else path
+
+    def make_field(self, field: Field, null_label: int, *, labelled: bool = True) -> Field:
+        """The field that is descended: `field`, guided as these settings describe if it is
+        called with labels."""
+        from eqm.field import guide
+
+        scale = self.guidance if labelled else 1.0
+        return guide(field, scale, null_label, interval=self.guidance_interval)
 
     @classmethod
     def of(cls, metadata: dict[str, Any]) -> Sampling:
@@ -94,3 +113,14 @@ class Sampling:
                 f"the model's sampling settings hold unknown names: {', '.join(unknown)}"
             )
         return cls(**stored)
+
+
+def _interval(values: Any) -> tuple[float, float]:
+    # JSON has no tuples: what was stored comes back as a list.
+    if isinstance(values, list | tuple) and len(values) == 2:
+        low, high = values
+        if all(isinstance(v, int | float) for v in values) and 0 <= low < high < float("inf"):
+            return float(low), float(high)
+    raise ValueError(
+        f"guidance_interval must be two path lengths in order, such as 0.1 0.3; got {values!r}"
+    )

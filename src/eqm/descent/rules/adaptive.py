@@ -8,16 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eqm.descent.rules.rule import (
-    GradientOf,
-    Move,
-    Schedule,
-    State,
-    check_step_size,
-    no_steps,
-    size_of,
-    spread,
-)
+from eqm import shapes
+from eqm.descent.checks import check_count, check_positive, check_share, check_step_size
+from eqm.descent.rules.rule import GradientOf, Move, Schedule, State, size_of, spread
+from eqm.shapes import norms
 
 
 @dataclass(frozen=True)
@@ -40,21 +34,21 @@ class Adam:
 
     def __post_init__(self) -> None:
         check_step_size(self.step_size)
-        _check_share(momentum=self.momentum, memory=self.memory)
-        _check_positive(floor=self.floor)
+        check_share(momentum=self.momentum, memory=self.memory)
+        check_positive(floor=self.floor)
 
     def init(self, x: Tensor) -> State:
-        return no_steps(x), torch.zeros_like(x), torch.zeros_like(x)
+        return torch.zeros_like(x), torch.zeros_like(x)
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State) -> Move:
-        steps, mean, square = state
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+        mean, square = state
         size = size_of(self.step_size, steps)
-        steps, gradient = steps + 1, gradient_of(x)
+        gradient, count = gradient_of(x), steps + 1
         mean = torch.lerp(gradient, mean, self.momentum)
         square = torch.lerp(gradient.square(), square, self.memory)
-        scale = (square / _correction(self.memory, steps, x)).sqrt() + self.floor
-        direction = mean / _correction(self.momentum, steps, x) / scale
-        return Move(x - spread(size, x) * direction, gradient, size, (steps, mean, square))
+        scale = (square / _correction(self.memory, count, x)).sqrt() + self.floor
+        direction = mean / _correction(self.momentum, count, x) / scale
+        return Move(x - spread(size, x) * direction, gradient, size, (mean, square))
 
 
 @dataclass(frozen=True)
@@ -75,19 +69,19 @@ class RMSProp:
 
     def __post_init__(self) -> None:
         check_step_size(self.step_size)
-        _check_share(memory=self.memory)
-        _check_positive(floor=self.floor)
+        check_share(memory=self.memory)
+        check_positive(floor=self.floor)
 
     def init(self, x: Tensor) -> State:
-        return no_steps(x), torch.zeros_like(x)
+        return (torch.zeros_like(x),)
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State) -> Move:
-        steps, square = state
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+        (square,) = state
         size = size_of(self.step_size, steps)
-        steps, gradient = steps + 1, gradient_of(x)
+        gradient, count = gradient_of(x), steps + 1
         square = torch.lerp(gradient.square(), square, self.memory)
-        scale = (square / _correction(self.memory, steps, x)).sqrt() + self.floor
-        return Move(x - spread(size, x) * gradient / scale, gradient, size, (steps, square))
+        scale = (square / _correction(self.memory, count, x)).sqrt() + self.floor
+        return Move(x - spread(size, x) * gradient / scale, gradient, size, (square,))
 
 
 @dataclass(frozen=True)
@@ -108,7 +102,7 @@ class BarzilaiBorwein:
     largest: float = 0.05
 
     def __post_init__(self) -> None:
-        _check_positive(first=self.first, smallest=self.smallest, largest=self.largest)
+        check_positive(first=self.first, smallest=self.smallest, largest=self.largest)
         if not self.smallest <= self.first <= self.largest:
             raise ValueError(
                 "step sizes must be in the order smallest <= first <= largest; "
@@ -116,17 +110,17 @@ class BarzilaiBorwein:
             )
 
     def init(self, x: Tensor) -> State:
-        return no_steps(x), x, torch.zeros_like(x)
+        return x, torch.zeros_like(x)
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State) -> Move:
-        steps, previous, previous_gradient = state
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+        previous, previous_gradient = state
         gradient = gradient_of(x)
         moved = (x - previous).flatten(1)
         curvature = (moved * (gradient - previous_gradient).flatten(1)).sum(1)
         size = moved.square().sum(1) / curvature
         size = size.where(curvature > 0, self.largest).clamp(self.smallest, self.largest)
         size = size.where(steps > 0, self.first)
-        return Move(x - spread(size, x) * gradient, gradient, size, (steps + 1, x, gradient))
+        return Move(x - spread(size, x) * gradient, gradient, size, (x, gradient))
 
 
 @dataclass(frozen=True)
@@ -152,16 +146,15 @@ class Anderson:
 
     def __post_init__(self) -> None:
         check_step_size(self.step_size)
-        _check_positive(ridge=self.ridge, reach=self.reach)
-        if self.depth < 1:
-            raise ValueError(f"depth must be at least 1 earlier step; got {self.depth}")
+        check_positive(ridge=self.ridge, reach=self.reach)
+        check_count("earlier step", depth=self.depth)
 
     def init(self, x: Tensor) -> State:
         history = x.new_zeros(len(x), self.depth, math.prod(x.shape[1:]))
-        return no_steps(x), x, torch.zeros_like(x), history, history
+        return x, torch.zeros_like(x), history, history
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State) -> Move:
-        steps, previous, previous_gradient, moves, changes = state
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+        previous, previous_gradient, moves, changes = state
         size = size_of(self.step_size, steps)
         gradient = gradient_of(x)
         moved, change = (x - previous).flatten(1), (gradient - previous_gradient).flatten(1)
@@ -173,13 +166,13 @@ class Anderson:
         step = plain + (weight @ moves).view_as(x)
         step = step - spread(size, x) * (weight @ changes).view_as(x)
         downhill = (step * gradient).flatten(1).sum(1) > 0
-        step = torch.where(downhill.view(-1, *[1] * (x.ndim - 1)), step, plain)
+        step = step.where(shapes.spread(downhill, x), plain)
         # shortened as a whole, so that the direction stays
-        slope = _norm(gradient)
-        stretch = _norm(step) / _norm(plain)
+        slope = norms(gradient)
+        stretch = norms(step) / norms(plain)
         step = step * spread((self.reach / stretch).nan_to_num(1.0).clamp(max=1), x)
-        path = (_norm(step) / slope).where(slope > 0, 0.0)
-        return Move(x - step, gradient, path, (steps + 1, x, gradient, moves, changes))
+        path = (norms(step) / slope).where(slope > 0, 0.0)
+        return Move(x - step, gradient, path, (x, gradient, moves, changes))
 
     def _weights(self, changes: Tensor, gradient: Tensor) -> Tensor:
         # A step not yet made is a column of zeros, and gets the weight zero.
@@ -204,19 +197,3 @@ def _remember(history: Tensor, newest: Tensor, kept: Tensor) -> Tensor:
     """The history (A, depth, D) with the newest first; all zeros where not to be kept (A,)."""
     history = torch.cat([newest[:, None], history[:, :-1]], dim=1)
     return history * spread(kept, history)
-
-
-def _norm(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x.flatten(1), dim=1)
-
-
-def _check_positive(**values: float) -> None:
-    for name, value in values.items():
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{name} must be a positive number; got {value}")
-
-
-def _check_share(**values: float) -> None:
-    for name, value in values.items():
-        if not 0 <= value < 1:
-            raise ValueError(f"{name} must lie in [0, 1); got {value}")

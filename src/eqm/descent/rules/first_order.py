@@ -7,16 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eqm.descent.rules.rule import (
-    GradientOf,
-    Move,
-    Schedule,
-    State,
-    check_step_size,
-    no_steps,
-    size_of,
-    spread,
-)
+from eqm.descent.checks import check_share, check_step_size
+from eqm.descent.rules.rule import GradientOf, Move, Schedule, State, size_of, spread
 
 
 @dataclass(frozen=True)
@@ -34,13 +26,12 @@ class GradientDescent:
         check_step_size(self.step_size)
 
     def init(self, x: Tensor) -> State:
-        return (no_steps(x),)
+        return ()
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State) -> Move:
-        (steps,) = state
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
         size = size_of(self.step_size, steps)
         gradient = gradient_of(x)
-        return Move(x - spread(size, x) * gradient, gradient, size, (steps + 1,))
+        return Move(x - spread(size, x) * gradient, gradient, size, state)
 
 
 @dataclass(frozen=True)
@@ -58,15 +49,14 @@ class NesterovLookahead:
 
     def __post_init__(self) -> None:
         check_step_size(self.step_size)
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must lie in [0, 1); got {self.momentum}")
+        check_share(momentum=self.momentum)
 
     def init(self, x: Tensor) -> State:
-        return no_steps(x), torch.zeros_like(x)
+        return (torch.zeros_like(x),)
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State) -> Move:
-        steps, moved = state
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+        (moved,) = state
         size = size_of(self.step_size, steps)
         gradient = gradient_of(x + self.momentum * moved)
         move = -spread(size, x) * gradient
-        return Move(x + move, gradient, size, (steps + 1, move))
+        return Move(x + move, gradient, size, (move,))

@@ -8,17 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from eqm.descent.checks import check_step_size
 from eqm.descent.rules.first_order import GradientDescent
-from eqm.descent.rules.rule import (
-    GradientOf,
-    Move,
-    Schedule,
-    State,
-    check_step_size,
-    no_steps,
-    size_of,
-    spread,
-)
+from eqm.descent.rules.rule import GradientOf, Move, Schedule, State, size_of, spread
 
 Euler = GradientDescent
 """x_{k+1} = x_k - step_size * field(x_k): first order; gradient descent by another name."""
@@ -39,15 +31,14 @@ class Heun:
         check_step_size(self.step_size)
 
     def init(self, x: Tensor) -> State:
-        return (no_steps(x),)
+        return ()
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State) -> Move:
-        (steps,) = state
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
         size = size_of(self.step_size, steps)
         h = spread(size, x)
         gradient = gradient_of(x)
         slope = (gradient + gradient_of(x - h * gradient)) / 2
-        return Move(x - h * slope, gradient, size, (steps + 1,))
+        return Move(x - h * slope, gradient, size, state)
 
 
 @dataclass(frozen=True)
@@ -67,10 +58,9 @@ class RungeKutta4:
         check_step_size(self.step_size)
 
     def init(self, x: Tensor) -> State:
-        return (no_steps(x),)
+        return ()
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State) -> Move:
-        (steps,) = state
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
         size = size_of(self.step_size, steps)
         h = spread(size, x)
         first = gradient_of(x)
@@ -78,7 +68,7 @@ class RungeKutta4:
         third = gradient_of(x - h / 2 * second)
         fourth = gradient_of(x - h * third)
         slope = (first + 2 * second + 2 * third + fourth) / 6
-        return Move(x - h * slope, first, size, (steps + 1,))
+        return Move(x - h * slope, first, size, state)
 
 
 @dataclass(frozen=True)
@@ -105,10 +95,10 @@ class AdamsBashforth:
             raise ValueError(f"order must be 2 or 3; got {self.order}")
 
     def init(self, x: Tensor) -> State:
-        return no_steps(x), torch.zeros_like(x), torch.zeros_like(x), x.new_ones(len(x), 2)
+        return torch.zeros_like(x), torch.zeros_like(x), x.new_ones(len(x), 2)
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State) -> Move:
-        steps, previous, previous_slope, sizes = state
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+        previous, previous_slope, sizes = state
         size = size_of(self.step_size, steps)
         h = spread(size, x)
         before, earlier = (spread(part, x) for part in sizes.unbind(1))
@@ -119,4 +109,4 @@ class AdamsBashforth:
             bend = (slope - previous_slope) / (before + earlier) * spread(steps > 1, x)
             along = along + (h * h / 3 + h * before / 2) * bend
         sizes = torch.stack([torch.zeros_like(sizes[:, 0]) + size, sizes[:, 0]], dim=1)
-        return Move(x - h * along, gradient, size, (steps + 1, gradient, slope, sizes))
+        return Move(x - h * along, gradient, size, (gradient, slope, sizes))

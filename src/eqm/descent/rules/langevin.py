@@ -8,16 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eqm.descent.rules.rule import (
-    GradientOf,
-    Move,
-    Schedule,
-    State,
-    check_step_size,
-    no_steps,
-    size_of,
-    spread,
-)
+from eqm.descent.checks import check_step_size
+from eqm.descent.rules.rule import GradientOf, Move, Schedule, State, size_of, spread
 
 
 @dataclass(frozen=True)
@@ -48,15 +40,15 @@ class Langevin:
             raise ValueError(f"seed must lie in [0, 2^63); got {self.seed}")
 
     def init(self, x: Tensor) -> State:
-        return no_steps(x), keys(x, self.seed)
+        return (keys(x, self.seed),)
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State) -> Move:
-        steps, key = state
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+        (key,) = state
         size = size_of(self.step_size, steps)
         gradient = gradient_of(x)
         h = spread(size, x)
         noise = (2 * h * self.temperature) ** 0.5 * normal(key, steps, x)
-        return Move(x - h * gradient + noise, gradient, size, (steps + 1, key))
+        return Move(x - h * gradient + noise, gradient, size, state)
 
 
 def keys(x: Tensor, seed: int) -> Tensor:

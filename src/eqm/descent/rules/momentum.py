@@ -7,16 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eqm.descent.rules.rule import (
-    GradientOf,
-    Move,
-    Schedule,
-    State,
-    check_step_size,
-    no_steps,
-    size_of,
-    spread,
-)
+from eqm.descent.checks import check_share, check_step_size
+from eqm.descent.rules.rule import GradientOf, Move, Schedule, State, size_of, spread
 
 
 @dataclass(frozen=True)
@@ -26,11 +18,10 @@ class _Momentum:
 
     def __post_init__(self) -> None:
         check_step_size(self.step_size)
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must lie in [0, 1); got {self.momentum}")
+        check_share(momentum=self.momentum)
 
     def init(self, x: Tensor) -> State:
-        return no_steps(x), torch.zeros_like(x)
+        return (torch.zeros_like(x),)
 
 
 class Nesterov(_Momentum):
@@ -44,12 +35,12 @@ class Nesterov(_Momentum):
     therefore 1 - momentum times that. The gradient it reports is the one ahead.
     """
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State) -> Move:
-        steps, velocity = state
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+        (velocity,) = state
         size = size_of(self.step_size, steps)
         gradient = gradient_of(x + self.momentum * velocity)
         velocity = self.momentum * velocity - spread(size, x) * gradient
-        return Move(x + velocity, gradient, size, (steps + 1, velocity))
+        return Move(x + velocity, gradient, size, (velocity,))
 
 
 class HeavyBall(_Momentum):
@@ -61,9 +52,9 @@ class HeavyBall(_Momentum):
     ahead: it overshoots sooner. `torch.optim.SGD(momentum=...)` is this.
     """
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State) -> Move:
-        steps, velocity = state
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+        (velocity,) = state
         size = size_of(self.step_size, steps)
         gradient = gradient_of(x)
         velocity = self.momentum * velocity - spread(size, x) * gradient
-        return Move(x + velocity, gradient, size, (steps + 1, velocity))
+        return Move(x + velocity, gradient, size, (velocity,))

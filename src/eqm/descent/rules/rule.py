@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-import torch
 from torch import Tensor
+
+from eqm import shapes
 
 State = tuple[Any, ...]
 """What is remembered between steps: tensors (or tuples of them) that lead with the batch axis, so that rows can be
-dropped and filled in. A row's state is its rows of these, whatever the others are doing: even the
-number of steps made is counted row by row."""
+dropped and filled in. A row's state is its rows of these, whatever the others are doing."""
 
 GradientOf = Callable[[Tensor], Tensor]
 
@@ -39,8 +39,8 @@ class Rule(Protocol):
         """The state before the first step from x (A, ...)."""
         ...
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State) -> Move:
-        """One step from x (A, ...)."""
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+        """One step from x (A, ...) of samples that have made `steps` (A,) before."""
         ...
 
 
@@ -52,11 +52,6 @@ class Schedule(Protocol):
         ...
 
 
-def no_steps(x: Tensor) -> Tensor:
-    """The number of steps made before the first, (A,)."""
-    return torch.zeros(len(x), dtype=torch.int64, device=x.device)
-
-
 def size_of(step_size: float | Schedule, steps: Tensor) -> float | Tensor:
     """The size of the next step, a number for all or (A,)."""
     return step_size(steps) if callable(step_size) else step_size
@@ -65,9 +60,4 @@ def size_of(step_size: float | Schedule, steps: Tensor) -> float | Tensor:
 def spread(values: float | Tensor, x: Tensor) -> float | Tensor:
     """Values (A,) in the type of x (A, ...) and shaped (A, 1, ...), to multiply it with; a number
     stays one."""
-    return values.to(x).view(-1, *[1] * (x.ndim - 1)) if isinstance(values, Tensor) else values
-
-
-def check_step_size(step_size: float | Schedule) -> None:
-    if not callable(step_size) and not 0 < step_size < float("inf"):
-        raise ValueError(f"step_size must be a positive number or a schedule; got {step_size}")
+    return shapes.spread(values.to(x), x) if isinstance(values, Tensor) else values

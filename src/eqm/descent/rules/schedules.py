@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from eqm.descent.checks import check_count
+
 
 @dataclass(frozen=True)
 class CosineSteps:
@@ -29,7 +31,7 @@ class CosineSteps:
     def __post_init__(self) -> None:
         if not 0 < self.length < math.inf:
             raise ValueError(f"length must be a positive path, such as 0.4; got {self.length}")
-        _check_steps(self.steps)
+        check_count(steps=self.steps)
 
     def __call__(self, steps: Tensor) -> Tensor:
         turn = (steps.clamp(max=self.steps - 1).float() + 0.5) * (math.pi / self.steps)
@@ -59,7 +61,7 @@ class EvenGamma:
     last: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_steps(self.steps)
+        check_count(steps=self.steps)
         if not 0 < self.last <= 1:
             raise ValueError(f"last, the gamma to end at, must lie in (0, 1]; got {self.last}")
         if not (self.decay(self._gamma(torch.arange(self.steps))) > 0).all():
@@ -70,8 +72,3 @@ class EvenGamma:
 
     def _gamma(self, steps: Tensor) -> Tensor:
         return steps.float() * (self.last / self.steps)
-
-
-def _check_steps(steps: int) -> None:
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1; got {steps}")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from eqm.descent.rules.rule import GradientOf, Move, State, no_steps
+from eqm.descent.rules.rule import GradientOf, Move, State
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,10 @@ class TorchOptimizer:
     Raises ValueError for optimizers that are not elementwise and so would mix samples (LBFGS, Muon,
     Adafactor): a trial on two small rows finds them out.
 
-    >>> TorchOptimizer(lambda samples: torch.optim.SGD(samples, lr=0.1)).init(torch.ones(2, 3))
-    (tensor([0, 0]),)
+    >>> from eqm.descent import descend
+    >>> halve = TorchOptimizer(lambda samples: torch.optim.SGD(samples, lr=0.5))
+    >>> descend(lambda x, labels: x, torch.ones(1, 2), rule=halve, max_steps=2).x
+    tensor([[0.2500, 0.2500]])
     """
 
     make: Callable[[list[Tensor]], Optimizer]
@@ -58,13 +60,12 @@ class TorchOptimizer:
             # float32 whatever x is: counts past 256 are lost on bfloat16
             return torch.zeros(len(x), device=x.device) if number else torch.zeros_like(x)
 
-        return no_steps(x), *map(blank, self.remembered.values())
+        return tuple(map(blank, self.remembered.values()))
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State) -> Move:
-        steps, *memory = state
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
         gradient = gradient_of(x)
         end, learning_rate = x.clone(), 0.0
-        memory = [values.clone() for values in memory]
+        memory = tuple(values.clone() for values in state)
         for age in steps.unique().tolist():
             rows = (steps == age).nonzero().flatten()
             held = {
@@ -76,7 +77,7 @@ class TorchOptimizer:
             )
             for name, values in zip(self.remembered, memory, strict=True):
                 values[rows] = held[name].to(values)
-        return Move(end, gradient, learning_rate, (steps + 1, *memory))
+        return Move(end, gradient, learning_rate, memory)
 
     def _step(
         self, x: Tensor, gradient: Tensor, held: dict[str, Tensor]

@@ -1,0 +1,40 @@
+"""What settings of rules and stops must be; each check raises ValueError with a sentence."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def check_positive(**values: float) -> None:
+    """Each must be a positive, finite number."""
+    for name, value in values.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be a positive number; got {value}")
+
+
+def check_share(**values: float) -> None:
+    """Each must lie in [0, 1)."""
+    for name, value in values.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} must lie in [0, 1); got {value}")
+
+
+def check_ratio(**values: float) -> None:
+    """Each must lie in (0, 1]."""
+    for name, value in values.items():
+        if not 0 < value <= 1:
+            raise ValueError(f"{name} must lie in (0, 1]; got {value}")
+
+
+def check_count(unit: str = "", /, **values: int) -> None:
+    """Each must be at least 1, of the unit."""
+    for name, value in values.items():
+        if not value >= 1:
+            raise ValueError(f"{name} must be at least 1{unit and ' ' + unit}; got {value}")
+
+
+def check_step_size(step_size: Any) -> None:
+    """A positive, finite number or a schedule."""
+    if not callable(step_size) and not 0 < step_size < math.inf:
+        raise ValueError(f"step_size must be a positive number or a schedule; got {step_size}")

@@ -1,0 +1,122 @@
+"""Seeing a descent: where the samples are at chosen moments, and what the landscape is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from eqm.descent.driver import iterate
+from eqm.descent.rules import Rule
+from eqm.descent.stopping import Stop
+from eqm.field import Field, along
+from eqm.shapes import norms
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """B samples at T moments of their descent."""
+
+    x: Tensor
+    """Where they are, (T, B, ...)."""
+    steps: Tensor
+    """The steps they have made, (T, B)."""
+    path: Tensor
+    """The path they have covered, the sum of their step sizes, (T, B)."""
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True)
+class Measures:
+    """The landscape along a trajectory."""
+
+    gradient_norm: Tensor
+    """Norm of the gradient where the samples are, (T, B)."""
+    work: Tensor
+    """The line integral of field . dx from the first moment on, (T, B), by the trapezoidal rule
+    between the moments; falling, on the way down. Where the field is the gradient of an energy it
+    is the change of that energy, whatever the way."""
+    energy: Tensor | None
+    """The energy, (T, B), where the field has one."""
+
+
+def record(
+    field: Field,
+    x: Tensor,
+    labels: Tensor | None = None,
+    *,
+    rule: Rule,
+    at: Sequence[float],
+    by: Literal["steps", "path"] = "steps",
+    stop: Stop | None = None,
+    max_steps: int = 1000,
+) -> Trajectory:
+    """The samples at the first step that reaches each of `at`, numbers of steps or lengths of path.
+
+    0 is the start. Once `stop` has ended a sample it stays where it is, in all later moments; the
+    descent ends when all samples have reached the last one, and after `max_steps` in any case.
+
+    Raises ValueError as `descend` does, and for moments that are none or not in rising order.
+
+    >>> from eqm.descent import GradientDescent
+    >>> halve = GradientDescent(0.5)
+    >>> record(lambda x, y: x, torch.ones(1, 1), rule=halve, at=[0, 1, 3]).x.flatten()
+    tensor([1.0000, 0.5000, 0.1250])
+    """
+    moments = list(at)
+    if not moments or moments[0] < 0 or moments != sorted(set(moments)):
+        raise ValueError(f"at must be rising, from 0 or more, such as range(0, 20); got {moments}")
+    marks = torch.tensor(moments, dtype=torch.float64) * (1 - 1e-4)  # as PathLength
+    every = iterate(field, x, labels, rule=rule, stop=stop)
+    order = torch.arange(len(marks), device=x.device)[:, None]
+    frames = x.detach().repeat(len(marks), *[1] * x.ndim)  # (T, B, ...)
+    steps = torch.zeros(len(marks), len(x), dtype=torch.int64, device=x.device)
+    exact = torch.promote_types(x.dtype, torch.float32)
+    path = torch.zeros(len(marks), len(x), dtype=exact, device=x.device)
+    reached = torch.zeros(len(x), dtype=torch.int64, device=x.device) + int((marks <= 0).sum())
+    for step in islice(every, max_steps):
+        rows = step.index
+        # All moments not yet reached are where the sample is now: the first step to reach one is
+        # the last to write it, and what is never reached is where the sample ended.
+        open_ = order >= reached[rows]  # (T, A)
+        wide = open_.view(*open_.shape, *[1] * (x.ndim - 1))
+        frames[:, rows] = step.x.where(wide, frames[:, rows])
+        steps[:, rows] = step.steps.where(open_, steps[:, rows])
+        path[:, rows] = step.path.to(path).where(open_, path[:, rows])
+        clock = (step.steps if by == "steps" else step.path).cpu().double()
+        reached[rows] = torch.searchsorted(marks, clock, right=True).to(x.device)
+        if (reached[rows] == len(marks)).all():
+            break
+    return Trajectory(frames, steps, path)
+
+
+@torch.no_grad()
+def measure(field: Field, trajectory: Trajectory, labels: Tensor | None = None) -> Measures:
+    """Gradient norm, work, and the energy if the field has one, at every moment of a trajectory.
+
+    One evaluation of the field a moment, that of `trajectory.x`: take the moments close together
+    where the work is to be exact, its error falls like the square of their distance.
+    """
+    both = getattr(field, "energy_and_gradient", None)
+    slopes, energies, work = [], [], [trajectory.path.new_zeros(trajectory.x.shape[1])]
+    before = previous = None
+    for x, path in zip(trajectory.x, trajectory.path, strict=True):
+        if both is None:
+            gradient = along(field, path)(x, labels)
+        else:
+            energy, gradient = both(x, labels)
+            energies.append(energy)
+        if before is not None and previous is not None:
+            done = ((gradient + previous) / 2 * (x - before)).flatten(1).sum(1)
+            work.append(work[-1] + done.to(work[-1]))
+        slopes.append(norms(gradient))
+        before, previous = x, gradient
+    return Measures(
+        torch.stack(slopes), torch.stack(work), torch.stack(energies) if energies else None
+    )

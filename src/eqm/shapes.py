@@ -1,0 +1,29 @@
+"""Numbers that go with samples: one a row, whatever the shape of a row; imports no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def spread(values: Tensor, x: Tensor) -> Tensor:
+    """Values (B,) shaped (B, 1, ...), to combine them with x (B, ...).
+
+    >>> import torch
+    >>> spread(torch.tensor([1.0, 2.0]), torch.ones(2, 3)) * torch.ones(2, 3)
+    tensor([[1., 1., 1.],
+            [2., 2., 2.]])
+    """
+    return values.view(-1, *[1] * (x.ndim - 1))
+
+
+def norms(x: Tensor) -> Tensor:
+    """The Euclidean norm of each sample of x (B, ...), (B,)."""
+    return x.flatten(1).norm(2, dim=1)
+
+
+def all_finite(x: Tensor) -> Tensor:
+    """True (B,) for the samples of x (B, ...) that hold neither NaN nor infinity."""
+    return x.isfinite().flatten(1).all(1)

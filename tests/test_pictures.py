@@ -1,0 +1,41 @@
+import pytest
+import torch
+from PIL import Image
+
+from eqm.pictures import animate, grid
+
+FRAMES = [grid(torch.full((2, 1, 5, 5), level), columns=2) for level in (-1.0, 0.0, 1.0)]
+
+
+def test_a_gif_holds_every_picture_and_rests_on_the_last(tmp_path):
+    animate(FRAMES, tmp_path / "a.gif", seconds=0.1, rest=1.0)
+    with Image.open(tmp_path / "a.gif") as film:
+        assert film.n_frames == 3
+        times, levels = [], []
+        for k in range(3):
+            film.seek(k)
+            times.append(film.info["duration"])
+            levels.append(film.convert("L").getpixel((3, 3)))
+    assert times == [100, 100, 1000]
+    assert levels == [0, 128, 255]
+
+
+def test_an_mp4_can_be_read_back(tmp_path):
+    ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    animate(FRAMES, tmp_path / "a.mp4", seconds=0.1, rest=0.3)
+    frames, seconds = ffmpeg.count_frames_and_secs(tmp_path / "a.mp4")
+    assert (frames, round(seconds, 1)) == (5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("frames", "name", "message"),
+    [
+        (FRAMES, "a.avi", "must end in .gif or .mp4"),
+        ([], "a.gif", "pictures of one size"),
+        ([FRAMES[0], FRAMES[0].resize((3, 3))], "a.gif", "pictures of one size"),
+    ],
+)
+def test_what_cannot_be_a_film_is_named(tmp_path, frames, name, message):
+    with pytest.raises(ValueError, match=message):
+        animate(frames, tmp_path / name)
+    assert not list(tmp_path.iterdir())
