@@ -33,7 +33,7 @@ def sample(
     animate: Path | None = None,
     batch_size: int = 256,
     device: str = "auto",
-    precision: Literal[auto, float32, bfloat16] = "auto",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
     compile: bool = False,
     dry_run: bool = False,
 ) -> None:
