@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 import eqm
-from eqm.energy import difference_loss
+from eqm.difference import difference_loss
 from eqm.models import Transformer, TransformerConfig
 
 

@@ -29,7 +29,8 @@ from .descent import (
     stream,
 )
 from .energy import DotEnergy, NormEnergy
-from .field import Field, compose, condition, guide
+from .field import Field, compose, condition
+from .guidance import guide
 from .models import from_pretrained, save_pretrained
 from .objective import EquilibriumMatching, FlowMatching
 from .optimal import OptimalField

@@ -8,7 +8,8 @@ import torch
 from torch import Generator, Tensor
 
 from eqm.corruption import ConstantDecay, Decay, TruncatedDecay, corrupt
-from eqm.energy import Energy, difference_loss
+from eqm.difference import difference_loss
+from eqm.energy import Energy
 from eqm.field import Field
 from eqm.shapes import spread
 
@@ -29,7 +30,7 @@ class EquilibriumMatching:
     decay: Decay = TruncatedDecay()
     noise_conditioning: bool = False
     difference: bool = False
-    """Whether weight gradients of an energy are taken by `eqm.energy.difference_loss`."""
+    """Whether weight gradients of an energy are taken by `eqm.difference.difference_loss`."""
 
     def __call__(
         self,

@@ -110,7 +110,7 @@ def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["sample", "nowhere"], "expected a folder or a Hub name"),
+        (["sample", "nowhere"], "expected a folder, a model that comes with eqm"),
         (["sample", "{model}", "--labels", "3", "12"], "labels must lie in 0..9"),
         (["sample", "{model}", "--output", "x.jpg"], "output must end in .png or .npz; got x.jpg"),
         (["sample", "{model}", "--count", "0"], "count must be at least 1; got 0"),

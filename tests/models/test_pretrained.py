@@ -161,7 +161,7 @@ def test_a_damaged_folder_is_explained(tmp_path, damage, message):
 
 
 def test_a_missing_folder_is_explained(tmp_path):
-    with pytest.raises(ValueError, match="expected a folder or a Hub name such as owner/name"):
+    with pytest.raises(ValueError, match="expected a folder, a model that comes with eqm"):
         from_pretrained(tmp_path / "none")
 
 

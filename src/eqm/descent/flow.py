@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from eqm.descent.driver import Descent, Outcome
-from eqm.field import Field, along, guide
+from eqm.field import Field, along
+from eqm.guidance import guide
 from eqm.shapes import all_finite, norms, spread
 
 

@@ -23,6 +23,8 @@ from eqm.models.network import Network
 from eqm.models.transformer import Transformer
 from eqm.models.unet import UNet
 
+_BUNDLED = Path(__file__).parent / "weights"
+"""Trained models of the recipes, small enough to come with the package."""
 _WEIGHTS, _CONFIG, _VERSION = "model.safetensors", "config.json", 1
 _ARCHITECTURES: dict[str, tuple[type[NetworkConfig], type[Network]]] = {
     "transformer": (TransformerConfig, Transformer),
@@ -113,12 +115,12 @@ def from_pretrained(
 ) -> Network | Energy:
     """The saved network or energy in eval mode on `device`, with its `.metadata`.
 
-    `name` is a folder written by `save_pretrained`, or `owner/name` of a model on the Hugging
-    Face Hub, of which these two files are downloaded. The dtype is that of the file and the
-    parameters stay trainable.
+    `name` is a folder written by `save_pretrained`, the name of a model that comes with the package
+    (`fashion-mnist`), or `owner/name` of a model on the Hugging Face Hub, of which these two files
+    are downloaded. The dtype is that of the file and the parameters stay trainable.
     Raises ValueError where the folder, a file or a tensor is missing, damaged or of another kind.
     """
-    folder = Path(name) if Path(name).is_dir() else _download(os.fspath(name))
+    folder = _folder(os.fspath(name))
     description = _read_description(folder / _CONFIG)
     path = folder / _WEIGHTS
     if not path.is_file():
@@ -176,9 +178,16 @@ def _unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
-def _download(name: str) -> Path:
+def _folder(name: str) -> Path:
+    if Path(name).is_dir():
+        return Path(name)
+    if name in (bundled := {path.parent.name for path in _BUNDLED.glob(f"*/{_CONFIG}")}):
+        return _BUNDLED / name
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
-        raise ValueError(f"expected a folder or a Hub name such as owner/name; {name} is neither")
+        raise ValueError(
+            "expected a folder, a model that comes with eqm "
+            f"({', '.join(sorted(bundled))}) or a Hub name such as owner/name; got {name}"
+        )
     try:
         from huggingface_hub import snapshot_download
 

@@ -18,12 +18,19 @@ if TYPE_CHECKING:
 FASHION_MNIST = TrainConfig(
     name="fashion-mnist",
     model=UNetConfig(
-        shape=(1, 28, 28), num_classes=10, width=32, multipliers=(1, 2, 4), blocks=1, heads=4
+        shape=(1, 28, 28), num_classes=10, patch=2, width=48, multipliers=(1, 2), blocks=2, heads=4
     ),
     data=DataConfig("fashion-mnist", held_out=0.0),
-    optimizer=OptimizerConfig(learning_rate=2e-3, warmup=20_000, clip=1.0, ema_halflife=100_000),
+    optimizer=OptimizerConfig(
+        learning_rate=2e-3,
+        warmup=10_000,
+        schedule="linear",
+        cooldown=0.35,
+        clip=1.0,
+        ema_halflife=50_000,
+    ),
     sampling=Sampling(guidance=1.5),
-    images=1_300_000,
+    images=1_050_000,
     batch_size=128,
     precision="bfloat16",
     compile=True,
@@ -33,7 +40,7 @@ MNIST_5K = replace(
     FASHION_MNIST,
     name="mnist-5k",
     data=DataConfig("mnist-5k"),
-    images=600_000,
+    images=500_000,
 )
 
 OPENMOJI = replace(

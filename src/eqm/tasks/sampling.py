@@ -96,7 +96,7 @@ class Sampling:
     def make_field(self, field: Field, null_label: int, *, labelled: bool = True) -> Field:
         """The field that is descended: `field`, guided as these settings describe if it is
         called with labels."""
-        from eqm.field import guide
+        from eqm.guidance import guide
 
         scale = self.guidance if labelled else 1.0
         return guide(field, scale, null_label, interval=self.guidance_interval)

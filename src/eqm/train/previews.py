@@ -13,8 +13,8 @@ from torch import Tensor
 
 from eqm.descent import iterate
 from eqm.energy import Energy
-from eqm.field import guide
 from eqm.files import replacing
+from eqm.guidance import guide
 from eqm.models import Network
 from eqm.pictures import grid
 from eqm.tasks import Sampling, generate, starting_noise

@@ -1,0 +1,120 @@
+"""How good a model's samples are, judged by a classifier that was trained on real pictures.
+
+    python benchmarks/quality.py --model fashion-mnist
+
+The classifier says how many samples it recognises as their class, beside how many of the test
+pictures, and its features give Frechet distances to those, beside the distance of as many training
+pictures. Diversity is the mean distance of two of a class in these features, beside that of the test
+pictures: guidance trades it for recognition.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import tyro
+from timing import heading
+from torch import Tensor
+
+import eqm
+from eqm.data import DataConfig, Images, open_source
+from eqm.metrics import Moments, accuracy, embed, frechet_distance, train_classifier
+from eqm.pictures import grid
+from eqm.randomness import Draws
+from eqm.tasks import Sampling, generate
+
+
+def main(
+    model: str = "fashion-mnist",
+    train: str = "fashion-mnist",
+    test: str = "fashion-mnist-test",
+    count: int = 2000,
+    guidance: tuple[float, ...] = (1.0, 1.5, 2.0),
+    epochs: int = 6,
+    seed: int = 1_000_000,
+    threads: int = 1,
+    sheet: Path | None = None,
+) -> None:
+    """Prints the table.
+
+    Args:
+        model: Name or folder of a trained model.
+        train: What the classifier learns, and what the model learnt.
+        test: What samples are compared with.
+        count: Samples a row.
+        guidance: Guidance scales, a row each.
+        epochs: Passes of the classifier over its data.
+        seed: Of the noise.
+        threads: CPU threads; 0 leaves it to torch.
+        sheet: Picture of the first samples of every row, if you like.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    network = eqm.from_pretrained(model)
+    seen, real = whole(train), whole(test)
+    classifier = train_classifier(
+        seen.data, seen.classes, num_classes=seen.num_classes, epochs=epochs, batch_size=128
+    )
+    sampling = Sampling.of(network.metadata)
+    others = real[torch.arange(count, len(real))]
+    reference = Moments.of(embed(classifier, others.data))
+    labels = torch.arange(count) % seen.num_classes
+    chosen = torch.randperm(len(seen), generator=torch.Generator().manual_seed(0))[:count]
+
+    print(heading())
+    print(
+        f"{model}: {sampling}; {count} samples a row, Frechet distance to {len(others)} test pictures "
+        f"in {reference.mean.numel()} features of a classifier trained for {epochs} epochs.\n"
+    )
+    print(
+        "| | recognised | Frechet distance | diversity | evaluations a sample | seconds |\n"
+        + "|---" * 6
+        + "|"
+    )
+
+    def row(name: str, images: Tensor, classes: Tensor, evaluations: str, seconds: str) -> None:
+        features = embed(classifier, images)
+        right = accuracy(classifier, images, classes)
+        distance = frechet_distance(Moments.of(features), reference)
+        spread = diversity(features, classes)
+        print(
+            f"| {name} | {right:.3f} | {distance:.2f} | {spread:.2f} | {evaluations} | {seconds} |",
+            flush=True,
+        )
+
+    row("training pictures", seen.data[chosen], seen.classes[chosen], "", "")
+    row("test pictures", real.data[:count], real.classes[:count], "", "")
+    sheets = []
+    for scale in guidance:
+        since = time.perf_counter()
+        ends = generate(network, labels, seed=seed, sampling=replace(sampling, guidance=scale))
+        seconds = time.perf_counter() - since
+        mean = ends.evaluations.float().mean().item()
+        row(f"samples, guidance {scale:g}", ends.x, labels, f"{mean:.1f}", f"{seconds:.0f}")
+        sheets.append(ends.x[: 4 * seen.num_classes])
+    if sheet is not None:
+        grid(torch.cat(sheets), columns=seen.num_classes, scale=2).save(sheet)
+
+
+def whole(name: str) -> Images:
+    """All of a data set, as the classifier wants it."""
+    source = open_source(DataConfig(name))
+    rows = torch.arange(len(source))
+    data = source.batch(rows, Draws(0, rows))
+    return Images(source.name, data, source.labels, source.num_classes)
+
+
+def diversity(features: Tensor, labels: Tensor) -> float:
+    """Mean distance of two features of one class."""
+    distances = []
+    for label in labels.unique():
+        mine = features[labels == label].double()
+        distances.append(torch.pdist(mine).mean())
+    return torch.stack(distances).mean().item()
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
