@@ -9,7 +9,7 @@ from eqm.models.config import TransformerConfig
 from eqm.models.presets import preset
 from eqm.tasks.sampling import Sampling
 from eqm.train.config import ObjectiveConfig, TrainConfig
-from eqm.train.settings import OptimizerConfig
+from eqm.train.settings import PAPER_EMA_HALFLIFE, OptimizerConfig
 
 IMAGES = 1_281_167
 """In an epoch of ImageNet."""
@@ -23,9 +23,7 @@ def _recipe(size: str, patch: int) -> TrainConfig:
         name=f"imagenet256-{size}-{patch}",
         model=model,
         data=DataConfig("imagenet256-latents", held_out=0.0, flip=True),
-        optimizer=OptimizerConfig(
-            learning_rate=1e-4, weight_decay=0.0, ema_halflife=1_774_000
-        ),  # 0.9999 a step of 256: log(1/2) / log(0.9999) steps
+        optimizer=OptimizerConfig(learning_rate=1e-4, ema_halflife=PAPER_EMA_HALFLIFE, ema_ramp=0),
         # Its best result takes 1,400 epochs and guidance, its comparisons 80 and none; each samples
         # by 250 steps, which are 249 updates.
         sampling=Sampling(
