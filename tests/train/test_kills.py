@@ -26,6 +26,12 @@ def begin(folder: Path) -> subprocess.Popen:
     )
 
 
+def complete(folder: Path) -> None:
+    with begin(folder) as run:
+        said = run.communicate()[1]
+    assert run.returncode == 0, said
+
+
 def bits(folder: Path):
     newest = max((folder / "checkpoints").glob("*.safetensors"))
     return load_file(newest), load_file(folder / "model.safetensors")
@@ -39,7 +45,7 @@ def writing(folder: Path) -> bool:
 @pytest.mark.slow
 def test_twelve_kills_change_no_bit(tmp_path):
     whole, torn = tmp_path / "whole", tmp_path / "torn"
-    assert begin(whole).wait() == 0
+    complete(whole)
     chance = random.Random(0)
     amid = 0
     for kill in range(12):
@@ -58,7 +64,7 @@ def test_twelve_kills_change_no_bit(tmp_path):
         run.stderr.close()
         amid += writing(torn)
     assert amid >= 3  # a part that nobody finished
-    assert begin(torn).wait() == 0
+    complete(torn)
     for ours, theirs in zip(bits(torn), bits(whole), strict=True):
         assert ours.keys() == theirs.keys()
         assert all(ours[name].equal(theirs[name]) for name in ours)
