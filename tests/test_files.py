@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from eqm import files
-from eqm.files import replacing
+from eqm.files import make_folder, replacing
 
 
 def test_a_file_takes_its_place_whole(tmp_path):
@@ -45,3 +45,19 @@ def test_a_folder_that_cannot_be_is_said_in_a_sentence(tmp_path):
         replacing(tmp_path / "file" / "inside") as path,
     ):
         path.write_text("never")
+
+
+def test_two_processes_may_ask_for_a_folder_at_once(tmp_path, monkeypatch):
+    def other_was_faster(folder):
+        (folder / ".writable").unlink()
+
+    monkeypatch.setattr(files, "_sync_folder", other_was_faster)
+    assert make_folder(tmp_path / "new") == tmp_path / "new"
+
+
+def test_who_may_read_a_file_does_not_depend_on_its_writer(tmp_path):
+    with replacing(tmp_path / "tensors") as path:
+        path.unlink(missing_ok=True)
+        path.touch(mode=0o600)  # as safetensors does
+    (tmp_path / "text").touch()
+    assert (tmp_path / "tensors").stat().st_mode == (tmp_path / "text").stat().st_mode

@@ -29,7 +29,10 @@ def replacing(path: Path | str) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)  # safetensors lets nobody else read its files
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -56,7 +59,7 @@ def make_folder(path: Path | str) -> Path:
     path = Path(path)
     with replacing(path / ".writable") as probe:
         probe.touch()
-    (path / ".writable").unlink()
+    (path / ".writable").unlink(missing_ok=True)  # another process may ask as well
     return path
 
 

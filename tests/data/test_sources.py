@@ -249,6 +249,7 @@ def test_broken_pictures_are_replaced_by_their_own_class_and_named(tmp_path, cap
         images = everything(source)
     assert set(source.broken) == {"cat/1.png", "dog/2.png"}
     assert "cat/1.png" in caplog.text
+    assert source.broken["dog/2.png"] == "it is no picture, or of an unknown kind"
     assert np.array_equal(images[1], PIXELS["cat/2.png"])
     assert np.array_equal(images[5], PIXELS["dog/0.png"])
     kept = source.part(torch.tensor([1, 0]), torch.tensor([0, 0]), 1, ("cat",))

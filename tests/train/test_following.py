@@ -134,11 +134,15 @@ def test_what_fails_is_said_once_and_ends_nothing(parts, tmp_path):
     def watcher(progress):
         raise RuntimeError("out of\n memory")
 
+    def elsewhere(progress):
+        raise SystemExit(2)  # as on_main does where the first process failed
+
     said, notes = [], Notes()
-    watch = Watch((watcher,), 32, (Full(), notes))
+    watch = Watch((watcher, elsewhere), 32, (Full(), notes))
     assert list(watched(steps, total=320, watch=watch, say=said.append)) == steps
     assert said == [
         "watcher failed (out of memory); training goes on without it",
+        "elsewhere failed (2); training goes on without it",
         "Full failed (the disk is full); training goes on without it",
     ]
     assert sum(entry[0] == "log" for entry in notes.told) == 10

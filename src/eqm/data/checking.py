@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import torch
 
 from eqm.data.config import DataConfig
-from eqm.data.decoding import Header, decode, header
+from eqm.data.decoding import Header, decode, header, reason
 from eqm.data.opening import files_at, open_source, opens_arrays
 from eqm.data.parts import class_names
-from eqm.data.pictures import DAMAGED, threads
+from eqm.data.pictures import DAMAGED, looks, threads
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def check(path: str, *, workers: int = 0) -> Report:
             with files.open(index) as file:
                 decode(file, 3, 0)
         except DAMAGED as error:
-            return " ".join(str(error).split()) or type(error).__name__
+            return reason(error)
         return found
 
     sizes: Counter[tuple[int, ...]] = Counter()
@@ -85,7 +83,7 @@ def check(path: str, *, workers: int = 0) -> Report:
     classes = dict.fromkeys(files.class_names, 0)
     numbers = [] if files.labels is None else files.labels.tolist()
     broken = {}
-    for index, found in enumerate(_looked(look, len(files.names), threads(config))):
+    for index, found in enumerate(looks(look, len(files.names), threads(config))):
         if isinstance(found, str):
             broken[files.names[index]] = found
             continue
@@ -99,13 +97,6 @@ def check(path: str, *, workers: int = 0) -> Report:
         sizes.total(),
         *(sizes, channels, bits, classes, files.fingerprint, broken, files.others),
     )
-
-
-def _looked(look: object, count: int, workers: int) -> Iterator[Header | str]:
-    assert callable(look)
-    with ThreadPoolExecutor(workers) as pool:
-        for first in range(0, count, 4096):
-            yield from pool.map(look, range(first, min(first + 4096, count)))
 
 
 def _of_source(config: DataConfig) -> Report:

@@ -20,6 +20,15 @@ UNREADABLE = (
 """What Pillow and archives raise for damaged files, besides decompression bombs."""
 
 
+def reason(error: BaseException) -> str:
+    """Why a picture cannot be read, in a line that is the same each time."""
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):  # it names an address in memory
+        return "it is no picture, or of an unknown kind"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 @dataclass(frozen=True)
 class Header:
     """What a file says of its picture before it is decoded."""

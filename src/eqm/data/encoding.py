@@ -143,7 +143,6 @@ def _write(
     }
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"eqm": json.dumps(record)})
-        temporary.chmod(0o644)  # safetensors lets nobody else read its files
 
 
 def _finish(plan: Manifest, folder: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from eqm.data.config import DataConfig
 from eqm.data.containers import Files
-from eqm.data.decoding import UNREADABLE, Header, decode, header
+from eqm.data.decoding import UNREADABLE, Header, decode, header, reason
 from eqm.data.images import in_range, mirrored
 from eqm.data.parts import digest
 from eqm.randomness import Draws
@@ -127,18 +127,18 @@ class Pictures:
         yield from torch.cat([alike[at + 1 :], alike[:at]]).tolist()
 
     def _note(self, name: str, error: BaseException) -> None:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        why = reason(error)
         if self.on_broken == "fail":
             raise ValueError(
-                f"{self.name}: cannot read {name} ({reason}): mend or remove it, or set "
+                f"{self.name}: cannot read {name} ({why}): mend or remove it, or set "
                 "data.broken skip"
             ) from error
         with self._lock:
             if name not in self.broken:
-                self.broken[name] = reason
+                self.broken[name] = why
                 LOG.warning(
                     "%s: cannot read %s (%s); another picture stands in for it; %d such so far",
-                    *(self.name, name, reason, len(self.broken)),
+                    *(self.name, name, why, len(self.broken)),
                 )
 
     @cached_property
@@ -164,9 +164,14 @@ def survey(files: Files, workers: int) -> Iterator[Header | str]:
             with files.open(index) as file:
                 return header(file)
         except DAMAGED as error:
-            return " ".join(str(error).split()) or type(error).__name__
+            return reason(error)
 
-    count, block = len(files.names), 4096  # millions of waiting tasks would fill the memory
+    return looks(look, len(files.names), workers)
+
+
+def looks(look: Callable[[int], Header | str], count: int, workers: int) -> Iterator[Header | str]:
+    """`look` of 0..count in order, taken by several threads."""
+    block = 4096  # millions of waiting tasks would fill the memory
     with ThreadPoolExecutor(workers) as pool:
         for first in range(0, count, block):
             yield from pool.map(look, range(first, min(first + block, count)))

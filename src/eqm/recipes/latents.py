@@ -37,6 +37,7 @@ def _recipe(size: str, patch: int) -> TrainConfig:
         precision="bfloat16",
         compile=True,
         checkpoint_every=IMAGES,
+        watch_every=IMAGES,
     )
 
 

@@ -71,6 +71,8 @@ FOLDER = replace(
     sampling=Sampling(),
     images=2_000_000,
     batch_size=64,
+    checkpoint_every=25_000,  # as a laptop is slow
+    watch_every=25_000,
 )
 
 DESCRIPTIONS = {

@@ -104,7 +104,7 @@ def watched(
     def attempt(owner: object, action: Callable[..., T], *arguments: Any) -> T | None:
         try:
             return action(*arguments)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # the latter where the first process failed
             reason = " ".join(str(error).split()) or type(error).__name__
             name = getattr(owner, "__name__", type(owner).__name__)
             sentence = f"{name} failed ({reason}); training goes on without it"
