@@ -35,11 +35,18 @@ check: $(READY) ## Check style, types, who imports whom, and the examples in the
 	@echo "==> Examples in docstrings, README.md and docs"
 	@$(BIN)/python -m pytest --quiet --doctest-modules src/eqm tests/test_docs.py
 
-bench: $(READY) ## Measure training steps side by side; CHECKOUT=folder adds the official code
-	@if [ -n "$(CHECKOUT)" ]; then $(BIN)/python benchmarks/official.py --checkout $(CHECKOUT) --compile $(ARGS); \
-	else echo "Skipped what needs a checkout of github.com/raywang4/EqM: pass CHECKOUT=folder" >&2; fi
+bench: $(READY) ## Measure side by side; CHECKOUT=folder adds the official code, MODEL=folder a model of the digits
+	@if [ -n "$(CHECKOUT)" ]; then $(BIN)/python benchmarks/official.py --checkout $(CHECKOUT) $(ARGS); \
+	else echo "Skipped official.py: pass CHECKOUT=folder of github.com/raywang4/EqM" >&2; fi
+	@$(BIN)/python benchmarks/peers.py $(ARGS)
+	@$(BIN)/python benchmarks/memory.py $(if $(CHECKOUT),--checkout $(CHECKOUT)) $(ARGS)
 	@$(BIN)/python benchmarks/energies.py $(ARGS)
-	@if [ -f benchmarks/overhead.py ]; then $(BIN)/python benchmarks/overhead.py; fi
+	@$(BIN)/python benchmarks/overhead.py $(ARGS)
+	@if [ -n "$(MODEL)" ]; then $(BIN)/python benchmarks/rules.py --model $(MODEL) $(ARGS) && \
+	$(BIN)/python benchmarks/adaptive.py --model $(MODEL) $(ARGS); \
+	else echo "Skipped rules.py and adaptive.py: pass MODEL=folder of a model of the digits" >&2; fi
+	@if nvidia-smi >/dev/null 2>&1; then \
+	$(BIN)/python benchmarks/gpu.py $(if $(CHECKOUT),--checkout $(CHECKOUT)) $(ARGS); fi
 
 format: $(READY) ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff check --quiet --fix-only .

@@ -13,14 +13,13 @@ from dataclasses import replace
 
 import torch
 import tyro
-from timing import heading, table
+from timing import record, table
 
 from eqm.devices import pick_device
 from eqm.models import preset
 from eqm.randomness import Draws
-from eqm.train import TrainConfig, start
+from eqm.train import TrainConfig, make_step, start
 from eqm.train.config import ObjectiveConfig
-from eqm.train.loop import make_step
 
 DOT = ObjectiveConfig(energy="dot")
 ROUTES = {
@@ -34,9 +33,14 @@ ROUTES = {
 
 
 def main(
-    model: str = "EqM-S/2", batch: int = 4, rounds: int = 5, threads: int = 0, device: str = "auto"
+    model: str = "EqM-S/2",
+    batch: int = 4,
+    rounds: int = 5,
+    threads: int = 0,
+    device: str = "auto",
+    quick: bool = False,
 ) -> None:
-    """Prints the table.
+    """Prints the table; keeps it in results/energies.md.
 
     Args:
         model: Size of the network, for 32x32x4 latents.
@@ -44,9 +48,12 @@ def main(
         rounds: Turns of each route.
         threads: CPU threads; 0 leaves it to torch.
         device: cpu, cuda, ...; auto takes the fastest there is.
+        quick: Try whether it runs, with a small network, and keep nothing.
     """
     if threads:
         torch.set_num_threads(threads)
+    if quick:
+        model, batch, rounds = "EqM-S/8", 2, 1
     place = pick_device(device)
     plain = TrainConfig(
         model=preset(model, shape=(4, 32, 32), num_classes=1000),
@@ -64,8 +71,8 @@ def main(
         return lambda: step(data, labels, draws)
 
     steps = {name: training_step(replace(plain, **changes)) for name, changes in ROUTES.items()}
-    print(heading())
-    table(f"Training step of {model}, {batch} latents, {place}", steps, rounds, place)
+    with record("energies", "Training an explicit energy", keep=not quick):
+        table(f"Training step of {model}, {batch} latents, {place}", steps, rounds, place)
 
 
 if __name__ == "__main__":

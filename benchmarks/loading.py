@@ -19,7 +19,10 @@ from eqm.devices import machine
 
 
 def main(
-    data: tyro.conf.OmitArgPrefixes[DataConfig], batch_size: int = 128, rounds: int = 8
+    data: tyro.conf.OmitArgPrefixes[DataConfig],
+    batch_size: int = 128,
+    rounds: int = 8,
+    quick: bool = False,
 ) -> None:
     """Measure the loading of a data set.
 
@@ -27,7 +30,9 @@ def main(
         data: What to load.
         batch_size: Images a batch.
         rounds: How often to measure; the best counts.
+        quick: Try whether it runs: one round.
     """
+    rounds = 1 if quick else rounds
     torch.set_num_threads(1)
     source = open_source(data)
     batches = shares(source, seed=0, position=0, batch_size=batch_size, device=torch.device("cpu"))

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 import tyro
-from timing import heading, table
+from timing import record, table
 from torch import Tensor, nn
 
 import eqm
@@ -44,8 +44,9 @@ def main(
     threads: int = 0,
     device: str = "auto",
     compile: bool = False,
+    quick: bool = False,
 ) -> None:
-    """Prints a table of ratios.
+    """Prints the tables of ratios; keeps them in results/official.md.
 
     Args:
         checkout: Folder of the official repository.
@@ -56,22 +57,37 @@ def main(
         threads: CPU threads; 0 leaves it to torch.
         device: cpu, cuda, ...; auto takes the fastest there is.
         compile: Also measure compiled variants, which take a minute or two to compile.
+        quick: Try whether it runs, with a small network, and keep nothing.
     """
     if not (checkout / "models.py").is_file():
         print(f"skipped: {checkout} is no checkout of github.com/raywang4/EqM", file=sys.stderr)
         return
     if threads:
         torch.set_num_threads(threads)
+    if quick:
+        model, batch, rounds = "EqM-S/8", 2, 1
     place = pick_device(device)
     config = preset(model, shape=(4, 32, 32), num_classes=1000)
     assert isinstance(config, TransformerConfig)
     theirs = official_network(checkout, config).to(place)
     ours = official.load(theirs.state_dict()).to(place)
-    print(heading())
-    print(
-        f"{model}, {sum(w.numel() for w in ours.parameters()):,} parameters, {place}, "
-        f"{torch.get_num_threads()} threads, {rounds} rounds.\n"
-    )
+    with record("official", "Ours beside the official implementation", keep=not quick):
+        size = sum(weight.numel() for weight in ours.parameters())
+        print(f"{model}, {size:,} parameters, {place}, {rounds} rounds.\n")
+        side_by_side(config, theirs, ours, batch, updates, rounds, place, compile)
+
+
+def side_by_side(
+    config: TransformerConfig,
+    theirs: nn.Module,
+    ours: nn.Module,
+    batch: int,
+    updates: int,
+    rounds: int,
+    place: torch.device,
+    compile: bool,
+) -> None:
+    """Prints the tables of sampling and of training."""
     x = torch.randn(batch, 4, 32, 32, device=place)
     labels = torch.arange(batch, device=place) % 1000
 

@@ -14,16 +14,15 @@ import tempfile
 import time
 from copy import deepcopy
 from dataclasses import replace
-from datetime import date
 from itertools import product
 from typing import Literal
 
 import torch
 import tyro
+from timing import record
 from torch import nn
 
 from eqm.data import digits
-from eqm.devices import machine
 from eqm.metrics import Moments, accuracy, embed, frechet_distance, train_classifier
 from eqm.randomness import Draws
 from eqm.recipes import RECIPES
@@ -42,8 +41,9 @@ def main(
     learning_rates: tuple[float, ...] = (4e-3,),
     ema_halflives: tuple[float, ...] = (1_000, 3_000, 10_000),
     seeds: tuple[int, ...] = (0,),
+    quick: bool = False,
 ) -> None:
-    """Prints the table, a row for each combination and half-life.
+    """Prints the table, a row for each combination and half-life; keeps it in results/optimizers-new.md.
 
     Args:
         images: Images a run sees.
@@ -52,7 +52,10 @@ def main(
         learning_rates: Highest learning rates.
         ema_halflives: Half-lives of the averages measured, all of the same run.
         seeds: A run for each; the row shows them all.
+        quick: Try whether it runs, with few images, and keep nothing.
     """
+    if quick:
+        images, ema_halflives = 2_000, ema_halflives[:1]
     recipe = replace(RECIPES["digits"], images=images)
     torch.set_num_threads(recipe.threads)
     seen, held_out = digits().split(recipe.data.held_out or 0.2)
@@ -90,31 +93,31 @@ def main(
         seconds = time.process_time() - began
         return [measure(average) for average in averages], seconds
 
-    print(
-        f"`python benchmarks/optimizers.py` on {date.today()}, {machine()}; recipe digits, "
-        f"{images:,} images, batch {recipe.batch_size}, seeds {', '.join(map(str, seeds))}.\n"
-    )
-    columns = (
-        *("optimizer", "schedule", "learning rate", "half-life"),
-        *("held-out loss", "recognised, %", "Frechet distance", "CPU s"),
-    )
-    print(f"| {' | '.join(columns)} |")
-    print("|---" * len(columns) + "|", flush=True)
-    for name, schedule, rate in product(names, schedules, learning_rates):
-        shape, _, cooldown = schedule.partition(":")
-        settings = OptimizerConfig(
-            name=name,
-            schedule=shape,  # type: ignore[arg-type]
-            cooldown=float(cooldown or 1),
-            learning_rate=rate,
-            warmup=recipe.optimizer.warmup,
+    with record("optimizers-new", "Optimizers on the digits", keep=not quick):
+        print(
+            f"Recipe digits, {images:,} images, batch {recipe.batch_size}, seeds {', '.join(map(str, seeds))}.\n"
         )
-        ends = [run(replace(recipe, optimizer=settings, seed=seed)) for seed in seeds]
-        spent = sum(seconds for _, seconds in ends) / len(ends)
-        for halflife, *measured in zip(ema_halflives, *(rows for rows, _ in ends), strict=True):
-            cells = (", ".join(values) for values in zip(*measured, strict=True))
-            row = (name, schedule, f"{rate:g}", f"{halflife:g}", *cells, f"{spent:.0f}")
-            print(f"| {' | '.join(row)} |", flush=True)
+        columns = (
+            *("optimizer", "schedule", "learning rate", "half-life"),
+            *("held-out loss", "recognised, %", "Frechet distance", "CPU s"),
+        )
+        print(f"| {' | '.join(columns)} |")
+        print("|---" * len(columns) + "|", flush=True)
+        for name, schedule, rate in product(names, schedules, learning_rates):
+            shape, _, cooldown = schedule.partition(":")
+            settings = OptimizerConfig(
+                name=name,
+                schedule=shape,  # type: ignore[arg-type]
+                cooldown=float(cooldown or 1),
+                learning_rate=rate,
+                warmup=recipe.optimizer.warmup,
+            )
+            ends = [run(replace(recipe, optimizer=settings, seed=seed)) for seed in seeds]
+            spent = sum(seconds for _, seconds in ends) / len(ends)
+            for halflife, *measured in zip(ema_halflives, *(rows for rows, _ in ends), strict=True):
+                cells = (", ".join(values) for values in zip(*measured, strict=True))
+                row = (name, schedule, f"{rate:g}", f"{halflife:g}", *cells, f"{spent:.0f}")
+                print(f"| {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,23 +8,27 @@ a field that only returns a tensor, is timed too: its share is less noisy than t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from datetime import date
 from statistics import median
 
 import torch
 import tyro
+from timing import interleaved, record
 
 import eqm
-from eqm.devices import machine, pick_device
+from eqm.devices import pick_device
 from eqm.models import build, preset
 
 
 def main(
-    model: str = "EqM-S/2", batch: int = 16, steps: int = 3, rounds: int = 5, device: str = "auto"
+    model: str = "EqM-S/2",
+    batch: int = 16,
+    steps: int = 3,
+    rounds: int = 5,
+    device: str = "auto",
+    quick: bool = False,
 ) -> None:
-    """Prints the shares.
+    """Prints the shares; keeps them in results/overhead.md.
 
     Args:
         model: Preset to measure.
@@ -32,7 +36,10 @@ def main(
         steps: Evaluations of the network in a measurement.
         rounds: Measurements of each kind.
         device: cpu, cuda, ...
+        quick: Try whether it runs, with a small network, and keep nothing.
     """
+    if quick:
+        model, batch, rounds = "EqM-S/8", 2, 1
     where = pick_device(device)
     network = build(preset(model, shape=(4, 32, 32), num_classes=1000)).to(where).eval()
     x = torch.randn(batch, 4, 32, 32, device=where)
@@ -47,33 +54,18 @@ def main(
     def streamed(field: eqm.Field) -> None:
         list(eqm.stream(field, x, labels, rule=rule, stop=stop, batch_size=batch, max_steps=steps))
 
-    def timed(call: Callable[[], None]) -> float:
-        began = time.perf_counter()
-        call()
-        if where.type == "cuda":
-            torch.cuda.synchronize()
-        return (time.perf_counter() - began) / steps
-
     kinds: dict[str, Callable[[], None]] = {
         "bare": bare,
         "stream": lambda: streamed(network),
         "driver alone": lambda: streamed(lambda x, labels: kept[: len(x)]),
     }
-    times: dict[str, list[float]] = {name: [] for name in kinds}
-    for k in range(rounds + 1):  # the first is for warming up
-        for name, call in kinds.items():
-            spent = timed(call)
-            if k:
-                times[name].append(spent)
-    middle = {name: median(values) for name, values in times.items()}
-    print(
-        f"{date.today()}, {machine()}, {torch.get_num_threads()} threads; {model}, batch {batch}, "
-        f"medians of {rounds} measurements of {steps} steps"
-    )
-    for name, seconds in middle.items():
-        print(
-            f"{name}: {1e3 * seconds:.3g} ms a step, {100 * seconds / middle['bare']:.2f} % of bare"
-        )
+    with record("overhead", "What the driver of descents costs", keep=not quick):
+        seconds = interleaved(kinds, rounds, where)
+        middle = {name: 1e3 * median(times) / steps for name, times in seconds.items()}
+        print(f"{model}, batch {batch}, medians of {rounds} measurements of {steps} steps.\n")
+        print("| | ms a step | of bare |\n|---|---|---|")
+        for name, spent in middle.items():
+            print(f"| {name} | {spent:.3g} | {spent / middle['bare']:.2%} |")
 
 
 if __name__ == "__main__":

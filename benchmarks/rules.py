@@ -11,15 +11,14 @@ digits to the other half; and the share that the classifier takes for their labe
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 
 import tyro
+from timing import record
 
 import eqm
 from eqm.data import digits
 from eqm.descent import Rule, Stop
-from eqm.devices import machine
 from eqm.metrics import Moments, accuracy, embed, frechet_distance, train_classifier
 from eqm.tasks import starting_noise
 
@@ -88,15 +87,19 @@ def main(
     paths: tuple[float, ...] = (0.4, 0.5),
     evaluations: tuple[int, ...] = (5, 10, 20, 40),
     only: str = "",
+    quick: bool = False,
 ) -> None:
-    """Prints the table.
+    """Prints the tables; keeps them in results/rules-digits.md if they hold every rule.
 
     Args:
         model: Folder of a model of the digits, such as `eqm demo` trains.
         paths: Total paths to try.
         evaluations: Evaluations of the field a sample is given.
         only: Part of the names of the rules to try, all by default.
+        quick: Try whether it runs, with few evaluations, and keep nothing.
     """
+    if quick:
+        paths, evaluations = paths[:1], evaluations[:1]
     field = eqm.from_pretrained(model)
     seen, _ = digits().split(0.2)
     classifier = train_classifier(seen.data, seen.classes, num_classes=seen.num_classes)
@@ -116,22 +119,23 @@ def main(
         return f"{distance:.3f} / {recognised:.1f}" + (f" ({spent:.1f})" if spent != budget else "")
 
     real = frechet_distance(Moments.of(embed(classifier, first.data)), reference)
-    print(
-        f"`python benchmarks/rules.py --model {model}` on {date.today()}, {machine()}.\n\n"
-        f"Frechet distance / recognised in %, of {len(first)} samples; the mean of the evaluations "
-        f"in brackets where it is not that of the column. Real digits: {real:.3f}."
-    )
-    for path in paths:
-        print(f"\nPath {path:g}\n\n| rule | {' | '.join(map(str, evaluations))} |")
-        print("|---" * (len(evaluations) + 1) + "|")
-        for name, (make, cost) in RULES.items():
-            if only.lower() in name.lower():
-                steps = [max(1, budget // cost) for budget in evaluations]
-                cells = [
-                    measures(make(path / n, n), path, budget)
-                    for n, budget in zip(steps, evaluations, strict=True)
-                ]
-                print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    keep = not (quick or only)
+    with record("rules-digits", "Every rule of descent on the digits", keep=keep):
+        print(
+            f"Frechet distance / recognised in %, of {len(first)} samples; the mean of the evaluations "
+            f"in brackets where it is not that of the column. Real digits: {real:.3f}."
+        )
+        for path in paths:
+            print(f"\nPath {path:g}\n\n| rule | {' | '.join(map(str, evaluations))} |")
+            print("|---" * (len(evaluations) + 1) + "|")
+            for name, (make, cost) in RULES.items():
+                if only.lower() in name.lower():
+                    steps = [max(1, budget // cost) for budget in evaluations]
+                    cells = [
+                        measures(make(path / n, n), path, budget)
+                        for n, budget in zip(steps, evaluations, strict=True)
+                    ]
+                    print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,74 @@
-"""Taking turns, and tables of what it took: what the benchmarks share."""
+"""Taking turns, tables of what it took, and files that keep them: what the benchmarks share."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from datetime import date
+from io import StringIO
+from pathlib import Path
 from statistics import median
+from typing import TextIO
 
 import torch
 
 from eqm.devices import machine
 
+RESULTS = Path(__file__).parent / "results"
+
+
+class _Both(StringIO):
+    """Writes through to a stream and keeps it as well."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        self.stream.write(text)
+        self.stream.flush()
+        return super().write(text)
+
+
+@contextmanager
+def record(name: str, title: str, *, keep: bool = True) -> Iterator[None]:
+    """Prints title and heading first; what the body prints is kept in results/NAME.md once it has
+    ended without failing. A run of sizes too small to mean something has no `keep`."""
+    both = _Both(sys.stdout)
+    with redirect_stdout(both):
+        print(f"# {title}\n\n{heading()}")
+        yield
+    if keep:
+        RESULTS.mkdir(exist_ok=True)
+        path = RESULTS / f"{name}.md"
+        path.write_text(both.getvalue().rstrip() + "\n")
+        print(f"kept in {path}", file=sys.stderr)
+
 
 def heading() -> str:
     """How the benchmark was called, when and where."""
-    return f"`python {' '.join(sys.argv)}` on {date.today()}, {machine()}.\n"
+    called = " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    return f"`python {called}` on {date.today()}, {machine()}, {torch.get_num_threads()} threads.\n"
+
+
+def interleaved(
+    variants: dict[str, Callable[[], object]], rounds: int, place: torch.device
+) -> dict[str, list[float]]:
+    """Seconds of each variant in each round. They take turns, so that a machine whose speed drifts is
+    the same to all; a first round warms up and does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for run in variants.values():
+        run()
+    for _ in range(rounds):
+        for name, run in variants.items():
+            synchronize(place)
+            began = time.perf_counter()
+            run()
+            synchronize(place)
+            seconds[name].append(time.perf_counter() - began)
+    return seconds
 
 
 def table(
@@ -26,27 +79,17 @@ def table(
     extra: tuple[str, dict[str, float]] | None = None,
 ) -> None:
     """Prints seconds and ratios to the first variant, measured in turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for run in variants.values():
-        run()  # warm
-    for _ in range(rounds):
-        for name, run in variants.items():
-            synchronize(place)
-            began = time.perf_counter()
-            run()
-            synchronize(place)
-            seconds[name].append(time.perf_counter() - began)
+    seconds = interleaved(variants, rounds, place)
     base = next(iter(seconds.values()))
-    heading = "" if extra is None else f" {extra[0]} |"
-    print(f"{title}\n\n| | seconds | times faster | from .. to |{heading}")
+    column = "" if extra is None else f" {extra[0]} |"
+    print(f"{title}\n\n| | seconds | times faster | from .. to |{column}")
     print("|---" * (4 if extra is None else 5) + "|")
     for name, times in seconds.items():
         ratios = [a / b for a, b in zip(base, times, strict=True)]
         column = "" if extra is None else f" {extra[1][name]:.1e} |"
         print(
             f"| {name} | {median(times):.3f} | {median(ratios):.2f} | "
-            f"{min(ratios):.2f} .. {max(ratios):.2f} |{column}",
-            flush=True,
+            f"{min(ratios):.2f} .. {max(ratios):.2f} |{column}"
         )
     print()
 

@@ -1,0 +1,192 @@
+"""What a CUDA machine does with training and sampling: one command of at most ten minutes.
+
+    PYTHONPATH=src python benchmarks/gpu.py --checkout EqM
+
+Every part runs in a process of its own, so that one that fails, or takes too long, is a line of the table
+and the next one goes on. Small sizes on a CPU try whether it runs:
+
+    PYTHONPATH=src python benchmarks/gpu.py --quick --device cpu
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+import tyro
+from official import official_network, official_sampler, official_step, our_step, sampler
+from peers import lively
+from timing import record, synchronize
+
+import eqm
+from eqm.devices import pick_device
+from eqm.models import TransformerConfig, build, cost, for_inference, preset
+from eqm.randomness import Draws
+from eqm.train import TrainConfig, make_step, start
+from eqm.train.distributed import is_main, join, leave, world_size
+from eqm.train.pace import matmul_rate
+
+BATCHES = {"EqM-S/2": 512, "EqM-B/2": 256, "EqM-L/2": 128, "EqM-XL/2": 128}
+
+
+def main(
+    checkout: Path | None = None,
+    device: str = "cuda",
+    budget: float = 570.0,
+    quick: bool = False,
+    part: str = "",
+) -> None:
+    """Prints the table; keeps it in results/gpu.md.
+
+    Args:
+        checkout: Folder of the official repository; without, its parts are left out.
+        device: cuda, or cpu to try it.
+        budget: Seconds for all; parts that are not reached in them say so.
+        quick: Small sizes; nothing is kept.
+        part: Run this part alone, in this process.
+    """
+    if part:
+        print(run(part, checkout, device, quick))
+        return
+    end = time.monotonic() + budget
+    with record("gpu", "Training and sampling on CUDA", keep=not quick):
+        print(
+            "Latents of 32x32x4; rates are those of one process, peak memory is what was allocated.\n"
+        )
+        print("| part | result | s |\n|---|---|---|")
+        for name in parts(quick, checkout is not None, device):
+            began = time.monotonic()
+            left = end - began
+            said = "not reached: no time left"
+            if left > 5:
+                said = in_process(name, checkout, device, quick, min(left, 150))
+            print(f"| {name} | {said} | {time.monotonic() - began:.0f} |")
+
+
+def parts(quick: bool, official: bool, device: str) -> list[str]:
+    """What is measured, the most telling first."""
+    sizes = ["EqM-S/8"] if quick else ["EqM-B/2", "EqM-XL/2", "EqM-S/2", "EqM-L/2"]
+    names = ["matmul"]
+    for size in sizes:
+        names += [f"train ours {size}"] + [f"train official {size}"] * official
+    names += [f"sample ours {sizes[0]}"] + [f"sample official {sizes[0]}"] * official
+    names += [f"stream ours {sizes[0]}", f"ddp ours {sizes[0]}", f"fsdp ours {sizes[0]}"]
+    return names
+
+
+def in_process(name: str, checkout: Path | None, device: str, quick: bool, seconds: float) -> str:
+    """What a part says that runs in its own process, or how it failed."""
+    count = max(torch.cuda.device_count(), 1)
+    command = [sys.executable]
+    if name.split()[0] in ("ddp", "fsdp"):
+        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    command += [__file__, "--device", device, "--part", name]
+    command += ["--quick"] * quick + ([] if checkout is None else ["--checkout", str(checkout)])
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return f"failed: not done in {seconds:.0f} s"
+    said = [line for line in ran.stdout.splitlines() if line.startswith("=")]
+    if ran.returncode == 0 and said:
+        return said[-1][1:].strip()
+    words = (ran.stderr.strip().splitlines() or ["no word"])[-1]
+    return f"failed: {words[:160].replace('|', '/')}"
+
+
+def run(part: str, checkout: Path | None, device: str, quick: bool) -> str:
+    """The result of a part, after an equals sign."""
+    kind, *rest = part.split()
+    place = join(device) if kind in ("ddp", "fsdp") else pick_device(device)
+    dtype = torch.bfloat16
+    if kind == "matmul":
+        return f"= {matmul_rate(place, dtype, seconds=1.0) / 1e12:.2f} TFLOP/s in bfloat16"
+    whose, size = rest
+    config = preset(size, shape=(4, 32, 32), num_classes=1000)
+    assert isinstance(config, TransformerConfig)
+    count = 2 if quick else BATCHES[size]
+    count = count if kind in ("train", "ddp", "fsdp") else min(count, 64)
+    x = torch.randn(count, 4, 32, 32, device=place)
+    labels = torch.arange(count, device=place) % 1000
+    compile = place.type == "cuda"
+    if kind in ("sample", "stream"):
+        if whose == "official":
+            assert checkout is not None
+            theirs = official_network(checkout, config).to(place)
+            rate = per_second(lambda: official_sampler(theirs, x, labels, 5), count, place, quick)
+        else:
+            net = lively(build(config)).to(place).eval()
+            field = for_inference(net, precision="bfloat16", compile=compile)
+            if kind == "sample":
+                call = sampler(field, x, labels, 5)
+            else:
+                led = eqm.guide(field, 1.5, 1000, channels=3, fixed=True)
+                rule, starts = eqm.NesterovLookahead(0.0017, 0.3), torch.cat([x, x])
+
+                def call() -> object:
+                    classes = torch.cat([labels, labels]).tolist()
+                    ends = eqm.stream(
+                        led, starts, classes, rule=rule, batch_size=count, max_steps=5, fixed=True
+                    )
+                    return list(ends)
+
+            images = count if kind == "sample" else 2 * count
+            rate = per_second(call, images, place, quick)
+        return f"= {rate / 50:.2f} images/s of 250 guided steps, batch {count}{peak(place)}"
+    if whose == "official":
+        assert checkout is not None
+        step = official_step(official_network(checkout, config).to(place).train(), x, labels)
+    elif kind == "train":
+        step = our_step(config, place, x, labels, precision="bfloat16", compile=compile)
+    else:
+        settings = TrainConfig(
+            model=config,
+            batch_size=count * world_size(),
+            precision="bfloat16",
+            compile=compile,
+            parallel=kind,  # type: ignore[arg-type]
+        )
+        state = start(settings, place)
+        state.model.train()
+        ours = make_step(settings, state, place)
+        draws = Draws(0, torch.arange(count, device=place))
+
+        def step() -> object:
+            return ours(x, labels, draws)
+
+    rate = per_second(step, count, place, quick)
+    share = 3 * cost(config).flops * rate / matmul_rate(place, dtype)
+    said = f"= {rate:.1f} images/s, {share:.1%} of the matmul rate, batch {count}{peak(place)}"
+    if kind in ("ddp", "fsdp"):
+        said, main = said + f", each of {world_size()}", is_main()
+        leave()
+        return said if main else ""
+    return said
+
+
+def per_second(call, images: int, place: torch.device, quick: bool) -> float:  # type: ignore[no-untyped-def]
+    """Images a second, of calls for some seconds after three that do not count."""
+    for _ in range(1 if quick else 3):
+        call()
+    synchronize(place)
+    done, began = 0, time.perf_counter()
+    while done < (1 if quick else 5) or time.perf_counter() - began < (0 if quick else 4):
+        call()
+        done += 1
+        if done % 5 == 0:
+            synchronize(place)
+    synchronize(place)
+    return done * images / (time.perf_counter() - began)
+
+
+def peak(place: torch.device) -> str:
+    """The peak of memory on CUDA."""
+    if place.type != "cuda":
+        return ""
+    return f", peak {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
