@@ -186,3 +186,11 @@ def test_a_hub_name_is_downloaded(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     with pytest.raises(ValueError, match="could not be downloaded .* no network$"):
         from_pretrained("owner/eqm-digits")
+
+
+def test_a_model_that_comes_with_the_package_draws_at_once():
+    model = from_pretrained("fashion-mnist")
+    x = torch.zeros(2, *model.config.shape)
+    assert model(x, torch.tensor([0, 9])).isfinite().all()
+    assert model.metadata["sampling"]["guidance"] == 1.5
+    assert model.metadata["training"]["images_seen"] == 1_050_000
