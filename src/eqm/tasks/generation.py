@@ -153,7 +153,8 @@ def watch(
         raise ValueError("a model that is told the noise level does not descend: watch another")
     chosen = _labels(labels, count, config.num_classes)
     count = len(chosen) if chosen is not None else (1 if count is None else count)
-    noise = starting_noise(config.shape, seeds=range(seed, seed + count)).to(weight)
+    noise = starting_noise(config.shape, seeds=range(seed, seed + count))
+    noise = noise.to(weight.device, getattr(model, "dtype", weight.dtype))
     moments = min(moments, sampling.max_steps)
     return record(
         sampling.make_field(model, config.num_classes, labelled=chosen is not None),

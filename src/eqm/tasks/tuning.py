@@ -109,9 +109,7 @@ def tune(
     looks better than it is.
 
     `features` are, by default, those of two random convolutions, averaged over the pixels: they need
-    neither labels nor downloads. On 60 settings for one model of the digits they ranked the samples
-    as the features of a classifier do, with a rank correlation of 0.94. Data that are no images
-    are their own features.
+    neither labels nor downloads. Data that are no images are their own features.
 
     Raises ValueError for fewer than 8 samples or references, references of another shape than the
     model's, and a model that is told the noise level, whose sampling has nothing to tune.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, distributed, nn
@@ -15,7 +14,7 @@ from eqm.randomness import Draws, generator_at
 from eqm.train.config import TrainConfig
 from eqm.train.distributed import world_size
 from eqm.train.loop import Progress
-from eqm.train.pace import training_dtype
+from eqm.train.precision import in_training_precision
 from eqm.train.sight import Sight
 from eqm.train.state import TrainingState
 
@@ -104,11 +103,3 @@ class Evaluation:
 
     def __call__(self, progress: Progress) -> Sight:
         return Sight({k: float(v) for k, v in self.evaluate(progress.state.average).items()})
-
-
-def in_training_precision(
-    config: TrainConfig, device: torch.device
-) -> AbstractContextManager[object]:
-    """Where the network computes in the precision that it trains in."""
-    dtype = training_dtype(config)
-    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)

@@ -13,6 +13,7 @@ from eqm.models import cost
 from eqm.train.config import TrainConfig
 from eqm.train.distributed import world_size
 from eqm.train.loop import Progress
+from eqm.train.precision import training_dtype
 
 FORWARD_PASSES = {"implicit": 3, "dot": 6, "norm": 6}
 """What training on one image costs in evaluations of the network: the backward pass counts twice. An
@@ -32,16 +33,9 @@ class Work:
 def work_of(config: TrainConfig, device: torch.device) -> Work:
     """The work of a run, its device measured now; takes a fraction of a second."""
     passes = FORWARD_PASSES[config.objective.energy]
-    return Work(passes * cost(config.model).flops, matmul_rate(device, training_dtype(config)))
-
-
-def training_dtype(config: TrainConfig) -> torch.dtype:
-    """What matrix products are computed in."""
-    cuda = config.device.startswith("cuda") or (
-        config.device == "auto" and torch.cuda.is_available()
+    return Work(
+        passes * cost(config.model).flops, matmul_rate(device, training_dtype(config, device))
     )
-    rough = config.precision == "bfloat16" or (config.precision == "auto" and cuda)
-    return torch.bfloat16 if rough else torch.float32
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, *, seconds: float = 0.2) -> float:

@@ -20,8 +20,8 @@ from eqm.pictures import grid
 from eqm.tasks import Sampling, generate, starting_noise
 from eqm.train.config import TrainConfig
 from eqm.train.distributed import is_main
-from eqm.train.evaluation import in_training_precision
 from eqm.train.loop import Progress
+from eqm.train.precision import in_training_precision
 from eqm.train.sight import Sight
 
 ROWS = 4

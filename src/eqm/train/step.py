@@ -19,6 +19,7 @@ from eqm.train import distributed
 from eqm.train.blocks import blocks_of
 from eqm.train.config import TrainConfig
 from eqm.train.ema import update_average
+from eqm.train.precision import in_training_precision
 from eqm.train.schedule import learning_rate_at
 from eqm.train.state import TrainingState
 
@@ -175,17 +176,14 @@ class _Losses(nn.Module):
         compiled = config.compile and not self._objective.difference
         self._field = (_compiled(model) if compiled else model,)  # not a module of its own
         self._dropout, self._null = config.label_dropout, config.model.num_classes
-        self._lowered = config.precision == "bfloat16" or (
-            config.precision == "auto" and device.type == "cuda"
-        )
+        self._config, self._device = config, device
 
     def forward(self, data: Tensor, labels: Tensor | None, draws: Draws) -> Tensor:
         if labels is not None:
             dropped = draws.uniform("label dropout") < self._dropout
             labels = labels.masked_fill(dropped, self._null)
         noise, gamma = draws.normal("noise", data.shape[1:]), draws.uniform("gamma")
-        low = torch.autocast(data.device.type, torch.bfloat16) if self._lowered else nullcontext()
-        with low:
+        with in_training_precision(self._config, self._device):
             return self._objective.at(self._field[0], data, labels, noise=noise, gamma=gamma)
 
 
