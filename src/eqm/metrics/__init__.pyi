@@ -1,5 +1,5 @@
 from .bootstrap import Interval, bootstrap
-from .detection import auroc
+from .detection import auroc, average_precision, fpr_at_tpr
 from .frechet import Moments, frechet_distance
 from .neighbours import Nearest, nearest_distances
 
@@ -8,7 +8,9 @@ __all__ = [
     "Moments",
     "Nearest",
     "auroc",
+    "average_precision",
     "bootstrap",
+    "fpr_at_tpr",
     "frechet_distance",
     "nearest_distances",
 ]
