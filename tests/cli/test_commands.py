@@ -77,6 +77,14 @@ def test_a_dry_run_prints_every_setting_and_the_cost_and_writes_nothing(run, tmp
     assert "250,337 parameters" in run("train", "digits", "--dry-run")[1]
 
 
+def test_a_dry_run_tells_the_cost_before_there_are_data(run):
+    status, out, err = run("train", "imagenet256-b-2", "--dry-run")
+    assert (status, err) == (0, "")
+    assert "model.shape" in out
+    assert "130,512,416 parameters" in out
+    assert "there are no latents at imagenet256-latents: `eqm encode" in out
+
+
 def test_the_same_command_again_finds_all_done(model, run):
     status, out, err = run("train", "digits", *SMALL, "--output", model)
     assert status == 0
@@ -120,6 +128,7 @@ def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
         (["sample", "{model}", "--output", "/dev/null/x.png"], "choose another folder"),
         (["info", "EqM-B/3"], "did you mean 'EqM-B"),
         (["train", "digits", "--data.path", "cats"], "data.path must be a folder"),
+        (["train", "imagenet256-b-2"], "no latents at imagenet256-latents: `eqm encode"),
         (["train", "digits", "--output", "/dev/null/x"], "choose another folder"),
         (["train", "digits", "--output", "{model}"], "holds a run with other settings"),
         (["train", "digits", "--model.width", "1000000"], "emory"),

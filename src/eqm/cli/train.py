@@ -38,10 +38,10 @@ def train(
     Args:
         config: The recipe.
         output: Folder for weights, checkpoint and log; runs/NAME by default.
-        dry_run: Only print the settings, the size of the network and its cost.
+        dry_run: Only print the settings, the size of the network and its cost; the data may be missing.
     """
     from eqm.cli.show import show_settings
-    from eqm.data import open_source, split
+    from eqm.data import MissingDataError, open_source, split
     from eqm.models import cost
     from eqm.recipes.pixels import picked
     from eqm.train import Interrupted, distributed, follow, keep_best, watching
@@ -50,19 +50,25 @@ def train(
     config, picks = picked(config)
     for pick in picks if distributed.is_main() else ():
         print(pick)
-    images = open_source(config.data)
-    seen, kept, held_out = images, 0, None
-    if config.data.held_out:
-        seen, held_out = split(images, config.data.held_out)
-        kept = len(held_out)
-    config = config.suited_to(seen)
+    held_out = None
+    try:
+        seen = open_source(config.data)
+        if config.data.held_out:
+            seen, held_out = split(seen, config.data.held_out)
+        config = config.suited_to(seen)
+        kept = 0 if held_out is None else len(held_out)
+        about = f"{seen.name}: {len(seen):,} images to train on, {kept:,} held out"
+    except MissingDataError as error:
+        if not dry_run:
+            raise
+        about = f"without the data yet: {error}"
     folder = output or Path("runs") / config.name
     size = cost(config.model)
     if distributed.is_main():
         if dry_run:
             show_settings({**config.flat(), "output": folder})
+        print(about)
         print(
-            f"{images.name}: {len(seen):,} images to train on, {kept:,} held out; "
             f"{size.parameters:,} parameters, {size.flops / 1e6:,.1f} MFLOP an image and evaluation"
         )
     if dry_run:
