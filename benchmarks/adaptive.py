@@ -27,7 +27,8 @@ from torch import Tensor
 import eqm
 from eqm.data import DataConfig, Source, digits, open_source
 from eqm.descent import Rule, Stop, in_order
-from eqm.metrics import Moments, embed, frechet_distance, train_classifier
+from eqm.features import embed, train_classifier
+from eqm.metrics import Moments, frechet_distance
 from eqm.models import for_inference
 from eqm.randomness import Draws
 from eqm.tasks import starting_noise

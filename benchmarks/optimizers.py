@@ -23,7 +23,8 @@ from timing import record
 from torch import nn
 
 from eqm.data import digits
-from eqm.metrics import Moments, accuracy, embed, frechet_distance, train_classifier
+from eqm.features import accuracy, embed, train_classifier
+from eqm.metrics import Moments, frechet_distance
 from eqm.randomness import Draws
 from eqm.recipes import RECIPES
 from eqm.tasks import generate

@@ -21,7 +21,8 @@ from torch import Tensor
 
 import eqm
 from eqm.data import DataConfig, Images, open_source
-from eqm.metrics import Moments, accuracy, embed, frechet_distance, train_classifier
+from eqm.features import accuracy, embed, train_classifier
+from eqm.metrics import Moments, frechet_distance
 from eqm.pictures import grid
 from eqm.randomness import Draws
 from eqm.tasks import Sampling, generate

@@ -19,7 +19,8 @@ from timing import record
 import eqm
 from eqm.data import digits
 from eqm.descent import Rule, Stop
-from eqm.metrics import Moments, accuracy, embed, frechet_distance, train_classifier
+from eqm.features import accuracy, embed, train_classifier
+from eqm.metrics import Moments, frechet_distance
 from eqm.tasks import starting_noise
 
 MOMENTUM = 0.3

@@ -1,4 +1,4 @@
-from . import data, descent, encoders, metrics, models, recipes, tasks, train
+from . import data, descent, encoders, features, metrics, models, recipes, tasks, train
 from .corruption import ConstantDecay, LinearDecay, PiecewiseDecay, TruncatedDecay, corrupt
 from .descent import (
     Adam,
@@ -76,6 +76,7 @@ __all__ = [
     "descend",
     "descent",
     "encoders",
+    "features",
     "from_pretrained",
     "guide",
     "iterate",

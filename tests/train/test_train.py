@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import eqm
 from eqm.data import Images, digits
-from eqm.metrics import accuracy, train_classifier
+from eqm.features import accuracy, train_classifier
 from eqm.models import MLPConfig, UNetConfig
 from eqm.recipes import RECIPES
 from eqm.tasks import generate

@@ -11,7 +11,8 @@ from torch import Tensor
 from eqm.data import Images, digits
 from eqm.descent import Descent
 from eqm.energy import Energy
-from eqm.metrics import Classifier, Moments, accuracy, embed, train_classifier
+from eqm.features import Classifier, accuracy, embed, train_classifier
+from eqm.metrics import Moments
 from eqm.models import Network, from_pretrained
 from eqm.recipes import RECIPES
 from eqm.tasks import Sampling, generate

@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 import torch
 
-from eqm.metrics import Classifier, accuracy, embed, train_classifier
+from eqm.features import Classifier, accuracy, embed, open_features, train_classifier
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -49,7 +51,7 @@ def test_training_is_a_function_of_its_arguments_and_leaves_the_global_state() -
 
 
 def test_features_are_detached_and_do_not_depend_on_the_batch_size() -> None:
-    classifier, images = Classifier(channels=1, num_classes=4).train(), normal(10, 1, 8, 8)
+    classifier, images = Classifier(shape=(1, 8, 8), num_classes=4).train(), normal(10, 1, 8, 8)
     features = embed(classifier, images)
     assert features.shape == (10, 64)
     assert not features.requires_grad
@@ -59,7 +61,7 @@ def test_features_are_detached_and_do_not_depend_on_the_batch_size() -> None:
 
 
 def test_accuracy_counts_the_labels_found() -> None:
-    classifier, images = Classifier(channels=1, num_classes=4).eval(), normal(10, 1, 8, 8)
+    classifier, images = Classifier(shape=(1, 8, 8), num_classes=4).eval(), normal(10, 1, 8, 8)
     labels = classifier(images).argmax(1)
     labels[:3] = (labels[:3] + 1) % 4
     assert accuracy(classifier, images, labels, batch_size=4) == pytest.approx(0.7)
@@ -69,11 +71,49 @@ def test_input_that_means_nothing_is_refused() -> None:
     images, labels = torch.zeros(4, 1, 8, 8), torch.arange(4)
     with pytest.raises(ValueError, match="one label an image"):
         train_classifier(images, labels[:3], num_classes=4)
-    with pytest.raises(ValueError, match=r"in \[-1, 1\]; got torch.float32 from 16 to 16"):
+    with pytest.raises(ValueError, match=r"in -1..1; got 16 to 16"):
         train_classifier(images + 16, labels, num_classes=4)
     with pytest.raises(ValueError, match="floating point"):
         train_classifier(images.byte(), labels, num_classes=4)
     with pytest.raises(ValueError, match="labels must lie in 0 to 2; got 0 to 3"):
         train_classifier(images, labels, num_classes=3)
     with pytest.raises(ValueError, match="labels must have shape"):
-        accuracy(Classifier(channels=1, num_classes=4), images, labels[:3])
+        accuracy(Classifier(shape=(1, 8, 8), num_classes=4), images, labels[:3])
+
+
+def test_a_saved_classifier_comes_back_as_the_same_features(tmp_path: Path) -> None:
+    images, labels = normal(24, 3, 6, 6).clamp(-1, 1), torch.arange(24) % 3
+    classifier = train_classifier(images, labels, num_classes=3, epochs=1)
+    classifier.metadata = {"held_out_accuracy": 0.5}
+    classifier.save(tmp_path)
+    assert Classifier.load(tmp_path).metadata == classifier.metadata
+    one, two = (open_features(f"classifier:{tmp_path}") for _ in range(2))
+    assert one.fingerprint == two.fingerprint != open_features("classifier:digits").fingerprint
+    found = one(images)
+    assert found.vector.shape == (24, one.size)
+    torch.testing.assert_close(found.vector, embed(classifier, images))
+    assert found.probabilities is not None
+    torch.testing.assert_close(found.probabilities.log(), classifier(images).log_softmax(1))
+
+
+def test_the_classifier_of_the_digits_comes_with_the_package() -> None:
+    datasets = pytest.importorskip("sklearn.datasets")
+    pixels, labels = datasets.load_digits(return_X_y=True)
+    images = torch.from_numpy(pixels).float().reshape(-1, 1, 8, 8) / 8 - 1
+    found = open_features("classifier:digits")(images).probabilities
+    assert found is not None
+    assert (found.argmax(1) == torch.from_numpy(labels)).float().mean() > 0.99
+
+
+def test_a_classifier_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="digits.* or a folder"):
+        open_features("classifier:nothing")
+    (tmp_path / "config.json").write_text('{"format": "eqm"}')
+    with pytest.raises(ValueError, match="whole classifier of eqm; its format is eqm"):
+        open_features(f"classifier:{tmp_path}")
+    Classifier(shape=(1, 8, 8), num_classes=4).save(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"half")
+    with pytest.raises(ValueError, match="whole classifier of eqm"):
+        open_features(f"classifier:{tmp_path}")
+    with pytest.raises(ValueError, match=r"images of shape \(1, 8, 8\); got \(1, 28, 28\)"):
+        open_features("classifier:digits")(torch.zeros(1, 1, 28, 28))

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
+from eqm.features.features import Activations, require_images
+from eqm.files import replacing
+
+_BUNDLED = Path(__file__).parent / "weights"
+"""Classifiers that come with the package; benchmarks/classifiers.py trained them."""
+_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+
 
 class Classifier(nn.Module):
-    """A convolutional classifier of small grey or colour images (B, C, H, W) scaled to [-1, 1].
+    """A convolutional classifier of small grey or colour images of `shape` (C, H, W), in -1..1.
 
-    Three convolutions and two linear layers; H and W at least 4, and any from there.
+    Four convolutions and two linear layers; H and W at least 4, and any from there. `metadata` is
+    anything JSON can hold, kept with the weights: what it was trained on, and how well it does.
 
-    >>> Classifier(channels=1, num_classes=10).features(torch.zeros(2, 1, 8, 8)).shape
+    >>> Classifier(shape=(1, 8, 8), num_classes=10).features(torch.zeros(2, 1, 8, 8)).shape
     torch.Size([2, 64])
     """
 
-    def __init__(self, *, channels: int, num_classes: int) -> None:
+    def __init__(self, *, shape: Sequence[int], num_classes: int) -> None:
         super().__init__()
+        self.shape = tuple(shape)
+        self.metadata: dict[str, Any] = {}
         self.body = nn.Sequential(
-            *_convolution(channels, 32),
+            *_convolution(self.shape[0], 32),
             *_convolution(32, 32),
             nn.MaxPool2d(2),
             *_convolution(32, 64),
@@ -34,12 +50,70 @@ class Classifier(nn.Module):
         self.head = nn.Linear(64, num_classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """Returns the penultimate activations (B, 64)."""
+        """Returns the penultimate activations (B, 64).
+
+        Raises ValueError for images of another shape than it was made for.
+        """
+        if x.shape[1:] != self.shape:
+            raise ValueError(
+                f"this classifier takes images of shape {self.shape}; got {tuple(x.shape[1:])}: "
+                "resize them, or train one on such images"
+            )
         return self.body(x.to(self.head.weight.dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the logits (B, K)."""
         return self.head(self.features(x))
+
+    def activations(self, x: Tensor) -> Activations:
+        """Returns the features (B, 64) with the probabilities of the classes (B, K)."""
+        vector = self.features(x)
+        return Activations(vector, probabilities=self.head(vector).softmax(1))
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Returns nothing; writes model.safetensors and config.json into `folder`.
+
+        Raises OSError where that cannot be written.
+        """
+        config = {
+            "format": "eqm-classifier",
+            "shape": self.shape,
+            "num_classes": self.head.out_features,
+            "metadata": self.metadata,
+        }
+        tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        with (
+            replacing(Path(folder) / _WEIGHTS) as weights,
+            replacing(Path(folder) / _CONFIG) as text,
+        ):
+            text.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            save_file(tensors, weights)
+
+    @classmethod
+    def load(cls, name: str | os.PathLike[str]) -> Classifier:
+        """Returns a saved classifier in evaluation mode, on the CPU.
+
+        `name` is a folder that `save` wrote, or what comes with the package: digits, fashion-mnist.
+        Raises ValueError where nothing is there, or it is damaged or something else.
+        """
+        bundled = {path.parent.name: path.parent for path in _BUNDLED.glob(f"*/{_CONFIG}")}
+        folder = bundled.get(os.fspath(name), Path(name))
+        if not (folder / _CONFIG).is_file():
+            raise ValueError(
+                f"a classifier must be {', '.join(sorted(bundled))} or a folder with {_CONFIG}; got "
+                f"{os.fspath(name)!r}: train one with train_classifier and save it"
+            )
+        try:
+            config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+            if config["format"] != "eqm-classifier":
+                raise ValueError(f"its format is {config['format']}")
+            classifier = cls(shape=config["shape"], num_classes=config["num_classes"])
+            classifier.metadata = config["metadata"]
+            classifier.load_state_dict(load_file(folder / _WEIGHTS))
+        except (KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{folder} must hold a whole classifier of eqm; {reason}") from error
+        return classifier.eval()
 
 
 def train_classifier(
@@ -69,7 +143,7 @@ def train_classifier(
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed: it seeds the accelerators too, which are not forked here.
         torch.default_generator.manual_seed(seed)
-        classifier = Classifier(channels=images.shape[1], num_classes=num_classes)
+        classifier = Classifier(shape=images.shape[1:], num_classes=num_classes)
     # Channels last, as _augment leaves the images: a quarter faster on a CPU.
     classifier.to(images.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     labels = labels.to(images.device, torch.long)
@@ -148,12 +222,7 @@ def _require_training_data(images: Tensor, labels: Tensor, num_classes: int) -> 
             f"images and labels must have shapes (N, C, H, W) and (N,), N at least 1; got "
             f"{tuple(images.shape)} and {tuple(labels.shape)}: pass one label an image"
         )
-    # Written so that NaN is refused as well; the margin allows for rounding.
-    if not (images.is_floating_point() and bool((images.abs() <= 1.001).all())):
-        raise ValueError(
-            f"images must be floating point in [-1, 1]; got {images.dtype} from "
-            f"{images.min().item():g} to {images.max().item():g}: rescale them"
-        )
+    require_images(images)
     if bool(((labels < 0) | (labels >= num_classes)).any()):
         raise ValueError(
             f"labels must lie in 0 to {num_classes - 1}; got {labels.min().item()} to "

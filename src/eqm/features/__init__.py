@@ -1,0 +1,5 @@
+"""Networks that turn images into numbers that say what they show, for measures to compare."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
