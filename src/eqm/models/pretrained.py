@@ -89,7 +89,8 @@ def save_pretrained(
         for name, tensor in model.state_dict().items()
     }
     folder = Path(folder)
-    with replacing(folder / _WEIGHTS) as weights, replacing(folder / _CONFIG) as config:
+    # The weights take their place first: who reads a new description finds what it describes.
+    with replacing(folder / _CONFIG) as config, replacing(folder / _WEIGHTS) as weights:
         config.write_text(text, encoding="utf-8")
         save_file(tensors, weights, metadata={"format": "pt"})
 
