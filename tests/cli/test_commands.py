@@ -85,11 +85,13 @@ def test_a_dry_run_tells_the_cost_before_there_are_data(run):
     assert "there are no latents at imagenet256-latents: `eqm encode" in out
 
 
-def test_the_same_command_again_finds_all_done(model, run):
+def test_the_same_command_again_finds_all_done_and_changes_nothing(model, run):
+    before = {path: path.stat().st_mtime_ns for path in [model, *model.rglob("*")]}
     status, out, err = run("train", "digits", *SMALL, "--output", model)
     assert status == 0
-    assert "640 images seen" in out
+    assert "complete before, and nothing is changed: 640 images seen" in out
     assert "done before" in err
+    assert {path: path.stat().st_mtime_ns for path in [model, *model.rglob("*")]} == before
 
 
 def test_the_baseline_is_sampled_with_its_own_clock(run, tmp_path):

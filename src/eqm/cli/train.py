@@ -75,7 +75,7 @@ def train(
         return
     watch = watching(config, folder, held_out, keep_best=keep_best)
     try:
-        follow(run(config, seen, folder), total=config.images, folder=folder, watch=watch)
+        end = follow(run(config, seen, folder), total=config.images, folder=folder, watch=watch)
     except Interrupted:
         if not distributed.is_main():
             raise SystemExit(130) from None  # the first process says why
@@ -83,4 +83,7 @@ def train(
     finally:
         distributed.leave()
     if distributed.is_main():
-        print(f"{config.images:,} images seen; the model is in {folder}: try `eqm sample {folder}`")
+        done = "" if end else "this run was complete before, and nothing is changed: "
+        print(
+            f"{done}{config.images:,} images seen; the model is in {folder}: try `eqm sample {folder}`"
+        )

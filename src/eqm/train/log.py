@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from eqm.files import replacing
+from eqm.files import replacing, writing
 
 NAME = "log.jsonl"
 
@@ -38,7 +38,7 @@ class Log:
         """Adds a line, whole or not at all; raises OSError when it cannot be written."""
         finite = {k: float(f"{v:.6g}") if math.isfinite(v) else None for k, v in numbers.items()}
         line = (json.dumps({"images": images, **finite}) + "\n").encode()
-        with self.path.open("ab", buffering=0) as file:
+        with writing(self.path), self.path.open("ab", buffering=0) as file:
             end = file.tell()
             if file.write(line) < len(line):  # the disk became full on the way
                 file.truncate(end)
