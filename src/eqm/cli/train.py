@@ -43,19 +43,18 @@ def train(
     from eqm.cli.show import show_settings
     from eqm.data import MissingDataError, open_source, split
     from eqm.models import cost
-    from eqm.recipes.pixels import picked
+    from eqm.recipes.pixels import fitted, picked
     from eqm.train import Interrupted, distributed, follow, keep_best, watching
     from eqm.train import train as run
 
     config, picks = picked(config)
-    for pick in picks if distributed.is_main() else ():
-        print(pick)
     held_out = None
     try:
         seen = open_source(config.data)
         if config.data.held_out:
             seen, held_out = split(seen, config.data.held_out)
-        config = config.suited_to(seen)
+        config, more = fitted(config, seen)
+        config, picks = config.suited_to(seen), picks + more
         kept = 0 if held_out is None else len(held_out)
         about = f"{seen.name}: {len(seen):,} images to train on, {kept:,} held out"
     except MissingDataError as error:
@@ -65,6 +64,8 @@ def train(
     folder = output or Path("runs") / config.name
     size = cost(config.model)
     if distributed.is_main():
+        for pick in picks:
+            print(pick)
         if dry_run:
             show_settings({**config.flat(), "output": folder})
         print(about)

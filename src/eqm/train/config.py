@@ -77,7 +77,8 @@ class TrainConfig:
     sampling: Sampling = Sampling()
     """How to sample the trained model; stored with its weights."""
     images: int = 1_000_000
-    """Training images to see, repeats counted; the last batch is a whole one."""
+    """Training images to see, repeats counted; the last batch is a whole one. -1 picks a number that
+    suits the data (the recipe `folder`)."""
     batch_size: int = 256
     """Images a step, over all processes."""
     micro_batch: int = 0
@@ -114,7 +115,8 @@ class TrainConfig:
     """Of the initial weights, the order of the data, and the noise."""
 
     def __post_init__(self) -> None:
-        for name in ("images", "batch_size", "checkpoint_every", "keep", "patience"):
+        _check(self.images >= 1 or self.images == -1, "images must be at least 1", self.images)
+        for name in ("batch_size", "checkpoint_every", "keep", "patience"):
             _check(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
         _check(0 <= self.label_dropout < 1, "label_dropout must lie in [0, 1)", self.label_dropout)
         for name in ("seed", "threads", "micro_batch", "watch_every"):

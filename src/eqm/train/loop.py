@@ -256,6 +256,11 @@ def _check_shares(config: TrainConfig) -> None:
 
 
 def _check_fit(config: TrainConfig, source: Source) -> None:
+    if config.images == -1:
+        raise ValueError(
+            "images -1, to pick a number that suits the data, is for the command `eqm train folder`: "
+            "set the number"
+        )
     model = config.model
     if model.shape != source.shape or model.num_classes not in (0, source.num_classes):
         raise ValueError(
