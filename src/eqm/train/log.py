@@ -25,10 +25,12 @@ class Log:
         self.path = Path(folder) / NAME
 
     def start(self, images: int) -> None:
-        """Drops the lines of steps that were lost, those after `images`, and what is no line."""
+        """Drops the lines of steps that were lost, those after `images`, and what is no line; raises
+        OSError when that cannot be done."""
         if not self.path.exists():
             return
-        old = self.path.read_bytes()
+        with writing(self.path):
+            old = self.path.read_bytes()
         kept = [line for line in old.splitlines(keepends=True) if _position(line) <= images]
         if b"".join(kept) != old:
             with replacing(self.path) as path:
