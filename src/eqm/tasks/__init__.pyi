@@ -3,6 +3,7 @@ from .composition import Composition, compose
 from .denoising import denoise
 from .detect import matching_error
 from .generation import Model, draw, gather, generate, starting_noise, watch
+from .interpolation import interpolate, vary
 from .sampling import Sampling
 from .tuning import Trial, Tuning, trials, tune
 
@@ -18,9 +19,11 @@ __all__ = [
     "draw",
     "gather",
     "generate",
+    "interpolate",
     "matching_error",
     "starting_noise",
     "trials",
     "tune",
+    "vary",
     "watch",
 ]

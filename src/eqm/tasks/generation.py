@@ -62,7 +62,7 @@ def draw(
     """
     config = model.config
     sampling = sampling or Sampling.of(model.metadata)
-    chosen = _labels(labels, count, config.num_classes)
+    chosen = chosen_labels(labels, count, config.num_classes)
     count = len(chosen) if chosen is not None else (1 if count is None else count)
     check_count(batch_size=batch_size)
     weight = next(model.parameters())
@@ -162,7 +162,7 @@ def watch(
     check_count(moments=moments)
     if config.noise_conditioning:
         raise ValueError("a model that is told the noise level does not descend: watch another")
-    chosen = _labels(labels, count, config.num_classes)
+    chosen = chosen_labels(labels, count, config.num_classes)
     count = len(chosen) if chosen is not None else (1 if count is None else count)
     noise = starting_noise(config.shape, seeds=range(seed, seed + count))
     noise = noise.to(weight.device, getattr(model, "dtype", weight.dtype))
@@ -204,7 +204,7 @@ def _flow(
         done += len(x)
 
 
-def _labels(
+def chosen_labels(
     labels: Tensor | Sequence[int] | int | None, count: int | None, num_classes: int
 ) -> Tensor | None:
     if count is not None and count < 1:
