@@ -77,6 +77,10 @@ class Composition:
             sampling or Sampling.of(first.metadata),
         )
 
+    def alone(self) -> list[Composition]:
+        """Each of its labels by itself, weighted 1."""
+        return [replace(self, fields=(field,), weights=(1.0,)) for field in self.fields]
+
     @property
     def config(self) -> Any:
         """The sizes of the model, without classes."""

@@ -149,9 +149,10 @@ class _Path(Stop):
 
 def _between(model: Model, labels: tuple[int, int] | None, t: Tensor, sampling: Sampling) -> Field:
     """The field whose labels are numbers of images of the chain, at t (count,)."""
-    if labels is None:
+    pair = None if labels is None else chosen_labels(labels, 2, model.config.num_classes)
+    if pair is None:
         return lambda x, numbers: model(x, None)
-    one, other = chosen_labels(labels, 2, model.config.num_classes).tolist()
+    one, other = pair.tolist()
     none = condition(model, model.config.num_classes)
     parts = [condition(model, one), condition(model, other)]
 
