@@ -14,7 +14,7 @@ def interpolate(
     labels: tuple[int, ...] = (),
     count: int = 9,
     through: Literal["noise", "landscape"] = "noise",
-    strength: float = 0.3,
+    strength: float = 0.5,
     output: Path = Path("interpolation.png"),
     seed: int = 0,
     guidance: float | None = None,

@@ -68,7 +68,7 @@ def interpolate(
     *,
     count: int = 9,
     through: Way = "noise",
-    strength: float = 0.3,
+    strength: float = 0.5,
     seed: int = 0,
     sampling: Sampling | None = None,
     batch_size: int = 256,
