@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, distributed, nn
@@ -19,9 +20,19 @@ from eqm.descent import (
     stream,
 )
 from eqm.descent.checks import check_count
-from eqm.energy import Energy
-from eqm.models import Frozen, Network
 from eqm.tasks.sampling import Sampling
+
+
+class Model(Protocol):
+    """What can be sampled: a field with its sizes, weights and what was stored with them."""
+
+    @property
+    def config(self) -> Any: ...
+    @property
+    def metadata(self) -> dict[str, Any]: ...
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+    @property
+    def __call__(self) -> Callable[..., Tensor]: ...
 
 
 def starting_noise(shape: Sequence[int], *, seeds: Sequence[int]) -> Tensor:
@@ -33,7 +44,7 @@ def starting_noise(shape: Sequence[int], *, seeds: Sequence[int]) -> Tensor:
 
 
 def draw(
-    model: Network | Energy | Frozen,
+    model: Model,
     labels: Tensor | Sequence[int] | int | None = None,
     *,
     count: int | None = None,
@@ -51,7 +62,7 @@ def draw(
     """
     config = model.config
     sampling = sampling or Sampling.of(model.metadata)
-    chosen = _labels(labels, count, config.num_classes)
+    chosen = chosen_labels(labels, count, config.num_classes)
     count = len(chosen) if chosen is not None else (1 if count is None else count)
     check_count(batch_size=batch_size)
     weight = next(model.parameters())
@@ -78,7 +89,7 @@ def draw(
 
 
 def generate(
-    model: Network | Energy | Frozen,
+    model: Model,
     labels: Tensor | Sequence[int] | int | None = None,
     *,
     count: int | None = None,
@@ -120,7 +131,7 @@ def gather(ends: Iterable[Finished]) -> list[Finished]:
     return mine if shares is None else [end for share in shares for end in share]
 
 
-def _place(model: nn.Module | Frozen | None = None) -> tuple[int, int]:
+def _place(model: Model | None = None) -> tuple[int, int]:
     """The rank of this process and the number of processes, among which samples of `model` are shared.
 
     Where each process holds but a part of every weight, all must draw the same samples."""
@@ -132,7 +143,7 @@ def _place(model: nn.Module | Frozen | None = None) -> tuple[int, int]:
 
 
 def watch(
-    model: Network | Energy | Frozen,
+    model: Model,
     labels: Tensor | Sequence[int] | int | None = None,
     *,
     count: int | None = None,
@@ -151,7 +162,7 @@ def watch(
     check_count(moments=moments)
     if config.noise_conditioning:
         raise ValueError("a model that is told the noise level does not descend: watch another")
-    chosen = _labels(labels, count, config.num_classes)
+    chosen = chosen_labels(labels, count, config.num_classes)
     count = len(chosen) if chosen is not None else (1 if count is None else count)
     noise = starting_noise(config.shape, seeds=range(seed, seed + count))
     noise = noise.to(weight.device, getattr(model, "dtype", weight.dtype))
@@ -168,7 +179,7 @@ def watch(
 
 
 def _flow(
-    model: Network | Energy | Frozen,
+    model: Model,
     noise: Iterator[Tensor],
     labels: Tensor | None,
     sampling: Sampling,
@@ -193,7 +204,7 @@ def _flow(
         done += len(x)
 
 
-def _labels(
+def chosen_labels(
     labels: Tensor | Sequence[int] | int | None, count: int | None, num_classes: int
 ) -> Tensor | None:
     if count is not None and count < 1:
