@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, distributed, nn
 
+from eqm.corruption import decay_of
 from eqm.descent import (
     Descent,
     Finished,
@@ -108,8 +109,8 @@ def generate(
     sample, and all of them come together on rank 0, on the CPU; the other processes get the samples
     that they drew.
 
-    A flow-matching model that is told the noise level follows its flow from gamma 0 to 1 in
-    path_length / step_size Euler steps; the rule and the stop do not apply to it.
+    A model that is told the noise level follows its flow from gamma 0 to 1 in path_length /
+    step_size Euler steps, even in gamma; the rule and the stop do not apply to it.
 
     Raises ValueError for labels that the model does not have, or a `count` that does not match
     them.
@@ -185,7 +186,7 @@ def _flow(
     sampling: Sampling,
     batch_size: int,
 ) -> Iterator[Finished]:
-    done, null_label = 0, model.config.num_classes
+    done, null_label, decay = 0, model.config.num_classes, decay_of(model)
     while batch := list(islice(noise, batch_size)):
         x = torch.stack(batch)
         part = None if labels is None else labels[done : done + len(x)].to(x.device)
@@ -194,6 +195,7 @@ def _flow(
             x,
             part,
             steps=sampling.max_steps,
+            decay=decay,
             guidance=1.0 if part is None else sampling.guidance,
             null_label=null_label,
             guidance_interval=sampling.guidance_interval,
