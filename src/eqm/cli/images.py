@@ -1,16 +1,21 @@
-"""Pictures that a command is given: files, folders, archives, arrays, or a data set by name."""
+"""Pictures that a command is given (files, folders, archives, arrays, a data set by name) or makes."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from eqm.data.containers import Files
+    from eqm.encoders import Encoder
+
+STILL = (".png", ".npz")
+ANY = (*STILL, ".gif", ".mp4")
+"""What images can be written as."""
 
 
 def read_images(
@@ -135,3 +140,54 @@ def _words(shape: tuple[int, ...]) -> str:
         return f"shape {shape}"
     channels, height, width = shape
     return f"{width}x{height} pixels and {channels} channel{'s' * (channels > 1)}"
+
+
+def write_images(images: Tensor, output: Path, *, columns: int) -> None:
+    """Returns nothing; writes images (N, C, H, W) in -1..1 as `output` ends: a sheet for .png, the
+    array `arr_0` (N, H, W, C) uint8 for .npz, one after the other for .gif and .mp4.
+
+    Raises ValueError for other names; `check_output` does so before the work.
+    """
+    import numpy as np
+
+    from eqm.files import replacing
+    from eqm.pictures import MOVING, animate, grid, to_uint8
+
+    check_output(output, ANY)
+    scale = max(1, 56 // images.shape[-1])
+    if output.suffix in MOVING:
+        animate((grid(image[None], columns=1, scale=2 * scale) for image in images), output)
+        return
+    with replacing(output) as path:
+        if output.suffix == ".png":
+            grid(images, columns=columns, scale=scale).save(path, format="png")
+        else:
+            with path.open("wb") as file:
+                np.savez(file, arr_0=to_uint8(images))
+
+
+def check_output(output: Path, endings: Sequence[str]) -> None:
+    """Raises ValueError unless `output` ends in one of `endings`."""
+    if output.suffix not in endings:
+        raise ValueError(
+            f"output must end in {', '.join(endings[:-1])} or {endings[-1]}; got {output}"
+        )
+
+
+def open_model(name: str, *, vae: str | None, device: str) -> tuple[Any, Encoder]:
+    """The model called `name` on its device, and what decodes its samples to pictures.
+
+    Raises ValueError for a model of anything but pictures.
+    """
+    from eqm.devices import pick_device
+    from eqm.encoders import encoder_of
+    from eqm.models import from_pretrained
+
+    where = pick_device(device)
+    network = from_pretrained(name, device=where)
+    if len(network.config.shape) != 3:
+        raise ValueError(
+            f"this command is for models of pictures; {name} is of shape {network.config.shape}: "
+            "use it in Python"
+        )
+    return network, encoder_of(network.metadata, vae, device=where)
