@@ -67,41 +67,21 @@ class EquilibriumMatching:
         `noise` has the shape of `data` (B, ...), `gamma` is (B,). Raises ValueError when shapes do
         not fit, or the field returns another shape than it was given.
         """
+        x = corrupt(data, noise, gamma)
+        target = (noise - data) * spread(self.decay(gamma).to(data.dtype), data)
         if self.difference:
             if not isinstance(field, Energy):
                 raise ValueError(
                     f"difference is for a DotEnergy or NormEnergy; got {type(field).__name__}: "
                     "leave it off for an implicit field"
                 )
-            return difference_loss(field, *self._asked(data, noise, gamma), labels)
-        residual = self.residual(field, data, labels, noise=noise, gamma=gamma)
-        return residual.square().flatten(1).mean(1)
-
-    def residual(
-        self,
-        field: Field,
-        data: Tensor,
-        labels: Tensor | None = None,
-        *,
-        noise: Tensor,
-        gamma: Tensor,
-    ) -> Tensor:
-        """What the field returns less what it should, (B, ...) as `data`; `at` is its mean square.
-
-        Raises ValueError as `at` does.
-        """
-        x, target = self._asked(data, noise, gamma)
+            return difference_loss(field, x, target, labels)
         gradient = field(x, labels, gamma) if self.noise_conditioning else field(x, labels)  # type: ignore[call-arg]
         if gradient.shape != x.shape:
             raise ValueError(
                 f"a field must return the shape it is given, {tuple(x.shape)}; got {tuple(gradient.shape)}"
             )
-        return gradient - target
-
-    def _asked(self, data: Tensor, noise: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the field is asked, and what it should answer."""
-        x = corrupt(data, noise, gamma)
-        return x, (noise - data) * spread(self.decay(gamma).to(data.dtype), data)
+        return (gradient - target).square().flatten(1).mean(1)
 
 
 @dataclass(frozen=True)

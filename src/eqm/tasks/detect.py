@@ -2,63 +2,75 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
+from eqm.corruption import make_decay
 from eqm.descent.checks import check_count
 from eqm.field import Field
 from eqm.files import replacing
 from eqm.models import from_pretrained
+from eqm.models.pretrained import folder_of
+from eqm.objective import EquilibriumMatching
+from eqm.tasks.generation import chosen_labels
 from eqm.tasks.sampling import Sampling
-from eqm.tasks.scores import SCORES, Probe, _decay, matching_error
+from eqm.tasks.scores import SCORES, Probe, View, check_explicit, matching_error
 
 __all__ = ["Calibration", "EqmDetector", "matching_error"]
 
-COMBINED = ("residuals",)
-"""What the score "combined" is made of."""
-MAPPED = 256
-"""Normal images that say what an anomaly map is measured by."""
+COMBINED = (("losses", "complexity"), ("residuals",))
+"""What the score "combined" adds up: two distances, each of what is measured jointly."""
+FEWEST, MAPPED = 4, 256
+"""Normal images that `fit` needs, and those that say what an anomaly map is measured by."""
 _TENSORS, _SETTINGS, _VERSION = "detector.safetensors", "detector.json", 1
+_NONE = torch.zeros(0, dtype=torch.float64)
+
+Labels = Tensor | Sequence[int] | int | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Calibration:
-    """What normal images taught a detector."""
+    """What normal images taught a detector; everything on the CPU."""
 
     scores: Tensor
     """Their scores, rising, (N,): what p-values and thresholds are read from."""
     centre: Tensor
-    """Where their vectors of scores lie, (K,), and how wide, `spread` (K,)."""
-    spread: Tensor
+    """The mean of their K numbers, (K,); K is 0 where the score is one number as it is."""
     precision: Tensor
-    """Inverse covariance (K, K) of what is left; none of the three is used where K is 1."""
+    """What turns the square of the difference to it into the score, (K, K)."""
     expected: Tensor
-    """Their mean squared residual, channels summed, (H, W); empty for what is no image."""
+    """Their mean squared error at each gamma, channels summed, (G, H, W); empty for no images."""
+
+    def distance(self, numbers: Tensor) -> Tensor:
+        """The score of each image (B,) from its numbers (B, K)."""
+        away = numbers - self.centre
+        return _finite(((away @ self.precision) * away).sum(1))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class EqmDetector:
     """Scores images by a field, higher = more anomalous, and decides once it has seen normal ones.
 
-    `score` is a name of `eqm.tasks.scores.SCORES`, or several of them, or "combined", the best. One
-    number an image is its score as it is. Of several, `fit` learns the mean and the covariance on
-    normal images, and the score is the squared Mahalanobis distance to that mean: an image whose
-    loss is unusually low, or high at one noise level and low at another, is no more typical than
-    one whose loss is high.
-
-    Nothing is trained, and no anomalous image is needed. Settings are frozen; `fit` sets
-    `calibration` alone.
+    Nothing is trained, and no anomalous image is needed: `fit` sets `calibration` alone. `score` is
+    a name of `eqm.tasks.scores.SCORES`, or several of them, or "combined". One number an image is
+    its score as it is. Of several, `fit` learns mean and covariance, and the score is the squared
+    Mahalanobis distance to that mean, divided by how many they are: an image whose loss is
+    unusually low, or high at one noise level and low at another, is no more typical than one whose
+    loss is high. "combined" is the sum of two such distances: one of the training loss at each gamma
+    and how well zlib packs the image (simple images fit any model; Serra et al., arXiv 1909.11480),
+    the other of the loss in 4x4 cells.
 
     >>> field = lambda x, labels: 4 * x  # made of images of one value
     >>> normal = 0.1 * torch.randn(200, 1, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -73,8 +85,6 @@ class EqmDetector:
     """The rate of false alarms that `predict` and `decision_function` allow."""
     probe: Probe | None = None
     """What the field is asked; by default what suits it, `Probe.of(field)`."""
-    complexity: bool = False
-    """Correct for how simple an image is: add the score `complexity`."""
     batch_size: int = 256
     """Images that the field is given at a time; memory does not grow with their number."""
     calibration: Calibration | None = None
@@ -82,72 +92,69 @@ class EqmDetector:
     def __post_init__(self) -> None:
         check_count(batch_size=self.batch_size)
         _check_rate(self.fpr)
-        unknown = [name for name in self.names if name not in SCORES]
-        if unknown or not self.names:
-            raise ValueError(
-                f"score must be combined or among {', '.join(SCORES)}; got {self.score!r}"
-            )
-        if self.probe is None:
-            object.__setattr__(self, "probe", Probe.of(self.field))
-        if "energy" in self.names and not hasattr(self.field, "energy"):
-            SCORES["energy"](self.field, torch.empty(0), None, self._probe)
+        names = [name for group in self._groups for name in group]
+        if not names or not set(names) <= set(SCORES):
+            known = ", ".join(("combined", *SCORES))
+            raise ValueError(f"score must be among {known}; got {self.score!r}")
+        if "energy" in names:
+            check_explicit(self.field)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The scores that count."""
-        named = (self.score,) if isinstance(self.score, str) else tuple(self.score)
-        named = COMBINED if named == ("combined",) else named
-        return (*named, "complexity") if self.complexity else named
-
-    def fit(self, images: Tensor | Iterable[Tensor], labels: Tensor | None = None) -> Self:
+    def fit(self, images: Tensor | Iterable[Tensor], labels: Labels = None) -> Self:
         """The detector itself, calibrated on normal images (N, C, H, W), or batches of them.
 
         They should not be images that the field was trained on, whose scores are lower. Where there
         are several numbers an image, one half tells what is typical and the other, at random, how
         typical normal images are: so that p-values hold for new ones.
 
-        Raises ValueError for images that do not suit the field, for too few, and for `labels` (N,)
-        that the model does not have.
+        Raises ValueError for images that do not suit the field, for fewer than four, and for
+        `labels`, one an image or one for all, that the model does not have.
         """
-        vectors, first = [], []
-        for batch, part in self._batches(images, labels):
-            vectors.append(self._vectors(batch, part))
-            if sum(map(len, first)) < MAPPED:
-                first.append(self._errors(batch, part))
-        if not vectors or sum(map(len, vectors)) < 4:
+        found: list[list[Tensor]] = []
+        errors: list[Tensor] = []
+        for view in self._views(images, labels):
+            found.append(self._numbers(view))
+            if view.x.ndim == 4 and sum(map(len, errors)) < MAPPED:
+                errors.append(_errors(view).transpose(0, 1))  # (B, G, H, W)
+        groups = [torch.cat(parts) for parts in zip(*found, strict=True)]  # each (N, K)
+        count = len(groups[0]) if groups else 0
+        if count < FEWEST:
             raise ValueError(
-                f"calibration needs normal images, 4 at least and better 1,000; got {sum(map(len, vectors))}"
+                f"calibration needs {FEWEST} normal images at least, and better 1,000; got {count}"
             )
-        found = torch.cat(vectors)  # (N, K)
-        if not found.isfinite().all():
+        if not all(group.isfinite().all() for group in groups):
             raise ValueError(
                 "a normal image has a score that is not finite: the field is damaged, or its descent "
                 "diverges; check the weights, or take a smaller sampling.step_size"
             )
-        expected = torch.cat(first).double().mean(0)
-        none = found.new_zeros(found.shape[1])
-        empty = Calibration(none[:0], none, none + 1, torch.eye(len(none)).to(none), expected)
-        if found.shape[1] > 1:
-            order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))
-            typical, found = found[order].tensor_split(2)
-            empty = replace(empty, **_gaussian(typical))
-        scores = _distance(found, empty).sort().values
-        object.__setattr__(self, "calibration", replace(empty, scores=scores))
+        numbers, expected = torch.cat(groups, 1), torch.cat(errors).mean(0) if errors else _NONE
+        if numbers.shape[1] == 1:
+            self.calibration = Calibration(
+                numbers[:, 0].sort().values, _NONE, _NONE[:, None], expected
+            )
+            return self
+        typical, fresh = torch.randperm(count, generator=torch.Generator().manual_seed(0)).chunk(2)
+        centre = numbers[typical].mean(0)
+        blocks = [_precision(group[typical]) / group.shape[1] for group in groups]
+        known = Calibration(_NONE, centre, torch.block_diag(*blocks), expected)
+        scores = known.distance(numbers[fresh]).sort().values
+        self.calibration = replace(known, scores=scores)
         return self
 
-    def score_samples(
-        self, images: Tensor | Iterable[Tensor], labels: Tensor | None = None
-    ) -> Tensor:
+    def score_samples(self, images: Tensor | Iterable[Tensor], labels: Labels = None) -> Tensor:
         """The score of each image, (N,) float64 on the CPU: higher = more anomalous.
 
-        A score that is one number an image needs no `fit`. What is not finite is infinity.
+        A score that is one number an image needs no `fit`. What is not finite is infinite.
 
         Raises ValueError as `fit` does, and where a calibration is needed.
         """
-        scores = [self._score(batch, part) for batch, part in self._batches(images, labels)]
-        return torch.cat(scores) if scores else torch.zeros(0, dtype=torch.float64)
+        scores = [_NONE]
+        for view in self._views(images, labels):
+            numbers = torch.cat(self._numbers(view), 1)
+            alone = numbers.shape[1] == 1
+            scores.append(_finite(numbers[:, 0]) if alone else self._calibrated().distance(numbers))
+        return torch.cat(scores)
 
-    def p_values(self, images: Tensor | Iterable[Tensor], labels: Tensor | None = None) -> Tensor:
+    def p_values(self, images: Tensor | Iterable[Tensor], labels: Labels = None) -> Tensor:
         """The conformal p-value of each image, (N,), in 1/(n+1)..1: low = anomalous.
 
         (1 + #{calibration scores at least as high}) / (n + 1): of new normal images a share of at
@@ -155,12 +162,18 @@ class EqmDetector:
         from where the calibration images came from (Vovk et al., Algorithmic learning in a random
         world, 2005; for outliers Bates et al., arXiv 2104.08279).
         """
-        return self._p_values(self.score_samples(images, labels))
+        return self.p_values_of(self.score_samples(images, labels))
+
+    def p_values_of(self, scores: Tensor) -> Tensor:
+        """The conformal p-values of scores (N,) that `score_samples` returned."""
+        known = self._calibrated().scores
+        at_least = len(known) - torch.searchsorted(known, scores.to(known))
+        return (1 + at_least).double() / (len(known) + 1)
 
     def predict(
         self,
         images: Tensor | Iterable[Tensor],
-        labels: Tensor | None = None,
+        labels: Labels = None,
         *,
         fpr: float | None = None,
     ) -> Tensor:
@@ -168,17 +181,18 @@ class EqmDetector:
 
         Raises ValueError where the calibration is of too few images for that rate.
         """
-        return self.score_samples(images, labels) > self.threshold(fpr)
+        return self.decision_function(images, labels, fpr=fpr) > 0
 
     def decision_function(
         self,
         images: Tensor | Iterable[Tensor],
-        labels: Tensor | None = None,
+        labels: Labels = None,
         *,
         fpr: float | None = None,
     ) -> Tensor:
         """The score less the threshold, (N,): anomalous images are above 0."""
-        return self.score_samples(images, labels) - self.threshold(fpr)
+        threshold = self.threshold(fpr)
+        return self.score_samples(images, labels) - threshold
 
     def threshold(self, fpr: float | None = None) -> float:
         """The score above which an image is anomalous: its p-value is `fpr` or less.
@@ -186,7 +200,7 @@ class EqmDetector:
         Raises ValueError as `predict` does."""
         fpr = self.fpr if fpr is None else fpr
         _check_rate(fpr)
-        scores = self._fitted().scores
+        scores = self._calibrated().scores
         allowed = math.floor(round(fpr * (len(scores) + 1), 9))
         if allowed < 1:
             raise ValueError(
@@ -195,42 +209,226 @@ class EqmDetector:
             )
         return float(scores[-allowed])
 
-    @torch.no_grad()
-    def anomaly_map(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """How anomalous each pixel is, (B, H, W): 1 = as normal images are there.
+    def anomaly_map(self, images: Tensor, labels: Labels = None) -> Tensor:
+        """How anomalous each pixel is, (B, H, W) on the CPU: 1 = as normal images are there.
 
-        The squared residual of the field, the mean over gammas, draws and 3x3 pixels, by what it is
-        on normal images. It is the same for every `score`.
+        The squared error of the field around each pixel, 3x3, by what it is there on normal images;
+        the mean over gammas. It is the same for every `score`.
+
+        Raises ValueError for what is no image, and as `predict` does.
         """
-        expected = self._fitted().expected
-        if expected.ndim != 2:
+        expected = self._calibrated().expected
+        if expected.ndim != 3:
             raise ValueError("an anomaly map is one of images (B, C, H, W); these are none")
-        maps = [self._errors(batch, part) for batch, part in self._batches(images, labels)]
-        return _smooth(torch.cat(maps)) / (_smooth(expected.float()[None]) + 1e-8)
+        usual = _smooth(expected)[:, None] + 1e-8  # (G, 1, H, W)
+        maps = [(_smooth(_errors(v)) / usual).mean(0) for v in self._views(images, labels)]
+        return torch.cat(maps) if maps else torch.zeros(0, *expected.shape[1:])
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Returns nothing; writes detector.safetensors and detector.json into `folder`, which may be
         that of the model.
 
         Raises ValueError for a detector that was not calibrated."""
-        calibration, probe = self._fitted(), self._probe
+        calibration, probe = self._calibrated(), self._probe
         decay = probe.objective.decay
         settings = {
             "format": "eqm-detector",
             "version": _VERSION,
             "score": self.score,
             "fpr": self.fpr,
-            "complexity": self.complexity,
-            "threshold": None if len(calibration.scores) + 1 < 1 / self.fpr else self.threshold(),
-            "probe": {"gammas": probe.gammas, "draws": probe.draws, "seed": probe.seed},
+            "gammas": probe.gammas,
+            "draws": probe.draws,
+            "seed": probe.seed,
+            "decay": [type(decay).__name__.removesuffix("Decay").lower(), vars(decay)],
             "sampling": asdict(probe.sampling),
-            "training": {
-                "objective.decay": type(decay).__name__.removesuffix("Decay").lower(),
-                **{f"objective.{name}": value for name, value in vars(decay).items()},
-            },
+            "weights": _fingerprint(self.field),
         }
         tensors = {name: tensor.contiguous() for name, tensor in vars(calibration).items()}
         folder = Path(folder)
-        with replacing(folder / _TENSORS) as path, replacing(folder / _SETTINGS) as words:
+        with replacing(folder / _SETTINGS) as words, replacing(folder / _TENSORS) as path:
             words.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
             save_file(tensors, path)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | os.PathLike[str],
+        field: Field | None = None,
+        *,
+        device: str | torch.device = "cpu",
+    ) -> EqmDetector:
+        """The detector that was saved in `folder`, for `field`, by default the model that lies there.
+
+        `folder` may be the name of a model that comes with the package. Raises ValueError where there
+        is no detector, it is damaged, or it was calibrated with other weights.
+        """
+        where = folder_of(os.fspath(folder))
+        if not (where / _SETTINGS).is_file():
+            raise ValueError(
+                f"{where} must hold a calibrated detector, {_SETTINGS}; it does not: calibrate one on "
+                "normal images, `eqm detect MODEL IMAGES --normal PICTURES --keep` or "
+                "EqmDetector(field).fit(images).save(folder)"
+            )
+        field = from_pretrained(where, device=device) if field is None else field
+        try:
+            stored = json.loads((where / _SETTINGS).read_text(encoding="utf-8"))
+            if stored["format"] != "eqm-detector" or stored["version"] != _VERSION:
+                raise ValueError(f"it is of version {stored['version']}: upgrade eqm")
+            name, settings = stored["decay"]
+            told = Probe.of(field).objective.noise_conditioning
+            probe = Probe(
+                EquilibriumMatching(make_decay(name, **settings), told),
+                Sampling(**stored["sampling"]),
+                tuple(stored["gammas"]),
+                stored["draws"],
+                stored["seed"],
+            )
+            calibration = Calibration(**load_file(where / _TENSORS))
+            if not len(calibration.scores) or not calibration.scores.isfinite().all():
+                raise ValueError("its scores are not finite numbers, one at least")
+            score = stored["score"]
+            score = score if isinstance(score, str) else tuple(score)
+            detector = cls(field, score, stored["fpr"], probe, calibration=calibration)
+        except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"{where} must hold a whole detector; {reason}: calibrate it again"
+            ) from error
+        if stored["weights"] != _fingerprint(field):
+            raise ValueError(
+                f"the detector in {where} was calibrated with other weights than these: calibrate it again"
+            )
+        return detector
+
+    @property
+    def _groups(self) -> tuple[tuple[str, ...], ...]:
+        """Names of scores, together where they are measured jointly."""
+        if self.score == "combined":
+            return COMBINED
+        return ((self.score,) if isinstance(self.score, str) else tuple(self.score),)
+
+    @property
+    def _probe(self) -> Probe:
+        return self.probe or Probe.of(self.field)
+
+    def _calibrated(self) -> Calibration:
+        if self.calibration is None:
+            raise ValueError(
+                "the detector was not calibrated: call fit with normal images first, "
+                "or load one that was"
+            )
+        return self.calibration
+
+    def _numbers(self, view: View) -> list[Tensor]:
+        """What the scores say of the images, (B, K) float64 on the CPU, a tensor a group."""
+        with torch.no_grad():
+            return [
+                torch.cat([_columns(SCORES[name](view)) for name in group], 1)
+                for group in self._groups
+            ]
+
+    def _views(self, images: Tensor | Iterable[Tensor], labels: Labels) -> Iterator[View]:
+        """The images in batches, checked, where the field wants them."""
+        probe, config = self._probe, getattr(self.field, "config", None)
+        classes: Tensor | None = None
+        if isinstance(images, Tensor):
+            if labels is not None and config is not None:
+                classes = chosen_labels(labels, len(images), config.num_classes)
+            elif labels is not None:
+                classes = torch.as_tensor(labels).expand(len(images))
+            batches: Iterable[Tensor] = images.split(self.batch_size)
+        elif labels is None:
+            batches = images
+        else:
+            raise ValueError("labels go with one tensor of images; got batches of them")
+        done = 0
+        for batch in batches:
+            self._check(batch)
+            for x in batch.split(self.batch_size):
+                x = self._placed(x)
+                part = None if classes is None else classes[done : done + len(x)].to(x.device)
+                done += len(x)
+                if len(x):
+                    yield View(self.field, x, part, probe)
+
+    def _check(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor) or x.ndim < 2 or not x.is_floating_point():
+            found = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(
+                "images must be a floating-point tensor (B, C, H, W) in -1..1, or batches of such; got "
+                f"{found}: of bytes pass images.float() / 127.5 - 1"
+            )
+        if not x.isfinite().all():
+            raise ValueError("images must be finite; some values are NaN or infinity")
+        config, metadata = getattr(self.field, "config", None), getattr(self.field, "metadata", {})
+        if config is None:
+            return
+        if x.shape[1:] != tuple(config.shape):
+            raise ValueError(
+                f"images must have the model's shape {tuple(config.shape)}; got {tuple(x.shape[1:])}: "
+                "resize them first (`eqm detect --resize` does)"
+            )
+        pixels = x.ndim == 4 and not (metadata.get("data") or {}).get("encoder")
+        if pixels and x.numel() and x.abs().max() > 1.001:
+            raise ValueError(
+                f"images must lie in -1..1; got {x.min():g}..{x.max():g}: scale them as the model's "
+                "data are, of bytes images.float() / 127.5 - 1"
+            )
+
+    def _placed(self, x: Tensor) -> Tensor:
+        if not isinstance(self.field, nn.Module):
+            return x
+        weight = next(self.field.parameters(), x)
+        return x.to(weight.device, getattr(self.field, "dtype", weight.dtype))
+
+
+def _precision(numbers: Tensor) -> Tensor:
+    """The inverse covariance (K, K) of numbers (N, K), each in units of its own deviation.
+
+    Correlations are shrunk as far as few rows make them uncertain: the estimator OAS of Chen et al.
+    (arXiv 0907.4698), in the large-K form of scikit-learn."""
+    count, size = numbers.shape
+    scale = numbers.std(0) + 1e-6
+    covariance = torch.cov((numbers / scale).T, correction=0).view(size, size)
+    squares, trace = covariance.square().sum(), covariance.trace()
+    excess = (count + 1) * (squares - trace.square() / size)
+    share = ((squares + trace.square()) / excess.clamp(min=1e-12)).clamp(max=1)
+    level = share * trace / size + 1e-9  # a number that never varies is left with a variance
+    shrunk = (1 - share) * covariance + level * torch.eye(size, dtype=numbers.dtype)
+    return torch.linalg.inv(shrunk) / torch.outer(scale, scale)
+
+
+def _finite(scores: Tensor) -> Tensor:
+    return scores.nan_to_num(math.inf, math.inf, -math.inf)
+
+
+def _columns(found: Tensor) -> Tensor:
+    found = found.to("cpu", torch.float64)
+    return found[:, None] if found.ndim == 1 else found
+
+
+@torch.no_grad()
+def _errors(view: View) -> Tensor:
+    """Squared errors of images, channels summed, (G, B, H, W) float32 on the CPU."""
+    return view.errors.sum(2).float().cpu()
+
+
+def _smooth(maps: Tensor) -> Tensor:
+    """The mean of 3x3 pixels, of those that there are."""
+    return avg_pool2d(maps, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def _check_rate(fpr: float) -> None:
+    if not 0 < fpr < 1:
+        raise ValueError(f"fpr, the rate of false alarms, must lie between 0 and 1; got {fpr}")
+
+
+def _fingerprint(field: Field) -> str | None:
+    """Hexadecimal digest of the weights of a field, None where it has none."""
+    if not isinstance(field, nn.Module):
+        return None
+    sha = hashlib.sha256()
+    for name, tensor in sorted(field.state_dict().items()):
+        sha.update(name.encode())
+        sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return sha.hexdigest()[:16]

@@ -1,25 +1,19 @@
-"""How far an image is from what the landscape was made of, in numbers: higher = more anomalous."""
+"""How far images are from what a field was made of, in numbers: higher = more anomalous."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from eqm.corruption import (
-    ConstantDecay,
-    Decay,
-    LinearDecay,
-    PiecewiseDecay,
-    TruncatedDecay,
-    corrupt,
-)
-from eqm.descent import Descent, RelativeGradientNorm, Stop, descend, measure, record
+from eqm.corruption import corrupt, decay_of
+from eqm.descent import Descent, Outcome, RelativeGradientNorm, Stop, descend, measure, record
 from eqm.descent.checks import check_count
 from eqm.field import Field
 from eqm.objective import EquilibriumMatching
@@ -27,6 +21,7 @@ from eqm.pictures import to_uint8
 from eqm.shapes import norms
 from eqm.tasks.sampling import Sampling
 
+GAMMAS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 CELLS = 4
 """Cells a side in which `residuals` looks at an image."""
 HALFWAY = 0.5
@@ -40,14 +35,14 @@ class Probe:
     """What a score asks of a field: the same of every image, so that a score depends on nothing
     but its image."""
 
-    objective: EquilibriumMatching = EquilibriumMatching()
+    objective: EquilibriumMatching
     """What the field was trained with."""
     sampling: Sampling = Sampling()
-    """How to descend; guidance and gradient_ratio do not apply."""
-    gammas: tuple[float, ...] = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
-    """Noise levels at which the training loss is taken, from 0 (noise) to 1 (the clean image)."""
-    draws: int = 2
-    """Pictures of noise for each of them but 1."""
+    """How to descend; its stop and guidance do not apply."""
+    gammas: tuple[float, ...] = GAMMAS
+    """Noise levels of the training loss, from 0 (noise) to 1 (the clean image)."""
+    draws: int = 1
+    """Pictures of noise for each of them; a clean image has none."""
     seed: int = 0
     """Of the noise."""
 
@@ -59,114 +54,149 @@ class Probe:
             )
 
     @classmethod
-    def of(cls, field: Field) -> Probe:
+    def of(
+        cls, field: Field, *, gammas: Sequence[float] = GAMMAS, draws: int = 1, seed: int = 0
+    ) -> Probe:
         """The probe for a field: decay and descent as stored with its weights, else defaults."""
-        metadata: dict[str, Any] = getattr(field, "metadata", None) or {}
         told = bool(getattr(getattr(field, "config", None), "noise_conditioning", False))
-        decay = _decay(metadata.get("training") or {})
-        return cls(EquilibriumMatching(decay, told), Sampling.of(metadata))
+        sampling = Sampling.of(getattr(field, "metadata", None) or {})
+        objective = EquilibriumMatching(decay_of(field), told)
+        return cls(objective, sampling, tuple(gammas), draws, seed)
 
-    def residuals(self, field: Field, x: Tensor, labels: Tensor | None) -> Iterator[list[Tensor]]:
-        """At each gamma, what the field says less what it should, (B, ...) for each draw of noise."""
-        generator = torch.Generator().manual_seed(self.seed)
-        for gamma in self.gammas:
-            level = x.new_full((len(x),), gamma)
-            yield [
-                self.objective.residual(
-                    field, x, labels, noise=_noise(x, generator), gamma=level
-                )
-                for _ in range(self.draws if gamma < 1 else 1)  # clean images have no noise
-            ]
 
-    def descend(self, field: Field, x: Tensor, labels: Tensor | None, stop: Stop | None) -> Descent:
-        """Where x ends after the path of the settings, or at the stop."""
+@dataclass(frozen=True, eq=False)
+class View:
+    """Images x (B, ...) under a probe. What several scores need of the field is asked once."""
+
+    field: Field
+    x: Tensor
+    labels: Tensor | None
+    probe: Probe
+
+    @cached_property
+    def gradient(self) -> Tensor:
+        """The field at the images, (B, ...)."""
+        return self._ask(self.x, 1.0)
+
+    @cached_property
+    def errors(self) -> Tensor:
+        """The squared difference of what the field says of noisy images and what it should, the
+        mean over draws, (G, B, ...) for G gammas."""
+        generator = torch.Generator().manual_seed(self.probe.seed)
+        return torch.stack([self._error(gamma, generator) for gamma in self.probe.gammas])
+
+    def _error(self, gamma: float, generator: torch.Generator) -> Tensor:
+        level, found = self._level(gamma), []
+        for _ in range(self.probe.draws if gamma < 1 else 1):
+            noise = self._noise(generator)
+            target = (noise - self.x) * self.probe.objective.decay(level[:1]).item()
+            found.append((self._ask(corrupt(self.x, noise, level), gamma) - target).square())
+        return torch.stack(found).mean(0)
+
+    def _ask(self, x: Tensor, gamma: float) -> Tensor:
+        """What the field returns at x, told gamma where it must be."""
+        told = self.probe.objective.noise_conditioning
+        given = (x, self.labels, self._level(gamma)) if told else (x, self.labels)
+        gradient = self.field(*given)
+        if gradient.shape != x.shape:
+            raise ValueError(
+                f"a field must return the shape it is given, {tuple(x.shape)}; got {tuple(gradient.shape)}"
+            )
+        return gradient
+
+    def halfway(self) -> Tensor:
+        """The images, half noise."""
+        noise = self._noise(torch.Generator().manual_seed(self.probe.seed))
+        return corrupt(self.x, noise, self._level(HALFWAY))
+
+    def descend(self, start: Tensor, stop: Stop | None = None) -> Descent:
+        """Where the descent ends from each start, after the path of the settings or at the stop."""
         self.check_descends()
-        steps, rule = self.sampling.max_steps, self.sampling.make_rule()
-        return descend(field, x, labels, rule=rule, stop=stop, max_steps=steps)
-
-    def halfway(self, x: Tensor) -> Tensor:
-        """x (B, ...), half noise."""
-        noise = _noise(x, torch.Generator().manual_seed(self.seed))
-        return corrupt(x, noise, x.new_full((len(x),), HALFWAY))
+        rule, steps = self.probe.sampling.make_rule(), self.probe.sampling.max_steps
+        return descend(self.field, start, self.labels, rule=rule, stop=stop, max_steps=steps)
 
     def check_descends(self) -> None:
         """Raises ValueError for a model that is told the noise level."""
-        if self.objective.noise_conditioning:
+        if self.probe.objective.noise_conditioning:
             raise ValueError(
                 "a model that is told the noise level does not descend: take the score loss or combined"
             )
 
+    def _level(self, gamma: float) -> Tensor:
+        return self.x.new_full((len(self.x),), gamma)
 
-Score = Callable[[Field, Tensor, Tensor | None, Probe], Tensor]
-"""`score(field, x, labels, probe)`: a number an image of x (B, ...), (B,), or several, (B, K)."""
+    def _noise(self, generator: torch.Generator) -> Tensor:
+        """One picture of noise for all images."""
+        shape = self.x.shape[1:]
+        noise = torch.randn(shape, generator=generator, dtype=self.x.dtype)
+        return noise.to(self.x.device).expand_as(self.x)
 
 
-def energy(field: Field, x: Tensor, labels: Tensor | None, probe: Probe) -> Tensor:
+Score = Callable[[View], Tensor]
+"""One number an image, (B,), or several, (B, K)."""
+
+
+def energy(view: View) -> Tensor:
     """The energy of an explicit model (EqM-E)."""
-    if not hasattr(field, "energy"):
-        raise ValueError(
-            "the score energy needs an explicit energy, such as DotEnergy; got an implicit field, "
-            f"{type(field).__name__}: take dot, loss or combined, or train with --objective.energy dot"
-        )
-    return field.energy(x, labels)
+    check_explicit(view.field)
+    found: Tensor = view.field.energy(view.x, view.labels)  # type: ignore[attr-defined]
+    return found
 
 
-def dot(field: Field, x: Tensor, labels: Tensor | None, probe: Probe) -> Tensor:
+def dot(view: View) -> Tensor:
     """The product of image and field, <x, f(x)>: the paper's score, for an implicit field."""
-    return (x * field(x, labels)).flatten(1).sum(1)
+    return (view.x * view.gradient).flatten(1).sum(1)
 
 
-def gradient_norm(field: Field, x: Tensor, labels: Tensor | None, probe: Probe) -> Tensor:
+def gradient_norm(view: View) -> Tensor:
     """The norm of the field at the image: what was learnt is an equilibrium."""
-    return norms(field(x, labels))
+    return norms(view.gradient)
 
 
-def work(field: Field, x: Tensor, labels: Tensor | None, probe: Probe) -> Tensor:
+def work(view: View) -> Tensor:
     """The work that the field does while the image descends, the line integral of -f . dx."""
-    probe.check_descends()
-    steps, rule = probe.sampling.max_steps, probe.sampling.make_rule()
-    way = record(field, x, labels, rule=rule, at=range(steps + 1), max_steps=steps)
-    return -measure(field, way, labels).work[-1]
+    view.check_descends()
+    rule, steps = view.probe.sampling.make_rule(), view.probe.sampling.max_steps
+    way = record(view.field, view.x, view.labels, rule=rule, at=range(steps + 1), max_steps=steps)
+    return -measure(view.field, way, view.labels).work[-1]
 
 
-def displacement(field: Field, x: Tensor, labels: Tensor | None, probe: Probe) -> Tensor:
-    """How far from the image its descent ends."""
-    return norms(probe.descend(field, x, labels, None).x - x)
+def displacement(view: View) -> Tensor:
+    """How far from the image its descent ends; infinite where it diverges."""
+    return _away(view, view.descend(view.x))
 
 
-def restore(field: Field, x: Tensor, labels: Tensor | None, probe: Probe) -> Tensor:
+def restore(view: View) -> Tensor:
     """How far from the image the descent ends that starts from the image half noised."""
-    return norms(probe.descend(field, probe.halfway(x), labels, None).x - x)
+    return _away(view, view.descend(view.halfway()))
 
 
-def steps(field: Field, x: Tensor, labels: Tensor | None, probe: Probe) -> Tensor:
+def steps(view: View) -> Tensor:
     """Steps from the image half noised to where the gradient has fallen to a fifth."""
-    stop = RelativeGradientNorm(ARRIVED)
-    return probe.descend(field, probe.halfway(x), labels, stop).steps.to(x.dtype)
+    return view.descend(view.halfway(), RelativeGradientNorm(ARRIVED)).steps
 
 
-def loss(field: Field, x: Tensor, labels: Tensor | None, probe: Probe) -> Tensor:
+def loss(view: View) -> Tensor:
     """The training loss (Eq. 3 of arXiv 2510.02300), the mean over gammas and draws."""
-    errors = [
-        torch.stack([r.square().flatten(1).mean(1) for r in draws]).mean(0)
-        for draws in probe.residuals(field, x, labels)
-    ]
-    return torch.stack(errors).mean(0)
+    return view.errors.flatten(2).mean(2).mean(0)
 
 
-def residuals(field: Field, x: Tensor, labels: Tensor | None, probe: Probe) -> Tensor:
+def losses(view: View) -> Tensor:
+    """The logarithm of the training loss at each gamma, (B, G)."""
+    return _log(view.errors.flatten(2).mean(2).T)
+
+
+def residuals(view: View) -> Tensor:
     """The logarithm of the training loss in each cell of a grid at each gamma, (B, K)."""
-    found = []
-    for draws in probe.residuals(field, x, labels):
-        error = torch.stack([r.square() for r in draws]).mean(0)
-        found.append(adaptive_avg_pool2d(error.mean(1), CELLS).flatten(1))
-    return (torch.cat(found, 1) + 1e-8).log()
+    found = [adaptive_avg_pool2d(_image(e).mean(1), CELLS).flatten(1) for e in view.errors]
+    return _log(torch.cat(found, 1))
 
 
-def complexity(field: Field, x: Tensor, labels: Tensor | None, probe: Probe) -> Tensor:
+def complexity(view: View) -> Tensor:
     """The bits a value that zlib needs for the image in 8 bits: simple images fit any model."""
-    sizes = [8 * len(zlib.compress(pixels.tobytes(), 9)) / pixels.size for pixels in to_uint8(x)]
-    return torch.tensor(sizes, dtype=x.dtype)
+    pages = to_uint8(_image(view.x))
+    sizes = [8 * len(zlib.compress(pixels.tobytes(), 9)) / pixels.size for pixels in pages]
+    return torch.tensor(sizes, dtype=torch.float64)
 
 
 SCORES: dict[str, Score] = {
@@ -178,10 +208,11 @@ SCORES: dict[str, Score] = {
     "restore": restore,
     "steps": steps,
     "loss": loss,
+    "losses": losses,
     "residuals": residuals,
     "complexity": complexity,
 }
-"""Every score by its name; all but `residuals` are one number an image."""
+"""Every score by its name; `losses` and `residuals` are several numbers an image."""
 
 
 def matching_error(
@@ -202,24 +233,29 @@ def matching_error(
     where it came from, and not so for what it was not trained on. The cost is one evaluation a
     gamma and draw. `objective` is the one the field was trained with.
     """
-    probe = Probe(objective or EquilibriumMatching(), gammas=tuple(gammas), draws=draws, seed=seed)
+    probe = Probe(objective or EquilibriumMatching(), Sampling(), tuple(gammas), draws, seed)
     with torch.no_grad():
-        return loss(field, x, labels, probe)
+        return loss(View(field, x, labels, probe))
 
 
-def _noise(x: Tensor, generator: torch.Generator) -> Tensor:
-    """One picture of noise for all images of x (B, ...)."""
-    return torch.randn(x.shape[1:], generator=generator, dtype=x.dtype).to(x.device).expand_as(x)
+def check_explicit(field: Any) -> None:
+    """Raises ValueError for a field without an energy."""
+    if not hasattr(field, "energy"):
+        raise ValueError(
+            "the score energy needs an explicit energy, such as DotEnergy; got an implicit field, "
+            f"{type(field).__name__}: take dot, loss or combined, or train with --objective.energy dot"
+        )
 
 
-def _decay(training: Mapping[str, Any]) -> Decay:
-    """The decay that the settings stored with a model describe."""
-    scale, start = training.get("objective.scale", 4.0), training.get("objective.start", 0.8)
-    match training.get("objective.decay", "truncated"):
-        case "linear":
-            return LinearDecay(scale)
-        case "piecewise":
-            return PiecewiseDecay(start, training.get("objective.initial", 1.4), scale)
-        case "constant":
-            return ConstantDecay(scale)
-    return TruncatedDecay(start, scale)
+def _away(view: View, end: Descent) -> Tensor:
+    lost = [outcome is Outcome.DIVERGED for outcome in end.outcome]
+    return norms(end.x - view.x).masked_fill(torch.tensor(lost, device=view.x.device), torch.inf)
+
+
+def _image(x: Tensor) -> Tensor:
+    """x (B, ...) as images: of what is none, each is one row of pixels."""
+    return x if x.ndim == 4 else x.flatten(1)[:, None, None]
+
+
+def _log(errors: Tensor) -> Tensor:
+    return (errors + 1e-8).log()
