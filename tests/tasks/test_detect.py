@@ -287,3 +287,11 @@ def test_the_estimator_turns_rows_to_images_and_the_sign_around(model):
         EqmOutlierDetector(model).fit(rows[:, :9])
     other = EqmOutlierDetector(spring, shape=(4, 4, 4), scores="dot").fit(rows)
     assert other.detector_.calibration.expected.shape == (6, 4, 4)
+
+
+def test_the_bundled_model_has_a_calibration():
+    detector = EqmDetector.load("fashion-mnist", network := eqm.from_pretrained("fashion-mnist"))
+    flat = torch.full((2, 1, 28, 28), 0.3)
+    assert detector.field is network
+    assert detector.p_values(flat).max() == 1 / 2501  # none of 2,500 normal scores is as high
+    assert detector.predict(flat, fpr=0.001).all()
