@@ -290,7 +290,7 @@ def cells(folder: str, count: int, features: str, sheet: Path | None) -> None:
     print()
     if sheet is not None:
         order = detector.score_samples(defective).argsort(descending=True)
-        chosen = defective[order[[0, len(order) // 8, len(order) // 4]]]
+        chosen = defective[order[[len(order) // k for k in (8, 4, 2)]]]
         usual = halves[0][:1]  # calibrated on the other half
         shown = torch.cat([chosen, usual])
         maps = heat(shown, low.anomaly_map(shown))

@@ -295,3 +295,19 @@ def test_the_bundled_model_has_a_calibration():
     assert detector.field is network
     assert detector.p_values(flat).max() == 1 / 2501  # none of 2,500 normal scores is as high
     assert detector.predict(flat, fpr=0.001).all()
+
+
+def test_batches_are_scored_as_they_come():
+    events = []
+
+    def field(x, labels):
+        events.append(len(x))
+        return spring(x)
+
+    def batches():
+        for seed in range(2):
+            events.append("made")
+            yield normal(20, seed)
+
+    assert len(EqmDetector(field, "dot", batch_size=8).score_samples(batches())) == 40
+    assert events == ["made", 8, 8, 4, "made", 8, 8, 4]

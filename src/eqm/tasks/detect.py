@@ -371,8 +371,8 @@ class EqmDetector:
         pixels = x.ndim == 4 and not (metadata.get("data") or {}).get("encoder")
         if pixels and x.numel() and x.abs().max() > 1.001:
             raise ValueError(
-                f"images must lie in -1..1; got {x.min():g}..{x.max():g}: scale them as the model's "
-                "data are, of bytes images.float() / 127.5 - 1"
+                f"images must lie in -1..1; got {x.min():g}..{x.max():g}: scale them, bytes by "
+                "images.float() / 127.5 - 1, or clip samples that overshoot by images.clamp(-1, 1)"
             )
 
     def _placed(self, x: Tensor) -> Tensor:
