@@ -2,7 +2,7 @@ import pytest
 import torch
 from PIL import Image
 
-from eqm.pictures import animate, grid
+from eqm.pictures import animate, grid, heat
 
 FRAMES = [grid(torch.full((2, 1, 5, 5), level), columns=2) for level in (-1.0, 0.0, 1.0)]
 
@@ -39,3 +39,10 @@ def test_what_cannot_be_a_film_is_named(tmp_path, frames, name, message):
     with pytest.raises(ValueError, match=message):
         animate(frames, tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+def test_heat_reddens_from_one_to_the_most():
+    map_ = torch.tensor([[0.5, 1.0, 8**0.5, 8.0, 100.0]]).view(1, 1, 5)
+    red, green, _ = heat(torch.zeros(1, 1, 1, 5), map_)[0, :, 0].tolist()
+    assert red == pytest.approx([0, 0, 0.5, 1, 1])
+    assert green == pytest.approx([0, 0, -0.35, -0.7, -0.7])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from eqm.files import replacing
@@ -23,6 +25,15 @@ def to_uint8(images: Tensor) -> np.ndarray:
     """Images (N, C, H, W) in -1..1 as bytes 0..255, (N, H, W, C); what lies outside is clipped."""
     scaled = ((images.detach().float().cpu() + 1) * 127.5).round().clamp(0, 255)
     return scaled.byte().permute(0, 2, 3, 1).numpy()
+
+
+def heat(images: Tensor, maps: Tensor, *, most: float = 8.0) -> Tensor:
+    """Images (N, C, H, W) in grey with maps (N, H, W) over them in red, (N, 3, H, W) in -1..1.
+
+    A pixel of the map at 1 or below is not coloured; it reddens with every doubling, up to `most`."""
+    strength = (maps.clamp(1, most).log() / math.log(most))[:, None].to(images)
+    red = images.new_tensor([1.0, -0.7, -1.0]).view(1, 3, 1, 1)
+    return torch.lerp(images.mean(1, keepdim=True) * 0.8, red, strength)
 
 
 def grid(images: Tensor, *, columns: int, scale: int = 1, gap: int = 1) -> Image:

@@ -12,6 +12,7 @@ import tyro
 from eqm.cli.compose import compose
 from eqm.cli.data import data
 from eqm.cli.demo import demo
+from eqm.cli.detect import detect
 from eqm.cli.ema import ema
 from eqm.cli.encode import encode
 from eqm.cli.info import info
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "train": train,
         "sample": sample,
         "compose": compose,
+        "detect": detect,
         "interpolate": interpolate,
         "vary": vary,
         "tune": tune,

@@ -122,7 +122,7 @@ def from_pretrained(
     are downloaded. The dtype is that of the file and the parameters stay trainable.
     Raises ValueError where the folder, a file or a tensor is missing, damaged or of another kind.
     """
-    folder = _folder(os.fspath(name))
+    folder = folder_of(os.fspath(name))
     description = _read_description(folder / _CONFIG)
     path = folder / _WEIGHTS
     if not path.is_file():
@@ -180,7 +180,8 @@ def _unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
-def _folder(name: str) -> Path:
+def folder_of(name: str) -> Path:
+    """Where the model called `name` lies, downloaded if need be; ValueError where there is none."""
     if Path(name).is_dir():
         return Path(name)
     if name in (bundled := {path.parent.name for path in _BUNDLED.glob(f"*/{_CONFIG}")}):

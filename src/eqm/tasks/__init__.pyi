@@ -1,14 +1,18 @@
 from .advice import advise
 from .composition import Composition, compose
 from .denoising import denoise
-from .detect import matching_error
+from .detect import Calibration, EqmDetector, matching_error
+from .estimator import EqmOutlierDetector
 from .generation import Model, draw, gather, generate, starting_noise, watch
 from .interpolation import interpolate, vary
 from .sampling import Sampling
 from .tuning import Trial, Tuning, trials, tune
 
 __all__ = [
+    "Calibration",
     "Composition",
+    "EqmDetector",
+    "EqmOutlierDetector",
     "Model",
     "Sampling",
     "Trial",

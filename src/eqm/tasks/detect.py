@@ -1,47 +1,434 @@
-"""How far an image is from what the landscape was made of."""
+"""Whether an image is one of those that a field was made of: scores that are calibrated decide."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Self
 
 import torch
-from torch import Tensor
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
+from eqm.corruption import make_decay
+from eqm.descent.checks import check_count
 from eqm.field import Field
+from eqm.files import replacing
+from eqm.models import from_pretrained
+from eqm.models.pretrained import folder_of
 from eqm.objective import EquilibriumMatching
+from eqm.tasks.generation import chosen_labels
+from eqm.tasks.sampling import Sampling
+from eqm.tasks.scores import SCORES, Probe, View, check_explicit, matching_error
+
+__all__ = ["Calibration", "EqmDetector", "matching_error"]
+
+COMBINED = (("losses", "complexity"), ("residuals",))
+"""What the score "combined" adds up: two distances, each of what is measured jointly."""
+FEWEST, MAPPED = 4, 256
+"""Normal images that `fit` needs, and those that say what an anomaly map is measured by."""
+_TENSORS, _SETTINGS, _VERSION = "detector.safetensors", "detector.json", 1
+_NONE = torch.zeros(0, dtype=torch.float64)
+
+Labels = Tensor | Sequence[int] | int | None
 
 
-def matching_error(
-    field: Field,
-    x: Tensor,
-    labels: Tensor | None = None,
-    *,
-    objective: EquilibriumMatching | None = None,
-    gammas: Sequence[float] = (0.5, 0.7),
-    draws: int = 8,
-    seed: int = 0,
-) -> Tensor:
-    """The training loss of each image of x (B, ...), (B,): higher = more anomalous.
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What normal images taught a detector; everything on the CPU."""
 
-    The mean of `|| field(x_gamma) - (noise - x) c(gamma) ||^2` per element (Eq. 3 of arXiv
-    2510.02300) over the fixed `gammas` and `draws` of noise, which are the same for every image:
-    the score of an image depends on nothing but it. A field knows how to lead noisy data back to
-    where it came from, and not so for what it was not trained on. The cost is one evaluation a
-    gamma and draw. `objective` is the one the field was trained with.
+    scores: Tensor
+    """Their scores, rising, (N,): what p-values and thresholds are read from."""
+    centre: Tensor
+    """The mean of their K numbers, (K,); K is 0 where the score is one number as it is."""
+    precision: Tensor
+    """What turns the square of the difference to it into the score, (K, K)."""
+    expected: Tensor
+    """Their mean squared error at each gamma, channels summed, (G, H, W); empty for no images."""
+
+    def distance(self, numbers: Tensor) -> Tensor:
+        """The score of each image (B,) from its numbers (B, K)."""
+        away = numbers - self.centre
+        return _finite(((away @ self.precision) * away).sum(1))
+
+
+@dataclass(eq=False)
+class EqmDetector:
+    """Scores images by a field, higher = more anomalous, and decides once it has seen normal ones.
+
+    Nothing is trained, and no anomalous image is needed: `fit` sets `calibration` alone. `score` is
+    a name of `eqm.tasks.scores.SCORES`, or several of them, or "combined". One number an image is
+    its score as it is. Of several, `fit` learns mean and covariance, and the score is the squared
+    Mahalanobis distance to that mean, divided by how many they are: an image whose loss is
+    unusually low, or high at one noise level and low at another, is no more typical than one whose
+    loss is high. "combined" is the sum of two such distances: one of the training loss at each gamma
+    and how well zlib packs the image (simple images fit any model; Serra et al., arXiv 1909.11480),
+    the other of the loss in 4x4 cells.
+
+    >>> field = lambda x, labels: 4 * x  # made of images of one value
+    >>> normal = 0.1 * torch.randn(200, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    >>> detector = EqmDetector(field, score="gradient-norm").fit(normal)
+    >>> detector.predict(torch.cat([normal[:1], normal[:1] + 1]))
+    tensor([False,  True])
     """
-    objective = objective or EquilibriumMatching()
-    generator = torch.Generator().manual_seed(seed)
-    errors = []
-    with torch.no_grad():
-        for gamma in gammas:
-            for _ in range(draws):
-                noise = torch.randn(x.shape[1:], generator=generator, dtype=x.dtype)
-                error = objective.at(
-                    field,
-                    x,
-                    labels,
-                    noise=noise.to(x.device).expand_as(x),
-                    gamma=torch.full((len(x),), gamma, device=x.device, dtype=x.dtype),
-                )
-                errors.append(error)
-    return torch.stack(errors).mean(0)
+
+    field: Field
+    score: str | tuple[str, ...] = "combined"
+    fpr: float = 0.05
+    """The rate of false alarms that `predict` and `decision_function` allow."""
+    probe: Probe | None = None
+    """What the field is asked; by default what suits it, `Probe.of(field)`."""
+    batch_size: int = 256
+    """Images that the field is given at a time; memory does not grow with their number."""
+    calibration: Calibration | None = None
+
+    def __post_init__(self) -> None:
+        check_count(batch_size=self.batch_size)
+        _check_rate(self.fpr)
+        names = [name for group in self._groups for name in group]
+        if not names or not set(names) <= set(SCORES):
+            known = ", ".join(("combined", *SCORES))
+            raise ValueError(f"score must be among {known}; got {self.score!r}")
+        if "energy" in names:
+            check_explicit(self.field)
+
+    def fit(self, images: Tensor | Iterable[Tensor], labels: Labels = None) -> Self:
+        """The detector itself, calibrated on normal images (N, C, H, W), or batches of them.
+
+        They should not be images that the field was trained on, whose scores are lower. Where there
+        are several numbers an image, one half tells what is typical and the other, at random, how
+        typical normal images are: so that p-values hold for new ones.
+
+        Raises ValueError for images that do not suit the field, for fewer than four, and for
+        `labels`, one an image or one for all, that the model does not have.
+        """
+        found: list[list[Tensor]] = []
+        errors: list[Tensor] = []
+        for view in self._views(images, labels):
+            found.append(self._numbers(view))
+            if view.x.ndim == 4 and sum(map(len, errors)) < MAPPED:
+                errors.append(_errors(view).transpose(0, 1))  # (B, G, H, W)
+        groups = [torch.cat(parts) for parts in zip(*found, strict=True)]  # each (N, K)
+        count = len(groups[0]) if groups else 0
+        if count < FEWEST:
+            raise ValueError(
+                f"calibration needs {FEWEST} normal images at least, and better 1,000; got {count}"
+            )
+        if not all(group.isfinite().all() for group in groups):
+            raise ValueError(
+                "a normal image has a score that is not finite: the field is damaged, or its descent "
+                "diverges; check the weights, or take a smaller sampling.step_size"
+            )
+        numbers, expected = torch.cat(groups, 1), torch.cat(errors).mean(0) if errors else _NONE
+        if numbers.shape[1] == 1:
+            self.calibration = Calibration(
+                numbers[:, 0].sort().values, _NONE, _NONE[:, None], expected
+            )
+            return self
+        typical, fresh = torch.randperm(count, generator=torch.Generator().manual_seed(0)).chunk(2)
+        centre = numbers[typical].mean(0)
+        blocks = [_precision(group[typical]) / group.shape[1] for group in groups]
+        known = Calibration(_NONE, centre, torch.block_diag(*blocks), expected)
+        scores = known.distance(numbers[fresh]).sort().values
+        self.calibration = replace(known, scores=scores)
+        return self
+
+    def score_samples(self, images: Tensor | Iterable[Tensor], labels: Labels = None) -> Tensor:
+        """The score of each image, (N,) float64 on the CPU: higher = more anomalous.
+
+        A score that is one number an image needs no `fit`. What is not finite is infinite.
+
+        Raises ValueError as `fit` does, and where a calibration is needed.
+        """
+        scores = [_NONE]
+        for view in self._views(images, labels):
+            numbers = torch.cat(self._numbers(view), 1)
+            alone = numbers.shape[1] == 1
+            scores.append(_finite(numbers[:, 0]) if alone else self._calibrated().distance(numbers))
+        return torch.cat(scores)
+
+    def p_values(self, images: Tensor | Iterable[Tensor], labels: Labels = None) -> Tensor:
+        """The conformal p-value of each image, (N,), in 1/(n+1)..1: low = anomalous.
+
+        (1 + #{calibration scores at least as high}) / (n + 1): of new normal images a share of at
+        most p has a p-value of p or less, whatever the score and the data, as long as they come
+        from where the calibration images came from (Vovk et al., Algorithmic learning in a random
+        world, 2005; for outliers Bates et al., arXiv 2104.08279).
+        """
+        return self.p_values_of(self.score_samples(images, labels))
+
+    def p_values_of(self, scores: Tensor) -> Tensor:
+        """The conformal p-values of scores (N,) that `score_samples` returned."""
+        known = self._calibrated().scores
+        at_least = len(known) - torch.searchsorted(known, scores.to(known))
+        return (1 + at_least).double() / (len(known) + 1)
+
+    def predict(
+        self,
+        images: Tensor | Iterable[Tensor],
+        labels: Labels = None,
+        *,
+        fpr: float | None = None,
+    ) -> Tensor:
+        """True (N,) for anomalous images, at a rate of false alarms of at most `fpr`.
+
+        Raises ValueError where the calibration is of too few images for that rate.
+        """
+        return self.decision_function(images, labels, fpr=fpr) > 0
+
+    def decision_function(
+        self,
+        images: Tensor | Iterable[Tensor],
+        labels: Labels = None,
+        *,
+        fpr: float | None = None,
+    ) -> Tensor:
+        """The score less the threshold, (N,): anomalous images are above 0."""
+        threshold = self.threshold(fpr)
+        return self.score_samples(images, labels) - threshold
+
+    def threshold(self, fpr: float | None = None) -> float:
+        """The score above which an image is anomalous: its p-value is `fpr` or less.
+
+        Raises ValueError as `predict` does."""
+        fpr = self.fpr if fpr is None else fpr
+        _check_rate(fpr)
+        scores = self._calibrated().scores
+        allowed = math.floor(round(fpr * (len(scores) + 1), 9))
+        if allowed < 1:
+            raise ValueError(
+                f"a rate of false alarms of {fpr:g} needs scores of {math.ceil(1 / fpr) - 1:,} normal "
+                f"images; {len(scores):,} are there: calibrate with more, or allow a higher rate"
+            )
+        return float(scores[-allowed])
+
+    def anomaly_map(self, images: Tensor, labels: Labels = None) -> Tensor:
+        """How anomalous each pixel is, (B, H, W) on the CPU: 1 = as normal images are there.
+
+        The squared error of the field around each pixel, 3x3, by what it is there on normal images;
+        the mean over gammas. It is the same for every `score`.
+
+        Raises ValueError for what is no image, and as `predict` does.
+        """
+        expected = self._calibrated().expected
+        if expected.ndim != 3:
+            raise ValueError("an anomaly map is one of images (B, C, H, W); these are none")
+        usual = _smooth(expected)[:, None] + 1e-8  # (G, 1, H, W)
+        maps = [(_smooth(_errors(v)) / usual).mean(0) for v in self._views(images, labels)]
+        return torch.cat(maps) if maps else torch.zeros(0, *expected.shape[1:])
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Returns nothing; writes detector.safetensors and detector.json into `folder`, which may be
+        that of the model.
+
+        Raises ValueError for a detector that was not calibrated."""
+        calibration, probe = self._calibrated(), self._probe
+        decay = probe.objective.decay
+        settings = {
+            "format": "eqm-detector",
+            "version": _VERSION,
+            "score": self.score,
+            "fpr": self.fpr,
+            "gammas": probe.gammas,
+            "draws": probe.draws,
+            "seed": probe.seed,
+            "decay": [type(decay).__name__.removesuffix("Decay").lower(), vars(decay)],
+            "sampling": asdict(probe.sampling),
+            "weights": _fingerprint(self.field),
+        }
+        tensors = {name: tensor.contiguous() for name, tensor in vars(calibration).items()}
+        folder = Path(folder)
+        with replacing(folder / _SETTINGS) as words, replacing(folder / _TENSORS) as path:
+            words.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+            save_file(tensors, path)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | os.PathLike[str],
+        field: Field | None = None,
+        *,
+        device: str | torch.device = "cpu",
+    ) -> EqmDetector:
+        """The detector that was saved in `folder`, for `field`, by default the model that lies there.
+
+        `folder` may be the name of a model that comes with the package. Raises ValueError where there
+        is no detector, it is damaged, or it was calibrated with other weights.
+        """
+        where = folder_of(os.fspath(folder))
+        if not (where / _SETTINGS).is_file():
+            raise ValueError(
+                f"{where} must hold a calibrated detector, {_SETTINGS}; it does not: calibrate one on "
+                "normal images, `eqm detect MODEL IMAGES --normal PICTURES --keep` or "
+                "EqmDetector(field).fit(images).save(folder)"
+            )
+        field = from_pretrained(where, device=device) if field is None else field
+        try:
+            stored = json.loads((where / _SETTINGS).read_text(encoding="utf-8"))
+            if stored["format"] != "eqm-detector" or stored["version"] != _VERSION:
+                raise ValueError(f"it is of version {stored['version']}: upgrade eqm")
+            name, settings = stored["decay"]
+            told = Probe.of(field).objective.noise_conditioning
+            probe = Probe(
+                EquilibriumMatching(make_decay(name, **settings), told),
+                Sampling(**stored["sampling"]),
+                tuple(stored["gammas"]),
+                stored["draws"],
+                stored["seed"],
+            )
+            calibration = Calibration(**load_file(where / _TENSORS))
+            if not len(calibration.scores) or not calibration.scores.isfinite().all():
+                raise ValueError("its scores are not finite numbers, one at least")
+            score = stored["score"]
+            score = score if isinstance(score, str) else tuple(score)
+            detector = cls(field, score, stored["fpr"], probe, calibration=calibration)
+        except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"{where} must hold a whole detector; {reason}: calibrate it again"
+            ) from error
+        if stored["weights"] != _fingerprint(field):
+            raise ValueError(
+                f"the detector in {where} was calibrated with other weights than these: calibrate it again"
+            )
+        return detector
+
+    @property
+    def _groups(self) -> tuple[tuple[str, ...], ...]:
+        """Names of scores, together where they are measured jointly."""
+        if self.score == "combined":
+            return COMBINED
+        return ((self.score,) if isinstance(self.score, str) else tuple(self.score),)
+
+    @property
+    def _probe(self) -> Probe:
+        return self.probe or Probe.of(self.field)
+
+    def _calibrated(self) -> Calibration:
+        if self.calibration is None:
+            raise ValueError(
+                "the detector was not calibrated: call fit with normal images first, "
+                "or load one that was"
+            )
+        return self.calibration
+
+    def _numbers(self, view: View) -> list[Tensor]:
+        """What the scores say of the images, (B, K) float64 on the CPU, a tensor a group."""
+        with torch.no_grad():
+            return [
+                torch.cat([_columns(SCORES[name](view)) for name in group], 1)
+                for group in self._groups
+            ]
+
+    def _views(self, images: Tensor | Iterable[Tensor], labels: Labels) -> Iterator[View]:
+        """The images in batches, checked, where the field wants them."""
+        probe, config = self._probe, getattr(self.field, "config", None)
+        classes: Tensor | None = None
+        if isinstance(images, Tensor):
+            if labels is not None and config is not None:
+                classes = chosen_labels(labels, len(images), config.num_classes)
+            elif labels is not None:
+                classes = torch.as_tensor(labels).expand(len(images))
+            batches: Iterable[Tensor] = images.split(self.batch_size)
+        elif labels is None:
+            batches = images
+        else:
+            raise ValueError("labels go with one tensor of images; got batches of them")
+        done = 0
+        for batch in batches:
+            self._check(batch)
+            for x in batch.split(self.batch_size):
+                x = self._placed(x)
+                part = None if classes is None else classes[done : done + len(x)].to(x.device)
+                done += len(x)
+                if len(x):
+                    yield View(self.field, x, part, probe)
+
+    def _check(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor) or x.ndim < 2 or not x.is_floating_point():
+            found = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(
+                "images must be a floating-point tensor (B, C, H, W) in -1..1, or batches of such; got "
+                f"{found}: of bytes pass images.float() / 127.5 - 1"
+            )
+        if not x.isfinite().all():
+            raise ValueError("images must be finite; some values are NaN or infinity")
+        config, metadata = getattr(self.field, "config", None), getattr(self.field, "metadata", {})
+        if config is None:
+            return
+        if x.shape[1:] != tuple(config.shape):
+            raise ValueError(
+                f"images must have the model's shape {tuple(config.shape)}; got {tuple(x.shape[1:])}: "
+                "resize them first (`eqm detect --resize` does)"
+            )
+        pixels = x.ndim == 4 and not (metadata.get("data") or {}).get("encoder")
+        if pixels and x.numel() and x.abs().max() > 1.001:
+            raise ValueError(
+                f"images must lie in -1..1; got {x.min():g}..{x.max():g}: scale them as the model's "
+                "data are, of bytes images.float() / 127.5 - 1"
+            )
+
+    def _placed(self, x: Tensor) -> Tensor:
+        if not isinstance(self.field, nn.Module):
+            return x
+        weight = next(self.field.parameters(), x)
+        return x.to(weight.device, getattr(self.field, "dtype", weight.dtype))
+
+
+def _precision(numbers: Tensor) -> Tensor:
+    """The inverse covariance (K, K) of numbers (N, K), each in units of its own deviation.
+
+    Correlations are shrunk as far as few rows make them uncertain: the estimator OAS of Chen et al.
+    (arXiv 0907.4698), in the large-K form of scikit-learn."""
+    count, size = numbers.shape
+    scale = numbers.std(0) + 1e-6
+    covariance = torch.cov((numbers / scale).T, correction=0).view(size, size)
+    squares, trace = covariance.square().sum(), covariance.trace()
+    excess = (count + 1) * (squares - trace.square() / size)
+    share = ((squares + trace.square()) / excess.clamp(min=1e-12)).clamp(max=1)
+    level = share * trace / size + 1e-9  # a number that never varies is left with a variance
+    shrunk = (1 - share) * covariance + level * torch.eye(size, dtype=numbers.dtype)
+    return torch.linalg.inv(shrunk) / torch.outer(scale, scale)
+
+
+def _finite(scores: Tensor) -> Tensor:
+    return scores.nan_to_num(math.inf, math.inf, -math.inf)
+
+
+def _columns(found: Tensor) -> Tensor:
+    found = found.to("cpu", torch.float64)
+    return found[:, None] if found.ndim == 1 else found
+
+
+@torch.no_grad()
+def _errors(view: View) -> Tensor:
+    """Squared errors of images, channels summed, (G, B, H, W) float32 on the CPU."""
+    return view.errors.sum(2).float().cpu()
+
+
+def _smooth(maps: Tensor) -> Tensor:
+    """The mean of 3x3 pixels, of those that there are."""
+    return avg_pool2d(maps, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def _check_rate(fpr: float) -> None:
+    if not 0 < fpr < 1:
+        raise ValueError(f"fpr, the rate of false alarms, must lie between 0 and 1; got {fpr}")
+
+
+def _fingerprint(field: Field) -> str | None:
+    """Hexadecimal digest of the weights of a field, None where it has none."""
+    if not isinstance(field, nn.Module):
+        return None
+    sha = hashlib.sha256()
+    for name, tensor in sorted(field.state_dict().items()):
+        sha.update(name.encode())
+        sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return sha.hexdigest()[:16]

@@ -1,0 +1,85 @@
+"""The detector as scikit-learn's estimator, in its signs: higher = more normal."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eqm.models import from_pretrained
+from eqm.tasks.detect import FEWEST, EqmDetector
+
+try:
+    from sklearn.base import BaseEstimator, OutlierMixin
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError("EqmOutlierDetector needs scikit-learn: pip install 'eqm[demo]'") from error
+
+
+class EqmOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
+    """An `EqmDetector` for scikit-learn's pipelines, searches and scores.
+
+    It takes arrays (n_samples, n_features), rows of pixels in -1..1, and gives them the `shape` of
+    the model before the model sees them. As in all of scikit-learn, and against the sign of
+    `EqmDetector`, `score_samples` and `decision_function` are higher for the more normal, and
+    `predict` says 1 for them and -1 for outliers.
+
+    `field` is a field, or the name or folder of a trained model; the other parameters are those of
+    `EqmDetector`, `scores` its `score` (scikit-learn has a method of that name). `detector_` is what `fit` calibrates.
+    """
+
+    def __init__(
+        self,
+        field: Any = "fashion-mnist",
+        *,
+        shape: tuple[int, ...] | None = None,
+        scores: str | tuple[str, ...] = "combined",
+        fpr: float = 0.05,
+        probe: Any = None,
+        batch_size: int = 256,
+    ) -> None:
+        self.field = field
+        self.shape = shape
+        self.scores = scores
+        self.fpr = fpr
+        self.probe = probe
+        self.batch_size = batch_size
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """The estimator itself, calibrated on normal rows (N, D); `y` is not looked at.
+
+        Raises ValueError as `EqmDetector.fit` does, and for too few rows for the rate `fpr`.
+        """
+        X = validate_data(self, X, dtype=np.float32, ensure_min_samples=FEWEST)
+        field = from_pretrained(self.field) if isinstance(self.field, str) else self.field
+        detector = EqmDetector(field, self.scores, self.fpr, self.probe, self.batch_size)
+        self.detector_ = detector.fit(self._images(X, field))
+        self.offset_ = -self.detector_.threshold()
+        return self
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """How normal each row is, (N,): minus the score of `EqmDetector`."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float32, reset=False)
+        return -self.detector_.score_samples(self._images(X, self.detector_.field)).numpy()
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """`score_samples` less `offset_`, (N,): below 0 for outliers."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> np.ndarray:
+        """1 for normal rows and -1 for outliers, (N,)."""
+        return np.where(self.decision_function(X) >= 0, 1, -1)
+
+    def _images(self, rows: np.ndarray, field: Any) -> Tensor:
+        known = getattr(getattr(field, "config", None), "shape", rows.shape[1:])
+        shape = tuple(self.shape or known)
+        if rows.shape[1] != math.prod(shape):
+            raise ValueError(
+                f"rows must have {math.prod(shape)} numbers, an image of shape {shape}; "
+                f"got {rows.shape[1]}: flatten images of the model's size"
+            )
+        return torch.from_numpy(np.array(rows)).view(-1, *shape)

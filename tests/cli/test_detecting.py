@@ -1,0 +1,86 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eqm.cli.main import main
+from eqm.models import UNet, UNetConfig, save_pretrained
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Runs `eqm detect` in a folder with the model `m` and returns its status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = UNet(UNetConfig(shape=(1, 8, 8), num_classes=0, width=4, multipliers=(1,)))
+        for weight in network.parameters():
+            torch.nn.init.normal_(weight, std=0.2)
+    save_pretrained(network, "m")
+    noise = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)
+    Image.fromarray(noise).save("noise.png")
+
+    def call(*arguments):
+        status = main(["detect", *(str(argument) for argument in arguments)])
+        streams = capsys.readouterr()
+        return status, streams.out, streams.err
+
+    return call
+
+
+def test_pictures_are_told_from_normal_ones_and_the_calibration_is_kept(run, tmp_path):
+    given = ("m", "digits:300-339", "noise.png")
+    status, out, error = run(
+        *given, "--normal", "digits:0-299", "--keep", "--output", "a.csv", "--maps", "heat"
+    )
+    assert (status, error) == (0, "")
+    assert "and 21 more" in out
+    with (tmp_path / "a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [rows[0]["image"], rows[-1]["image"]] == ["digits:300", "noise.png"]
+    assert rows[-1]["anomalous"] == "True"
+    assert float(rows[-1]["p_value"]) == pytest.approx(1 / 151, abs=1e-6)
+    assert sum(row["anomalous"] == "True" for row in rows) < 10
+    assert len(list((tmp_path / "heat").iterdir())) == 41
+    with Image.open("heat/0040-noise.png") as pair:
+        assert pair.size == (28 * 19, 28 * 10)
+
+    status, _, _ = run(*given, "--output", "b.json", "--fpr", 0.2)
+    found = json.loads((tmp_path / "b.json").read_text())
+    assert (status, found["fpr"], found["score"]) == (0, 0.2, "combined")
+    assert [row["score"] for row in found["images"]] == pytest.approx(
+        [float(row["score"]) for row in rows]
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("m", "noise.png"), "must hold a calibrated detector"),
+        (("m", "noise.png", "--keep"), "--keep stores what --normal calibrates"),
+        (("m", "noise.png", "--output", "a.txt"), "output must end in .csv or .json"),
+        (("m", "noise.png", "--normal", "digits:0-9"), "needs scores of 19 normal images; 5 are"),
+        (("m", "noise.png", "--normal", "digits:0-2"), "needs 4 normal images at least"),
+        (("m", "fashion-mnist-test:0", "--normal", "digits:0-99"), "takes 8x8 pixels"),
+        (
+            ("m", "noise.png", "--normal", "digits:0-99", "--score", "energy"),
+            "an explicit energy, such as DotEnergy; got an implicit field, UNet",
+        ),
+        (("m", "noise.png", "--normal", "digits:0-99", "--score", "x"), "score must be among"),
+        (("m", "noise.png", "--normal", "digits:0-99", "--fpr", "2"), "between 0 and 1; got 2"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(run, arguments, sentence):
+    status, _, error = run(*arguments)
+    assert status == 2
+    assert sentence in error
+
+
+def test_another_score_than_the_stored_one_needs_normal_pictures(run):
+    assert run("m", "noise.png", "--normal", "digits:0-99", "--score", "loss", "--keep")[0] == 0
+    status, _, error = run("m", "noise.png", "--score", "dot", "complexity")
+    assert status == 2
+    assert "is of the score loss; for dot and complexity give normal pictures" in error

@@ -1,0 +1,297 @@
+import json
+import math
+import zlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.covariance import OAS
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import eqm
+from eqm.corruption import ConstantDecay, LinearDecay, TruncatedDecay
+from eqm.energy import DotEnergy
+from eqm.metrics import auroc
+from eqm.models import UNet, UNetConfig, save_pretrained
+from eqm.objective import EquilibriumMatching
+from eqm.tasks import EqmDetector, EqmOutlierDetector, Sampling
+from eqm.tasks.detect import _precision
+from eqm.tasks.scores import SCORES, Probe, View
+
+STEP = Sampling("gradient-descent", step_size=0.01, path_length=0.1)  # ten steps
+PROBE = Probe(EquilibriumMatching(), STEP, gammas=(0.3, 1.0))
+SMALL = UNetConfig(shape=(1, 8, 8), num_classes=3, width=4, multipliers=(1,))
+
+
+def spring(x, labels=None):
+    """The gradient of 2 ||x||^2."""
+    return 4 * x
+
+
+def normal(count, seed=0, shape=(1, 4, 4), scale=0.1):
+    generator = torch.Generator().manual_seed(seed)
+    return scale * torch.randn(count, *shape, generator=generator)
+
+
+@pytest.fixture(scope="module")
+def model():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = UNet(SMALL)
+        for weight in network.parameters():
+            torch.nn.init.normal_(weight, std=0.2)
+    network.metadata = {"sampling": {"rule": "gradient-descent", "step_size": 0.02}}
+    return network.eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("dot", lambda x: 4 * x.square().sum(1)),
+        ("gradient-norm", lambda x: 4 * x.norm(dim=1)),
+        # after n steps of gradient descent x is 0.96^n x, and work is the fall of 2 ||x||^2
+        ("work", lambda x: 2 * x.square().sum(1) * (1 - 0.96**20)),
+        ("displacement", lambda x: x.norm(dim=1) * (1 - 0.96**10)),
+    ],
+)
+def test_scores_of_a_spring_have_a_closed_form(name, expected):
+    x = normal(5)
+    found = EqmDetector(spring, name, probe=PROBE).score_samples(x)
+    torch.testing.assert_close(found, expected(x.flatten(1)).double(), rtol=1e-4, atol=1e-6)
+
+
+def test_complexity_is_what_zlib_makes_of_the_pixels():
+    x = torch.cat([torch.zeros(1, 1, 16, 16), normal(1, shape=(1, 16, 16))])
+    simple, rich = EqmDetector(spring, "complexity").score_samples(x).tolist()
+    assert simple == 8 * len(zlib.compress(bytes([128] * 256), 9)) / 256
+    assert rich > 5 * simple
+
+
+def test_scores_of_one_datum_have_a_closed_form():
+    datum = torch.tensor([0.5, -0.5, 0.2]).view(1, 1, 1, 3)
+    field = eqm.OptimalField(datum, LinearDecay(4.0))  # 4 (z - datum), whatever gamma
+    probe = Probe(EquilibriumMatching(LinearDecay(4.0)), STEP, gammas=(0.0, 0.5), draws=3)
+    x = torch.cat([datum, datum + 0.1])
+    view = View(field, x, None, probe)
+    # the field says 4 (z - datum) and should say 4 (z - x): 4 * 0.1 apart, whatever the noise
+    torch.testing.assert_close(
+        SCORES["loss"](view), torch.tensor([0.0, 0.16]), atol=1e-4, rtol=1e-3
+    )
+    losses, residuals = SCORES["losses"](view), SCORES["residuals"](view)
+    assert losses.shape == (2, 2)
+    torch.testing.assert_close(losses[1].exp(), torch.full((2,), 0.16), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(residuals[1].exp(), torch.full((32,), 0.16), rtol=1e-3, atol=1e-6)
+    start = view.halfway()
+    away = (datum + 0.96**10 * (start - datum) - x).flatten(1).norm(dim=1)
+    torch.testing.assert_close(SCORES["restore"](view), away, rtol=1e-3, atol=1e-4)
+    # the gradient falls by 0.96 a step: to a fifth at the 41st gradient, the last of 41 steps
+    long = replace(probe, sampling=replace(STEP, path_length=1.0))
+    assert SCORES["steps"](replace(view, probe=long)).tolist() == [41, 41]
+
+
+def test_an_energy_is_the_score_of_an_explicit_model(model):
+    energy, x = DotEnergy(model), normal(3, shape=(1, 8, 8))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            EqmDetector(energy, "energy").score_samples(x), energy.energy(x).double()
+        )
+    with pytest.raises(
+        ValueError, match="needs an explicit energy, such as DotEnergy; got .* UNet"
+    ):
+        EqmDetector(model, "energy")
+
+
+def test_one_image_has_one_score_whatever_is_beside_it(model):
+    x = normal(40, shape=(1, 8, 8))
+    detector = EqmDetector(model, batch_size=7).fit(x)
+    scores = detector.score_samples(x)
+    assert scores.dtype == torch.float64
+    torch.testing.assert_close(detector.score_samples(x[5:6]), scores[5:6], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        detector.score_samples(iter(x.split(9))), scores, rtol=1e-4, atol=1e-4
+    )
+    assert detector.score_samples(x[:0]).shape == (0,)
+    given = detector.score_samples(x, [0, 1, 2, 3] * 10)
+    assert not torch.allclose(given, scores)  # labels reach the model; 3 is none
+    torch.testing.assert_close(given[3::4], scores[3::4], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("score", ["gradient-norm", "combined", ("dot", "complexity")])
+def test_false_alarms_keep_to_the_rate_on_normal_images_held_out(score):
+    detector = EqmDetector(spring, score, probe=PROBE).fit(normal(600, seed=1))
+    scores = detector.score_samples(normal(4000, seed=2))
+    p = detector.p_values_of(scores)
+    known = len(detector.calibration.scores)
+    for rate in (0.01, 0.05, 0.2):
+        # the share is binomial around a rate that itself is beta-distributed over calibrations
+        spread = math.sqrt(rate * (1 - rate) * (1 / 4000 + 1 / known))
+        assert abs((p <= rate).double().mean() - rate) < 3.3 * spread + 1 / known
+        assert torch.equal(p <= rate, scores > detector.threshold(rate))
+
+
+def test_p_values_and_thresholds_are_those_of_counting():
+    detector = EqmDetector(spring, "gradient-norm", fpr=0.25)
+    detector.fit(torch.tensor([1.0, 2.0, 2.0, 3.0, 4.0, 5.0, 6.0]).view(7, 1, 1, 1))
+    scores = torch.tensor([0.0, 8.0, 9.0, 24.0, 25.0, torch.inf])  # known: 4 8 8 12 16 20 24
+    assert (8 * detector.p_values_of(scores)).tolist() == [8, 7, 5, 2, 1, 1]
+    assert detector.threshold() == 20.0  # two of eight may be above
+    assert detector.threshold(0.13) == 24.0
+    assert detector.predict(torch.tensor([5.0, 5.1]).view(2, 1, 1, 1)).tolist() == [False, True]
+    with pytest.raises(ValueError, match="of 0.1 needs scores of 9 normal images; 7 are there"):
+        detector.predict(normal(1), fpr=0.1)
+
+
+def test_several_numbers_are_measured_by_their_covariance():
+    numbers = normal(60, shape=(5,), scale=1.0).double() @ normal(5, shape=(5,), scale=1.0).double()
+    scale = numbers.std(0)
+    oracle = OAS(assume_centered=False).fit((numbers / scale).numpy()).precision_
+    torch.testing.assert_close(
+        _precision(numbers),
+        torch.from_numpy(oracle) / torch.outer(scale, scale),
+        rtol=1e-3,
+        atol=1e-3,
+    )
+    # too quiet is no more normal than too loud, but only where several numbers are looked at
+    quiet, loud, usual = normal(50, 3, scale=0.02), normal(50, 4, scale=0.5), normal(200, 5)
+    both = EqmDetector(spring, ("gradient-norm", "dot"), probe=PROBE).fit(normal(400, seed=6))
+    alone = EqmDetector(spring, "gradient-norm", probe=PROBE).fit(normal(400, seed=6))
+    for other in (quiet, loud):
+        assert auroc(both.score_samples(usual), both.score_samples(other)) > 0.99
+    assert auroc(alone.score_samples(usual), alone.score_samples(quiet)) < 0.01
+
+
+def test_a_model_that_is_told_the_noise_level_is_told(model):
+    told = UNet(replace(SMALL, noise_conditioning=True)).eval()
+    assert Probe.of(told).objective == EquilibriumMatching(ConstantDecay(), noise_conditioning=True)
+    assert Probe.of(model).objective == EquilibriumMatching(TruncatedDecay())
+    asked = []
+
+    class Told(torch.nn.Module):
+        config, metadata = told.config, {}
+
+        def forward(self, x, labels, gamma):
+            asked.append(gamma.unique().tolist())
+            return x
+
+    x = normal(30, shape=(1, 8, 8))
+    probe = Probe.of(Told(), gammas=(0.25, 1.0))
+    EqmDetector(Told(), "loss", probe=probe).score_samples(x)
+    assert asked == [[0.25], [1.0]]
+    with pytest.raises(ValueError, match="told the noise level does not descend"):
+        EqmDetector(Told(), "work").score_samples(x)
+
+
+def test_a_map_says_where():
+    x = normal(300, shape=(2, 8, 8))
+    detector = EqmDetector(spring, "gradient-norm", probe=PROBE).fit(x)
+    maps = detector.anomaly_map(x)
+    assert maps.shape == (300, 8, 8)
+    assert maps.mean() == pytest.approx(1, abs=0.1)
+    spoilt = x[:1].clone()
+    spoilt[..., 2, 5] += 1
+    found = detector.anomaly_map(spoilt)[0]
+    assert found[1:4, 4:7].min() > found[5:, :4].max()
+    with pytest.raises(ValueError, match="one of images"):
+        EqmDetector(spring, "dot").fit(normal(9, shape=(3,))).anomaly_map(x)
+
+
+@pytest.mark.parametrize("score", ["combined", "loss", ("dot", "complexity")])
+def test_a_detector_lies_with_the_weights_and_comes_back(model, tmp_path, score):
+    x = normal(60, shape=(1, 8, 8))
+    save_pretrained(model, tmp_path)
+    probe = replace(Probe.of(model, gammas=(0.2, 0.9), draws=2, seed=3), sampling=STEP)
+    detector = EqmDetector(model, score, fpr=0.1, probe=probe).fit(x)
+    detector.save(tmp_path)
+    loaded = EqmDetector.load(tmp_path)
+    assert (loaded.score, loaded.fpr, loaded.probe) == (score, 0.1, probe)
+    torch.testing.assert_close(loaded.score_samples(x), detector.score_samples(x), rtol=0, atol=0)
+    assert loaded.threshold() == detector.threshold()
+    assert torch.equal(loaded.anomaly_map(x), detector.anomaly_map(x))
+
+
+def test_what_is_no_detector_is_said(model, tmp_path):
+    save_pretrained(model, tmp_path)
+    with pytest.raises(ValueError, match=r"must hold a calibrated detector.*--normal"):
+        EqmDetector.load(tmp_path)
+    with pytest.raises(ValueError, match="was not calibrated: call fit"):
+        EqmDetector(model).save(tmp_path)
+    EqmDetector(model, "loss").fit(normal(9, shape=(1, 8, 8))).save(tmp_path)
+    with pytest.raises(ValueError, match="with other weights than these"):
+        EqmDetector.load(tmp_path, UNet(SMALL))
+    settings = tmp_path / "detector.json"
+    whole = json.loads(settings.read_text())
+    for change in ({"score": "lots"}, {"version": 9}, {"decay": ["steep", {}]}, {"gammas": [2]}):
+        settings.write_text(json.dumps(whole | change))
+        with pytest.raises(ValueError, match="must hold a whole detector"):
+            EqmDetector.load(tmp_path)
+    settings.write_text(json.dumps(whole))
+    (tmp_path / "detector.safetensors").write_bytes(b"cut off")
+    with pytest.raises(ValueError, match="must hold a whole detector"):
+        EqmDetector.load(tmp_path)
+
+
+def test_bad_input_is_one_sentence(model):
+    x, detector = normal(9, shape=(1, 8, 8)), EqmDetector(model, "loss")
+    for images, sentence in [
+        (normal(3), r"model's shape \(1, 8, 8\); got \(1, 4, 4\): resize"),
+        ((x * 100).byte(), "floating-point tensor .* got torch.uint8"),
+        (x.numpy(), "or batches of such; got ndarray"),
+        (x + 3, r"must lie in -1..1; got 2.*scale them"),
+        (x.masked_fill(x > 0, torch.nan), "images must be finite"),
+    ]:
+        with pytest.raises(ValueError, match=sentence):
+            detector.score_samples(images)
+    with pytest.raises(ValueError, match=r"labels must lie in 0..2, or be 3 for none; got 7..7"):
+        detector.score_samples(x, 7)
+    with pytest.raises(ValueError, match="one a sample"):
+        detector.score_samples(x, [0, 1])
+    with pytest.raises(ValueError, match="labels go with one tensor"):
+        detector.score_samples([x], 1)
+    with pytest.raises(ValueError, match="needs 4 normal images at least, and better 1,000; got 3"):
+        detector.fit(x[:3])
+    with pytest.raises(ValueError, match="was not calibrated"):
+        EqmDetector(model).score_samples(x)
+    with pytest.raises(ValueError, match="score that is not finite"):
+        EqmDetector(lambda x, labels: x * torch.inf, "dot").fit(x)
+    for settings, sentence in [
+        ({"score": "best"}, "score must be among combined, energy, .* got 'best'"),
+        ({"score": ()}, "score must be among"),
+        ({"fpr": 1.0}, "fpr, the rate of false alarms, must lie between 0 and 1; got 1.0"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+    ]:
+        with pytest.raises(ValueError, match=sentence):
+            EqmDetector(model, **settings)
+    with pytest.raises(ValueError, match="gammas must be numbers from 0"):
+        Probe.of(model, gammas=(1.5,))
+
+
+@parametrize_with_checks(
+    [
+        EqmOutlierDetector(spring, scores="dot", fpr=0.1),
+        EqmOutlierDetector(spring, scores=("dot", "gradient-norm"), fpr=0.2),
+    ]
+)
+def test_the_estimator_keeps_scikit_learns_conventions(estimator, check):
+    check(estimator)
+
+
+def test_the_estimator_turns_rows_to_images_and_the_sign_around(model):
+    x = normal(60, shape=(1, 8, 8))
+    rows = x.flatten(1).numpy()
+    estimator = EqmOutlierDetector(model, fpr=0.1).fit(rows)
+    detector = EqmDetector(model, fpr=0.1).fit(x)
+    np.testing.assert_array_equal(estimator.score_samples(rows), -detector.score_samples(x).numpy())
+    assert np.array_equal(estimator.predict(rows) == -1, detector.predict(x).numpy())
+    with pytest.raises(ValueError, match="rows must have 64 numbers.* got 9"):
+        EqmOutlierDetector(model).fit(rows[:, :9])
+    other = EqmOutlierDetector(spring, shape=(4, 4, 4), scores="dot").fit(rows)
+    assert other.detector_.calibration.expected.shape == (6, 4, 4)
+
+
+def test_the_bundled_model_has_a_calibration():
+    detector = EqmDetector.load("fashion-mnist", network := eqm.from_pretrained("fashion-mnist"))
+    flat = torch.full((2, 1, 28, 28), 0.3)
+    assert detector.field is network
+    assert detector.p_values(flat).max() == 1 / 2501  # none of 2,500 normal scores is as high
+    assert detector.predict(flat, fpr=0.001).all()
