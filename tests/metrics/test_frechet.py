@@ -4,7 +4,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eqm.metrics import Moments, frechet_distance
+from eqm.metrics import (
+    Moments,
+    bootstrap,
+    frechet_at_infinity,
+    frechet_distance,
+    frechet_influence,
+)
 
 
 def normal(*shape: int, seed: int) -> torch.Tensor:
@@ -102,3 +108,51 @@ def test_input_that_means_nothing_is_refused() -> None:
         Moments(torch.zeros(2), torch.zeros(2, 2), 0)
     with pytest.raises(ValueError, match="must have shapes"):
         Moments(torch.zeros(2), torch.zeros(3, 3), 4)
+
+
+def test_full_gaussians_have_their_closed_form() -> None:
+    # Covariances that commute: the distance is that of the eigenvalues.
+    basis = torch.linalg.qr(normal(40, 40, seed=5)).Q
+    a, b = (torch.linspace(*ends, 40, dtype=torch.float64) for ends in ((0.1, 9), (4, 0.5)))
+    one, two = (Moments(torch.zeros(40), basis @ v.diag() @ basis.mT, 99) for v in (a, b))
+    expected = float((a.sqrt() - b.sqrt()).square().sum())
+    assert frechet_distance(one, two) == pytest.approx(expected, rel=1e-9)
+
+
+def test_influence_is_the_derivative_by_the_weight_of_a_sample() -> None:
+    sample, reference = features(30, 4, 1), Moments.of(features(50, 4, 6))
+
+    def weighted(extra: float) -> float:
+        weights = torch.full((30,), (1 - extra) / 30, dtype=torch.float64)
+        weights[3] += extra
+        mean = weights @ sample
+        centred = sample - mean
+        # Unbiased at no extra weight, as `Moments.of` is.
+        covariance = centred.mT @ (centred * weights[:, None]) * 30 / 29
+        return frechet_distance(Moments(mean, covariance, 30), reference)
+
+    slope = (weighted(1e-5) - weighted(-1e-5)) / 2e-5
+    found = frechet_influence(sample, reference)
+    assert float(found[3]) == pytest.approx(slope, rel=0.05)
+    assert float(found.sum()) == pytest.approx(0, abs=1e-9 * float(found.abs().max()))
+
+
+def test_influence_tells_how_sure_the_distance_is() -> None:
+    reference = Moments(torch.zeros(3), torch.eye(3), 10_000)
+    sets = [0.5 + 1.5 * normal(400, 3, seed=k) for k in range(300)]
+    found = [frechet_distance(Moments.of(each), reference) for each in sets]
+    low, _, high = bootstrap(torch.mean, frechet_influence(sets[0], reference))
+    assert (high - low) / 3.92 == pytest.approx(np.std(found), rel=0.15)
+
+
+def test_the_bias_is_gone_at_infinity() -> None:
+    reference = Moments(torch.zeros(16), torch.eye(16), 10_000)
+    found = [frechet_at_infinity(normal(4000, 16, seed=k), reference).value for k in range(5)]
+    biased = frechet_distance(Moments.of(normal(4000, 16, seed=0)), reference)
+    assert biased > 0.01  # of one distribution: the truth is 0
+    assert abs(np.mean(found)) < 0.1 * biased
+
+
+def test_too_few_for_a_line_are_refused() -> None:
+    with pytest.raises(ValueError, match="20 features and 3 points; got 9 and 15"):
+        frechet_at_infinity(torch.zeros(9, 2), Moments.of(torch.zeros(9, 2)))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from eqm.metrics import nearest_distances, neighbours
+from eqm.metrics import distances, nearest_distances
 
 
 def normal(*shape: int, seed: int) -> torch.Tensor:
@@ -10,8 +10,8 @@ def normal(*shape: int, seed: int) -> torch.Tensor:
 
 @pytest.fixture(params=[(2048, 4096), (7, 5), (1, 1)], ids=["whole", "blocks", "single"])
 def _blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours, "_SAMPLES_AT_ONCE", request.param[0])
-    monkeypatch.setattr(neighbours, "_REFERENCES_AT_ONCE", request.param[1])
+    monkeypatch.setattr(distances, "ROWS_AT_ONCE", request.param[0])
+    monkeypatch.setattr(distances, "COLUMNS_AT_ONCE", request.param[1])
 
 
 @pytest.mark.usefixtures("_blocks")

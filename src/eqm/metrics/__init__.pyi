@@ -1,14 +1,44 @@
 from .bootstrap import Interval, bootstrap
 from .detection import auroc
-from .frechet import Moments, frechet_distance
+from .frechet import (
+    Extrapolated,
+    Moments,
+    frechet_at_infinity,
+    frechet_distance,
+    frechet_influence,
+)
+from .kernel import Spread, kernel_distance, kernel_influence
+from .manifold import (
+    DensityCoverage,
+    Overlap,
+    PrecisionRecall,
+    density_coverage,
+    overlap,
+    precision_recall,
+)
 from .neighbours import Nearest, nearest_distances
+from .recognition import inception_influence, inception_score
 
 __all__ = [
+    "DensityCoverage",
+    "Extrapolated",
     "Interval",
     "Moments",
     "Nearest",
+    "Overlap",
+    "PrecisionRecall",
+    "Spread",
     "auroc",
     "bootstrap",
+    "density_coverage",
+    "frechet_at_infinity",
     "frechet_distance",
+    "frechet_influence",
+    "inception_influence",
+    "inception_score",
+    "kernel_distance",
+    "kernel_influence",
     "nearest_distances",
+    "overlap",
+    "precision_recall",
 ]

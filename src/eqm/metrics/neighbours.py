@@ -7,9 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# At most 2048 x 4096 products are held at a time, 64 MiB, beside one block of either set.
-_SAMPLES_AT_ONCE = 2048
-_REFERENCES_AT_ONCE = 4096
+from eqm.metrics.distances import ROWS_AT_ONCE, blocks, finite_rows, require_alike
 
 
 class Nearest(NamedTuple):
@@ -34,11 +32,7 @@ def nearest_distances(
     >>> nearest_distances(torch.tensor([[0.0], [3.0]]), torch.tensor([[1.0], [3.0]])).distance
     tensor([1., 0.])
     """
-    if samples.ndim < 2 or samples.shape[1:] != references.shape[1:]:
-        raise ValueError(
-            f"samples and references must have shapes (N, ...) and (M, ...) alike after the first "
-            f"axis; got {tuple(samples.shape)} and {tuple(references.shape)}: resize one of them"
-        )
+    require_alike(samples, references)
     if exclude_self and len(samples) != len(references):
         raise ValueError(
             f"exclude_self needs the samples to be the references; got {len(samples)} samples and "
@@ -50,36 +44,16 @@ def nearest_distances(
             f"exclude_self={exclude_self}: pass more"
         )
     given = torch.promote_types(torch.promote_types(samples.dtype, references.dtype), torch.float32)
-    samples = _finite_rows(samples, "samples").to(given)  # (N, D)
-    references = _finite_rows(references, "references").to(given)  # (M, D)
-    distance = samples.new_empty(len(samples))
-    index = torch.empty(len(samples), dtype=torch.long, device=samples.device)
-    # In float32 the expanded square would cancel, and under TF32 name the wrong neighbour.
-    dtype = torch.float32 if samples.device.type == "mps" else torch.float64
-    centre = references.mean(0, dtype=dtype)
-    for row in range(0, len(samples), _SAMPLES_AT_ONCE):
-        rows = slice(row, row + _SAMPLES_AT_ONCE)
-        centred = samples[rows].to(dtype) - centre
-        smallest = centred.new_full((len(centred),), torch.inf)
-        for first in range(0, len(references), _REFERENCES_AT_ONCE):
-            block = references[first : first + _REFERENCES_AT_ONCE].to(dtype) - centre
-            # |s - r|^2 less |s|^2, which does not change the order.
-            square = torch.addmm(block.square().sum(1), centred, block.mT, alpha=-2)
-            if exclude_self:
-                square.diagonal(row - first).fill_(torch.inf)
-            nearest = square.min(1)
-            closer = nearest.values < smallest
-            smallest = torch.where(closer, nearest.values, smallest)
-            index[rows] = torch.where(closer, nearest.indices + first, index[rows])
-        distance[rows] = (samples[rows] - references[index[rows]]).norm(dim=1)
-    return Nearest(distance, index)
-
-
-def _finite_rows(values: Tensor, name: str) -> Tensor:
-    flat = values.detach().flatten(1)
-    bad = int((~flat.isfinite()).any(1).sum())
-    if bad:
-        raise ValueError(
-            f"{name} must be finite; got NaN or infinity in {bad} of {len(flat)}: drop them first"
-        )
-    return flat
+    samples = finite_rows(samples, "samples").to(given)  # (N, D)
+    references = finite_rows(references, "references").to(given)  # (M, D)
+    index = torch.zeros(len(samples), dtype=torch.long, device=samples.device)
+    for rows, columns, square in blocks(samples, references, exclude_self=exclude_self):
+        if columns.start == 0:
+            smallest = square.new_full((len(square),), torch.inf)
+        nearest = square.min(1)
+        closer = nearest.values < smallest
+        smallest = torch.where(closer, nearest.values, smallest)
+        index[rows] = torch.where(closer, nearest.indices + columns.start, index[rows])
+    parts = zip(samples.split(ROWS_AT_ONCE), index.split(ROWS_AT_ONCE), strict=True)
+    distances = [(part - references[nearest]).norm(dim=1) for part, nearest in parts]
+    return Nearest(torch.cat(distances), index)

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+import torch
+
+from eqm.metrics import density_coverage, distances, overlap, precision_recall
+
+
+def normal(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(params=[(2048, 4096), (7, 5)], ids=["whole", "blocks"])
+def _blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distances, "ROWS_AT_ONCE", request.param[0])
+    monkeypatch.setattr(distances, "COLUMNS_AT_ONCE", request.param[1])
+
+
+@pytest.mark.usefixtures("_blocks")
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_agrees_with_the_neighbours_of_scikit_learn(k: int) -> None:
+    sklearn = pytest.importorskip("sklearn.neighbors")
+    samples, references = 0.7 * normal(41, 6, seed=0) + 0.4, normal(53, 6, seed=1)
+    s, r = samples.double().numpy(), references.double().numpy()
+
+    def radii(x: np.ndarray) -> np.ndarray:
+        return sklearn.NearestNeighbors(n_neighbors=k + 1).fit(x).kneighbors(x)[0][:, k]
+
+    apart = np.linalg.norm(s[:, None] - r, axis=2)
+    inside, around = apart <= radii(r), apart <= radii(s)[:, None]
+    found = precision_recall(samples, references, neighbours=k)
+    assert found.precision == pytest.approx(inside.any(1).mean(), rel=1e-12)
+    assert found.recall == pytest.approx(around.any(0).mean(), rel=1e-12)
+    other = density_coverage(samples, references, neighbours=k)
+    assert other.density == pytest.approx(inside.sum(1).mean() / k, rel=1e-12)
+    assert other.coverage == pytest.approx(inside.any(0).mean(), rel=1e-12)
+
+
+def test_one_distribution_has_density_one_and_the_coverage_of_the_paper() -> None:
+    k, count = 5, 1500
+    found = density_coverage(normal(count, 8, seed=2), normal(count, 8, seed=3), neighbours=k)
+    assert found.density == pytest.approx(1, abs=0.05)
+    assert found.coverage == pytest.approx(1 - 2**-k, abs=0.02)
+
+
+def test_a_lost_mode_costs_recall_and_coverage_and_a_false_one_precision_and_density() -> None:
+    left, right = normal(200, 3, seed=4), 50 + normal(200, 3, seed=5)
+    both = torch.cat([left, right])
+    lost = precision_recall(normal(400, 3, seed=6), both), density_coverage(left, both)
+    assert lost[0].precision > 0.9 > 0.5 >= lost[0].recall
+    assert lost[1].coverage == 0.5
+    false = precision_recall(both, left), density_coverage(both, left)
+    assert false[0].precision == 0.5
+    assert false[0].recall == 1
+    assert false[1].coverage == 1
+
+
+def test_copies_lie_in_every_ball_of_theirs() -> None:
+    rows = normal(30, 4, seed=7)
+    found = overlap(rows, rows, neighbours=3)
+    assert found.recalled.all()
+    assert found.covered.all()
+    assert (found.balls >= 1).all()
+
+
+def test_too_few_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match="below the rows of either set, 3; got 3"):
+        precision_recall(torch.zeros(3, 2), torch.zeros(9, 2))
