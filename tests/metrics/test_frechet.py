@@ -147,9 +147,9 @@ def test_influence_tells_how_sure_the_distance_is() -> None:
 
 def test_the_bias_is_gone_at_infinity() -> None:
     reference = Moments(torch.zeros(16), torch.eye(16), 10_000)
-    found = [frechet_at_infinity(normal(4000, 16, seed=k), reference).value for k in range(5)]
-    biased = frechet_distance(Moments.of(normal(4000, 16, seed=0)), reference)
-    assert biased > 0.01  # of one distribution: the truth is 0
+    found = [frechet_at_infinity(normal(500, 16, seed=k), reference).value for k in range(5)]
+    biased = frechet_distance(Moments.of(normal(500, 16, seed=0)), reference)
+    assert biased > 0.1  # of one distribution: the truth is 0
     assert abs(np.mean(found)) < 0.1 * biased
 
 
