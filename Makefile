@@ -1,5 +1,6 @@
 # Every target sets up what it needs in .venv, once; all it asks for is make and Python >= 3.11.
 #   make test ARGS="-k descent -x"    passes ARGS on to the command of the target
+#   .venv/bin/pip install -e '.[data,wandb]'   adds packages whose tests are skipped where they are missing
 #   make test PYTHON=/path/to/python  picks the interpreter that .venv is made with
 
 VENV := .venv

@@ -46,7 +46,7 @@ def main(
     compile: bool = False,
     quick: bool = False,
 ) -> None:
-    """Prints the tables of ratios; keeps them in results/official.md.
+    """Prints the tables of ratios; keeps them in results/official-MODEL.md.
 
     Args:
         checkout: Folder of the official repository.
@@ -71,7 +71,8 @@ def main(
     assert isinstance(config, TransformerConfig)
     theirs = official_network(checkout, config).to(place)
     ours = official.load(theirs.state_dict()).to(place)
-    with record("official", "Ours beside the official implementation", keep=not quick):
+    named = model.lower().removeprefix("eqm-").replace("/", "-")
+    with record(f"official-{named}", "Ours beside the official implementation", keep=not quick):
         size = sum(weight.numel() for weight in ours.parameters())
         print(f"{model}, {size:,} parameters, {place}, {rounds} rounds.\n")
         side_by_side(config, theirs, ours, batch, updates, rounds, place, compile)

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 import tyro
-from timing import heading
 from torch import Tensor
 
 import eqm
 from eqm.data import DataConfig, Images, open_source
+from eqm.devices import heading
 from eqm.features import accuracy, embed, train_classifier
 from eqm.metrics import Moments, frechet_distance
 from eqm.pictures import grid

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from datetime import date
 from io import StringIO
 from pathlib import Path
 from statistics import median
@@ -14,7 +13,7 @@ from typing import TextIO
 
 import torch
 
-from eqm.devices import machine
+from eqm.devices import heading
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -45,12 +44,6 @@ def record(name: str, title: str, *, keep: bool = True) -> Iterator[None]:
         path = RESULTS / f"{name}.md"
         path.write_text(both.getvalue().rstrip() + "\n")
         print(f"kept in {path}", file=sys.stderr)
-
-
-def heading() -> str:
-    """How the benchmark was called, when and where."""
-    called = " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
-    return f"`python {called}` on {date.today()}, {machine()}, {torch.get_num_threads()} threads.\n"
 
 
 def interleaved(

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 
 import eqm
 from eqm.difference import difference_loss
@@ -63,6 +64,31 @@ def test_a_graph_is_kept_exactly_when_the_caller_records_one(net, energy):
     with torch.no_grad():
         assert not field(X, LABELS).requires_grad
         assert not any(t.requires_grad for t in field.energy_and_gradient(X, LABELS))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@ENERGIES
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad])
+def test_the_transforms_of_torch_func_go_through(net, energy, mode):
+    field, direction, h = energy(net), X.flip(0), 1e-6
+    with mode():
+        slope = torch.func.jvp(lambda x: field(x, LABELS), (X,), (direction,))[1]
+        ends = [field(X + sign * h * direction, LABELS) for sign in (1, -1)]
+        torch.testing.assert_close(slope, (ends[0] - ends[1]) / (2 * h), rtol=1e-6, atol=1e-7)
+        with forward_ad.dual_level():
+            dual = forward_ad.unpack_dual(field(forward_ad.make_dual(X, direction), LABELS))
+            torch.testing.assert_close(dual.tangent, slope)
+        rows = torch.vmap(lambda x, label: field(x[None], label[None])[0])(X, LABELS)
+        torch.testing.assert_close(rows, field(X, LABELS), rtol=1e-9, atol=1e-9)
+    weights = {name: weight.detach() for name, weight in field.named_parameters()}
+
+    def loss(weights):
+        return torch.func.functional_call(field, weights, (X, LABELS)).square().sum()
+
+    field(X, LABELS).square().sum().backward()
+    for name, gradient in torch.func.grad(loss)(weights).items():
+        if (expected := field.get_parameter(name).grad) is not None:
+            torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_the_hessian_of_an_energy_is_symmetric(net):

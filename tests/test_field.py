@@ -42,20 +42,6 @@ def test_guidance_without_labels_says_what_is_missing():
         eqm.guide(towards_label, 2.0, NULL)(X, None)
 
 
-def test_composition_adds_weighted_fields():
-    parts = [eqm.condition(towards_label, label) for label in (1, 3)]
-    torch.testing.assert_close(eqm.compose(parts)(X, None), (X - 1) + (X - 3))
-    torch.testing.assert_close(
-        eqm.compose(parts, [2.0, -0.5])(X, None), 2 * (X - 1) - 0.5 * (X - 3)
-    )
-
-
-@pytest.mark.parametrize(("fields", "weights"), [([], None), ([towards_label], [1.0, 2.0])])
-def test_composition_needs_one_weight_a_field(fields, weights):
-    with pytest.raises(ValueError, match="one weight a field"):
-        eqm.compose(fields, weights)
-
-
 def test_guidance_in_an_interval_acts_on_those_inside_and_evaluates_no_others_twice():
     batches = []
 

@@ -1,4 +1,5 @@
 from . import data, descent, encoders, features, metrics, models, recipes, tasks, train
+from .composition import compose, condition
 from .corruption import ConstantDecay, LinearDecay, PiecewiseDecay, TruncatedDecay, corrupt
 from .descent import (
     Adam,
@@ -29,7 +30,7 @@ from .descent import (
     stream,
 )
 from .energy import DotEnergy, NormEnergy
-from .field import Field, compose, condition
+from .field import Field
 from .guidance import guide
 from .models import from_pretrained, save_pretrained
 from .objective import EquilibriumMatching, FlowMatching

@@ -7,7 +7,7 @@ so that a configuration can name a decay without loading it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from eqm.shapes import spread
 
@@ -120,6 +120,45 @@ class ConstantDecay:
 
     def __call__(self, gamma: Tensor) -> Tensor:
         return gamma.new_full(gamma.shape, self.scale)
+
+
+def make_decay(name: str, *, start: float = 0.8, initial: float = 1.4, scale: float = 4.0) -> Decay:
+    """The decay "truncated", "linear", "piecewise" or "constant" with what it takes of the settings.
+
+    Raises ValueError for another name, and as the decays do.
+
+    >>> make_decay("linear", scale=2.0)
+    LinearDecay(scale=2.0)
+    """
+    match name:
+        case "truncated":
+            return TruncatedDecay(start, scale)
+        case "linear":
+            return LinearDecay(scale)
+        case "piecewise":
+            return PiecewiseDecay(start, initial, scale)
+        case "constant":
+            return ConstantDecay(scale)
+    raise ValueError(f"the decay must be truncated, linear, piecewise or constant; got {name!r}")
+
+
+def decay_of(field: Any) -> Decay:
+    """The decay that a model was trained with, as its metadata tell.
+
+    For a field that tells nothing the default one, or that of flow matching where it must be told
+    the noise level. Raises ValueError as `make_decay` does.
+    """
+    training = (getattr(field, "metadata", None) or {}).get("training") or {}
+    settings = {
+        key.removeprefix("objective."): value
+        for key, value in training.items()
+        if key in ("objective.start", "objective.initial", "objective.scale")
+    }
+    name = training.get("objective.decay")
+    if name is None:
+        told = getattr(getattr(field, "config", None), "noise_conditioning", False)
+        return ConstantDecay() if told else TruncatedDecay()
+    return make_decay(name, **settings)
 
 
 def _check_positive(**values: float) -> None:

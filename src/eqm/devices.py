@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
+from datetime import date
 from pathlib import Path
 
 import torch
@@ -34,3 +36,10 @@ def machine() -> str:
         f"{processor}, {os.cpu_count()} cores{accelerator}, {platform.system()}, "
         f"torch {torch.__version__}, Python {platform.python_version()}"
     )
+
+
+def heading() -> str:
+    """How the program that runs was called, when and on what, in a line of Markdown: what a table of
+    numbers should start with."""
+    called = " ".join(["/".join(Path(sys.argv[0]).resolve().parts[-2:]), *sys.argv[1:]])
+    return f"`python {called}` on {date.today()}, {machine()}, {torch.get_num_threads()} threads.\n"

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from eqm.field import Field
@@ -19,7 +20,7 @@ class Energy(nn.Module):
     It turns autograd on by itself, so it is right under `no_grad` and `inference_mode`, in training
     and in eval mode; the graph for a second derivative is kept exactly when the caller's grad mode
     is on. The caller's tensors are not touched. While that graph is built, attention runs its plain
-    kernel: the fused ones have no second derivative.
+    kernel: the fused ones have no second derivative. The transforms of `torch.func` go through it.
     """
 
     kind: ClassVar[str]
@@ -49,10 +50,22 @@ class Energy(nn.Module):
     def energy_and_gradient(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The energy (B,) and its gradient, shape as x, for the cost of the gradient."""
         keep_graph = torch.is_grad_enabled()
+        transformed = (
+            torch._C._functorch.peek_interpreter_stack() is not None
+            or forward_ad.unpack_dual(x).tangent is not None
+        )
         attention: Callable[[], AbstractContextManager[object]] = (
-            (lambda: sdpa_kernel(SDPBackend.MATH)) if keep_graph else nullcontext
+            (lambda: sdpa_kernel(SDPBackend.MATH)) if keep_graph or transformed else nullcontext
         )
         with torch.inference_mode(False), torch.enable_grad(), attention():
+            if transformed:  # forward mode and vmap do not go through autograd.grad
+
+                def total(x: Tensor) -> tuple[Tensor, Tensor]:
+                    energy = self.energy(x, labels)
+                    return energy.sum(), energy
+
+                gradient, energy = torch.func.grad(total, has_aux=True)(x)
+                return energy, gradient
             x = x.clone() if x.is_inference() else x
             labels = labels.clone() if labels is not None and labels.is_inference() else labels
             x = x.view_as(x) if keep_graph and x.requires_grad else x.detach().requires_grad_()

@@ -1,4 +1,4 @@
-"""What everything here is made of: a field, and the ways to make one field from others.
+"""What everything here is made of: a field.
 
 A **field** is any callable `field(x, labels) -> gradient` whose result has the shape of `x`, each
 row on its own. An `nn.Module` with that signature is a field as it is.
@@ -11,10 +11,8 @@ matching use the opposite sign; their weights and values are negated where they 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 Field = Callable[[Tensor, Tensor | None], Tensor]
@@ -31,63 +29,3 @@ def along(field: Field, path: Tensor) -> Field:
     """
     at = getattr(field, "at", None)
     return field if at is None else at(path)
-
-
-def condition(field: Field, label: int) -> Field:
-    """The field of one label, whatever labels it is called with: what `compose` adds up.
-
-    >>> towards_label = lambda x, labels: x - labels[:, None]
-    >>> condition(towards_label, 5)(torch.zeros(1, 3), None)
-    tensor([[-5., -5., -5.]])
-    """
-
-    return _Conditioned(field, label)
-
-
-@dataclass(frozen=True)
-class _Conditioned:
-    field: Field
-    label: int
-
-    def __call__(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        return self.field(x, torch.full((len(x),), self.label, device=x.device))
-
-    def at(self, path: Tensor) -> Field:
-        return _Conditioned(along(self.field, path), self.label)
-
-
-def compose(fields: Sequence[Field], weights: Sequence[float] | None = None) -> Field:
-    """The weighted sum of fields, the gradient of the weighted sum of their energies.
-
-    Descending it looks for points low in every energy at once (section 5 of arXiv 2510.02300: two
-    labels, weights 1). Without `weights` each field counts 1. The sum is steeper than its parts:
-    with weights that add up to W, a step size divided by W covers the path that one field would.
-
-    Raises ValueError when there are no fields, or not one weight a field.
-
-    >>> compose([lambda x, labels: x, lambda x, labels: 3 * x], [0.5, 1.0])(torch.ones(1, 2), None)
-    tensor([[3.5000, 3.5000]])
-    """
-    weights = [1.0] * len(fields) if weights is None else weights
-    if not fields or len(fields) != len(weights):
-        raise ValueError(
-            "compose needs at least one field and one weight a field; "
-            f"got {len(fields)} fields and {len(weights)} weights"
-        )
-
-    return _Sum(tuple(fields), tuple(weights))
-
-
-@dataclass(frozen=True)
-class _Sum:
-    fields: tuple[Field, ...]
-    weights: tuple[float, ...]
-
-    def __call__(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        total = self.weights[0] * self.fields[0](x, labels)
-        for weight, field in zip(self.weights[1:], self.fields[1:], strict=True):
-            total = total + weight * field(x, labels)
-        return total
-
-    def at(self, path: Tensor) -> Field:
-        return _Sum(tuple(along(field, path) for field in self.fields), self.weights)

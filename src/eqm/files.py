@@ -13,30 +13,26 @@ FULL = 1 << 16
 """A disk with fewer free bytes is full: writers of tensors do not pass on why they failed."""
 
 
-NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST}
+NOT_WRITABLE = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+}
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
-@contextmanager
-def replacing(path: Path | str) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it takes the place of `path` when the block ends.
+class DiskFullError(OSError):
+    """The disk has too little space; what was there before is as it was."""
 
-    When the block fails, or is interrupted, the old file stays as it was and the temporary one is
-    removed. Folders that are missing are made. Raises OSError with a sentence when the disk is full
-    or the folder cannot be written.
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A block that writes `path`, whose failures for want of space or of leave become sentences.
+
+    Raises DiskFullError when the disk is full, OSError where the path cannot be written, and
+    whatever else the block raises.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        yield temporary
-        temporary.chmod(mode)  # safetensors lets nobody else read its files
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        yield
     except Exception as error:
         number = getattr(error, "errno", None)
         if number in NOT_WRITABLE:
@@ -44,8 +40,32 @@ def replacing(path: Path | str) -> Iterator[Path]:
             raise OSError(f"cannot write {path} ({reason}): choose another folder") from error
         full = number in NO_SPACE or "os error 28" in str(error)  # as safetensors says it
         if full or shutil.disk_usage(path.parent).free < FULL:
-            raise OSError(f"the disk is full: {path} was not written; free some space") from error
+            raise DiskFullError(
+                f"the disk is full: {path} was not written; free some space"
+            ) from error
         raise
+
+
+@contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; it takes the place of `path` when the block ends.
+
+    When the block fails, or is interrupted, the old file stays as it was and the temporary one is
+    removed. Folders that are missing are made. Raises as `writing` does.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch()
+            mode = temporary.stat().st_mode
+            yield temporary
+            temporary.chmod(mode)  # safetensors lets nobody else read its files
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            _sync_folder(path.parent)
     finally:
         with suppress(OSError):
             temporary.unlink()

@@ -77,11 +77,21 @@ def test_a_dry_run_prints_every_setting_and_the_cost_and_writes_nothing(run, tmp
     assert "250,337 parameters" in run("train", "digits", "--dry-run")[1]
 
 
-def test_the_same_command_again_finds_all_done(model, run):
+def test_a_dry_run_tells_the_cost_before_there_are_data(run):
+    status, out, err = run("train", "imagenet256-b-2", "--dry-run")
+    assert (status, err) == (0, "")
+    assert "model.shape" in out
+    assert "130,512,416 parameters" in out
+    assert "there are no latents at imagenet256-latents: `eqm encode" in out
+
+
+def test_the_same_command_again_finds_all_done_and_changes_nothing(model, run):
+    before = {path: path.stat().st_mtime_ns for path in [model, *model.rglob("*")]}
     status, out, err = run("train", "digits", *SMALL, "--output", model)
     assert status == 0
-    assert "640 images seen" in out
+    assert "complete before, and nothing is changed: 640 images seen" in out
     assert "done before" in err
+    assert {path: path.stat().st_mtime_ns for path in [model, *model.rglob("*")]} == before
 
 
 def test_the_baseline_is_sampled_with_its_own_clock(run, tmp_path):
@@ -120,6 +130,7 @@ def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
         (["sample", "{model}", "--output", "/dev/null/x.png"], "choose another folder"),
         (["info", "EqM-B/3"], "did you mean 'EqM-B"),
         (["train", "digits", "--data.path", "cats"], "data.path must be a folder"),
+        (["train", "imagenet256-b-2"], "no latents at imagenet256-latents: `eqm encode"),
         (["train", "digits", "--output", "/dev/null/x"], "choose another folder"),
         (["train", "digits", "--output", "{model}"], "holds a run with other settings"),
         (["train", "digits", "--model.width", "1000000"], "emory"),

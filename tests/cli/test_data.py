@@ -49,10 +49,16 @@ def test_the_recipe_for_ones_own_pictures_says_what_it_picked(photos, tmp_path, 
     assert settings["model.num_classes"] == "2"
     assert settings["data.size"] == "32"
     assert "8 images to train on, 0 held out" in out
+    assert "images 100,000: 500 times 8 pictures, within 100,000 and 2,000,000" in out
+    assert settings["model.multipliers"] == "[1, 2, 4]"
     assert main([*arguments, "--data.size", "16", "--data.no-flip"]) == 0
     out = capsys.readouterr().out
-    assert "picked" not in out
+    assert "typically" not in out
     assert "[3, 16, 16]" in out
+    assert main([*arguments, "--data.size", "192", "--images", "64"]) == 0
+    out = capsys.readouterr().out
+    assert "500 times" not in out
+    assert "pictures of 192x192 pixels are learnt sooner as latents: `eqm encode" in out
     assert main(["train", "folder"]) == 2
     assert "data.path must be a folder" in capsys.readouterr().err
 

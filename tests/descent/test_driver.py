@@ -181,17 +181,29 @@ def test_iterate_leaves_the_callers_grad_mode_and_start_alone():
     assert torch.equal(x, torch.ones(2, 2))
 
 
-def test_integration_follows_the_exact_flow_of_one_datum():
+@pytest.mark.parametrize(
+    "decay",
+    [
+        None,
+        eqm.TruncatedDecay(),
+        eqm.TruncatedDecay(0.5, 1.0),
+        eqm.LinearDecay(3.0),
+        eqm.PiecewiseDecay(0.8, 0.8),
+        eqm.ConstantDecay(2.0),
+    ],
+)
+def test_integration_follows_the_exact_flow_of_one_datum(decay):
     datum, start = torch.randn(2, 3, 5, dtype=torch.float64)
     seen = []
 
     def flow(x, labels, gamma):
         seen.append(gamma[0].item())
-        return (x - datum) / (1 - gamma[:, None])  # noise - data on the straight path
+        # (noise - data) c(gamma) on the straight path
+        return (x - datum) / (1 - gamma[:, None]) * (1 if decay is None else decay(gamma)[:, None])
 
-    torch.testing.assert_close(integrate(flow, start, steps=7).x, datum)
+    torch.testing.assert_close(integrate(flow, start, steps=7, decay=decay).x, datum)
     assert seen == pytest.approx([k / 7 for k in range(7)])
-    torch.testing.assert_close(integrate(flow, start, steps=4, start=0.5).x, datum)
+    torch.testing.assert_close(integrate(flow, start, steps=4, start=0.5, decay=decay).x, datum)
 
 
 @pytest.mark.parametrize(
@@ -224,6 +236,10 @@ def test_integration_follows_the_exact_flow_of_one_datum():
         (lambda: eqm.GradientNorm(0), "positive gradient norm"),
         (lambda: eqm.PathLength(-1), "positive path"),
         (lambda: integrate(bowl, torch.ones(1, 1), steps=0), "at least 1"),
+        (
+            lambda: integrate(bowl, torch.ones(1, 1), steps=4, decay=lambda g: g),
+            "decay must be positive before gamma = 1",
+        ),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -9,6 +9,7 @@ from torch import nn
 
 from eqm import energy
 from eqm.models import (
+    MLP,
     MLPConfig,
     TransformerConfig,
     UNetConfig,
@@ -100,6 +101,12 @@ def test_what_cannot_be_saved_is_explained(tmp_path):
         save_pretrained(randomised(), tmp_path, metadata={"tensor": torch.zeros(1)})
     with pytest.raises(ValueError, match="model must be a Transformer.*got Linear"):
         save_pretrained(nn.Linear(1, 1), tmp_path)
+
+    class Mine(MLP):
+        pass
+
+    with pytest.raises(ValueError, match="must be a Transformer, UNet or MLP.*got Mine: save its"):
+        save_pretrained(Mine(MLPConfig()), tmp_path)
     with pytest.raises(ValueError, match="config must be a TransformerConfig.*got dict"):
         build({"width": 3})
     assert not any(tmp_path.iterdir())
@@ -141,7 +148,14 @@ def truncate(folder):
         (change(metadata=3), "object as metadata"),
         (change(network=None), "object as network"),
         (change(network={"wide": 3}), "shape, width; got wide"),
-        (change(network={"width": "3"}), "describe a possible mlp"),
+        (change(network={"width": "3"}),
+         "config.json must describe a possible mlp; width must be a whole number; got '3'$"),
+        (change(network={"width": 16.5}), "; width must be a whole number; got 16.5$"),
+        (change(network={"depth": True}), "; depth must be a whole number; got True$"),
+        (change(network={"noise_conditioning": 1}), "; noise_conditioning must be true or false; got 1$"),
+        (change(network={"shape": [1, "8"]}), r"; shape must be a list of whole numbers; got \(1, '8'\)$"),
+        (change(network={"shape": None}), "; shape must be a list of whole numbers; got None$"),
+        (change(architecture="transformer", network={"mlp_ratio": [4]}), r"; mlp_ratio must be a number"),
         (change(network={"width": -3}), "width must be positive; got -3"),
         (change(network={"shape": [3], "num_classes": 3, "width": 4, "depth": 1}),
          r"MLP; head\.bias has shape \(2,\) instead of \(3,\), .* and \d more|MLP; .*has shape"),

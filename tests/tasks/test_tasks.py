@@ -11,7 +11,7 @@ import torch
 
 import eqm
 from eqm.data import digits
-from eqm.descent import Outcome
+from eqm.descent import Outcome, integrate
 from eqm.models import UNet, UNetConfig
 from eqm.tasks import (
     Sampling,
@@ -24,6 +24,7 @@ from eqm.tasks import (
     tune,
     watch,
 )
+from eqm.train import ObjectiveConfig, TrainConfig
 
 FIVE = Sampling("gradient-descent", step_size=0.02, path_length=0.1)
 
@@ -91,6 +92,19 @@ def test_guidance_reaches_the_baseline_and_denoising(model):
         denoise(model, noisy, labels, sampling=replace(FIVE, guidance=g)).x for g in (1.0, 2.0)
     )
     assert not torch.allclose(plain, guided)
+
+
+def test_a_model_that_is_told_the_noise_level_is_sampled_with_the_decay_of_its_training(model):
+    flow = UNet(replace(model.config, noise_conditioning=True))
+    for weight in flow.parameters():
+        torch.nn.init.normal_(weight, std=0.3, generator=torch.Generator().manual_seed(0))
+    decay = eqm.TruncatedDecay(0.5, 2.0)
+    settings = TrainConfig(objective=ObjectiveConfig(start=decay.start, scale=decay.scale))
+    flow.metadata = {"training": settings.flat()}
+    noise, labels = starting_noise((1, 4, 4), seeds=[0, 1]), torch.tensor([0, 1])
+    expected = integrate(flow, noise, labels, steps=FIVE.max_steps, decay=decay).x
+    torch.testing.assert_close(generate(flow, [0, 1], sampling=FIVE).x, expected)
+    assert not torch.allclose(integrate(flow, noise, labels, steps=FIVE.max_steps).x, expected)
 
 
 def test_guidance_is_that_of_the_field(model):

@@ -1,16 +1,19 @@
 """Checkpoints: whole, checked, few, and none lost."""
 
+import errno
 import shutil
 from collections import namedtuple
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import eqm
 from eqm.data import digits
+from eqm.files import DiskFullError
 from eqm.models import MLPConfig
-from eqm.train import TrainConfig, keep_best, start, train
+from eqm.train import OptimizerConfig, TrainConfig, checkpoint, ema, keep_best, start, train
 from eqm.train.checkpoint import save
 
 TINY = TrainConfig(
@@ -90,6 +93,57 @@ def test_too_little_disk_is_said_before_the_work_and_before_the_writing(
         last(run)
     with pytest.raises(OSError, match="next checkpoint"):
         train(TINY, images, tmp_path / "other")
+
+
+def test_a_disk_that_is_full_for_a_while_does_not_end_the_run(
+    images, tmp_path, monkeypatch, caplog
+):
+    writers = (checkpoint.save_file, ema.save_file)
+
+    def full(*rest, **more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    config = replace(TINY, checkpoint_every=32, optimizer=OptimizerConfig(ema_widths=(0.1, 0.05)))
+    run = train(config, images, tmp_path)
+    next(run)
+    before = {name: (tmp_path / "checkpoints" / name).read_bytes() for name in kept(tmp_path)}
+    for module in (checkpoint, ema):
+        monkeypatch.setattr(module, "save_file", full)
+    next(run)
+    assert {
+        name: (tmp_path / "checkpoints" / name).read_bytes() for name in kept(tmp_path)
+    } == before
+    assert "the disk is full: " in caplog.text
+    assert "going on, with the checkpoint before, if any, until the next" in caplog.text
+    assert "going on without this snapshot" in caplog.text
+    for module, writer in zip((checkpoint, ema), writers, strict=True):
+        monkeypatch.setattr(module, "save_file", writer)
+    next(run)
+    assert max(kept(tmp_path)) == "000002.safetensors"
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(DiskFullError, match="the disk is full"):
+        last(run)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_the_space_asked_for_is_what_a_checkpoint_takes(images, tmp_path, name):
+    config = replace(TINY, optimizer=OptimizerConfig(name=name, ema_widths=(0.1,)))
+    state = start(config, torch.device("cpu"))
+    expected = checkpoint._size(state)
+    last(train(config, images, tmp_path))
+    written = load_file(tmp_path / "checkpoints" / "000002.safetensors")
+    tensors = [*written.values(), *load_file(tmp_path / "model.safetensors").values()]
+    assert sum(tensor.nbytes for tensor in tensors if tensor.ndim) == expected  # counts of steps
+
+
+def test_a_run_that_is_complete_is_left_alone_once_its_weights_are_there(images, tmp_path):
+    last(train(TINY, images, tmp_path))
+    saved = kept(tmp_path)
+    assert not list(train(TINY, images, tmp_path))
+    assert kept(tmp_path) == saved
+    (tmp_path / "model.safetensors").unlink()  # as if killed before it was written
+    assert not list(train(TINY, images, tmp_path))
+    assert eqm.from_pretrained(tmp_path).metadata["training"]["images_seen"] == 128
 
 
 def test_the_best_weights_are_kept_beside(images, tmp_path):

@@ -162,6 +162,22 @@ def test_memory_that_runs_out_in_one_process_halves_the_micro_batch_in_all(image
 
 
 @pytest.mark.slow
+def test_a_question_that_nobody_answers_is_given_up():
+    ask = (
+        "import time; from datetime import timedelta; from eqm.train import distributed as d\n"
+        "d.join('cpu')\n"
+        "assert d.all_agree(True, within=timedelta(minutes=5))\n"
+        "if d.rank() == 1: time.sleep(3)\n"
+        "else:\n"
+        "    try: d.all_agree(False, within=timedelta(seconds=1))\n"
+        "    except TimeoutError: raise SystemExit(7)\n"
+    )
+    processes = launch("-c", ask)
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    assert processes[0].returncode == 7, said
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_one_process_saves_and_ends_all(tmp_path, number):
     command = [

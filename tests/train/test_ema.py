@@ -20,8 +20,8 @@ from eqm.train.ema import (
     fit,
     fit_snapshots,
     reconstruct,
-    snapshot_due,
     snapshots,
+    snapshots_due,
     update_average,
 )
 from eqm.train.optimizer import make_optimizer
@@ -204,9 +204,9 @@ def test_averages_reload_to_the_bit_and_refuse_others():
 )
 def test_snapshots_are_due_at_multiples_and_at_the_end(every, before, after, due):
     settings = OptimizerConfig(ema_widths=(0.1,), ema_every=every)
-    assert snapshot_due(settings, before=before, after=after, total=500) is due
+    assert bool(snapshots_due(settings, before=before, after=after, total=500)) is due
     nothing = replace(settings, ema_widths=())
-    assert not snapshot_due(nothing, before=before, after=after, total=500)
+    assert not snapshots_due(nothing, before=before, after=after, total=500)
 
 
 def test_a_resumed_run_keeps_the_same_averages(images, run, tmp_path):

@@ -1,10 +1,11 @@
 import errno
 import json
 import math
-import os
+from pathlib import Path
 
 import pytest
 
+from eqm.files import DiskFullError
 from eqm.train import read_log
 from eqm.train.log import Log
 
@@ -63,12 +64,21 @@ def test_a_disk_that_fills_amid_a_line_leaves_whole_lines(tmp_path, monkeypatch)
             return self.file.write(line[:7])
 
     monkeypatch.setattr(type(log.path), "open", lambda *a, **k: Short(whole(*a, **k)))
-    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+    with pytest.raises(DiskFullError, match="the disk is full: .*log.jsonl was not written; free"):
         log.log({"loss": 1.0}, 20)
     monkeypatch.undo()
     log.log({"loss": 1.0}, 30)
     assert positions(tmp_path) == [10, 30]
     assert log.path.read_text().count("\n") == 2
+
+
+def test_a_log_that_may_not_be_written_is_named(tmp_path, monkeypatch):
+    def refuse(path, *mode, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(OSError, match=r"cannot write .*log.jsonl \(Permission denied\): choose"):
+        Log(tmp_path).log({"loss": 1.0}, 10)
 
 
 def test_no_log_has_no_lines(tmp_path):

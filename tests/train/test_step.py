@@ -8,9 +8,18 @@ import torch
 from eqm.data import digits
 from eqm.models import MLPConfig, TransformerConfig, UNetConfig
 from eqm.objective import EquilibriumMatching
-from eqm.train import ObjectiveConfig, OptimizerConfig, TrainConfig, start, train
+from eqm.randomness import Draws
+from eqm.train import (
+    ObjectiveConfig,
+    OptimizerConfig,
+    TrainConfig,
+    distributed,
+    make_step,
+    start,
+    train,
+)
 from eqm.train.blocks import blocks_of
-from eqm.train.step import step_unless
+from eqm.train.step import PATIENCE, step_unless
 
 TINY = TrainConfig(
     model=UNetConfig(shape=(1, 8, 8), num_classes=10, width=4, multipliers=(1, 2)),
@@ -91,6 +100,26 @@ def test_memory_for_no_image_is_said(images, tmp_path, monkeypatch):
         ValueError, match="too little memory for one image at a time: set recompute"
     ):
         last(train(TINY, images, tmp_path))
+
+
+def test_a_cut_model_does_not_wait_for_processes_that_cannot_answer(images, monkeypatch):
+    """With FSDP the others hang in an exchange; the process without memory says so and leaves."""
+    running_out(monkeypatch, most=8)
+    config = replace(TINY, parallel="fsdp")
+    state = start(config, torch.device("cpu"))
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    waited = []
+
+    def silence(holds, *, within):
+        waited.append((holds, within))
+        raise TimeoutError
+
+    monkeypatch.setattr(distributed, "all_agree", silence)
+    step = make_step(config, state, torch.device("cpu"))
+    rows = torch.arange(32)
+    with pytest.raises(ValueError, match="on one process alone: run .* with micro_batch 16 to go"):
+        step(images.data[rows], images.classes[rows], Draws(0, rows))
+    assert waited == [(False, PATIENCE)]
 
 
 def poison(monkeypatch, bad):

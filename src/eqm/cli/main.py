@@ -9,11 +9,13 @@ from typing import Any
 
 import tyro
 
+from eqm.cli.compose import compose
 from eqm.cli.data import data
 from eqm.cli.demo import demo
 from eqm.cli.ema import ema
 from eqm.cli.encode import encode
 from eqm.cli.info import info
+from eqm.cli.interpolate import interpolate, vary
 from eqm.cli.sample import sample
 from eqm.cli.train import train
 from eqm.cli.tune import tune
@@ -30,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "encode": encode,
         "train": train,
         "sample": sample,
+        "compose": compose,
+        "interpolate": interpolate,
+        "vary": vary,
         "tune": tune,
         "info": info,
         "data": data,

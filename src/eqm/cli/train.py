@@ -38,38 +38,45 @@ def train(
     Args:
         config: The recipe.
         output: Folder for weights, checkpoint and log; runs/NAME by default.
-        dry_run: Only print the settings, the size of the network and its cost.
+        dry_run: Only print the settings, the size of the network and its cost; the data may be missing.
     """
     from eqm.cli.show import show_settings
-    from eqm.data import open_source, split
+    from eqm.data import MissingDataError, open_source, split
     from eqm.models import cost
-    from eqm.recipes.pixels import picked
+    from eqm.recipes.pixels import fitted, picked
     from eqm.train import Interrupted, distributed, follow, keep_best, watching
     from eqm.train import train as run
 
     config, picks = picked(config)
-    for pick in picks if distributed.is_main() else ():
-        print(pick)
-    images = open_source(config.data)
-    seen, kept, held_out = images, 0, None
-    if config.data.held_out:
-        seen, held_out = split(images, config.data.held_out)
-        kept = len(held_out)
-    config = config.suited_to(seen)
+    held_out = None
+    try:
+        seen = open_source(config.data)
+        if config.data.held_out:
+            seen, held_out = split(seen, config.data.held_out)
+        config, more = fitted(config, seen)
+        config, picks = config.suited_to(seen), picks + more
+        kept = 0 if held_out is None else len(held_out)
+        about = f"{seen.name}: {len(seen):,} images to train on, {kept:,} held out"
+    except MissingDataError as error:
+        if not dry_run:
+            raise
+        about = f"without the data yet: {error}"
     folder = output or Path("runs") / config.name
     size = cost(config.model)
     if distributed.is_main():
+        for pick in picks:
+            print(pick)
         if dry_run:
             show_settings({**config.flat(), "output": folder})
+        print(about)
         print(
-            f"{images.name}: {len(seen):,} images to train on, {kept:,} held out; "
             f"{size.parameters:,} parameters, {size.flops / 1e6:,.1f} MFLOP an image and evaluation"
         )
     if dry_run:
         return
     watch = watching(config, folder, held_out, keep_best=keep_best)
     try:
-        follow(run(config, seen, folder), total=config.images, folder=folder, watch=watch)
+        end = follow(run(config, seen, folder), total=config.images, folder=folder, watch=watch)
     except Interrupted:
         if not distributed.is_main():
             raise SystemExit(130) from None  # the first process says why
@@ -77,4 +84,7 @@ def train(
     finally:
         distributed.leave()
     if distributed.is_main():
-        print(f"{config.images:,} images seen; the model is in {folder}: try `eqm sample {folder}`")
+        done = "" if end else "this run was complete before, and nothing is changed: "
+        print(
+            f"{done}{config.images:,} images seen; the model is in {folder}: try `eqm sample {folder}`"
+        )

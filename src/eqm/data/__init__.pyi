@@ -10,13 +10,14 @@ from .order import batch_indices
 from .parts import Part, class_names, split
 from .pictures import Pictures
 from .points import Points, points
-from .source import Source
+from .source import MissingDataError, Source
 
 __all__ = [
     "DataConfig",
     "Encoded",
     "Images",
     "Latents",
+    "MissingDataError",
     "Part",
     "Pictures",
     "Points",

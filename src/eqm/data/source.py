@@ -9,6 +9,10 @@ from torch import Tensor
 from eqm.randomness import Draws
 
 
+class MissingDataError(ValueError):
+    """Nothing is where the data should be, or what opens them is not installed."""
+
+
 class Source(Protocol):
     """N samples of one shape, each found by its index, with a label each or none.
 

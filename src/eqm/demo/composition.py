@@ -6,11 +6,11 @@ import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
+from eqm.composition import compose, condition
 from eqm.demo.material import Material
 from eqm.demo.report import Fact, Section
 from eqm.demo.style import save, show
 from eqm.descent import descend
-from eqm.field import compose, condition
 from eqm.tasks import starting_noise
 
 PAIRS = ((4, 6), (3, 9), (1, 7), (0, 6))

@@ -1,4 +1,4 @@
-"""Sampling of the baseline that is told the noise level: the one descent that needs a clock."""
+"""Sampling of fields that are told the noise level: the one descent that needs a clock."""
 
 from __future__ import annotations
 
@@ -20,18 +20,24 @@ def integrate(
     *,
     steps: int,
     start: float = 0.0,
+    decay: Callable[[Tensor], Tensor] | None = None,
     guidance: float = 1.0,
     null_label: int | None = None,
     guidance_interval: tuple[float, float] | None = None,
 ) -> Descent:
-    """The end, at gamma = 1, of x (B, ...) that follow a noise-conditioned flow-matching field.
+    """The end, at gamma = 1, of x (B, ...) that follow a field which is told gamma.
 
-    Euler's method, x_{k+1} = x_k - h * field(x_k, labels, gamma_k) with h = (1 - start) / steps and
-    gamma_k = start + k h; `start` is the gamma the starts are at, 0 for noise. The sign is that of
-    every field here, minus the velocity. `guidance`, `null_label` and `guidance_interval` (of gamma,
-    which is the path here) are those of `guide`. A sample that arrives at gamma = 1 counts as converged.
+    x_{k+1} = x_k - h / decay(gamma_k) * field(x_k, labels, gamma_k)  with  h = (1 - start) / steps
+    and gamma_k = start + k h: Euler's method for d gamma / d s = decay(gamma), the path on which
+    such a field is trained, with gamma for its clock. `decay` is the c(gamma) it was trained with,
+    1 everywhere (flow matching) where none is given; it is asked at gamma_k, so never at 1, where
+    field and decay vanish together. `start` is the gamma the starts are at, 0 for noise. The sign is
+    that of every field here, minus the velocity. `guidance`, `null_label` and `guidance_interval` (of
+    gamma, which is the path here) are those of `guide`. A sample that arrives at gamma = 1 counts as
+    converged.
 
-    Raises ValueError for `steps` below 1, `start` outside [0, 1), guidance without a null label.
+    Raises ValueError for `steps` below 1, `start` outside [0, 1), a decay that is not positive
+    before gamma = 1, guidance without a null label.
     """
     if steps < 1 or not 0 <= start < 1:
         raise ValueError(
@@ -40,6 +46,12 @@ def integrate(
     if guidance != 1 and null_label is None:
         raise ValueError(f"guidance {guidance:g} needs null_label, the label that means none")
     size, gamma = (1 - start) / steps, start
+    levels = start + size * torch.arange(steps, dtype=torch.float64)  # gamma_k
+    strides = size / (torch.ones_like(levels) if decay is None else decay(levels))
+    if not (strides.isfinite() & (strides > 0)).all():
+        raise ValueError(
+            "decay must be positive before gamma = 1; it is not: pass that of training"
+        )
 
     def now(x: Tensor, labels: Tensor | None) -> Tensor:
         return field(x, labels, torch.full((len(x),), gamma, device=x.device, dtype=x.dtype))
@@ -49,10 +61,9 @@ def integrate(
         guided = guide(now, guidance, null_label, interval=guidance_interval)
     gradient, whole = torch.zeros_like(x), torch.ones(len(x), dtype=torch.bool, device=x.device)
     with torch.no_grad():
-        for k in range(steps):
-            gamma = start + k * size
+        for gamma, stride in zip(levels.tolist(), strides.tolist(), strict=True):
             gradient = along(guided, x.new_full((len(x),), gamma))(x, labels)
-            end = x - size * gradient
+            end = x - stride * gradient
             whole &= all_finite(end)
             x = end.where(spread(whole, x), x)
     made = torch.full((len(x),), steps, device=x.device)

@@ -105,8 +105,11 @@ def _check_labels(labels: Tensor, x: Tensor, num_classes: int) -> None:
     if labels.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"labels must be int64 or int32; got {labels.dtype}: pass labels.long()")
     _check_one_each("labels", "label", labels, x)
-    # Reading a value breaks a compiled graph, so the range is checked in eager mode only.
-    if labels.device.type == "cpu" and labels.numel() and not torch.compiler.is_compiling():
+    # Reading a value breaks a compiled graph and vmap, so the range is checked in eager mode only.
+    traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(
+        labels
+    )
+    if labels.device.type == "cpu" and labels.numel() and not traced:
         low, high = (int(bound) for bound in labels.aminmax())
         if low < 0 or high > num_classes:
             raise ValueError(

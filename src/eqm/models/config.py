@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,28 @@ class MLPConfig:
 NetworkConfig = TransformerConfig | UNetConfig | MLPConfig
 
 
+def _check_kinds(config: NetworkConfig) -> None:
+    def whole(value: object) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool)
+
+    for field in fields(config):
+        value = getattr(config, field.name)
+        match str(field.type):
+            case "int":
+                fits, expected = whole(value), "a whole number"
+            case "float":
+                fits, expected = whole(value) or isinstance(value, float), "a number"
+            case "bool":
+                fits, expected = isinstance(value, bool), "true or false"
+            case _:
+                fits = isinstance(value, tuple) and all(map(whole, value))
+                expected = "a list of whole numbers"
+        if not fits:
+            raise ValueError(f"{field.name} must be {expected}; got {value!r}")
+
+
 def _check_common(config: NetworkConfig, *, rank: int | None, positive: tuple[str, ...]) -> None:
+    _check_kinds(config)
     shape = config.shape
     if not shape or (rank is not None and len(shape) != rank):
         expected = "(channels, height, width)" if rank == 3 else "a tuple with at least one size"

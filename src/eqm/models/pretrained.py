@@ -59,16 +59,18 @@ def save_pretrained(
     wrapped for distributed training or neither; what is written is the same. The tensors are the
     network's, so implicit weights can start an energy. `metadata` is anything JSON can hold.
     Both files are written beside their places and then renamed: an interruption while writing leaves the old.
-    Raises ValueError for another model and for metadata JSON cannot hold.
+    Raises ValueError for another model, a class derived from these included, as `from_pretrained` could
+    not make it again, and for metadata JSON cannot hold.
     """
     model = _unwrap(model)
     energy = str(getattr(model, "kind", "implicit"))
     if isinstance(net := getattr(model, "net", None), nn.Module):
         model = _unwrap(net)
-    if not isinstance(model, Transformer | UNet | MLP) or energy not in ("implicit", *_ENERGIES):
+    known = type(model).__name__.lower() in _ARCHITECTURES and energy in ("implicit", *_ENERGIES)
+    if not (isinstance(model, Transformer | UNet | MLP) and known):
         raise ValueError(
             "model must be a Transformer, UNet or MLP, or a DotEnergy or NormEnergy of one; "
-            f"got {type(model).__name__}"
+            f"got {type(model).__name__}: save its state_dict, and build it yourself to load it"
         )
     description = {
         "format": "eqm",
@@ -87,7 +89,8 @@ def save_pretrained(
         for name, tensor in model.state_dict().items()
     }
     folder = Path(folder)
-    with replacing(folder / _WEIGHTS) as weights, replacing(folder / _CONFIG) as config:
+    # The weights take their place first: who reads a new description finds what it describes.
+    with replacing(folder / _CONFIG) as config, replacing(folder / _WEIGHTS) as weights:
         config.write_text(text, encoding="utf-8")
         save_file(tensors, weights, metadata={"format": "pt"})
 
@@ -241,5 +244,5 @@ def _network_config(description: Mapping[str, Any], path: Path) -> NetworkConfig
     }
     try:
         return config_type(**values)
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} must describe a possible {architecture}; {error}") from None

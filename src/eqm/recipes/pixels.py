@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING
@@ -13,7 +14,14 @@ from eqm.train.config import TrainConfig
 from eqm.train.settings import OptimizerConfig
 
 if TYPE_CHECKING:
+    from eqm.data import Source
     from eqm.data.decoding import Header
+
+PASSES, FEWEST, MOST = 500, 100_000, 2_000_000
+"""How often the recipe `folder` sees each picture, and the bounds of what that comes to: few are
+still looked at long enough to draw anything, and many seldom enough for one machine."""
+LARGE = 128
+"""Pictures with a longer side are better learnt as latents."""
 
 FASHION_MNIST = TrainConfig(
     name="fashion-mnist",
@@ -69,7 +77,7 @@ FOLDER = replace(
     model=UNetConfig(shape=(3, 64, 64), num_classes=1, width=64, multipliers=(1, 2, 4), heads=4),
     data=DataConfig("pictures", held_out=0.0, size=-1, flip=True),
     sampling=Sampling(),
-    images=2_000_000,
+    images=-1,
     batch_size=64,
     checkpoint_every=25_000,  # as a laptop is slow
     watch_every=25_000,
@@ -116,8 +124,46 @@ def picked(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
         f"{len(found):,} readable pictures, {classes}, the shorter side typically {typical:g} pixels",
         f"data.size {size}, data.channels {channels}",
         *_mirroring(picks),
-        f"batch_size {config.batch_size}, images {config.images:,}",
     ]
+
+
+def fitted(config: TrainConfig, pictures: Source) -> tuple[TrainConfig, list[str]]:
+    """The set-up with `images` -1, and the network of the recipe `folder`, replaced by what suits
+    that many pictures of that size, and what was picked.
+
+    Each picture is seen 500 times, but no fewer than 100,000 and no more than 2,000,000 are seen in
+    all. The network halves its grid twice and on until it is at most 16 wide, as far as the sides can
+    be halved, and has attention on a grid of at most 32; above 64 pixels a place of the first grid
+    is a square of 2x2 pixels.
+    """
+    picks = []
+    if config.images == -1:
+        config = replace(config, images=min(max(PASSES * len(pictures), FEWEST), MOST))
+        picks.append(
+            f"images {config.images:,}: {PASSES} times {len(pictures):,} pictures, within "
+            f"{FEWEST:,} and {MOST:,}; batch_size {config.batch_size}"
+        )
+    if isinstance(FOLDER.model, UNetConfig) and config.model == FOLDER.model:
+        height, width = pictures.shape[1:]
+        longest, divisor = max(height, width), math.gcd(height, width)
+        patch = 2 if longest > 64 and divisor % 2 == 0 else 1
+        halvings, grid = 0, longest / patch
+        while divisor % (patch * 2 ** (halvings + 1)) == 0 and (halvings < 2 or grid > 16):
+            halvings, grid = halvings + 1, grid / 2
+        levels = tuple(min(2**level, 4) for level in range(halvings + 1))
+        heads = FOLDER.model.heads if grid <= 32 else 0
+        model = replace(FOLDER.model, patch=patch, multipliers=levels, heads=heads)
+        config = replace(config, model=model)
+        picks.append(
+            f"model.patch {patch}, model.multipliers {' '.join(map(str, levels))}, "
+            f"model.heads {heads}"
+        )
+        if longest > LARGE:
+            picks.append(
+                f"pictures of {width}x{height} pixels are learnt sooner as latents: `eqm encode "
+                f"{config.data.path} --vae VAE --output latents`, then --data.path latents"
+            )
+    return config, picks
 
 
 def _mirroring(config: TrainConfig) -> list[str]:

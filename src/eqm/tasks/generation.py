@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, distributed, nn
 
+from eqm.corruption import decay_of
 from eqm.descent import (
     Descent,
     Finished,
@@ -19,9 +21,19 @@ from eqm.descent import (
     stream,
 )
 from eqm.descent.checks import check_count
-from eqm.energy import Energy
-from eqm.models import Frozen, Network
 from eqm.tasks.sampling import Sampling
+
+
+class Model(Protocol):
+    """What can be sampled: a field with its sizes, weights and what was stored with them."""
+
+    @property
+    def config(self) -> Any: ...
+    @property
+    def metadata(self) -> dict[str, Any]: ...
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+    @property
+    def __call__(self) -> Callable[..., Tensor]: ...
 
 
 def starting_noise(shape: Sequence[int], *, seeds: Sequence[int]) -> Tensor:
@@ -33,7 +45,7 @@ def starting_noise(shape: Sequence[int], *, seeds: Sequence[int]) -> Tensor:
 
 
 def draw(
-    model: Network | Energy | Frozen,
+    model: Model,
     labels: Tensor | Sequence[int] | int | None = None,
     *,
     count: int | None = None,
@@ -51,7 +63,7 @@ def draw(
     """
     config = model.config
     sampling = sampling or Sampling.of(model.metadata)
-    chosen = _labels(labels, count, config.num_classes)
+    chosen = chosen_labels(labels, count, config.num_classes)
     count = len(chosen) if chosen is not None else (1 if count is None else count)
     check_count(batch_size=batch_size)
     weight = next(model.parameters())
@@ -78,7 +90,7 @@ def draw(
 
 
 def generate(
-    model: Network | Energy | Frozen,
+    model: Model,
     labels: Tensor | Sequence[int] | int | None = None,
     *,
     count: int | None = None,
@@ -97,8 +109,8 @@ def generate(
     sample, and all of them come together on rank 0, on the CPU; the other processes get the samples
     that they drew.
 
-    A flow-matching model that is told the noise level follows its flow from gamma 0 to 1 in
-    path_length / step_size Euler steps; the rule and the stop do not apply to it.
+    A model that is told the noise level follows its flow from gamma 0 to 1 in path_length /
+    step_size Euler steps, even in gamma; the rule and the stop do not apply to it.
 
     Raises ValueError for labels that the model does not have, or a `count` that does not match
     them.
@@ -120,7 +132,7 @@ def gather(ends: Iterable[Finished]) -> list[Finished]:
     return mine if shares is None else [end for share in shares for end in share]
 
 
-def _place(model: nn.Module | Frozen | None = None) -> tuple[int, int]:
+def _place(model: Model | None = None) -> tuple[int, int]:
     """The rank of this process and the number of processes, among which samples of `model` are shared.
 
     Where each process holds but a part of every weight, all must draw the same samples."""
@@ -132,7 +144,7 @@ def _place(model: nn.Module | Frozen | None = None) -> tuple[int, int]:
 
 
 def watch(
-    model: Network | Energy | Frozen,
+    model: Model,
     labels: Tensor | Sequence[int] | int | None = None,
     *,
     count: int | None = None,
@@ -151,7 +163,7 @@ def watch(
     check_count(moments=moments)
     if config.noise_conditioning:
         raise ValueError("a model that is told the noise level does not descend: watch another")
-    chosen = _labels(labels, count, config.num_classes)
+    chosen = chosen_labels(labels, count, config.num_classes)
     count = len(chosen) if chosen is not None else (1 if count is None else count)
     noise = starting_noise(config.shape, seeds=range(seed, seed + count))
     noise = noise.to(weight.device, getattr(model, "dtype", weight.dtype))
@@ -168,13 +180,13 @@ def watch(
 
 
 def _flow(
-    model: Network | Energy | Frozen,
+    model: Model,
     noise: Iterator[Tensor],
     labels: Tensor | None,
     sampling: Sampling,
     batch_size: int,
 ) -> Iterator[Finished]:
-    done, null_label = 0, model.config.num_classes
+    done, null_label, decay = 0, model.config.num_classes, decay_of(model)
     while batch := list(islice(noise, batch_size)):
         x = torch.stack(batch)
         part = None if labels is None else labels[done : done + len(x)].to(x.device)
@@ -183,6 +195,7 @@ def _flow(
             x,
             part,
             steps=sampling.max_steps,
+            decay=decay,
             guidance=1.0 if part is None else sampling.guidance,
             null_label=null_label,
             guidance_interval=sampling.guidance_interval,
@@ -193,7 +206,7 @@ def _flow(
         done += len(x)
 
 
-def _labels(
+def chosen_labels(
     labels: Tensor | Sequence[int] | int | None, count: int | None, num_classes: int
 ) -> Tensor | None:
     if count is not None and count < 1:

@@ -21,10 +21,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from eqm.files import replacing
+from eqm.files import DiskFullError, replacing
 from eqm.models import build, save_pretrained, with_energy
 from eqm.train.config import TrainConfig
 from eqm.train.distributed import is_main, on_main
+from eqm.train.ema import snapshots_due
 from eqm.train.state import TrainingState, average_of, restore, start, tensors_of
 
 CHECKPOINTS, BEST, VERSION = "checkpoints", "best", 1
@@ -57,10 +58,20 @@ def save(state: TrainingState, config: TrainConfig, folder: Path, *, data: dict[
     """Writes the run to `folder`: a checkpoint to go on from, averaged weights to sample from.
 
     `data` tells what the run is trained on, and is kept with the weights. The newest `config.keep`
-    checkpoints stay. With several processes all must call it and the first writes. Raises OSError
-    when it does not fit on the disk, or cannot be written; what was there before stays.
+    checkpoints stay. With several processes all must call it and the first writes. Raises OSError,
+    DiskFullError when it does not fit on the disk, where it cannot be written; what was there
+    before stays.
     """
-    check_space(state, folder)
+    if full := save_if_it_fits(state, config, folder, data=data):
+        on_main(lambda: _raise(full))
+
+
+def save_if_it_fits(
+    state: TrainingState, config: TrainConfig, folder: Path, *, data: dict[str, Any]
+) -> str:
+    """Nothing, once `save` has done its work, or the sentence that says how the disk is too small."""
+    if full := _lack(folder, _size(state)):
+        return full
     tensors = _gathered(tensors_of(state))
     skipped = int(state.skipped)
 
@@ -84,7 +95,29 @@ def save(state: TrainingState, config: TrainConfig, folder: Path, *, data: dict[
             _tensor_file(folder, old).unlink(missing_ok=True)
         _write_weights(tensors, state, config, folder, data, {})
 
-    on_main(write)
+    def attempt() -> str:
+        try:
+            write()
+        except DiskFullError as error:
+            _sweep(folder, set(_numbers(folder)))
+            return str(error)
+        return ""
+
+    return on_main(attempt)
+
+
+def has_weights(folder: Path, images: int) -> bool:
+    """Whether `folder` holds the weights to sample from that `save` writes after so many images."""
+
+    def look() -> bool:
+        try:
+            description = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            seen = description["metadata"]["training"]["images_seen"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return seen == images and (folder / "model.safetensors").is_file()
+
+    return on_main(look)
 
 
 def load(
@@ -144,18 +177,47 @@ def keep_best(state: TrainingState, value: float, *, lower: bool = True) -> bool
     return True
 
 
-def check_space(state: TrainingState, folder: Path) -> None:
-    """Returns nothing; raises OSError where the next checkpoint would not fit on the disk."""
-    weights = [*state.model.state_dict().values()]
-    model = sum(value.numel() * value.element_size() for value in weights)
-    # Weights, their averages, two moments, and the average to sample from once more.
-    needed = (5 + len(state.averages.tensors)) * model
+def check_space(state: TrainingState, config: TrainConfig, folder: Path) -> None:
+    """Returns nothing; raises DiskFullError where the next checkpoint, and what is written before
+    it, would not fit on the disk."""
+    ahead = _size(state)
+    if config.watch_every and config.data.held_out:
+        ahead += _bytes(state.average.state_dict().values())  # `best`, written beside the old
+    until = min(state.images + config.checkpoint_every, config.images)
+    count = snapshots_due(config.optimizer, before=state.images, after=until, total=config.images)
+    ahead += count * sum(_bytes(tensors.values()) for tensors in state.averages.tensors.values())
+    if full := _lack(folder, ahead):
+        on_main(lambda: _raise(full))
+
+
+def _size(state: TrainingState) -> int:
+    """Bytes that `save` writes."""
+    groups = state.optimizer.param_groups
+    # Muon keeps one mean of a matrix's gradients, AdamW two of each; none is there at first.
+    means = sum(_bytes(group["params"]) * (1 if group.get("orthogonal") else 2) for group in groups)
+    averages = sum(_bytes(tensors.values()) for tensors in state.averages.tensors.values())
+    # The averaged weights are written twice: to go on from, and to sample from.
+    modules = _bytes(state.model.state_dict().values())
+    return modules + 2 * _bytes(state.average.state_dict().values()) + averages + means
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _lack(folder: Path, needed: int) -> str:
+    """A sentence where the disk has fewer free bytes than needed."""
     free = on_main(lambda: shutil.disk_usage(folder).free)
-    if free < needed:
-        raise OSError(
-            f"the disk of {folder} has {free / 1e6:,.0f} MB free, the next checkpoint takes "
-            f"{needed / 1e6:,.0f} MB: free some space or choose another folder"
-        )
+    if free >= needed:
+        return ""
+    return (
+        f"the disk of {folder} has {free / 1e6:,.0f} MB free, the next checkpoint takes "
+        f"{needed / 1e6:,.0f} MB: free some space or choose another folder"
+    )
+
+
+def _raise(full: str) -> None:
+    raise DiskFullError(full)
 
 
 def settings_of(config: TrainConfig, data: dict[str, Any]) -> dict[str, Any]:

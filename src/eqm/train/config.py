@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from eqm.corruption import ConstantDecay, Decay, LinearDecay, PiecewiseDecay, TruncatedDecay
+from eqm.corruption import Decay, make_decay
 from eqm.data.config import DataConfig
 from eqm.models.config import MLPConfig, TransformerConfig, UNetConfig
 from eqm.tasks.sampling import Sampling
@@ -50,15 +50,7 @@ class ObjectiveConfig:
 
     def make_decay(self) -> Decay:
         """The decay these settings describe."""
-        match self.decay:
-            case "truncated":
-                return TruncatedDecay(self.start, self.scale)
-            case "linear":
-                return LinearDecay(self.scale)
-            case "piecewise":
-                return PiecewiseDecay(self.start, self.initial, self.scale)
-            case "constant":
-                return ConstantDecay(self.scale)
+        return make_decay(self.decay, start=self.start, initial=self.initial, scale=self.scale)
 
 
 @dataclass(frozen=True)
@@ -74,10 +66,14 @@ class TrainConfig:
     data: DataConfig = DataConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    start_from: str = ""
+    """Folder or name of a trained model of the same sizes whose weights the run begins with; fresh
+    ones otherwise."""
     sampling: Sampling = Sampling()
     """How to sample the trained model; stored with its weights."""
     images: int = 1_000_000
-    """Training images to see, repeats counted; the last batch is a whole one."""
+    """Training images to see, repeats counted; the last batch is a whole one. -1 picks a number that
+    suits the data (the recipe `folder`)."""
     batch_size: int = 256
     """Images a step, over all processes."""
     micro_batch: int = 0
@@ -114,7 +110,8 @@ class TrainConfig:
     """Of the initial weights, the order of the data, and the noise."""
 
     def __post_init__(self) -> None:
-        for name in ("images", "batch_size", "checkpoint_every", "keep", "patience"):
+        _check(self.images >= 1 or self.images == -1, "images must be at least 1", self.images)
+        for name in ("batch_size", "checkpoint_every", "keep", "patience"):
             _check(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
         _check(0 <= self.label_dropout < 1, "label_dropout must lie in [0, 1)", self.label_dropout)
         for name in ("seed", "threads", "micro_batch", "watch_every"):
@@ -125,15 +122,10 @@ class TrainConfig:
             self.model.noise_conditioning,
         )
         _check(
-            self.objective.energy != "norm",
+            self.objective.energy != "norm" or bool(self.start_from),
             "objective.energy norm learns nothing from fresh weights, whose output is zero: take dot, "
-            "or wrap a trained network in eqm.NormEnergy and train that",
+            "or set start_from to a trained model",
             "norm",
-        )
-        _check(
-            self.objective.make_decay() == ConstantDecay() or not self.model.noise_conditioning,
-            "model.noise_conditioning is for flow matching, objective.decay constant of scale 1",
-            f"{self.objective.decay} of scale {self.objective.scale:g}",
         )
 
     def make_objective(self) -> EquilibriumMatching:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -100,12 +101,22 @@ def on_main(function: Callable[[], T]) -> T:
     return said[0]
 
 
-def all_agree(holds: bool) -> bool:
-    """Whether it holds on every process; it waits for them, not for a device."""
+def all_agree(holds: bool, *, within: timedelta | None = None) -> bool:
+    """Whether it holds on every process; it waits for them, not for a device.
+
+    Raises TimeoutError where the others do not ask the same `within` that time.
+    """
     if world_size() == 1:
         return holds
     word = torch.tensor(int(holds))
-    dist.all_reduce(word, dist.ReduceOp.MIN)
+    work = dist.all_reduce(word, dist.ReduceOp.MIN, async_op=True)
+    assert work is not None
+    try:
+        work.wait() if within is None else work.wait(within)
+    except RuntimeError as error:
+        if within is None:
+            raise
+        raise TimeoutError(f"the other processes did not answer within {within}") from error
     return bool(word)
 
 

@@ -120,8 +120,9 @@ class Averages:
         """Writes a snapshot of each average after `images` into `folder`, safetensors in float32.
 
         Sharded tensors are gathered one by one, so every process must call this; one of them has
-        `write` True.
+        `write` True. Raises OSError there once all are gathered, DiskFullError when the disk is full.
         """
+        failure: OSError | None = None
         for sigma_rel, averages in self.tensors.items():
             whole: dict[str, Tensor] = {}
             for name, tensor in averages.items():
@@ -129,19 +130,24 @@ class Averages:
                 if write:
                     whole[name] = gathered.to("cpu", torch.float32).contiguous()
             if write:
-                with replacing(folder / _file_name(images, sigma_rel)) as path:
-                    save_file(whole, path, metadata={"format": "pt"})
+                try:
+                    with replacing(folder / _file_name(images, sigma_rel)) as path:
+                        save_file(whole, path, metadata={"format": "pt"})
+                except OSError as error:
+                    failure = error
+        if failure is not None:
+            raise failure
 
 
-def snapshot_due(settings: OptimizerConfig, *, before: int, after: int, total: int) -> bool:
-    """Whether snapshots are to be saved after a step from `before` to `after` images.
+def snapshots_due(settings: OptimizerConfig, *, before: int, after: int, total: int) -> int:
+    """How many snapshots of each average are to be saved from `before` to `after` images.
 
-    At every multiple of `settings.ema_every`, or where that is 0 of a sixteenth of `total`, and at
-    the end.
+    One at every multiple of `settings.ema_every`, or where that is 0 of a sixteenth of `total`, and
+    one at the end.
     """
     every = settings.ema_every or max(total // SNAPSHOTS, 1)
-    due = after // every > before // every or after >= total
-    return bool(settings.ema_widths) and due
+    passed = after // every - before // every
+    return max(passed, int(after >= total)) if settings.ema_widths else 0
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from eqm.files import replacing
+from eqm.files import replacing, writing
 
 NAME = "log.jsonl"
 
@@ -25,10 +25,12 @@ class Log:
         self.path = Path(folder) / NAME
 
     def start(self, images: int) -> None:
-        """Drops the lines of steps that were lost, those after `images`, and what is no line."""
+        """Drops the lines of steps that were lost, those after `images`, and what is no line; raises
+        OSError when that cannot be done."""
         if not self.path.exists():
             return
-        old = self.path.read_bytes()
+        with writing(self.path):
+            old = self.path.read_bytes()
         kept = [line for line in old.splitlines(keepends=True) if _position(line) <= images]
         if b"".join(kept) != old:
             with replacing(self.path) as path:
@@ -38,7 +40,7 @@ class Log:
         """Adds a line, whole or not at all; raises OSError when it cannot be written."""
         finite = {k: float(f"{v:.6g}") if math.isfinite(v) else None for k, v in numbers.items()}
         line = (json.dumps({"images": images, **finite}) + "\n").encode()
-        with self.path.open("ab", buffering=0) as file:
+        with writing(self.path), self.path.open("ab", buffering=0) as file:
             end = file.tell()
             if file.write(line) < len(line):  # the disk became full on the way
                 file.truncate(end)

@@ -12,9 +12,16 @@ import torch
 from torch import Tensor
 
 from eqm.data import Share, Source, shares
-from eqm.files import make_folder
+from eqm.files import DiskFullError, make_folder
 from eqm.randomness import Draws
-from eqm.train.checkpoint import check_space, go_back, load, save
+from eqm.train.checkpoint import (
+    check_space,
+    go_back,
+    has_weights,
+    load,
+    save,
+    save_if_it_fits,
+)
 from eqm.train.config import TrainConfig
 from eqm.train.distributed import (
     Flag,
@@ -26,7 +33,7 @@ from eqm.train.distributed import (
     rank,
     world_size,
 )
-from eqm.train.ema import FOLDER, snapshot_due
+from eqm.train.ema import FOLDER, snapshots_due
 from eqm.train.interrupts import Interrupted, interrupts_deferred
 from eqm.train.state import Run, TrainingState
 from eqm.train.step import make_step
@@ -63,9 +70,11 @@ def train(config: TrainConfig, source: Source, folder: Path | str) -> Iterator[P
     """The steps of training on `source` until `config.images` are seen; the end is in `folder`.
 
     A checkpoint is written every `checkpoint_every` images, at the end, and on Ctrl-C or SIGTERM,
-    which then raise `Interrupted`. Where `folder` holds a checkpoint of the same settings the run
-    goes on from it, exactly: what a step draws depends on the seed and the images seen alone, so on
-    as many CPU threads an interrupted run ends in the same bits.
+    which then raise `Interrupted`. One on the way that a full disk has no room for is said and left
+    out: the one before is kept. Where `folder` holds a checkpoint of the same settings the run goes
+    on from it, exactly: what a step draws depends on the seed and the images seen alone, so on as
+    many CPU threads an interrupted run ends in the same bits. A complete run has no steps, and
+    nothing is written.
 
     Under `torchrun` every process calls this, iterates, and takes its share of each batch; the first
     one writes. The number of processes may change from one run to the next.
@@ -84,10 +93,11 @@ def train(config: TrainConfig, source: Source, folder: Path | str) -> Iterator[P
     data = {"name": source.name, "images": len(source), "fingerprint": source.fingerprint}
     data |= getattr(source, "about", {})  # such as the encoder of latents
     run = Run(config, Path(folder), data)
-    on_main(lambda: make_folder(folder))
     state = load(config, run.folder, device, data=data)
     state.run = run
-    check_space(state, run.folder)
+    if not _is_complete(run, state):
+        on_main(lambda: make_folder(folder))
+        check_space(state, config, run.folder)
     return _steps(run, state, source, device)
 
 
@@ -95,7 +105,8 @@ def _steps(
     run: Run, state: TrainingState, source: Source, device: torch.device
 ) -> Iterator[Progress]:
     config = run.config
-    stopping, rollbacks, saved = Flag(), 0, -1
+    stopping, rollbacks = Flag(), 0
+    saved = state.images if _is_complete(run, state) else -1
     with _threads(config.threads), interrupts_deferred() as interrupted:
         step = make_step(config, state, device)
         batches = _batches(run, state, source, device)
@@ -104,10 +115,10 @@ def _steps(
             share, before = next(batches), state.images
             labels = share.labels if config.model.num_classes else None
             done = step(share.data, labels, _redrawn(share.draws, state.attempt))
-            if snapshot_due(
+            if snapshots_due(
                 config.optimizer, before=before, after=state.images, total=config.images
             ):
-                state.averages.save(run.folder / FOLDER, images=state.images, write=is_main())
+                _snapshot(run, state)
             if stopping.raised(interrupted()):
                 _checkpoint(run, state)
                 raise Interrupted(
@@ -124,8 +135,11 @@ def _steps(
             if _passed(config.checkpoint_every, before, state):
                 _check_finite(run, state)
                 if not state.streak.item():  # amid a streak it would be none to go back to
-                    _checkpoint(run, state)
-                    rollbacks, saved = 0, state.images
+                    full = save_if_it_fits(state, config, run.folder, data=run.data)
+                    if full:
+                        _say(full, "going on, with the checkpoint before, if any, until the next")
+                    else:
+                        rollbacks, saved = 0, state.images
             yield Progress(
                 images=state.images,
                 batch=config.batch_size,
@@ -168,6 +182,22 @@ def _passed(interval: int, before: int, state: TrainingState) -> bool:
 def _checkpoint(run: Run, state: TrainingState) -> None:
     _check_finite(run, state)
     save(state, run.config, run.folder, data=run.data)
+
+
+def _snapshot(run: Run, state: TrainingState) -> None:
+    try:
+        state.averages.save(run.folder / FOLDER, images=state.images, write=is_main())
+    except DiskFullError as error:
+        _say(error, "going on without this snapshot")
+
+
+def _say(reason: object, consequence: str) -> None:
+    if is_main():
+        _log.warning("%s: %s", reason, consequence)
+
+
+def _is_complete(run: Run, state: TrainingState) -> bool:
+    return state.images >= run.config.images and has_weights(run.folder, state.images)
 
 
 def _check_finite(run: Run, state: TrainingState) -> None:
@@ -226,6 +256,11 @@ def _check_shares(config: TrainConfig) -> None:
 
 
 def _check_fit(config: TrainConfig, source: Source) -> None:
+    if config.images == -1:
+        raise ValueError(
+            "images -1, to pick a number that suits the data, is for the command `eqm train folder`: "
+            "set the number"
+        )
     model = config.model
     if model.shape != source.shape or model.num_classes not in (0, source.num_classes):
         raise ValueError(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eqm.models import build, with_energy
+from eqm.models import build, from_pretrained, with_energy
 from eqm.train.config import TrainConfig
 from eqm.train.distributed import shard, spread, whole, world_size
 from eqm.train.ema import Averages
@@ -50,10 +50,21 @@ class TrainingState:
 
 
 def start(config: TrainConfig, device: torch.device) -> TrainingState:
-    """The state before the first image; the weights depend on the seed alone."""
+    """The state before the first image; the weights depend on the seed alone, or are those of
+    `config.start_from`.
+
+    Raises ValueError when that is no model of these sizes."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)  # of the CPU alone
         net = build(config.model)
+    if config.start_from:
+        trained = from_pretrained(config.start_from)
+        if trained.config != config.model:
+            raise ValueError(
+                f"start_from must be a model of the sizes of the run, {config.model}; "
+                f"{config.start_from} has {trained.config}"
+            )
+        net.load_state_dict(getattr(trained, "net", trained).state_dict())
     model = with_energy(net, config.objective.energy).to(device)
     average = deepcopy(model).eval()
     net.checkpointing = config.recompute

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from datetime import timedelta
 from typing import NamedTuple
 
 import torch
@@ -26,6 +27,10 @@ from eqm.train.state import TrainingState
 TRIALS = 2
 """Steps that several processes try before they take them together: the first, and the next one,
 when the optimizer has its memory."""
+
+PATIENCE = timedelta(minutes=1)
+"""How long a process that ran out of memory waits to hear that the others did. With FSDP a process
+that did not is held up amid an exchange, which cannot be called off: leaving ends that."""
 
 _log = logging.getLogger(__name__)
 
@@ -92,13 +97,26 @@ def make_step(
         if distributed.is_main():
             _log.warning("memory ran out at %d images at once: going on with %d", tried, micro)
 
+    def out_of_memory(data: Tensor) -> ValueError:
+        return ValueError(
+            "memory ran out on one process alone: run the same command with "
+            f"micro_batch {max((micro or len(data)) // 2, 1)} to go on from the checkpoint"
+        )
+
     def backward(data: Tensor, labels: Tensor | None, draws: Draws) -> Tensor:
         nonlocal trials
         while True:
             if trials:
                 # A process that fails amid the others' exchange could not be waited for.
                 tried = fits(data, labels, draws, together=False)
-                if not distributed.all_agree(tried is not None):
+                alone = tried is None and config.parallel == "fsdp"
+                try:
+                    agreed = distributed.all_agree(
+                        tried is not None, within=PATIENCE if alone else None
+                    )
+                except TimeoutError as error:
+                    raise out_of_memory(data) from error
+                if not agreed:
                     shrink(len(data))
                     continue
                 trials -= 1
@@ -106,10 +124,7 @@ def make_step(
             if loss is not None:
                 return loss
             if distributed.world_size() > 1:
-                raise ValueError(
-                    "memory ran out on a process amid the run: run the same command with "
-                    f"micro_batch {max((micro or len(data)) // 2, 1)} to go on from the checkpoint"
-                )
+                raise out_of_memory(data)
             shrink(len(data))
 
     def step(data: Tensor, labels: Tensor | None, draws: Draws) -> Step:

@@ -1,0 +1,193 @@
+"""Pictures that a command is given (files, folders, archives, arrays, a data set by name) or makes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from eqm.data.containers import Files
+    from eqm.encoders import Encoder
+
+STILL = (".png", ".npz")
+ANY = (*STILL, ".gif", ".mp4")
+"""What images can be written as."""
+
+
+def read_images(
+    paths: Sequence[Path | str], shape: Sequence[int], *, resize: bool = False
+) -> tuple[Tensor, list[str]]:
+    """The pictures at `paths`, (B, C, H, W) float32 in -1..1, and what each is called.
+
+    Each path is a picture, or what `eqm train --data.path` takes: a folder, an archive, an .npz, a data
+    set by name. `:5` or `:0-7` after one that holds many picks some, counted from 0. `shape` (C, H, W)
+    is what they must have; with `resize` they are cropped to a square, resized and turned to its
+    channels.
+
+    Raises ValueError for what is not there or cannot be read, another shape, numbers out of range.
+    """
+    import torch
+
+    if not paths:
+        raise ValueError(
+            "no pictures were given: pass files, folders, an .npz or a data set's name"
+        )
+    shape = tuple(shape)
+    if resize and (len(shape) != 3 or shape[1] != shape[2] or shape[0] not in (1, 3, 4)):
+        raise ValueError(
+            f"pictures can be resized to squares of 1, 3 or 4 channels alone, not to {shape}: "
+            "bring them to that shape first"
+        )
+    read = [_read(str(path), shape, resize) for path in paths]
+    return torch.cat([images for images, _ in read]), [name for _, names in read for name in names]
+
+
+def _read(where: str, shape: tuple[int, ...], resize: bool) -> tuple[Tensor, list[str]]:
+    import torch
+
+    from eqm.data import DataConfig, Pictures, open_source
+    from eqm.data.opening import opens_arrays
+    from eqm.data.pictures import threads
+    from eqm.randomness import Draws
+
+    path, wanted = _picked(where)
+    config = DataConfig(path)
+    if opens_arrays(config):
+        source = open_source(config)
+        rows = _rows(path, wanted, len(source))
+        names = [f"{path}:{row}" for row in rows.tolist()]
+        if source.shape != shape:
+            _check(f"{path} holds pictures", source.shape, shape, resize)
+            source = open_source(DataConfig(path, channels=shape[0], size=shape[1]))
+    else:
+        files = _files(path)
+        rows = _rows(path, wanted, len(files.names))
+        _check_headers(files, rows, shape, resize)
+        channels, height, width = shape
+        source = Pictures(
+            files,
+            shape=(channels, height, width),
+            size=height if resize else 0,
+            rows=torch.arange(len(files.names)),
+            labels=None,
+            num_classes=0,
+            class_names=(),
+            on_broken="fail",
+            workers=threads(config),
+        )
+        names = [files.names[row] for row in rows.tolist()]
+    return source.batch(rows, Draws(0, rows)), names
+
+
+def _picked(where: str) -> tuple[str, tuple[int, int] | None]:
+    """A path and the first and last of the pictures asked for by what follows it, if anything."""
+    found = re.fullmatch(r"(.+):(\d+)(?:-(\d+))?", where)
+    if found is None or Path(where).exists():
+        return where, None
+    path, first, last = found.groups()
+    return path, (int(first), int(last or first))
+
+
+def _rows(path: str, wanted: tuple[int, int] | None, count: int) -> Tensor:
+    import torch
+
+    first, last = wanted or (0, count - 1)
+    if not first <= last < count:
+        raise ValueError(
+            f"{path} holds pictures 0 to {count - 1}; got {first}-{last}: pick some of them"
+        )
+    return torch.arange(first, last + 1)
+
+
+def _files(path: str) -> Files:
+    from eqm.data.containers import SUFFIXES, Files
+    from eqm.data.opening import files_at
+
+    if Path(path).suffix.lower() in SUFFIXES and not Path(path).is_dir():
+        return Files(path, [path], None, (), path, lambda index: Path(path).open("rb"))
+    return files_at(path)
+
+
+def _check_headers(files: Files, rows: Tensor, shape: tuple[int, ...], resize: bool) -> None:
+    """Before any is decoded: a wrong one says its name and what it is."""
+    from eqm.data.decoding import header, reason
+    from eqm.data.pictures import DAMAGED
+
+    for row in rows.tolist():
+        name = files.names[row]
+        try:
+            with files.open(row) as file:
+                found = header(file)
+        except DAMAGED as error:
+            raise ValueError(f"cannot read the picture {name} ({reason(error)})") from error
+        _check(f"{name} is a picture", (found.channels, found.height, found.width), shape, resize)
+
+
+def _check(what: str, found: tuple[int, ...], shape: tuple[int, ...], resize: bool) -> None:
+    if len(found) != 3 or (found != shape and not resize):
+        raise ValueError(
+            f"{what} of {_words(found)}; the model takes {_words(shape)}"
+            + (": bring it to that shape, or add --resize" if len(found) == 3 else "")
+        )
+
+
+def _words(shape: tuple[int, ...]) -> str:
+    if len(shape) != 3:
+        return f"shape {shape}"
+    channels, height, width = shape
+    return f"{width}x{height} pixels and {channels} channel{'s' * (channels > 1)}"
+
+
+def write_images(images: Tensor, output: Path, *, columns: int) -> None:
+    """Returns nothing; writes images (N, C, H, W) in -1..1 as `output` ends: a sheet for .png, the
+    array `arr_0` (N, H, W, C) uint8 for .npz, one after the other for .gif and .mp4.
+
+    Raises ValueError for other names; `check_output` does so before the work.
+    """
+    import numpy as np
+
+    from eqm.files import replacing
+    from eqm.pictures import MOVING, animate, grid, to_uint8
+
+    check_output(output, ANY)
+    scale = max(1, 56 // images.shape[-1])
+    if output.suffix in MOVING:
+        animate((grid(image[None], columns=1, scale=2 * scale) for image in images), output)
+        return
+    with replacing(output) as path:
+        if output.suffix == ".png":
+            grid(images, columns=columns, scale=scale).save(path, format="png")
+        else:
+            with path.open("wb") as file:
+                np.savez(file, arr_0=to_uint8(images))
+
+
+def check_output(output: Path, endings: Sequence[str]) -> None:
+    """Raises ValueError unless `output` ends in one of `endings`."""
+    if output.suffix not in endings:
+        raise ValueError(
+            f"output must end in {', '.join(endings[:-1])} or {endings[-1]}; got {output}"
+        )
+
+
+def open_model(name: str, *, vae: str | None, device: str) -> tuple[Any, Encoder]:
+    """The model called `name` on its device, and what decodes its samples to pictures.
+
+    Raises ValueError for a model of anything but pictures.
+    """
+    from eqm.devices import pick_device
+    from eqm.encoders import encoder_of
+    from eqm.models import from_pretrained
+
+    where = pick_device(device)
+    network = from_pretrained(name, device=where)
+    if len(network.config.shape) != 3:
+        raise ValueError(
+            f"this command is for models of pictures; {name} is of shape {network.config.shape}: "
+            "use it in Python"
+        )
+    return network, encoder_of(network.metadata, vae, device=where)

@@ -1,0 +1,219 @@
+"""Several labels at once, of one model or several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eqm import composition
+from eqm.descent import Descent
+from eqm.field import Field
+from eqm.shapes import spread
+from eqm.tasks.expressions import Term, parse
+from eqm.tasks.generation import Model, generate
+from eqm.tasks.sampling import Sampling
+
+
+@dataclass(frozen=True, eq=False)
+class Composition:
+    """The field of an expression of labels: whatever samples a model without classes samples it."""
+
+    model: Model
+    """The first of its models: what it has besides a field is that model's."""
+    fields: tuple[Field, ...]
+    weights: tuple[composition.Weight, ...]
+    around: Field
+    balance: bool
+    sampling: Sampling
+
+    @classmethod
+    def of(
+        cls,
+        models: Model | Mapping[str, Model],
+        expression: str,
+        *,
+        masks: Mapping[str, Tensor] | None = None,
+        balance: bool = False,
+        sampling: Sampling | None = None,
+    ) -> Composition:
+        """The composition that `expression` describes, such as `7 + 0.5*3 - 1`; `parse` has its grammar.
+
+        f = none + guidance * sum_i w_i (f_i - none)
+
+        none is the field without label, the mean of them where there are several models. Whatever
+        the weights come to, step sizes are those for one label: `7` is label 7 as `generate` draws
+        it, and `1.5*7` has 1.5 times the guidance. Labels are numbers, or names where the metadata
+        of the model have them (`data.classes`). Several models are told apart by the names they
+        are given here, as in `a:7 + b:3`; one without classes is just named. `masks`, (H, W) or
+        (C, H, W), multiply weights, as in `face*7 + ~face*3`; the halves left, right, top and bottom
+        need not be given. `balance` is that of `eqm.compose`. `sampling` holds the guidance and its
+        interval, by default what is stored with the first model.
+
+        Raises ValueError for what `parse` does not understand, labels, models and masks that are
+        not there, masks of the wrong shape, models of different shapes, and models that are told
+        the noise level.
+        """
+        named: Mapping[str, Model] = models if isinstance(models, Mapping) else {"": models}
+        first = _first(named)
+        shape = first.config.shape
+        known = halves(shape) | {name: _mask(name, m, shape) for name, m in (masks or {}).items()}
+        parts: dict[tuple[str, int | None], composition.Weight] = {}
+        for term in parse(expression):
+            part, weight = _found(term, named, expression), _weight(term, known, expression)
+            parts[part] = parts.get(part, 0.0) + weight
+        nones = [_field(model, None) for model in named.values()]
+        return cls(
+            first,
+            tuple(_field(named[name], label) for name, label in parts),
+            tuple(parts.values()),
+            nones[0]
+            if len(nones) == 1
+            else composition.compose(nones, [1 / len(nones)] * len(nones)),
+            balance,
+            sampling or Sampling.of(first.metadata),
+        )
+
+    def alone(self) -> list[Composition]:
+        """Each of its labels by itself, weighted 1."""
+        return [replace(self, fields=(field,), weights=(1.0,)) for field in self.fields]
+
+    @property
+    def config(self) -> Any:
+        """The sizes of the model, without classes."""
+        return replace(self.model.config, num_classes=0)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What is stored with the model."""
+        return self.model.metadata
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what it is given."""
+        return getattr(self.model, "dtype", next(self.parameters()).dtype)
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The weights of the model."""
+        return self.model.parameters()
+
+    def __call__(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The gradient at x, guided everywhere."""
+        return self._field(self.sampling.guidance)(x, None)
+
+    def at(self, path: Tensor) -> Field:
+        """The field for samples that have covered `path` (B,)."""
+        interval, guidance = self.sampling.guidance_interval, self.sampling.guidance
+        if interval is None:
+            return self
+        inside = (path >= interval[0]) & (path < interval[1])
+        scale = torch.where(inside, guidance, 1.0)
+        return lambda x, labels: self._field(spread(scale, x))(x, None)
+
+    def _field(self, scale: composition.Weight) -> Field:
+        weights = [scale * weight for weight in self.weights]
+        return composition.compose(self.fields, weights, around=self.around, balance=self.balance)
+
+
+def compose(
+    models: Model | Mapping[str, Model],
+    expression: str,
+    *,
+    count: int = 1,
+    seed: int = 0,
+    masks: Mapping[str, Tensor] | None = None,
+    balance: bool = False,
+    sampling: Sampling | None = None,
+    batch_size: int = 256,
+) -> Descent:
+    """Samples of what is several labels at once, `.x` (count, ...), as `7 + 0.5*3 - 1` says.
+
+    `Composition.of` tells what expressions mean; the other options are those of `generate`. All
+    labels of one model are evaluated in one pass. Raises ValueError as both do.
+    """
+    model = Composition.of(models, expression, masks=masks, balance=balance, sampling=sampling)
+    return generate(model, count=count, seed=seed, sampling=sampling, batch_size=batch_size)
+
+
+def halves(shape: tuple[int, ...]) -> dict[str, Tensor]:
+    """The masks left, right, top and bottom, (H, W), of images (C, H, W); none for other shapes."""
+    if len(shape) != 3:
+        return {}
+    rows, columns = torch.arange(shape[1])[:, None], torch.arange(shape[2])
+    left = (columns < shape[2] / 2).float().expand(shape[1:])
+    top = (rows < shape[1] / 2).float().expand(shape[1:])
+    return {"left": left, "right": 1 - left, "top": top, "bottom": 1 - top}
+
+
+def _first(models: Mapping[str, Model]) -> Model:
+    if not models:
+        raise ValueError("a composition needs a model; got none")
+    shapes = {name: tuple(model.config.shape) for name, model in models.items()}
+    if len(set(shapes.values())) > 1:
+        said = ", ".join(f"{name} of {shape}" for name, shape in shapes.items())
+        raise ValueError(f"models must be of one shape to be composed; got {said}")
+    if any(model.config.noise_conditioning for model in models.values()):
+        raise ValueError("a model that is told the noise level cannot be composed: take another")
+    return next(iter(models.values()))
+
+
+def _found(term: Term, models: Mapping[str, Model], expression: str) -> tuple[str, int | None]:
+    """The name of the model of a term, and the number of its label, None for the field without."""
+
+    def wrong(what: str) -> ValueError:
+        return ValueError(f"{expression!r}, position {term.position}: {what}")
+
+    name, label = term.model, term.label
+    if not name and label in models and label is not None:
+        name, label = str(label), None  # a model without classes
+    elif not name and len(models) == 1:
+        (name,) = models
+    if name not in models:
+        raise wrong(
+            f"say of which model, as in {next(iter(models))}:{label or 'none'}"
+            if not name
+            else f"there is no model {name!r}, only {', '.join(models) or 'one without a name'}"
+        )
+    classes = models[name].config.num_classes
+    names = [str(one).lower() for one in models[name].metadata.get("data", {}).get("classes", ())]
+    if isinstance(label, str):
+        if label.lower() not in names:
+            raise wrong(
+                f"there is no class {label!r}, only {', '.join(names) or f'numbers 0..{classes - 1}'}"
+            )
+        label = names.index(label.lower())
+    if label is not None and not 0 <= label < classes:
+        has = f"labels 0..{classes - 1} and none" if classes else "no classes, only none"
+        raise wrong(f"the model has {has}; got {label}")
+    return name, label
+
+
+def _weight(term: Term, masks: Mapping[str, Tensor], expression: str) -> composition.Weight:
+    weight: composition.Weight = term.weight
+    for name in term.masks:
+        mask = masks.get(name.removeprefix("~"))
+        if mask is None:
+            raise ValueError(
+                f"{expression!r}, position {term.position}: there is no mask {name.removeprefix('~')!r}, "
+                f"only {', '.join(masks)}: give it"
+            )
+        weight = weight * (1 - mask if name.startswith("~") else mask)
+    return weight
+
+
+def _mask(name: str, mask: Tensor, shape: tuple[int, ...]) -> Tensor:
+    if tuple(mask.shape) not in (tuple(shape), tuple(shape[1:])) or not mask.isfinite().all():
+        raise ValueError(
+            f"the mask {name} must hold finite numbers of shape {tuple(shape[1:])} or {tuple(shape)}; "
+            f"got {tuple(mask.shape)}"
+        )
+    return mask.float()
+
+
+def _field(model: Model, label: int | None) -> Field:
+    if model.config.num_classes == 0:
+        return model
+    return composition.condition(model, model.config.num_classes if label is None else label)

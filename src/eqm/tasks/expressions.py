@@ -1,0 +1,115 @@
+"""The language of compositions: `7 + 0.5*3 - 1`."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+NONE = ("none", "null")
+"""The words for the unlabelled field."""
+TOKEN = re.compile(
+    r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(?P<name>[^\W\d]\w*)"
+    r"|'(?P<single>[^']*)'|\"(?P<double>[^\"]*)\"|(?P<sign>[-+*:~])|(?P<end>\Z))"
+)
+
+
+@dataclass(frozen=True)
+class Term:
+    """A label and how much it counts."""
+
+    label: int | str | None
+    """Its number or name; None for the unlabelled field."""
+    weight: float = 1.0
+    masks: tuple[str, ...] = ()
+    """Names of masks that the weight is multiplied with; with `~` before it, one minus the mask."""
+    model: str = ""
+    """Whose label it is; empty where nothing is said."""
+    position: int = field(default=0, compare=False)
+    """Where the label is in the expression, from 1."""
+
+
+def parse(expression: str) -> tuple[Term, ...]:
+    """The terms of an expression such as `7 + 0.5*3 - 1`, in order.
+
+        expression = [sign] term { sign term }          sign = "+" | "-"
+        term       = { weight "*" } [ model ":" ] label
+        weight     = number | [ "~" ] mask
+        label      = whole number | name | "none" | "null"
+
+    Names of letters, digits and `_` may stand as they are, others in quotes. The last factor of a
+    term is its label: `2*3` is label 3, twice. Raises ValueError, saying what was expected at which
+    position (from 1), for anything else.
+
+    >>> parse("7 - 0.5*left*'ankle boot'")[1]
+    Term(label='ankle boot', weight=-0.5, masks=('left',), model='', position=14)
+    """
+    tokens = deque(_tokens(expression))
+    terms = []
+    while True:
+        sign = tokens.popleft().text if tokens[0].kind in ("+", "-") else "+"
+        terms.append(_term(expression, tokens, -1.0 if sign == "-" else 1.0))
+        if tokens[0].kind == "end":
+            return tuple(terms)
+        if tokens[0].kind not in ("+", "-"):
+            raise _expected("+, - or the end", expression, tokens[0])
+
+
+class _Token(NamedTuple):
+    kind: str
+    """number, name or end; a sign is its own kind."""
+    text: str
+    position: int
+
+
+def _tokens(expression: str) -> Iterator[_Token]:
+    end = 0
+    while True:
+        found = TOKEN.match(expression, end)
+        if found is None:
+            start = len(expression) - len(expression[end:].lstrip())
+            stray = _Token("stray", expression[start], start + 1)
+            raise _expected("a label, a weight or a sign", expression, stray)
+        kind, end = str(found.lastgroup), found.end()
+        text = found[kind]
+        quoted = kind in ("single", "double")
+        kind = text if kind == "sign" else "quoted" if quoted else kind
+        yield _Token(kind, text, found.start(found.lastgroup or 0) + 1 - quoted)
+        if kind == "end":
+            return
+
+
+def _term(expression: str, tokens: deque[_Token], weight: float) -> Term:
+    masks: list[str] = []
+    while True:
+        complement = tokens.popleft() if tokens[0].kind == "~" else None
+        token = tokens.popleft()
+        if tokens and tokens[0].kind == "*":
+            if token.kind == "number" and complement is None:
+                weight *= float(token.text)
+            elif token.kind in ("name", "quoted"):
+                masks.append(f"{'~' if complement else ''}{token.text}")
+            else:
+                raise _expected("a number or a mask before *", expression, token)
+            tokens.popleft()
+            continue
+        if complement is not None:
+            raise _expected("~ before a mask, as in ~left*3", expression, complement)
+        model = ""
+        if token.kind in ("name", "quoted") and tokens and tokens[0].kind == ":":
+            model, _, token = token.text, tokens.popleft(), tokens.popleft()
+        label: int | str | None = token.text
+        if token.kind == "number" and token.text.isdecimal():
+            label = int(token.text)
+        elif token.kind == "name" and token.text in NONE:
+            label = None
+        elif token.kind not in ("name", "quoted"):
+            raise _expected("a label (a whole number, a name or none)", expression, token)
+        return Term(label, weight, tuple(masks), model, token.position)
+
+
+def _expected(what: str, expression: str, token: _Token) -> ValueError:
+    found = "the end" if token.kind == "end" else repr(token.text)
+    return ValueError(f"{expression!r}: expected {what} at position {token.position}; got {found}")

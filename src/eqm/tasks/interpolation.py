@@ -1,0 +1,219 @@
+"""Pictures between two pictures, and pictures like a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import pi
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from eqm.composition import compose, condition
+from eqm.corruption import corrupt
+from eqm.descent import Descent, Finished, Outcome, PathLength, descend, in_order, stream
+from eqm.descent.checks import check_count
+from eqm.descent.rules import State
+from eqm.descent.stopping import Step, Stop
+from eqm.field import Field
+from eqm.shapes import norms, spread
+from eqm.tasks.generation import Model, chosen_labels, starting_noise
+from eqm.tasks.sampling import Sampling
+
+Way = Literal["noise", "landscape"]
+
+
+def vary(
+    model: Model,
+    images: Tensor,
+    labels: Tensor | Sequence[int] | int | None = None,
+    *,
+    strength: float = 0.5,
+    count: int = 1,
+    seed: int = 0,
+    sampling: Sampling | None = None,
+    batch_size: int = 256,
+) -> Descent:
+    """Variations of images (B, ...), `.x` (B * count, ...): `count` of the first, then of the next.
+
+    They are (1 - strength) * image + strength * noise, descended along sqrt(strength) of the path of a
+    sample, as less noise takes less. Strength 0 gives the images back, 1 what `generate` draws from
+    the same seed and labels. Row k has noise of seed `seed + k`. Without `labels` a model with
+    classes uses its null label.
+
+    Raises ValueError for images that are not of the model's shape, a strength outside 0..1, labels
+    that the model does not have, and a model that is told the noise level.
+    """
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength must lie in 0..1; got {strength}")
+    check_count(count=count, batch_size=batch_size)
+    sampling = sampling or Sampling.of(model.metadata)
+    x = _known(model, images).repeat_interleave(count, dim=0)
+    classes = None
+    if labels is not None:
+        classes = chosen_labels(labels, len(images), model.config.num_classes)
+    rows = None if classes is None else classes.repeat_interleave(count).tolist()
+    field = sampling.make_field(model, model.config.num_classes, labelled=rows is not None)
+    noise = starting_noise(model.config.shape, seeds=range(seed, seed + len(x))).to(x)
+    strengths = torch.full((len(x),), float(strength))
+    return _renoised(field, x, noise, strengths, rows, sampling, batch_size)
+
+
+def interpolate(
+    model: Model,
+    first: Tensor,
+    last: Tensor,
+    labels: tuple[int, int] | None = None,
+    *,
+    count: int = 9,
+    through: Way = "noise",
+    strength: float = 0.5,
+    seed: int = 0,
+    sampling: Sampling | None = None,
+    batch_size: int = 256,
+) -> Descent:
+    """`count` images from `first` to `last` (...), `.x` (count, ...), which themselves are the ends.
+
+    Through "noise", the blend (1 - t) * first + t * last is given noise of the share
+    strength * sin(pi t), the same for all, and descends as in `vary`: what is halfway is most free to
+    become a picture of its own. Along the "landscape", the blends are a chain that descends
+    together: each follows the part of the field across the chain, and springs along the chain keep
+    the distances even (the nudged elastic band of Henkelman & Jónsson 2000), for the path of a
+    sample. It asks for no noise and takes the smoother steps; noise comes nearer to the data.
+
+    `labels` are those of the two images: between them the fields are weighted 1 - t and t, guided as
+    `sampling` says, everywhere on the path. Without them a model with classes uses its null label.
+
+    Raises ValueError as `vary` does, and for fewer than 2 images.
+    """
+    if through not in get_args(Way):
+        raise ValueError(f"through must be one of {', '.join(get_args(Way))}; got {through!r}")
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength must lie in 0..1; got {strength}")
+    if count < 2:
+        raise ValueError(f"count must be at least 2, the two images; got {count}")
+    check_count(batch_size=batch_size)
+    sampling = sampling or Sampling.of(model.metadata)
+    ends = _known(model, torch.stack([first, last]))
+    t = torch.linspace(0, 1, count).to(ends)
+    x = torch.lerp(ends[:1], ends[1:], spread(t, ends))
+    field = _between(model, labels, t, sampling)
+    if through == "landscape":
+        return _relaxed(field, x, sampling)
+    noise = starting_noise(model.config.shape, seeds=[seed]).to(x).expand_as(x)
+    strengths = strength * torch.sin(pi * t.cpu())
+    strengths[[0, -1]] = 0.0
+    return _renoised(field, x, noise, strengths, range(count), sampling, batch_size)
+
+
+def _renoised(
+    field: Field,
+    x: Tensor,
+    noise: Tensor,
+    strengths: Tensor,
+    labels: Sequence[int] | None,
+    sampling: Sampling,
+    batch_size: int,
+) -> Descent:
+    """Where x (B, ...) come to after noise of `strengths` (B,); those of 0 stay as they are."""
+    starts = corrupt(x, noise, 1 - strengths.to(x))
+    moving = strengths.nonzero().flatten()
+    ends = stream(
+        field,
+        (starts[k] for k in moving.tolist()),
+        None if labels is None else [labels[k] for k in moving.tolist()],
+        rule=sampling.make_rule(),
+        stop=_Path(sampling.path_length * strengths[moving].sqrt().to(x)),
+        batch_size=max(1, min(batch_size, len(moving))),
+        max_steps=sampling.max_steps,
+    )
+    came = {int(moving[end.index]): replace(end, index=int(moving[end.index])) for end in ends}
+    still = [
+        Finished(k, x[k], 0, 0, torch.nan, Outcome.CONVERGED)
+        for k in range(len(x))
+        if k not in came
+    ]
+    return in_order([*came.values(), *still], like=x)
+
+
+@dataclass(frozen=True, eq=False)
+class _Path(Stop):
+    """`PathLength` of a length of its own for each sample (B,)."""
+
+    lengths: Tensor
+
+    def __call__(self, step: Step, state: State) -> tuple[Tensor, State]:
+        return step.path >= self.lengths[step.index] * (1 - 1e-4), state
+
+
+def _between(model: Model, labels: tuple[int, int] | None, t: Tensor, sampling: Sampling) -> Field:
+    """The field whose labels are numbers of images of the chain, at t (count,)."""
+    pair = None if labels is None else chosen_labels(labels, 2, model.config.num_classes)
+    if pair is None:
+        return lambda x, numbers: model(x, None)
+    one, other = pair.tolist()
+    none = condition(model, model.config.num_classes)
+    parts = [condition(model, one), condition(model, other)]
+
+    def field(x: Tensor, numbers: Tensor | None) -> Tensor:
+        share = spread(t[numbers], x)
+        weights = [sampling.guidance * (1 - share), sampling.guidance * share]
+        return compose(parts, weights, around=none)(x, None)
+
+    return field
+
+
+def _relaxed(field: Field, x: Tensor, sampling: Sampling) -> Descent:
+    """The chain x (count, ...) after its descent between its ends: it is one sample of the band."""
+    if len(x) == 2:
+        return _renoised(field, x, x, torch.zeros(2), None, sampling, 1)
+    end = descend(
+        band(field),
+        x[None],
+        rule=sampling.make_rule(),
+        stop=PathLength(sampling.path_length),
+        max_steps=sampling.max_steps,
+    )
+    slopes = norms(band(field)(end.x, None)[0])
+    ones = torch.ones(len(x), dtype=torch.int64, device=x.device)
+    return Descent(end.x[0], end.steps * ones, end.evaluations * ones, slopes, end.outcome * len(x))
+
+
+def band(field: Field, *, stiffness: float = 10.0) -> Field:
+    """The field of chains (B, K, ...) of K points of `field`, each labelled by its place in the chain.
+
+    Between the ends, which stay: the part of the gradient across the chain, and along it a pull of
+    `stiffness` times the difference of the distances to the two neighbours.
+    """
+
+    def chained(x: Tensor, labels: Tensor | None) -> Tensor:
+        chains, count = x.shape[:2]
+        inner = x[:, 1:-1]
+        places = torch.arange(1, count - 1, device=x.device).repeat(chains)
+        gradient = field(inner.flatten(0, 1), places)
+        ahead, behind = (x[:, 2:] - inner).flatten(0, 1), (inner - x[:, :-2]).flatten(0, 1)
+        along = ahead + behind
+        tiny = torch.finfo(x.dtype).eps
+        along = along / spread(norms(along).clamp(min=tiny), along)
+        slope = (gradient * along).flatten(1).sum(1)
+        pull = slope + stiffness * (norms(ahead) - norms(behind))
+        across = (gradient - spread(pull, along) * along).unflatten(0, (chains, count - 2))
+        return torch.cat([x[:, :1] * 0, across, x[:, :1] * 0], dim=1)
+
+    return chained
+
+
+def _known(model: Model, images: Tensor) -> Tensor:
+    """The images (B, ...) where the model wants them, of its type."""
+    shape, weight = tuple(model.config.shape), next(iter(model.parameters()))
+    if model.config.noise_conditioning:
+        raise ValueError("a model that is told the noise level cannot do this: take another")
+    if tuple(images.shape[1:]) != shape or not images.is_floating_point():
+        raise ValueError(
+            f"images must be floating point of shape {('B', *shape)}; got {images.dtype} "
+            f"{tuple(images.shape)}: resize them to the model's shape"
+        )
+    if not images.isfinite().all():
+        raise ValueError("images must be finite; some values are NaN or infinity")
+    return images.to(weight.device, getattr(model, "dtype", weight.dtype))

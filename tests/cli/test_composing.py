@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eqm.cli.main import main
+from eqm.models import UNet, UNetConfig, save_pretrained
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Runs a command in a folder with the model `m` and returns its status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    network = UNet(UNetConfig(shape=(1, 8, 8), num_classes=10, width=4, multipliers=(1,)))
+    save_pretrained(network, "m", metadata={"sampling": {"step_size": 0.1}})
+    Image.fromarray(np.full((8, 8), 255, np.uint8)).save("white.png")
+
+    def call(*arguments):
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # the parser's own
+            status = stop.code
+        streams = capsys.readouterr()
+        return status, streams.out, streams.err
+
+    return call
+
+
+def test_a_sheet_holds_compositions_above_their_labels_alone(run):
+    status, out, _ = run("compose", "m", "7 + 0.5*3 - 1", "--count", 12)
+    assert status == 0
+    assert "its 3 labels alone" in out
+    with Image.open("composition.png") as sheet:  # two rows of ten, each above three
+        assert sheet.size == (7 * 91, 7 * (8 * 9 + 1))
+
+
+def test_masks_and_models_are_given_by_name(run):
+    settings = ("--count", 2, "--masks", "all=white.png", "--models", "b=m")
+    assert run("compose", "m", "all*7 + ~all*b:3", *settings, "--output", "a.npz")[0] == 0
+    assert run("compose", "m", "7", "--count", 2, "--models", "b=m", "--output", "b.npz")[0] == 0
+    a, b = (np.load(name)["arr_0"].astype(int) for name in ("a.npz", "b.npz"))
+    assert a.shape == (2, 8, 8, 1)
+    assert np.abs(a - b).max() <= 1
+
+
+def test_ways_and_variations_begin_with_the_pictures(run):
+    assert run("interpolate", "m", "digits:0-2", "--count", 3, "--output", "a.npz")[0] == 0
+    frames = torch.from_numpy(np.load("a.npz")["arr_0"])
+    assert frames.shape == (6, 8, 8, 1)
+    assert torch.equal(frames[2], frames[3])
+    assert run("interpolate", "m", "digits:0-1", "--labels", 0, 1, "--output", "a.gif")[0] == 0
+    assert run("vary", "m", "digits:0", "--strength", 0, "--count", 2, "--output", "b.npz")[0] == 0
+    same = torch.from_numpy(np.load("b.npz")["arr_0"])
+    assert torch.equal(same, frames[:1].expand(2, -1, -1, -1))
+    assert run("vary", "m", "digits:0-1", "--labels", 0, 1)[0] == 0
+    with Image.open("variations.png") as sheet:
+        assert sheet.size == (7 * 82, 7 * 19)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ("compose", "m", "7 +"),
+            "expected a label (a whole number, a name or none) at position 4",
+        ),
+        (("compose", "m", "12"), "the model has labels 0..9 and none; got 12"),
+        (("compose", "m", "7", "--masks", "white.png"), "given as NAME=PATH; got white.png"),
+        (("compose", "m", "7", "--output", "a.gif"), "output must end in .png or .npz"),
+        (("compose", "m", "7", "--models", "f=fashion-mnist"), "models must be of one shape"),
+        (("interpolate", "m", "digits:0"), "two pictures or more; got 1"),
+        (("interpolate", "m", "digits:0-1", "--labels", 1), "one a picture; got 1 for 2"),
+        (("vary", "m", "fashion-mnist-test:0"), "the model takes 8x8 pixels and 1 channel"),
+        (("vary", "m", "digits:0", "--strength", 2), "strength must lie in 0..1; got 2"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(run, arguments, sentence):
+    status, _, error = run(*arguments)
+    assert status == 2
+    assert sentence in error
+    assert error.count("\n") == 1

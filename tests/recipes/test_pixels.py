@@ -1,0 +1,59 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from eqm.data import Images
+from eqm.models import build
+from eqm.recipes import RECIPES
+from eqm.recipes.pixels import fitted
+from eqm.train import train
+
+FOLDER = RECIPES["folder"]
+
+
+def pictures(count=4, side=(64, 64)):
+    return Images("mine", torch.zeros(count, 1, 1, 1).expand(count, 3, *side))
+
+
+@pytest.mark.parametrize(
+    ("count", "images"), [(50, 100_000), (1_000, 500_000), (4_000, 2_000_000), (10**6, 2_000_000)]
+)
+def test_few_pictures_are_seen_less_often_in_all(count, images):
+    config, picks = fitted(FOLDER, pictures(count, (1, 1)))
+    assert config.images == images
+    assert f"images {images:,}: 500 times {count:,} pictures" in picks[0]
+    asked = replace(FOLDER, images=2_000_000)
+    assert fitted(asked, pictures(count, (1, 1)))[0].images == 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("side", "patch", "levels", "heads"),
+    [
+        ((32, 32), 1, (1, 2, 4), 4),
+        ((64, 64), 1, (1, 2, 4), 4),
+        ((28, 20), 1, (1, 2, 4), 4),
+        ((30, 30), 1, (1, 2), 4),
+        ((96, 128), 2, (1, 2, 4), 4),
+        ((256, 256), 2, (1, 2, 4, 4), 4),
+        ((101, 101), 1, (1,), 0),
+    ],
+)
+def test_the_network_suits_the_size(side, patch, levels, heads):
+    images = pictures(side=side)
+    config, picks = fitted(FOLDER, images)
+    model = config.suited_to(images).model
+    assert (model.patch, model.multipliers, model.heads) == (patch, levels, heads)
+    assert any("learnt sooner as latents" in pick for pick in picks) is (max(side) > 128)
+    with torch.device("meta"):
+        assert build(model)(torch.zeros(1, 3, *side)).shape == (1, 3, *side)
+
+
+def test_a_network_that_was_asked_for_stays():
+    asked = replace(FOLDER, model=replace(FOLDER.model, width=32, multipliers=(1, 2)))
+    assert fitted(asked, pictures(side=(256, 256)))[0].model == asked.model
+
+
+def test_a_number_to_be_picked_is_no_number_to_train_for(tmp_path):
+    with pytest.raises(ValueError, match="images -1, to pick a number .* set the number"):
+        train(FOLDER, pictures(), tmp_path)
