@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from eqm.metrics import auroc
+from eqm.metrics import auroc, average_precision, fpr_at_tpr
 
 LOW, HIGH = torch.tensor([0.0, 1.0, 2.0]), torch.tensor([3.0, 4.0])
 
@@ -39,3 +39,33 @@ def test_input_that_means_nothing_is_refused() -> None:
         auroc(torch.zeros(0), HIGH)
     with pytest.raises(ValueError, match=r"got \(2, 1\)"):
         auroc(LOW, HIGH[:, None])
+
+
+@pytest.mark.parametrize("levels", [3, 1000])
+@pytest.mark.parametrize("positive", ["anomalous", "normal"])
+def test_precision_and_both_meanings_of_fpr95_agree_with_scikit_learn(levels, positive) -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    generator = torch.Generator().manual_seed(levels)
+    normal = torch.randint(levels, (101,), generator=generator).float()
+    anomalous = torch.randint(levels, (57,), generator=generator).float() + 1
+    scores = torch.cat([normal, anomalous]).numpy()
+    truth = torch.cat([torch.zeros(101), torch.ones(57)]).numpy()
+    if positive == "normal":
+        scores, truth = -scores, 1 - truth
+    assert average_precision(normal, anomalous, positive=positive) == pytest.approx(
+        metrics.average_precision_score(truth, scores), abs=1e-12
+    )
+    wrong, right, _ = metrics.roc_curve(truth, scores, drop_intermediate=False)
+    assert fpr_at_tpr(normal, anomalous, positive=positive) == pytest.approx(
+        wrong[(right >= 0.95).argmax()], abs=1e-12
+    )
+
+
+def test_the_two_meanings_of_fpr95_differ() -> None:
+    normal, anomalous = torch.arange(100.0), torch.cat([torch.tensor([50.5]), torch.full((9,), 99)])
+    assert fpr_at_tpr(normal, anomalous) == pytest.approx(0.1)  # one anomaly of ten passes
+    assert fpr_at_tpr(normal, anomalous, positive="anomalous") == pytest.approx(0.49)
+    with pytest.raises(ValueError, match="positive must be anomalous or normal; got 'in'"):
+        fpr_at_tpr(normal, anomalous, positive="in")
+    with pytest.raises(ValueError, match=r"tpr must lie in \(0, 1\]; got 95"):
+        fpr_at_tpr(normal, anomalous, tpr=95)

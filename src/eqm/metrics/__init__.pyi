@@ -1,5 +1,5 @@
 from .bootstrap import Interval, bootstrap
-from .detection import auroc
+from .detection import auroc, average_precision, fpr_at_tpr
 from .frechet import (
     Extrapolated,
     Moments,
@@ -29,8 +29,10 @@ __all__ = [
     "PrecisionRecall",
     "Spread",
     "auroc",
+    "average_precision",
     "bootstrap",
     "density_coverage",
+    "fpr_at_tpr",
     "frechet_at_infinity",
     "frechet_distance",
     "frechet_influence",

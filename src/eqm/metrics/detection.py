@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -24,6 +27,69 @@ def auroc(normal_scores: Tensor, anomalous_scores: Tensor) -> float:
     below = torch.searchsorted(normal, anomalous, right=False)
     not_above = torch.searchsorted(normal, anomalous, right=True)
     return float((below + not_above).sum()) / (2 * len(normal) * len(anomalous))
+
+
+def average_precision(
+    normal_scores: Tensor,
+    anomalous_scores: Tensor,
+    *,
+    positive: Literal["anomalous", "normal"] = "anomalous",
+) -> float:
+    """Returns the area under the precision-recall curve of a score, higher = more anomalous.
+
+    The mean, over the positive samples, of the precision among all that score at least as they do
+    (scikit-learn's average_precision_score). With anomalous positives it is known as AUPR-out, with
+    `positive="normal"`, whose order is reversed, as AUPR-in. By chance it is the share of positives
+    in the sets given: unlike `auroc` it depends on their sizes.
+
+    Raises ValueError as `auroc` does, and for another `positive`.
+
+    >>> average_precision(torch.tensor([0.1, 0.5]), torch.tensor([0.2, 0.9]))
+    0.833...
+    """
+    found, others = _positives(normal_scores, anomalous_scores, positive)
+    right = len(found) - torch.searchsorted(found, found)
+    wrong = len(others) - torch.searchsorted(others, found)
+    return float((right / (right + wrong).double()).mean())
+
+
+def fpr_at_tpr(
+    normal_scores: Tensor,
+    anomalous_scores: Tensor,
+    *,
+    tpr: float = 0.95,
+    positive: Literal["anomalous", "normal"] = "normal",
+) -> float:
+    """Returns the share of negatives taken for positives where a share `tpr` of positives is found.
+
+    FPR95 has two meanings. Here and in most of the out-of-distribution literature (ODIN, OpenOOD)
+    normal samples are the positives: the share of anomalies that pass where 95 % of the normal
+    samples do. With `positive="anomalous"` it is the share of false alarms where 95 % of the
+    anomalies are found (pytorch-ood). Lower is better; the threshold is the strictest that finds as
+    many.
+
+    Raises ValueError as `auroc` does, for a `tpr` outside (0, 1], and for another `positive`.
+
+    >>> fpr_at_tpr(torch.tensor([0.1, 0.2]), torch.tensor([0.2, 0.9]))
+    0.5
+    """
+    if not 0 < tpr <= 1:
+        raise ValueError(f"tpr must lie in (0, 1]; got {tpr}: 0.95 is usual")
+    found, others = _positives(normal_scores, anomalous_scores, positive)
+    needed = math.ceil(round(tpr * len(found), 9))
+    return float((others >= found[len(found) - needed]).double().mean())
+
+
+def _positives(
+    normal_scores: Tensor, anomalous_scores: Tensor, positive: str
+) -> tuple[Tensor, Tensor]:
+    """Scores of positives and of negatives, rising, turned so that positives score higher."""
+    normal = _checked(normal_scores, "normal_scores")
+    anomalous = _checked(anomalous_scores, "anomalous_scores")
+    if positive not in ("anomalous", "normal"):
+        raise ValueError(f"positive must be anomalous or normal; got {positive!r}")
+    pair = (anomalous, normal) if positive == "anomalous" else (-normal, -anomalous)
+    return pair[0].sort().values, pair[1].sort().values
 
 
 def _checked(scores: Tensor, name: str) -> Tensor:
