@@ -2,224 +2,205 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import reduce
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 
-from eqm.evaluation.measures import METRICS, Finding
-from eqm.evaluation.protocol import Measurement, Protocol, Subject
+import torch
+from torch import Tensor
+
+from eqm.data import Source
+from eqm.evaluation.measures import METRICS, Case, LackingError
+from eqm.evaluation.protocol import Lens, Measurement, Protocol
 from eqm.evaluation.report import Report
-from eqm.evaluation.samples import Samples
-from eqm.evaluation.statistics import Seen, Statistics, gather
+from eqm.evaluation.samples import Samples, from_source
+from eqm.evaluation.statistics import Settings, Statistics, few, gather, lens_of, nearest
 from eqm.features import Features
 
 PROBES = 2_000
-"""The most samples, and held-out images, whose nearest training image is looked for."""
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What samples are compared with."""
-
-    images: tuple[Samples, ...] | Statistics
-    """The parts of a set of images, to be told apart where nothing is held out; or its moments."""
-    held_out: Samples | None = None
-    """Real images that the model never saw."""
-    path: str = ""
-    """What it was opened by."""
-
-    @property
-    def shape(self) -> tuple[int, ...] | None:
-        """Of one image, where that is known."""
-        return self.images.shape if isinstance(self.images, Statistics) else self.images[0].shape
+"""The most samples, and images of the reference, whose nearest training image is looked for."""
 
 
 def evaluate(
     samples: Samples | Statistics,
-    reference: Reference | Samples | Statistics,
-    features: Features,
+    reference: Source | Statistics,
+    features: Sequence[Features],
     *,
-    metrics: Sequence[str] = (),
-    batch_size: int = 256,
-    keep: int = 50_000,
-    rounding: bool = True,
-    seed: int = 0,
+    training: Source | None = None,
+    settings: Settings = Settings(),
 ) -> Report:
     """The report on samples, as one of `evaluate_each`."""
-    return evaluate_each(
-        [samples],
-        reference,
-        features,
-        metrics=metrics,
-        batch_size=batch_size,
-        keep=keep,
-        rounding=rounding,
-        seed=seed,
-    )[0]
+    return evaluate_each([samples], reference, features, training=training, settings=settings)[0]
 
 
 def evaluate_each(
     several: Sequence[Samples | Statistics],
-    reference: Reference | Samples | Statistics,
-    features: Features,
+    reference: Source | Statistics,
+    features: Sequence[Features],
     *,
-    metrics: Sequence[str] = (),
-    batch_size: int = 256,
-    keep: int = 50_000,
-    rounding: bool = True,
-    seed: int = 0,
+    training: Source | None = None,
+    settings: Settings = Settings(),
 ) -> tuple[Report, ...]:
     """A report on each of several sets of samples, against a reference that is gone through once.
 
-    Images come a batch at a time and are not kept: the memory does not grow with their number, but
-    for the features of the first `keep` of each set, which all but the moments need. By default every
-    metric is measured that can be; a report says which could not. Beside each number of the samples
-    is that of real images: of held-out ones, or of one half of the reference against the other.
+    Images come a batch at a time and are not kept. Every metric is measured that can be, or those
+    named in `settings`; a report says which could not. Beside the numbers of the samples it has those
+    of real images: some of the reference, as many as the samples or half of it, against its rest.
+    In `training`, the nearest neighbours of samples are looked for, and those of the reference.
 
-    Raises ValueError for unknown metrics and those that lack something, images of different shapes,
-    NaN, and statistics made with other features.
+    Raises ValueError for unknown metrics and named ones that lack something, images of different
+    shapes or ranges, NaN, sets of samples that differ in size, and statistics made with other
+    features.
     """
-    unknown = [name for name in metrics if name not in METRICS]
+    unknown = [name for name in settings.metrics if name not in METRICS]
     if unknown:
         raise ValueError(f"metrics must be among {', '.join(METRICS)}; got {', '.join(unknown)}")
-    if not isinstance(reference, Reference):
-        images = reference if isinstance(reference, Statistics) else (reference,)
-        reference = Reference(images)
-    for one in several:
-        _require_alike(one, reference)
+    _require_alike(several, reference, training)
 
-    def gathered(images: Samples, probes: Sequence[Statistics] = ()) -> Statistics:
-        rows = [probe.vectors[:PROBES] for probe in probes if probe.vectors is not None]
-        return gather(
-            images, features, batch_size=batch_size, keep=keep, rounding=rounding, probes=rows
-        )
-
-    every = [one if isinstance(one, Statistics) else gathered(one) for one in several]
-    held_out = None if reference.held_out is None else gathered(reference.held_out)
-    probes = [one for one in every if one.vectors is not None] if held_out is not None else []
-    floor = None
-    if isinstance(reference.images, Statistics):
-        whole = reference.images
+    every = [_seen(one, features, settings) for one in several]
+    real: tuple[Statistics, ...] = ()
+    if isinstance(reference, Statistics):
+        whole = rest = _seen(reference, features, settings)
     else:
-        looked_for = [] if held_out is None else [*probes, held_out]
-        parts = [gathered(part, looked_for) for part in reference.images]
-        whole = reduce(Statistics.merge, parts)
-        count = sum(part.moments.count for part in parts)
-        whole = replace(whole, subject=replace(whole.subject, count=count))
-        if held_out is None and len(parts) == 2:
-            floor = (parts[0], parts[1])
-    if held_out is not None:
-        floor = (held_out, whole)
-    sample_size = features.size or len(whole.moments.mean)
-    lens = Seen(
-        features.name, features.fingerprint, features.resize, "8 bits" if rounding else "none"
-    )
-    for one in (*every, whole):
-        _require_seen(one, lens, sample_size)
-
-    def protocol(a: Subject, b: Subject) -> Protocol:
-        return Protocol(
-            *(lens.features, lens.fingerprint, len(whole.moments.mean), lens.resize, lens.rounding),
-            *(a, b, keep, seed, version("eqm")),
-        )
-
-    real: tuple[Measurement, ...] = ()
-    if floor is not None:
-        a, b = (replace(one, nearest=()) for one in floor)
-        found, _ = _measure(a, b, [n for n in metrics or METRICS if n != "memorisation"], (), seed)
-        real = _with(protocol(a.subject, b.subject), found, seed)
-    reports = []
+        part = min(len(reference) // 2, several[0].subject.count or len(reference))
+        real = gather(from_source(reference, count=part), features, settings)
+        rest = gather(from_source(reference, skip=part), features, settings)
+        whole = tuple(a.merge(b) for a, b in zip(real, rest, strict=True))
     for one in every:
-        nearest: tuple = ()
-        if whole.nearest and one in probes:
-            nearest = (whole.nearest[probes.index(one)], whole.nearest[-1])
-        found, missing = _measure(
-            one, replace(whole, nearest=nearest), metrics or METRICS, metrics, seed
+        _require_range(one[0], whole[0])
+
+    trained_on, near = None, None
+    if training is not None and "memorisation" in (settings.metrics or METRICS):
+        trained_on = from_source(training)
+        near = _near([*every, whole], trained_on, features, settings)
+
+    def case(f: int, a: Statistics, b: Statistics, k: int | None = None) -> Case:
+        lens = _lens(a, b, lens_of(features[f], settings))
+        subject = None if trained_on is None or k is None else trained_on.subject
+        distances = None if near is None or k is None else (near[f][k], near[f][-1])
+        protocol = Protocol(
+            *(a.subject, b.subject, lens, subject, settings.keep, settings.seed, version("eqm"))
         )
-        measured = _with(protocol(one.subject, whole.subject), found, seed)
-        notes = (*_warnings(one, whole, floor), *missing)
-        reports.append(Report(measured, real, notes))
+        return Case(a, b, distances, protocol)
+
+    floors = [_measure(case(f, a, rest[f]), settings.metrics)[0] for f, a in enumerate(real)]
+    floor = tuple(one for found in floors for one in found)
+    reports = []
+    for k, one in enumerate(every):
+        measured: list[Measurement] = []
+        notes: list[str] = []
+        for f, (a, b) in enumerate(zip(one, whole, strict=True)):
+            found, lacking = _measure(case(f, a, b, k), settings.metrics)
+            if settings.metrics and lacking:
+                why, named = next(iter(lacking.items()))
+                raise ValueError(
+                    f"{named[0]} through {case(f, a, b).protocol.features.features} needs {why}"
+                )
+            measured += found
+            notes += _warnings(a, b)
+            notes += [
+                f"{', '.join(n)}: not measured, for want of {why}" for why, n in lacking.items()
+            ]
+        reports.append(Report(tuple(measured), floor, tuple(dict.fromkeys(notes)), whole))
     return tuple(reports)
 
 
-def _measure(
-    samples: Statistics,
-    reference: Statistics,
-    names: Sequence[str] | dict[str, object],
-    required: Sequence[str],
-    seed: int,
-) -> tuple[list[Finding], list[str]]:
-    """What is found, and why the rest is not."""
-    found: list[Finding] = []
-    missing = []
-    for name in names:
-        metric = METRICS[name]
-        lack = metric.lacks(samples, reference)
-        if lack is None:
-            found += metric.measure(samples, reference, seed)
-        elif name in required:
-            raise ValueError(f"{name} needs {lack}")
-        else:
-            missing.append(f"{name} is not measured: it needs {lack}")
-    return found, missing
-
-
-def _with(protocol: Protocol, found: Sequence[Finding], seed: int) -> tuple[Measurement, ...]:
-    return tuple(
-        Measurement(
-            one.name,
-            one.value,
-            protocol,
-            one.spread,
-            one.bounds(seed),
-            dict(one.settings),
-            one.influence,
+def _seen(
+    images: Samples | Statistics, features: Sequence[Features], settings: Settings
+) -> tuple[Statistics, ...]:
+    if isinstance(images, Samples):
+        return gather(images, features, settings)
+    if len(features) > 1:
+        raise ValueError(
+            f"{images.subject.name} holds statistics of one kind of features; got {len(features)}: "
+            "give the features that they were made with alone"
         )
-        for one in found
-    )
+    return (images,)
 
 
-def _warnings(
-    samples: Statistics, reference: Statistics, floor: tuple[Statistics, Statistics] | None
-) -> list[str]:
-    said = []
+def _near(
+    sets: Sequence[Sequence[Statistics]],
+    training: Samples,
+    features: Sequence[Features],
+    settings: Settings,
+) -> list[tuple[Tensor, ...]] | None:
+    """Of some of each set, the distances to the nearest training image, by each of the features."""
+    probes = []
+    for f in range(len(features)):
+        rows = [one[f].vectors for one in sets]
+        if any(some is None for some in rows):
+            return None  # files of moments
+        probes.append([few(some, PROBES, seed=settings.seed) for some in rows if some is not None])
+    found = nearest(training, features, [torch.cat(some) for some in probes], settings)
+    return [
+        distances.split([len(rows) for rows in some])
+        for distances, some in zip(found, probes, strict=True)
+    ]
+
+
+def _measure(case: Case, names: Sequence[str]) -> tuple[list[Measurement], dict[str, list[str]]]:
+    """What is found, and for each thing that is lacking the metrics that need it."""
+    found: list[Measurement] = []
+    lacking: dict[str, list[str]] = {}
+    for name in names or METRICS:
+        try:
+            found += METRICS[name](case)
+        except LackingError as error:
+            lacking.setdefault(str(error), []).append(name)
+    return found, lacking
+
+
+def _warnings(samples: Statistics, reference: Statistics) -> Iterator[str]:
     size = len(samples.moments.mean)
     for one, what in ((samples, "samples"), (reference, "images of the reference")):
         if one.subject.count is not None and one.subject.count <= size:
-            said.append(
-                f"{one.subject.count:,} {what} are too few for a Frechet distance of features of "
-                f"{size:,} numbers, which then is mostly bias: trust the kernel distance, which has "
-                f"none, draw 10 times {size:,} samples, or take smaller features"
+            yield (
+                f"{one.subject.count:,} {what} are too few for a Frechet distance of {size:,} features, "
+                f"which then is mostly bias: trust the kernel distance, which has none, take {10 * size:,}"
+                " images or smaller features"
             )
-    if floor is not None and samples.subject.count is not None:
-        there = floor[0].moments.count
-        if there < samples.subject.count:
-            said.append(
-                f"the real images beside are {there:,}, fewer than the samples: their Frechet "
-                "distance has more bias than that of the samples; compare frechet-infinity or kernel"
-            )
-    return said
 
 
-def _require_alike(samples: Samples | Statistics, reference: Reference) -> None:
-    shapes = {"samples": samples.shape, "reference": reference.shape}
-    if reference.held_out is not None:
-        shapes["held-out images"] = reference.held_out.shape
-    if len({shape for shape in shapes.values() if shape is not None}) > 1:
-        told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+def _require_alike(
+    several: Sequence[Samples | Statistics],
+    reference: Source | Statistics,
+    training: Source | None,
+) -> None:
+    counts = dict.fromkeys(one.subject.count for one in several)
+    if len(counts) > 1:
+        raise ValueError(
+            "a distance depends on the number of samples, so that sets of one size alone compare; got "
+            f"{' and '.join(f'{count:,}' if count else 'unknown' for count in counts)}: give --count"
+        )
+    shapes = {one.subject.name: one.shape for one in several}
+    shapes |= {"the reference": reference.shape}
+    shapes |= {} if training is None else {"the training images": training.shape}
+    known = {name: tuple(shape) for name, shape in shapes.items() if shape is not None}
+    if len(set(known.values())) > 1:
+        told = ", ".join(f"{name} {shape}" for name, shape in known.items())
         raise ValueError(f"images must have one shape (C, H, W); got {told}: resize some of them")
 
 
-def _require_seen(statistics: Statistics, lens: Seen, size: int) -> None:
-    name, there = statistics.subject.name, len(statistics.moments.mean)
-    if there != size:
-        raise ValueError(
-            f"{name}: the statistics are of features of {there:,} numbers, those of {lens.features} "
-            f"have {size:,}: give the features that the statistics were made with"
-        )
-    if statistics.seen is not None and statistics.seen != lens:
-        raise ValueError(
-            f"{name}: the statistics were made as {statistics.seen}, the others as {lens}: give the "
-            "same features and rounding"
-        )
+def _require_range(samples: Statistics, reference: Statistics) -> None:
+    """Images in 0..1 fit into -1..1 unseen."""
+    pairs = ((samples, reference), (reference, samples))
+    for one, other in pairs:
+        if one.lowest >= 0 > other.lowest:
+            raise ValueError(
+                f"{one.subject.name}: images must lie in -1..1, or in 0..255 as uint8; these seem to lie "
+                f"in 0..1, as nothing is below 0, while {other.subject.name} goes down to "
+                f"{other.lowest:.2g}: rescale them by 2 x - 1"
+            )
+
+
+def _lens(samples: Statistics, reference: Statistics, given: Lens) -> Lens:
+    """What both were seen through. Raises ValueError unless it is one thing."""
+    wanted = replace(given, size=given.size or len(samples.moments.mean))
+    for one in (samples, reference):
+        there = one.lens or replace(wanted, size=len(one.moments.mean))
+        if there != wanted:
+            raise ValueError(
+                f"{one.subject.name} holds statistics of {there}; needed are those of {wanted}: give the "
+                "features that they were made with, or make them again"
+            )
+    return wanted

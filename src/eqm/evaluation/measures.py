@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from eqm.evaluation.statistics import Statistics
+from eqm.evaluation.protocol import Measurement, Protocol
+from eqm.evaluation.statistics import QUADRATIC, Statistics, few
 from eqm.metrics import (
     bootstrap,
     frechet_at_infinity,
@@ -22,172 +24,180 @@ from eqm.metrics import (
     overlap,
 )
 
-QUADRATIC = 10_000
-"""The most rows of either set that are compared each with each."""
 HALVINGS = 3
-_LACKS = {
-    "vectors": "rows of features, which a file of statistics does not hold",
-    "spatial": "spatial activations, which these features do not have",
-    "probabilities": "probabilities of classes: choose features that classify, as classifier:NAME",
-    "labels": "labels of the samples",
-    "nearest": "held-out images and images to train on, not statistics: give --held-out",
-}
+T = TypeVar("T")
+
+
+class LackingError(ValueError):
+    """What a metric needs is not there; the sentence says what."""
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A number, not yet with its protocol."""
+class Case:
+    """What is measured."""
 
-    name: str
-    value: float
-    spread: float | None = None
-    influence: Tensor | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    interval: tuple[float, float] | None = None
+    samples: Statistics
+    reference: Statistics
+    nearest: tuple[Tensor, Tensor] | None
+    """How far some samples, and some images of the reference, are from their nearest training image."""
+    protocol: Protocol
 
-    def bounds(self, seed: int) -> tuple[float, float] | None:
-        """Its 95 % confidence interval, by the bootstrap of what each row adds."""
-        if self.influence is None:
-            return self.interval
-        low, _, high = bootstrap(torch.mean, self.influence, seed=seed)
-        return self.value + low, self.value + high
+    @property
+    def seed(self) -> int:
+        """Of subsets and resampling."""
+        return self.protocol.seed
 
+    def found(
+        self,
+        name: str,
+        value: float,
+        *,
+        spread: float | None = None,
+        influence: Tensor | None = None,
+        interval: tuple[float, float] | None = None,
+        settings: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Measurement:
+        """A number with its protocol; its interval is that of what each row adds to it, if known."""
+        if influence is not None:
+            low, _, high = bootstrap(torch.mean, influence, seed=self.seed)
+            interval = (value + low, value + high)
+        return Measurement(name, value, self.protocol, spread, interval, dict(settings), influence)
 
-@dataclass(frozen=True)
-class Metric:
-    """How to measure samples against a reference."""
+    def share(
+        self, name: str, rows: Tensor, settings: Mapping[str, Any] = MappingProxyType({})
+    ) -> Measurement:
+        """The mean of something that each row has."""
+        rows = rows.double()
+        return self.found(name, float(rows.mean()), influence=rows - rows.mean(), settings=settings)
 
-    measure: Callable[[Statistics, Statistics, int], Iterator[Finding]]
-    """The last argument is a seed."""
-    samples_need: tuple[str, ...] = ()
-    reference_needs: tuple[str, ...] = ()
-    unfit: Callable[[Statistics], str | None] = lambda samples: None
-    """Why samples that have what is needed still do not fit."""
-
-    def lacks(self, samples: Statistics, reference: Statistics) -> str | None:
-        """What it needs that is not there, in words; None where it can be measured."""
-        for statistics, needs in (
-            (samples, self.samples_need),
-            (reference, self.reference_needs),
-        ):
-            for need in needs:
-                if getattr(statistics, need) in (None, ()):
-                    return _LACKS[need]
-        return self.unfit(samples)
-
-
-def _frechet(samples: Statistics, reference: Statistics, seed: int) -> Iterator[Finding]:
-    value = frechet_distance(samples.moments, reference.moments)
-    influence = None
-    if samples.vectors is not None and len(samples.vectors) == samples.moments.count:
-        influence = frechet_influence(samples.vectors, reference.moments)
-    yield Finding("frechet", value, influence=influence)
+    def both(self) -> tuple[Tensor, Tensor]:
+        """The features of samples and reference, as many rows as can be compared each with each."""
+        a, b = (_rows(each) for each in (self.samples, self.reference))
+        return few(a, QUADRATIC, seed=self.seed), few(b, QUADRATIC, seed=self.seed)
 
 
-def _spatial(samples: Statistics, reference: Statistics, seed: int) -> Iterator[Finding]:
-    assert samples.spatial is not None
-    assert reference.spatial is not None
-    yield Finding("frechet-spatial", frechet_distance(samples.spatial, reference.spatial))
+def _frechet(case: Case) -> Iterator[Measurement]:
+    samples, reference = case.samples, case.reference.moments
+    every = samples.vectors is not None and len(samples.vectors) == samples.subject.count
+    influence = frechet_influence(_rows(samples), reference) if every else None
+    yield case.found("frechet", frechet_distance(samples.moments, reference), influence=influence)
 
 
-def _infinity(samples: Statistics, reference: Statistics, seed: int) -> Iterator[Finding]:
-    found = frechet_at_infinity(
-        _present(samples.vectors), reference.moments, halvings=HALVINGS, seed=seed
+def _infinity(case: Case) -> Iterator[Measurement]:
+    rows = _rows(case.samples)
+    if len(rows) >> HALVINGS <= rows.shape[1]:
+        raise LackingError(
+            f"more than {rows.shape[1] << HALVINGS:,} samples for features of {rows.shape[1]:,} numbers"
+        )
+    value, error = frechet_at_infinity(
+        rows, case.reference.moments, halvings=HALVINGS, seed=case.seed
     )
-    yield Finding("frechet-infinity", *found, settings={"halvings": HALVINGS})
+    yield case.found("frechet-infinity", value, spread=error, settings={"halvings": HALVINGS})
 
 
-def _kernel(samples: Statistics, reference: Statistics, seed: int) -> Iterator[Finding]:
-    a, b = _present(samples.vectors), _present(reference.vectors)
-    subsets = 100
-    value, spread = kernel_distance(a, b, subsets=subsets, seed=seed)
-    settings = {"subsets": subsets, "subset size": min(1000, min(len(a), len(b)) // 2)}
-    influence = kernel_influence(a, b[:QUADRATIC]) if len(a) <= QUADRATIC else None
-    yield Finding("kernel", value, spread, influence, settings)
+def _spatial(case: Case) -> Iterator[Measurement]:
+    what = "spatial activations, which these features or statistics do not have"
+    a, b = _present(case.samples.spatial, what), _present(case.reference.spatial, what)
+    yield case.found("frechet-spatial", frechet_distance(a, b))
 
 
-def _precision_recall(samples: Statistics, reference: Statistics, seed: int) -> Iterator[Finding]:
-    found = overlap(*_few(samples, reference), neighbours=3)
-    rows = {"rows": f"{len(found.balls):,} and {len(found.recalled):,}"}
-    yield _share("precision", found.balls > 0, {"neighbours": 3, **rows})
-    yield _share("recall", found.recalled, {"neighbours": 3, **rows})
+def _kernel(case: Case) -> Iterator[Measurement]:
+    a, b = _rows(case.samples), _rows(case.reference)
+    size, subsets = min(1000, min(len(a), len(b)) // 2), 100
+    if size < 2:
+        raise LackingError("4 samples and 4 images of the reference")
+    value, spread = kernel_distance(a, b, subsets=subsets, subset_size=size, seed=case.seed)
+    few_enough = len(a) <= QUADRATIC
+    influence = kernel_influence(a, few(b, QUADRATIC, seed=case.seed)) if few_enough else None
+    settings = {"subsets": f"{subsets} of {size}"}
+    yield case.found("kernel", value, spread=spread, influence=influence, settings=settings)
 
 
-def _density_coverage(samples: Statistics, reference: Statistics, seed: int) -> Iterator[Finding]:
-    found = overlap(*_few(samples, reference), neighbours=5)
-    rows = {"rows": f"{len(found.balls):,} and {len(found.recalled):,}"}
-    yield _share("density", found.balls / 5, {"neighbours": 5, **rows})
-    yield _share("coverage", found.covered, {"neighbours": 5, **rows})
+def _precision_recall(case: Case) -> Iterator[Measurement]:
+    a, b = case.both()
+    if min(len(a), len(b)) <= 3:
+        raise LackingError("4 samples and 4 images of the reference")
+    found, settings = overlap(a, b, neighbours=3), {"neighbours": 3, "rows": _counts(a, b)}
+    yield case.share("precision", found.balls > 0, settings)
+    yield case.share("recall", found.recalled, settings)
 
 
-def _inception(samples: Statistics, reference: Statistics, seed: int) -> Iterator[Finding]:
-    probabilities = _present(samples.probabilities)
+def _density_coverage(case: Case) -> Iterator[Measurement]:
+    a, b = case.both()
+    if min(len(a), len(b)) <= 5:
+        raise LackingError("6 samples and 6 images of the reference")
+    found, settings = overlap(a, b, neighbours=5), {"neighbours": 5, "rows": _counts(a, b)}
+    yield case.share("density", found.balls / 5, settings)
+    yield case.share("coverage", found.covered, settings)
+
+
+def _inception(case: Case) -> Iterator[Measurement]:
+    probabilities = _probabilities(case.samples)
     splits = min(10, len(probabilities))
-    value, spread = inception_score(probabilities, splits=splits, seed=seed)
+    value, spread = inception_score(probabilities, splits=splits, seed=case.seed)
     influence = inception_influence(probabilities)
-    yield Finding("inception-score", value, spread, influence, {"splits": splits})
-
-
-def _accuracy(samples: Statistics, reference: Statistics, seed: int) -> Iterator[Finding]:
-    hits = _present(samples.probabilities).argmax(1) == _present(samples.labels)
-    yield _share("accuracy", hits, {})
-
-
-def _memorisation(samples: Statistics, reference: Statistics, seed: int) -> Iterator[Finding]:
-    mine, held_out = reference.nearest
-    settings = {"nearest of": f"{reference.moments.count:,}", "held out": f"{len(held_out):,}"}
-    low, value, high = bootstrap(
-        lambda a, b: a.median() / b.median(), mine, held_out, resamples=1000, seed=seed
+    yield case.found(
+        "inception-score", value, spread=spread, influence=influence, settings={"splits": splits}
     )
-    yield Finding("nearest-ratio", value, settings=settings, interval=(low, high))
-    near = held_out.quantile(0.01)
-    yield _share("copies", mine < near, settings)
 
 
-def _share(name: str, rows: Tensor, settings: Mapping[str, Any]) -> Finding:
-    values = rows.double()
-    mean = values.mean()
-    return Finding(name, float(mean), influence=values - mean, settings=settings)
+def _accuracy(case: Case) -> Iterator[Measurement]:
+    probabilities = _probabilities(case.samples)
+    labels = _present(case.samples.labels, "labels of the samples, which have none")
+    told, there = probabilities.shape[1], case.samples.num_classes
+    if told != there:
+        raise LackingError(f"a classifier of the samples' {there} classes; this one tells {told}")
+    yield case.share("accuracy", probabilities.argmax(1) == labels)
 
 
-def _few(*sets: Statistics) -> Iterator[Tensor]:
-    return (_present(each.vectors)[:QUADRATIC] for each in sets)
+def _memorisation(case: Case) -> Iterator[Measurement]:
+    mine, real = _present(case.nearest, "images that were trained on: give --training")
+    unseen = real[real > 1e-4 * real.max()]  # a network rounds one image in two ways
+    if len(unseen) < 10:
+        raise LackingError("a reference with images that were not trained on")
+    settings = {"probes": _counts(mine, unseen)}
+    low, value, high = bootstrap(lambda a, b: a.median() / b.median(), mine, unseen, seed=case.seed)
+    yield case.found("nearest-ratio", value, interval=(low, high), settings=settings)
+    yield case.share("copies", mine < unseen.quantile(0.01), settings)
 
 
-def _present(rows: Tensor | None) -> Tensor:
-    assert rows is not None  # `lacks` has been asked
-    return rows
+def _rows(statistics: Statistics) -> Tensor:
+    what = "rows of features, which a file of moments does not hold"
+    return _present(statistics.vectors, what)
 
 
-def _too_few_for_infinity(samples: Statistics) -> str | None:
-    rows, size = _present(samples.vectors).shape
-    if rows >> HALVINGS > size:
-        return None
-    return f"more than {size << HALVINGS:,} samples for features of {size} numbers; got {rows:,}"
+def _probabilities(statistics: Statistics) -> Tensor:
+    what = "probabilities of classes: choose features that classify, as classifier:NAME"
+    return _present(statistics.probabilities, what)
 
 
-def _other_classes(samples: Statistics) -> str | None:
-    classes, labels = _present(samples.probabilities).shape[1], _present(samples.labels)
-    if int(labels.max()) + 1 == classes:
-        return None
-    return f"a classifier of the same classes; this one tells {classes} apart"
+def _present(value: T | None, what: str) -> T:
+    if value is None:
+        raise LackingError(what)
+    return value
 
 
-METRICS: dict[str, Metric] = {
-    "frechet": Metric(_frechet),
-    "frechet-infinity": Metric(_infinity, ("vectors",), unfit=_too_few_for_infinity),
-    "frechet-spatial": Metric(_spatial, ("spatial",), ("spatial",)),
-    "kernel": Metric(_kernel, ("vectors",), ("vectors",)),
-    "precision-recall": Metric(_precision_recall, ("vectors",), ("vectors",)),
-    "density-coverage": Metric(_density_coverage, ("vectors",), ("vectors",)),
-    "inception-score": Metric(_inception, ("probabilities",)),
-    "accuracy": Metric(_accuracy, ("probabilities", "labels"), unfit=_other_classes),
-    "memorisation": Metric(_memorisation, ("vectors",), ("nearest",)),
+def _counts(a: Tensor, b: Tensor) -> str:
+    return f"{len(a):,} and {len(b):,}"
+
+
+METRICS: dict[str, Callable[[Case], Iterator[Measurement]]] = {
+    "frechet": _frechet,
+    "frechet-infinity": _infinity,
+    "frechet-spatial": _spatial,
+    "kernel": _kernel,
+    "precision-recall": _precision_recall,
+    "density-coverage": _density_coverage,
+    "inception-score": _inception,
+    "accuracy": _accuracy,
+    "memorisation": _memorisation,
 }
-"""What can be measured."""
+"""What can be measured; each raises LackingError where it cannot."""
 
-BETTER = dict.fromkeys(("frechet", "frechet-infinity", "frechet-spatial", "kernel", "copies"), -1)
-BETTER |= dict.fromkeys(
-    ("precision", "recall", "density", "coverage", "inception-score", "accuracy"), 1
-)
-"""1 where higher is better, -1 where lower is; neither for what is not here."""
+LOWER = {"frechet", "frechet-infinity", "frechet-spatial", "kernel", "copies"}
+HIGHER = {"precision", "recall", "density", "coverage", "inception-score", "accuracy"}
+
+
+def better(name: str) -> str:
+    """Which numbers of a metric are better: lower, higher, or "" for neither."""
+    return "lower" if name in LOWER else "higher" if name in HIGHER else ""

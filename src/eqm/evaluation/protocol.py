@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """A set of images: what it is, and which of it took part."""
+    """A set of images: what it is, and how many of it took part."""
 
     name: str
     count: int | None
@@ -31,48 +31,54 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """How samples were compared with a reference: two numbers compare where all of it but the
-    samples agrees, and their count."""
+class Lens:
+    """How an image becomes numbers: statistics through different ones do not compare."""
 
     features: str
-    features_fingerprint: str
-    features_size: int
+    fingerprint: str
+    size: int
+    """Numbers an image."""
     resize: str
     """What the features do to an image first."""
     rounding: str
-    """What was done to values before: "8 bits" or "none"."""
+    """What was done to its values before: "8 bits" or "none"."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.features} ({self.fingerprint}), {self.size:,} numbers an image, "
+            f"resize: {self.resize}, rounding: {self.rounding}"
+        )
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How samples were compared with a reference: two numbers compare where all of it agrees but
+    the samples, and of these the count."""
+
     samples: Subject
     reference: Subject
-    kept: int
+    features: Lens
+    training: Subject | None
+    """The images whose copies were looked for."""
+    keep: int
     """The most rows of features kept, for what needs more than moments."""
     seed: int
     """Of subsets and resampling."""
     version: str
     """Of eqm."""
 
-    def differences(self, other: Protocol) -> list[str]:
-        """Why a number by this protocol cannot be compared with one by the other; a phrase each."""
-        same = (
-            *("features", "features_fingerprint", "resize", "rounding", "kept"),
-            *("reference.name", "reference.fingerprint", "reference.count", "samples.count"),
-        )
-        pairs = [(name, _at(self, name), _at(other, name)) for name in same]
-        return [f"{name}: {a} and {b}" for name, a, b in pairs if a != b]
+    def lines(self) -> dict[str, str]:
+        """What takes part, each by what it is."""
+        told = {"samples": self.samples, "reference": self.reference, "training": self.training}
+        return {
+            **{name: str(one) for name, one in told.items() if one is not None},
+            "features": str(self.features),
+            "computed": f"from {self.keep:,} rows of features at most, seed {self.seed}, "
+            f"eqm {self.version}",
+        }
 
     def __str__(self) -> str:
-        return (
-            f"samples: {self.samples}; reference: {self.reference}; features: {self.features} "
-            f"({self.features_fingerprint}), {self.features_size} numbers an image, resize: "
-            f"{self.resize}, rounding: {self.rounding}; at most {self.kept:,} rows of features kept, "
-            f"seed {self.seed}, eqm {self.version}"
-        )
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Protocol:
-        """The protocol that `dataclasses.asdict` turned into `values`."""
-        subjects = {name: Subject(**values[name]) for name in ("samples", "reference")}
-        return cls(**{**values, **subjects})
+        return "; ".join(f"{name}: {line}" for name, line in self.lines().items())
 
 
 @dataclass(frozen=True)
@@ -96,29 +102,21 @@ class Measurement:
 
     @property
     def amount(self) -> str:
-        """The value with its interval or spread: part of a table whose caption is the protocol."""
+        """The value with its spread and interval, for a table whose caption is the protocol."""
         text = f"{self.value:.4g}"
         if self.spread is not None:
             text += f" ± {self.spread:.2g}"
-        return text if self.interval is None else text + " [{:.4g}, {:.4g}]".format(*self.interval)
+        return text if self.interval is None else text + " [{:.3g}, {:.3g}]".format(*self.interval)
 
-    def __str__(self) -> str:
-        more = ", ".join(f"{name} {value}" for name, value in self.settings.items())
-        return f"{self.name} {self.amount} ({more + '; ' if more else ''}{self.protocol})"
+    @property
+    def details(self) -> str:
+        """The settings of the metric, in words."""
+        return ", ".join(f"{name} {value}" for name, value in self.settings.items())
 
     def plain(self) -> dict[str, Any]:
-        """What JSON can hold of it, but its protocol, which a report shares."""
-        left_out = ("protocol", "influence")
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+        """What JSON can hold of it."""
+        return {name: value for name, value in asdict(self).items() if name != "influence"}
 
-
-def plain(protocol: Protocol) -> dict[str, Any]:
-    """What JSON can hold of a protocol; `Protocol.of` reads it."""
-    return asdict(protocol)
-
-
-def _at(protocol: Protocol, path: str) -> Any:
-    value: Any = protocol
-    for name in path.split("."):
-        value = getattr(value, name)
-    return value
+    def __str__(self) -> str:
+        more = f"{self.details}; " if self.settings else ""
+        return f"{self.name} {self.amount} ({more}{self.protocol})"

@@ -3,20 +3,57 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eqm.evaluation.measures import BETTER
-from eqm.evaluation.protocol import Measurement, Protocol, plain
+from eqm.evaluation.measures import better
+from eqm.evaluation.protocol import Measurement
+from eqm.evaluation.statistics import Statistics
 from eqm.files import replacing
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_FORMAT = {"format": "eqm-report", "version": 1}
-_ARROW = {1: "higher", -1: "lower", 0: ""}
+UNITS = {
+    "±": "standard deviation over subsets or splits, or of a fitted line",
+    "[ ]": "95 % confidence interval over other samples like these; for recall and coverage, over other "
+    "images like those of the reference; bias is not in it",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text, and what they mean."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: Mapping[str, str]
+    """What each thing is."""
+    notes: Sequence[str] = ()
+
+    def __rich__(self) -> RenderableType:
+        from rich import table
+        from rich.console import Group
+        from rich.text import Text
+
+        first, *others = self.header
+        numbers = table.Table(table.Column(first, no_wrap=True), *others, box=None, pad_edge=False)
+        about = table.Table.grid(padding=(0, 2))
+        for row in self.rows:
+            numbers.add_row(*map(Text, row))
+        for name, line in [*self.caption.items(), *(("note", note) for note in self.notes)]:
+            about.add_row(Text(name, style="dim"), Text(line))
+        return Group(numbers, "", about)
+
+    def markdown(self) -> str:
+        """The same in Markdown."""
+        lines = [self.header, ["---"] * len(self.header), *self.rows]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        about = "\n".join(f"* {name}: {line}" for name, line in self.caption.items())
+        notes = "".join(f"\n* note: {note}" for note in self.notes)
+        return f"{table}\n\n{about}{notes}\n"
 
 
 @dataclass(frozen=True)
@@ -28,106 +65,91 @@ class Report:
     """The same of real images: no samples can be told to be better than these."""
     notes: tuple[str, ...] = ()
     """What to mind, and what could not be measured."""
-
-    @property
-    def protocol(self) -> Protocol:
-        """What all measurements share."""
-        return self.measurements[0].protocol
+    reference: tuple[Statistics, ...] = field(default=(), repr=False, compare=False)
+    """What the samples were compared with, through each of the features; not kept in files."""
 
     def __getitem__(self, name: str) -> Measurement:
-        """The measurement of that name. Raises KeyError where there is none."""
-        return {one.name: one for one in self.measurements}[name]
+        """The measurement of that name, through the first features that have it.
 
-    def rows(self) -> Iterator[tuple[str, str, str, str, str]]:
-        """Name, amount, that of real images, which is better, and settings of each measurement."""
-        real = {one.name: one.amount for one in self.floor}
+        Raises KeyError where there is none.
+        """
         for one in self.measurements:
-            settings = ", ".join(f"{name} {value}" for name, value in one.settings.items())
-            better = _ARROW[BETTER.get(one.name, 0)]
-            yield one.name, one.amount, real.get(one.name, ""), better, settings
+            if one.name == name:
+                return one
+        raise KeyError(name)
 
-    @property
-    def caption(self) -> tuple[str, ...]:
-        """The protocol and the notes; a sentence each."""
-        real = (f"Real images: {self.floor[0].protocol.samples}, against "
-                f"{self.floor[0].protocol.reference}.",) if self.floor else ()  # fmt: skip
-        return (
-            f"{str(self.protocol)[:1].upper()}{str(self.protocol)[1:]}.",
-            *real,
-            "± is the standard deviation over subsets, splits or a fit, [ ] the 95 % confidence "
-            "interval over samples like these (recall, coverage: images like these).",
-            *(f"Note: {note}." for note in self.notes),
+    def table(self) -> Table:
+        """Each number beside that of real images, and how they came about."""
+        real = {(one.name, one.protocol.features): one.amount for one in self.floor}
+        told = caption(self.measurements)
+        if self.floor:
+            mine, theirs = self.measurements[0].protocol, self.floor[0].protocol
+            counts = theirs.samples.count or 0, theirs.reference.count or 0
+            told["real images"] = "{:,} of the reference, against its other {:,}".format(*counts)
+            if min(counts) < 0.9 * min(mine.samples.count or 0, mine.reference.count or 0):
+                told["real images"] += ": fewer, so that their Frechet distances have more bias"
+        rows = grouped(
+            self.measurements,
+            lambda one: (
+                *(one.name, one.amount, real.get((one.name, one.protocol.features), "")),
+                better(one.name),
+            ),
         )
+        header = ("metric", "samples", "real images", "better")
+        return Table(header, rows, {**told, **UNITS}, self.notes)
+
+    def __rich__(self) -> Table:
+        return self.table()
 
     def __str__(self) -> str:
-        return self.markdown()
+        return self.table().markdown()
 
-    def __rich__(self) -> RenderableType:
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(*HEADER, box=None, pad_edge=False)
-        for row in self.rows():
-            table.add_row(*row)
-        return Group(table, *(Text(sentence) for sentence in ("", *self.caption)))
-
-    def markdown(self) -> str:
-        """A table in Markdown, its protocol below."""
-        return table_in_markdown(HEADER, self.rows(), self.caption)
-
-    def to_json(self) -> str:
-        """All of it but what each sample adds; `from_json` reads it."""
-        described: dict[str, Any] = {**_FORMAT, **_described(self.measurements)}
-        described["floor"] = _described(self.floor) if self.floor else None
-        return json.dumps({**described, "notes": self.notes}, indent=2) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> Report:
-        """The report that `to_json` wrote. Raises ValueError for anything else."""
-        try:
-            told = json.loads(text)
-            if {name: told[name] for name in _FORMAT} != _FORMAT:
-                raise ValueError(f"format {told['format']}, version {told['version']}")
-            floor = told["floor"]
-            return cls(_read(told), _read(floor) if floor else (), tuple(told["notes"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"not a report of `eqm eval` ({error}): write it again") from error
-
-    def write(self, path: Path | str) -> None:
-        """Returns nothing; writes a .json or .md. Raises ValueError for another suffix."""
-        path = Path(path)
-        texts = {".json": self.to_json, ".md": self.markdown}
-        if path.suffix not in texts:
-            raise ValueError(f"a report is written as .json or .md; got {path}")
-        with replacing(path) as temporary:
-            temporary.write_text(texts[path.suffix](), encoding="utf-8")
+    def plain(self) -> dict[str, Any]:
+        """All of it that JSON can hold, each number with its protocol."""
+        return {
+            "measurements": [one.plain() for one in self.measurements],
+            "real images": [one.plain() for one in self.floor],
+            "notes": self.notes,
+        }
 
 
-HEADER = ("metric", "samples", "real images", "better", "settings")
+def grouped(
+    measurements: Sequence[Measurement], row: Callable[[Measurement], Sequence[str]]
+) -> list[Sequence[str]]:
+    """A row each, and where there are several features a line above those of each."""
+    rows: list[Sequence[str]] = []
+    lenses = list(dict.fromkeys(one.protocol.features for one in measurements))
+    for lens in lenses:
+        some = [row(one) for one in measurements if one.protocol.features == lens]
+        above = (f"through {lens.features}", *("" for _ in some[0][1:]))
+        rows += [above, *some] if len(lenses) > 1 else some
+    return rows
 
 
-def table_in_markdown(
-    header: tuple[str, ...], rows: Iterator[tuple[str, ...]], caption: tuple[str, ...]
-) -> str:
-    """A table in Markdown, its caption below."""
-    lines = [header, tuple("---" for _ in header), *rows]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return table + "\n\n" + "\n\n".join(caption) + "\n"
+def caption(measurements: Sequence[Measurement]) -> dict[str, str]:
+    """The protocols and settings of several measurements, each thing said once."""
+    lines: dict[str, dict[str, None]] = {}
+    for one in measurements:
+        for name, line in one.protocol.lines().items():
+            lines.setdefault(name, {})[line] = None
+        if one.settings:
+            lines.setdefault("settings", {})[f"{one.name}: {one.details}"] = None
+    return {name: "; ".join(each) for name, each in lines.items()}
 
 
-def _described(measurements: tuple[Measurement, ...]) -> dict[str, Any]:
-    return {
-        "protocol": plain(measurements[0].protocol),
-        "measurements": [one.plain() for one in measurements],
-    }
+def write(found: Report, path: Path | str) -> None:
+    """Returns nothing; writes a report to a .json or .md.
+
+    Raises ValueError for another name, and OSError where it cannot be written.
+    """
+    path = Path(path)
+    require_suffix(path)
+    text = str(found) if path.suffix == ".md" else json.dumps(found.plain(), indent=2) + "\n"
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
-def _read(told: Mapping[str, Any]) -> tuple[Measurement, ...]:
-    protocol = Protocol.of(told["protocol"])
-    return tuple(
-        Measurement(
-            **{**one, "interval": one["interval"] and tuple(one["interval"])}, protocol=protocol
-        )
-        for one in told["measurements"]
-    )
+def require_suffix(path: Path) -> None:
+    """Returns nothing; raises ValueError unless a report can be written there."""
+    if path.suffix not in (".json", ".md"):
+        raise ValueError(f"a report is written as .json or .md; got {path}")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from eqm.data import DataConfig, Source
 from eqm.data.arrays import from_array
@@ -21,9 +22,10 @@ from eqm.descent import Outcome
 from eqm.encoders import Encoder
 from eqm.energy import Energy
 from eqm.evaluation.protocol import Subject
-from eqm.models import Frozen, Network
+from eqm.models import Network, for_inference
 from eqm.randomness import Draws, generator_at
 from eqm.tasks import Sampling, draw
+from eqm.tasks.generation import place
 
 
 class Batch(NamedTuple):
@@ -44,6 +46,8 @@ class Samples:
     subject: Subject
     shape: tuple[int, ...]
     """Of one image."""
+    num_classes: int
+    """0 without labels."""
     batches: Callable[[int], Iterator[Batch]] = field(repr=False)
     """The images, at most so many at a time; under torchrun this process's share of them."""
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -55,10 +59,10 @@ class Samples:
 
 
 def from_source(source: Source, *, count: int | None = None, skip: int = 0) -> Samples:
-    """The images of a source in an order of chance, always the same; `count` of them after `skip`.
+    """The images of a source, or `count` of them, picked at random but always the same, after
+    leaving out the first `skip` so picked.
 
-    The order matters as sources are often sorted by class, and parts of a set must be like it. Raises
-    ValueError for a source of something else, and more images than there are.
+    Raises ValueError for a source of something else, and more images than there are.
     """
     if len(source.shape) != 3:
         raise ValueError(
@@ -69,75 +73,41 @@ def from_source(source: Source, *, count: int | None = None, skip: int = 0) -> S
     if count is not None and not 0 < count <= there:
         raise ValueError(f"count must lie in 1..{there}, what {source.name} has; got {count}")
     generator = generator_at("evaluation", seed=0, position=0)
-    order = torch.randperm(len(source), generator=generator)[skip:][:count]
+    picked = torch.randperm(len(source), generator=generator)[skip:][:count].sort().values
 
     def batches(size: int) -> Iterator[Batch]:
         rank, ranks = place()
-        for numbers in torch.arange(len(order))[rank::ranks].split(size):
-            rows = order[numbers]
+        for numbers in torch.arange(len(picked))[rank::ranks].split(size):
+            rows = picked[numbers]
             labels = None if source.labels is None else source.labels[rows]
             yield Batch(source.batch(rows, Draws(0, numbers)), labels, numbers)
 
-    about = "none" if source.labels is None else f"its own, {source.num_classes} classes"
-    subject = Subject(source.name, len(order), source.fingerprint, about)
-    return Samples(subject, source.shape, batches)
-
-
-def from_npz(path: Path | str, *, count: int | None = None) -> Samples:
-    """The images of an .npz: `arr_0` (N, H, W, C) as ADM writes samples, or `images`; with labels, if
-    there are any, in `arr_1` or `labels`.
-
-    Raises ValueError for another file, values that are neither uint8 nor in -1..1, and NaN.
-    """
-    path = Path(path)
-    arrays = read_npz(path)
-    name = "arr_0" if "arr_0" in arrays else "images"
-    if name not in arrays:
-        raise ValueError(
-            f"{path} must hold images as `arr_0` or `images`, or statistics as `mu` and `sigma`; it "
-            f"holds {', '.join(sorted(arrays)) or 'nothing'}"
-        )
-    images = arrays[name]
-    if images.dtype.kind == "f" and images.size and images.min() >= 0:
-        high = 255 if images.max() > 1.001 else 1
-        raise ValueError(
-            f"{path}: floating-point images must lie in -1..1; these seem to lie in 0..{high}: store "
-            f"{'them' if high == 255 else 'them times 255'} as uint8"
-        )
-    labels = arrays.get("arr_1" if name == "arr_0" else "labels")
-    return from_source(from_array(path.stem, images, labels, DataConfig(str(path))), count=count)
-
-
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz by name. Raises ValueError where it is no readable one."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except FileNotFoundError:
-        raise ValueError(f"there is no {path}: check the name") from None
-    except (ValueError, TypeError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a readable .npz of plain arrays ({error})") from error
+    labels = "none" if source.labels is None else f"its own, of {source.num_classes} classes"
+    subject = Subject(source.name, len(picked), source.fingerprint, labels)
+    return Samples(subject, tuple(source.shape), source.num_classes, batches)
 
 
 def drawn(
-    model: Network | Energy | Frozen,
+    model: Network | Energy,
     encoder: Encoder,
     *,
     name: str,
     count: int,
     seed: int = 0,
     sampling: Sampling | None = None,
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> Samples:
     """The images that a model generates, drawn while they are measured; the classes take turns.
 
-    Image k starts from noise of seed `seed + k`, so that two models are drawn in pairs. Raises
-    ValueError as `eqm.tasks.draw` does, once drawing begins, and where a sample diverges.
+    Image k starts from noise of seed `seed + k`, so that two models are drawn in pairs. Once drawing
+    begins, it raises ValueError as `eqm.tasks.draw` does, and where a sample diverges.
     """
     chosen = sampling or Sampling.of(model.metadata)
     classes = model.config.num_classes
+    fast = for_inference(model, precision=precision)
 
     def batches(size: int) -> Iterator[Batch]:
-        ends = draw(model, count=count, seed=seed, sampling=chosen, batch_size=size)
+        ends = draw(fast, count=count, seed=seed, sampling=chosen, batch_size=size)
         while some := list(islice(ends, size)):
             failed = [end.index for end in some if end.outcome is Outcome.DIVERGED]
             if failed:
@@ -149,20 +119,66 @@ def drawn(
             images = encoder.decode(torch.stack([end.x for end in some])).float()
             yield Batch(images, numbers % classes if classes else None, numbers)
 
-    settings = {"seeds": f"{seed}..{seed + count - 1}", **asdict(chosen)}
-    weights = [part for item in model.state_dict().items() for part in item]
+    weights = ((key, weight.cpu().float()) for key, weight in model.state_dict().items())
+    half = torch.bfloat16 in {weight.dtype for weight in fast.parameters()}
     subject = Subject(
         name,
         count,
-        digest(*(w.cpu().float() if isinstance(w, Tensor) else w for w in weights)),
+        digest(*(part for item in weights for part in item)),
         f"{classes} classes in turn" if classes else "none",
-        settings,
+        {
+            "seeds": f"{seed}..{seed + count - 1}",
+            "precision": "bfloat16" if half else str(fast.dtype).removeprefix("torch."),
+            **{name: value for name, value in asdict(chosen).items() if value is not None},
+        },
     )
-    return Samples(subject, tuple(encoder.image_shape_of(model.config.shape)), batches, model.metadata)
+    shape = tuple(encoder.image_shape_of(model.config.shape))
+    return Samples(subject, shape, classes, batches, model.metadata)
 
 
-def place() -> tuple[int, int]:
-    """The rank of this process, and how many share the work."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
+def from_npz(path: Path) -> Source:
+    """The images of an .npz: `arr_0` (N, H, W, C) as ADM writes samples, or `images`; with labels, if
+    there are any, in `arr_1` or `labels`. What is not compressed is mapped, not read.
+
+    Raises ValueError for another file, values that are neither uint8 nor in -1..1, and NaN.
+    """
+    arrays = read_npz(path)
+    for images, labels in (("arr_0", "arr_1"), ("images", "labels")):
+        if images in arrays:
+            config = DataConfig(str(path))
+            return from_array(path.stem, arrays[images], arrays.get(labels), config)
+    raise ValueError(
+        f"{path} must hold images as `arr_0` or `images`, or statistics as `mu` and `sigma`; it "
+        f"holds {', '.join(sorted(arrays)) or 'nothing'}"
+    )
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz by name; those not compressed are mapped, as they may be larger than the
+    memory. Raises ValueError where it is no readable one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            return {
+                one.filename.removesuffix(".npy"): _array(path, archive, one) for one in members
+            }
+    except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is not a readable .npz of plain arrays ({error})") from error
+
+
+def _array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    form = np.lib.format
+    with archive.open(member) as file:
+        old = form.read_magic(file) == (1, 0)
+        header = form.read_array_header_1_0 if old else form.read_array_header_2_0
+        shape, fortran, dtype = header(file)
+        start = file.tell()
+    if member.compress_type != zipfile.ZIP_STORED or dtype.hasobject or not math.prod(shape):
+        with archive.open(member) as file:
+            return form.read_array(file, allow_pickle=False)
+    with path.open("rb") as plain:  # a member follows its header, name and extra field
+        plain.seek(member.header_offset + 26)
+        lengths = int.from_bytes(plain.read(2), "little") + int.from_bytes(plain.read(2), "little")
+    start += member.header_offset + 30 + lengths
+    # Copy on write, as torch warns of memory that must not be written.
+    return np.memmap(path, dtype, "c", start, shape, "F" if fortran else "C")

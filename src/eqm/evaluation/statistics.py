@@ -1,160 +1,261 @@
-"""What remains of a set of images once a network has seen them: moments, and some rows."""
+"""What remains of a set of images once features have seen them: moments, and some rows."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, distributed
 
-from eqm.evaluation.protocol import Subject
-from eqm.evaluation.samples import Samples, place, read_npz
-from eqm.features import Features
+from eqm.evaluation.protocol import Lens, Subject
+from eqm.evaluation.samples import Samples, read_npz
+from eqm.features import Activations, Features
 from eqm.files import replacing
 from eqm.metrics import Moments, nearest_distances
+from eqm.randomness import generator_at
+from eqm.shapes import all_finite
+from eqm.tasks.generation import place
 
 _AT_ONCE = 2048
 """Rows whose moments are taken together: merging costs as much as so many rows of as many entries."""
-_ARRAYS = ("mu", "sigma", "mu_s", "sigma_s")
+_LARGEST = 20_000
+"""A covariance of more features takes more than 3 GB."""
+QUADRATIC = 10_000
+"""The most rows that are compared each with each, and that are saved."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Through which eyes: statistics of other features do not compare."""
+class Settings:
+    """How images are looked at and measured."""
 
-    features: str
-    fingerprint: str
-    resize: str
-    rounding: str
+    metrics: tuple[str, ...] = ()
+    """By name; by default every one that can be measured."""
+    rounding: bool = True
+    """Clip values and round them to 8 bits first, as pictures in files are."""
+    keep: int = 50_000
+    """The most rows of features kept of a set, at random, for what needs more than moments."""
+    batch_size: int = 256
+    seed: int = 0
+    """Of subsets and resampling."""
+
+    def __post_init__(self) -> None:
+        if self.keep < 2 or self.batch_size < 1:
+            raise ValueError(
+                f"keep must be at least 2 and batch_size 1; got {self.keep} and {self.batch_size}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """A set of images as measures need it; of the first `kept` of them, everything."""
+    """A set of images as metrics need it; of some of them, everything."""
 
     subject: Subject
-    seen: Seen | None
+    lens: Lens | None
     """None where a file does not tell."""
     moments: Moments
     spatial: Moments | None = None
-    numbers: Tensor | None = None
-    """Which images the rows are of, in order, (K,)."""
     vectors: Tensor | None = None
-    """(K, D)"""
+    """Features of the images kept, (K, D), in their order."""
     probabilities: Tensor | None = None
     """(K, C)"""
     labels: Tensor | None = None
     """(K,)"""
-    nearest: tuple[Tensor, ...] = ()
-    """For each set of probes, the distance of each to the nearest of all these images."""
+    num_classes: int = 0
+    """That the labels are of."""
     shape: tuple[int, ...] | None = None
     """Of one image."""
+    lowest: float = -1.0
+    """Of all values of all images."""
 
     def merge(self, other: Statistics) -> Statistics:
-        """The statistics of both sets as one, rows in the order of their numbers."""
-        spatial = None
-        if self.spatial is not None and other.spatial is not None:
-            spatial = self.spatial.merge(other.spatial)
-        rows = {name: getattr(self, name) for name in _ROWS}
-        if self.numbers is not None and other.numbers is not None and len(other.numbers):
-            order = torch.cat([self.numbers, other.numbers]).argsort(stable=True)
-            for name, mine in rows.items():
-                theirs = getattr(other, name)
-                both = mine is not None and theirs is not None
-                rows[name] = torch.cat([mine, theirs])[order] if both else None
-        pairs = zip(self.nearest, other.nearest, strict=True)
-        nearest = tuple(torch.minimum(a, b) for a, b in pairs)
-        moments = self.moments.merge(other.moments)
-        return replace(self, moments=moments, spatial=spatial, nearest=nearest, **rows)
+        """The statistics of both sets as one, with the rows of both."""
+        subject = self.subject
+        if subject.count is not None and other.subject.count is not None:
+            subject = replace(subject, count=subject.count + other.subject.count)
+        return replace(
+            self,
+            subject=subject,
+            moments=self.moments.merge(other.moments),
+            spatial=_merged([self.spatial, other.spatial]),
+            vectors=_joined([self.vectors, other.vectors]),
+            probabilities=_joined([self.probabilities, other.probabilities]),
+            labels=_joined([self.labels, other.labels]),
+            lowest=min(self.lowest, other.lowest),
+        )
 
 
-_ROWS = ("numbers", "vectors", "probabilities", "labels")
+def few(rows: Tensor, most: int, *, seed: int) -> Tensor:
+    """At most so many of the rows, at random; the same ones of every set of one size."""
+    if len(rows) <= most:
+        return rows
+    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:most]]
+
+
+@dataclass
+class _Share:
+    """What a process has seen of a set through some features."""
+
+    moments: Moments | None = None
+    spatial: Moments | None = None
+    rows: list[tuple[Tensor | None, ...]] = field(default_factory=list)
+    """Numbers, vectors, probabilities and labels of images kept."""
+
+    def add(self, other: _Share) -> _Share:
+        """This share with another's content."""
+        self.moments = _merged([self.moments, other.moments])
+        self.spatial = _merged([self.spatial, other.spatial])
+        self.rows += other.rows
+        return self
 
 
 @torch.no_grad()
 def gather(
-    samples: Samples,
-    features: Features,
-    *,
-    batch_size: int = 256,
-    keep: int = 50_000,
-    rounding: bool = True,
-    probes: Sequence[Tensor] = (),
-) -> Statistics:
-    """The statistics of samples, gone through once; the memory it takes does not grow with their
-    number beyond `keep` rows of features.
+    samples: Samples, features: Sequence[Features], settings: Settings = Settings()
+) -> tuple[Statistics, ...]:
+    """The statistics of samples through each of the features, gone through once; the memory that it
+    takes does not grow with their number beyond the rows kept.
 
-    With `rounding` values are first clipped and rounded to 8 bits, as pictures in files are. `probes`
-    (P, D) are features whose distance to the nearest of the samples is wanted. Under torchrun every
-    process sees its share, and all of them get the statistics of the whole.
-
-    Raises ValueError for images that are not finite.
+    Under torchrun every process sees its share, and all of them get the statistics of the whole.
+    Raises ValueError for images that are not finite, and for features too large for a covariance.
     """
-    share: Statistics | None = None
-    seen = Seen(
-        features.name, features.fingerprint, features.resize, "8 bits" if rounding else "none"
+    generator = generator_at("kept rows", seed=0, position=0)
+    kept = torch.zeros(len(samples), dtype=torch.bool)
+    kept[torch.randperm(len(samples), generator=generator)[: settings.keep]] = True
+    shares, lowest = [_Share() for _ in features], math.inf
+    for block in _blocks(samples, features, settings):
+        lowest, mine = min(lowest, block.lowest), kept[block.numbers]
+        for share, found in zip(shares, block.found, strict=True):
+            columns = (block.numbers, found.vector, found.probabilities, block.labels)
+            rows = tuple(None if c is None else c[mine.to(c.device)].cpu() for c in columns)
+            spatial = None if found.spatial is None else Moments.of(found.spatial)
+            share.add(_Share(Moments.of(found.vector), spatial, [rows]))
+    everyone = _of_all((shares, lowest))
+    lowest = min(low for _, low in everyone)
+    wholes = [reduce(_Share.add, parts) for parts in zip(*(s for s, _ in everyone), strict=True)]
+    return tuple(
+        _statistics(samples, share, lens_of(eyes, settings), lowest)
+        for share, eyes in zip(wholes, features, strict=True)
     )
-    for block in _blocks(samples, features, batch_size, rounding):
-        numbers, vectors, spatial, probabilities, labels = block
-        kept = numbers < keep
-
-        def of_kept(rows: Tensor | None, kept: Tensor = kept) -> Tensor | None:
-            return None if rows is None else rows[kept.to(rows.device)].cpu()
-
-        found = Statistics(
-            samples.subject,
-            seen,
-            Moments.of(vectors),
-            None if spatial is None else Moments.of(spatial),
-            *(numbers[kept], of_kept(vectors), of_kept(probabilities), of_kept(labels)),
-            tuple(nearest_distances(probe.to(vectors), vectors).distance.cpu() for probe in probes),
-            samples.shape,
-        )
-        share = found if share is None else share.merge(found)
-    if place()[1] == 1:
-        assert share is not None  # no set is empty
-        return share
-    shares: list[Statistics | None] = [None] * place()[1]
-    distributed.all_gather_object(shares, share)
-    return reduce(lambda a, b: a.merge(b), [each for each in shares if each is not None])
 
 
-def _blocks(
-    samples: Samples, features: Features, batch_size: int, rounding: bool
-) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]]:
-    """Numbers, vectors, spatial activations, probabilities and labels, many rows at a time."""
-    waiting: list[tuple[Tensor | None, ...]] = []
-    rows = 0
+def _statistics(samples: Samples, share: _Share, lens: Lens, lowest: float) -> Statistics:
+    assert share.moments is not None  # no set is empty
+    numbers, *columns = (_joined(column) for column in zip(*share.rows, strict=True))
+    assert numbers is not None
+    order = numbers.argsort()
+    vectors, probabilities, labels = (None if c is None else c[order] for c in columns)
+    return Statistics(
+        samples.subject,
+        replace(lens, size=len(share.moments.mean)),
+        share.moments,
+        share.spatial,
+        vectors,
+        probabilities,
+        labels,
+        samples.num_classes,
+        samples.shape,
+        lowest,
+    )
 
-    def together() -> Any:
-        columns = zip(*waiting, strict=True)
-        return tuple(
-            None if parts[0] is None else torch.cat([part for part in parts if part is not None])
-            for parts in columns
-        )
 
-    for images, labels, numbers in samples.batches(batch_size):
-        if not bool(images.isfinite().all()):
-            bad = numbers[~images.isfinite().flatten(1).all(1).cpu()].tolist()
+@torch.no_grad()
+def nearest(
+    samples: Samples,
+    features: Sequence[Features],
+    probes: Sequence[Tensor],
+    settings: Settings = Settings(),
+) -> list[Tensor]:
+    """The distance of each probe (P, D), some for each of the features, to the nearest of all samples,
+    (P,) each; under torchrun every process looks at its share."""
+    found = [torch.full((len(probe),), math.inf) for probe in probes]
+    for block in _blocks(samples, features, settings):
+        for k, (probe, seen) in enumerate(zip(probes, block.found, strict=True)):
+            distance = nearest_distances(probe.to(seen.vector), seen.vector).distance
+            found[k] = torch.minimum(found[k], distance.cpu())
+    return [reduce(torch.minimum, parts) for parts in zip(*_of_all(found), strict=True)]
+
+
+def lens_of(features: Features, settings: Settings) -> Lens:
+    """How these features see images."""
+    rounding = "8 bits" if settings.rounding else "none"
+    return Lens(features.name, features.fingerprint, features.size, features.resize, rounding)
+
+
+@dataclass(frozen=True)
+class _Block:
+    numbers: Tensor
+    labels: Tensor | None
+    found: list[Activations]
+    """By each of the features."""
+    lowest: float
+
+
+def _blocks(samples: Samples, features: Sequence[Features], settings: Settings) -> Iterator[_Block]:
+    """What features see, many images at a time."""
+    waiting: list[_Block] = []
+    for images, labels, numbers in samples.batches(settings.batch_size):
+        finite = all_finite(images).cpu()
+        if not bool(finite.all()):
+            bad = numbers[~finite].tolist()
             raise ValueError(
-                f"{samples.subject.name}: {len(bad)} images hold NaN or infinity, the first is "
-                f"number {bad[0]}: remove them"
+                f"{samples.subject.name}: {len(bad)} images hold NaN or infinity, the first is number "
+                f"{min(bad)}: remove them"
             )
-        waiting.append((numbers, *features(to_8_bits(images) if rounding else images), labels))
-        rows += len(numbers)
-        if rows >= _AT_ONCE:
-            yield together()
-            waiting, rows = [], 0
+        lowest = float(images.min())
+        images = to_8_bits(images) if settings.rounding else images
+        waiting.append(_Block(numbers, labels, [eyes(images) for eyes in features], lowest))
+        if max(len(found.vector[0]) for found in waiting[0].found) > _LARGEST:
+            raise ValueError(
+                f"features of {samples.subject.name} must have at most {_LARGEST:,} numbers an image; "
+                f"got {len(waiting[0].found[0].vector[0]):,}: choose others, such as pca:64"
+            )
+        if sum(len(block.numbers) for block in waiting) >= _AT_ONCE:
+            yield _together(waiting)
+            waiting = []
     if waiting:
-        yield together()
+        yield _together(waiting)
+
+
+def _together(blocks: Sequence[_Block]) -> _Block:
+    """Several blocks as one."""
+    return _Block(
+        torch.cat([block.numbers for block in blocks]),
+        _joined([block.labels for block in blocks]),
+        [
+            Activations(*map(_joined, zip(*parts, strict=True)))  # type: ignore[arg-type]
+            for parts in zip(*(block.found for block in blocks), strict=True)
+        ],
+        min(block.lowest for block in blocks),
+    )
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    there = [part for part in parts if part is not None]
+    return torch.cat(there) if len(there) == len(parts) else None
+
+
+def _merged(parts: Sequence[Moments | None]) -> Moments | None:
+    there = [part for part in parts if part is not None]
+    return reduce(Moments.merge, there) if there else None
+
+
+def _of_all(mine: T) -> list[T]:
+    """What each process has, on every process."""
+    ranks = place()[1]
+    if ranks == 1:
+        return [mine]
+    all_of_them: list[T | None] = [None] * ranks
+    distributed.all_gather_object(all_of_them, mine)
+    return all_of_them  # type: ignore[return-value]  # each is filled
 
 
 def to_8_bits(images: Tensor) -> Tensor:
@@ -163,56 +264,45 @@ def to_8_bits(images: Tensor) -> Tensor:
     >>> to_8_bits(torch.tensor([-2.0, 0.999]))
     tensor([-1.,  1.])
     """
-    return images.add(1).mul(127.5).round_().clamp_(0, 255).div_(127.5).sub_(1)
+    return images.add(1).mul_(127.5).round_().clamp_(0, 255).div_(127.5).sub_(1)
 
 
 def save_statistics(path: Path | str, statistics: Statistics) -> None:
-    """Returns nothing; writes moments to an .npz, whose `mu`, `sigma`, `mu_s` and `sigma_s` other
-    programs read too, or a .safetensors, with what they are the moments of.
+    """Returns nothing; writes what metrics need of a reference to a .safetensors, with what it is of.
 
-    Raises ValueError for another suffix, and OSError where it cannot be written.
+    Rows of features are cut to QUADRATIC. Raises ValueError for another suffix or statistics that do
+    not tell their features, and OSError where it cannot be written.
     """
     path = Path(path)
-    _require_suffix(path)
-    assert statistics.seen is not None
-    about = json.dumps(
-        {
-            "subject": asdict(statistics.subject),
-            "seen": asdict(statistics.seen),
-            "shape": statistics.shape,
-        }
-    )
-    moments = {"": statistics.moments, "_s": statistics.spatial}
-    tensors = {
-        f"{name}{suffix}": value
-        for suffix, moment in moments.items()
-        if moment is not None
-        for name, value in (("mu", moment.mean), ("sigma", moment.covariance))
+    if path.suffix != ".safetensors" or statistics.lens is None:
+        raise ValueError(f"statistics of known features are saved as .safetensors; got {path}")
+    about = {
+        "subject": asdict(statistics.subject),
+        "lens": asdict(statistics.lens),
+        "shape": statistics.shape,
     }
+    tensors = {"mu": statistics.moments.mean, "sigma": statistics.moments.covariance}
+    if statistics.spatial is not None:
+        tensors |= {"mu_s": statistics.spatial.mean, "sigma_s": statistics.spatial.covariance}
+    if statistics.vectors is not None:
+        tensors["vectors"] = few(statistics.vectors, QUADRATIC, seed=0)
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        if path.suffix == ".safetensors":
-            save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, {"about": about})
-        else:
-            arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
-            with temporary.open("wb") as file:
-                np.savez(file, about=np.array(about), **arrays)
+        save_file(tensors, temporary, {"about": json.dumps(about)})
 
 
 def open_statistics(path: Path | str) -> Statistics:
-    """The moments in an .npz or .safetensors that `save_statistics` wrote, or an .npz of `mu` and
-    `sigma`, maybe with `mu_s` and `sigma_s`, as ADM and pytorch-fid write them.
+    """The statistics that `save_statistics` wrote, or the moments in an .npz of `mu` and `sigma`, maybe
+    with `mu_s` and `sigma_s`, as ADM and pytorch-fid write them.
 
     The latter do not tell their count or features: that those fit is for the caller to know, but for
     their number. Raises ValueError for another file.
     """
-    path = Path(path)
-    _require_suffix(path)
+    path, about = Path(path), ""
     if path.suffix == ".npz":
         arrays = read_npz(path)
-        about = str(arrays.pop("about", ""))
-        tensors = {
-            name: torch.from_numpy(value) for name, value in arrays.items() if name in _ARRAYS
-        }
+        names = arrays.keys() & {"mu", "sigma", "mu_s", "sigma_s"}
+        tensors = {name: torch.from_numpy(arrays[name].copy()) for name in names}
     else:
         try:
             with safe_open(path, "pt") as file:
@@ -225,10 +315,10 @@ def open_statistics(path: Path | str) -> Statistics:
             f"{path} must hold mu and sigma, and mu_s and sigma_s or neither; it holds "
             f"{', '.join(sorted(tensors)) or 'nothing of these'}"
         )
-    subject, seen, shape = Subject(path.stem, None, "unknown", "unknown"), None, None
+    subject, lens, shape = Subject(path.stem, None, "unknown", "unknown"), None, None
     if about:
         told = json.loads(about)
-        subject, seen = Subject(**told["subject"]), Seen(**told["seen"])
+        subject, lens = Subject(**told["subject"]), Lens(**told["lens"])
         shape = told["shape"] and tuple(told["shape"])
     # Where the count is unknown 2 stands for it: a distance asks only that there be a covariance.
     count = subject.count or 2
@@ -236,9 +326,4 @@ def open_statistics(path: Path | str) -> Statistics:
     if "mu_s" in tensors:
         spatial = Moments(tensors["mu_s"], tensors["sigma_s"], count)
     moments = Moments(tensors["mu"], tensors["sigma"], count)
-    return Statistics(subject, seen, moments, spatial, shape=shape)
-
-
-def _require_suffix(path: Path) -> None:
-    if path.suffix not in (".npz", ".safetensors"):
-        raise ValueError(f"statistics are .npz or .safetensors files; got {path}")
+    return Statistics(subject, lens, moments, spatial, tensors.get("vectors"), shape=shape)
