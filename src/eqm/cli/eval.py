@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def eval_(
     samples: tyro.conf.Positional[str],
     reference: str | None = None,
+    compare: str | None = None,
     features: tuple[str, ...] = (),
     metrics: tuple[str, ...] = (),
     training: str | None = None,
@@ -53,12 +54,13 @@ def eval_(
             an .npz of images (`arr_0`, uint8, as ADM has them), a data set by name.
         reference: What to compare with: a data set by name, a folder, an .npz of images or of `mu` and
             `sigma`; by default the data set that the model was trained on.
+        compare: Other samples, to be told the difference to, sample by sample.
         features: What sees the images: inception:PATH, dinov2:FOLDER, clip:FOLDER, lite0, pca:N, pixels,
             classifier:NAME; by default what suits them.
         metrics: Which to measure; by default all that can be.
         training: The images that were trained on, to look for copies of; by default those of the
             model, `none` for none.
-        output: Files for the result, .json or .md.
+        output: Files for the result, .json or .md, and of a comparison .png for a plot.
         save_reference: Keep the statistics of the reference in this .safetensors, to be a --reference.
         count: How many samples to draw, 1000 by default, or to take of those there are.
         seed: Of the noise, subsets and resampling.
@@ -83,19 +85,20 @@ def eval_(
     from eqm.data import DataConfig
     from eqm.evaluation import (
         Settings,
-        evaluate,
+        evaluate_each,
         open_reference,
         open_samples,
         save_statistics,
         suitable_features,
         write,
     )
+    from eqm.evaluation import compare as difference
     from eqm.evaluation.report import require_suffix
     from eqm.features import open_features
     from eqm.train import distributed
 
     for path in output:
-        require_suffix(path)
+        require_suffix(path, plot=compare is not None)
     if save_reference is not None and (
         save_reference.suffix != ".safetensors" or len(features) > 1
     ):
@@ -105,39 +108,45 @@ def eval_(
     config = DataConfig(size=size, channels=channels)
     console = Console(stderr=True, quiet=not distributed.is_main())
     try:
-        found = open_samples(
-            samples,
-            count=count,
-            seed=seed,
-            sampling={
-                "rule": rule,
-                "step_size": step_size,
-                "momentum": momentum,
-                "path_length": path_length,
-                "gradient_ratio": gradient_ratio,
-                "guidance": guidance,
-                "guidance_interval": guidance_interval,
-            },
-            vae=vae,
-            precision=precision,
-            device=place,
-            config=config,
-        )
-        against, learnt = open_reference(reference, found, training=training, config=config)
+        several = [
+            open_samples(
+                name,
+                count=count,
+                seed=seed,
+                sampling={
+                    "rule": rule,
+                    "step_size": step_size,
+                    "momentum": momentum,
+                    "path_length": path_length,
+                    "gradient_ratio": gradient_ratio,
+                    "guidance": guidance,
+                    "guidance_interval": guidance_interval,
+                },
+                vae=vae,
+                precision=precision,
+                device=place,
+                config=config,
+            )
+            for name in (samples, compare)
+            if name is not None
+        ]
+        against, learnt = open_reference(reference, several[0], training=training, config=config)
         if not features:
-            name, why = suitable_features(found, against)
+            name, why = suitable_features(several[0], against)
             said = f"features: {name} ({why}); --features takes others"
             console.print(said, highlight=False, soft_wrap=True)
             features = (name,)
         eyes = [open_features(name, device=place) for name in features]
         with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-            report = evaluate(_shown(found, bar), against, eyes, training=learnt, settings=settings)
+            shown = [_shown(one, bar) for one in several]
+            reports = evaluate_each(shown, against, eyes, training=learnt, settings=settings)
+        found = reports[0] if len(reports) == 1 else difference(*reports, seed=seed)
         if distributed.is_main():
-            Console().print(report)
+            Console().print(found)
             for path in output:
-                write(report, path)
+                write(found, path)
             if save_reference is not None:
-                save_statistics(save_reference, report.reference[0])
+                save_statistics(save_reference, reports[0].reference[0])
     finally:
         distributed.leave()
 

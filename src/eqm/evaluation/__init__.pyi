@@ -1,3 +1,4 @@
+from .comparison import Comparison, Difference, compare
 from .evaluate import evaluate, evaluate_each
 from .measures import METRICS
 from .opening import open_images, open_reference, open_samples, suitable_features
@@ -9,6 +10,8 @@ from .statistics import Settings, Statistics, gather, open_statistics, save_stat
 __all__ = [
     "METRICS",
     "Batch",
+    "Comparison",
+    "Difference",
     "Lens",
     "Measurement",
     "Protocol",
@@ -17,6 +20,7 @@ __all__ = [
     "Settings",
     "Statistics",
     "Subject",
+    "compare",
     "drawn",
     "evaluate",
     "evaluate_each",

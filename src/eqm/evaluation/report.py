@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ from eqm.files import replacing
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from eqm.evaluation.comparison import Comparison
 
 UNITS = {
     "±": "standard deviation over subsets or splits, or of a fitted line",
@@ -88,15 +90,15 @@ class Report:
             told["real images"] = "{:,} of the reference, against its other {:,}".format(*counts)
             if min(counts) < 0.9 * min(mine.samples.count or 0, mine.reference.count or 0):
                 told["real images"] += ": fewer, so that their Frechet distances have more bias"
-        rows = grouped(
-            self.measurements,
-            lambda one: (
+        rows = [
+            (
                 *(one.name, one.amount, real.get((one.name, one.protocol.features), "")),
                 better(one.name),
-            ),
-        )
+            )
+            for one in self.measurements
+        ]
         header = ("metric", "samples", "real images", "better")
-        return Table(header, rows, {**told, **UNITS}, self.notes)
+        return Table(header, grouped(self.measurements, rows), {**told, **UNITS}, self.notes)
 
     def __rich__(self) -> Table:
         return self.table()
@@ -114,16 +116,16 @@ class Report:
 
 
 def grouped(
-    measurements: Sequence[Measurement], row: Callable[[Measurement], Sequence[str]]
+    measurements: Sequence[Measurement], rows: Sequence[Sequence[str]]
 ) -> list[Sequence[str]]:
-    """A row each, and where there are several features a line above those of each."""
-    rows: list[Sequence[str]] = []
-    lenses = list(dict.fromkeys(one.protocol.features for one in measurements))
-    for lens in lenses:
-        some = [row(one) for one in measurements if one.protocol.features == lens]
-        above = (f"through {lens.features}", *("" for _ in some[0][1:]))
-        rows += [above, *some] if len(lenses) > 1 else some
-    return rows
+    """The rows of measurements, and where there are several features a line above those of each."""
+    lenses = [one.protocol.features for one in measurements]
+    found: list[Sequence[str]] = []
+    for lens, before, row in zip(lenses, [None, *lenses], rows, strict=False):
+        if lens != before and len(set(lenses)) > 1:
+            found.append((f"through {lens.features}", *("" for _ in row[1:])))
+        found.append(row)
+    return found
 
 
 def caption(measurements: Sequence[Measurement]) -> dict[str, str]:
@@ -137,19 +139,23 @@ def caption(measurements: Sequence[Measurement]) -> dict[str, str]:
     return {name: "; ".join(each) for name, each in lines.items()}
 
 
-def write(found: Report, path: Path | str) -> None:
-    """Returns nothing; writes a report to a .json or .md.
+def write(found: Report | Comparison, path: Path | str) -> None:
+    """Returns nothing; writes a report to a .json or .md, and the plot of a comparison to a .png too.
 
     Raises ValueError for another name, and OSError where it cannot be written.
     """
     path = Path(path)
-    require_suffix(path)
+    require_suffix(path, plot=not isinstance(found, Report))
+    if path.suffix == ".png" and not isinstance(found, Report):
+        return found.plot(path)
     text = str(found) if path.suffix == ".md" else json.dumps(found.plain(), indent=2) + "\n"
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def require_suffix(path: Path) -> None:
-    """Returns nothing; raises ValueError unless a report can be written there."""
-    if path.suffix not in (".json", ".md"):
-        raise ValueError(f"a report is written as .json or .md; got {path}")
+def require_suffix(path: Path, *, plot: bool) -> None:
+    """Returns nothing; raises ValueError unless a report, or a plot too, can be written there."""
+    suffixes = (".json", ".md", ".png") if plot else (".json", ".md")
+    if path.suffix not in suffixes:
+        what = "comparison" if plot else "report"
+        raise ValueError(f"a {what} is written as {', '.join(suffixes)}; got {path}")
