@@ -66,7 +66,7 @@ def test_a_comparison_is_a_table_a_file_and_a_plot(reports, tmp_path):
     assert told["A"]["measurements"][0]["protocol"]["samples"]["count"] == 899
     with Image.open(tmp_path / "c.png") as picture:
         assert picture.width > 100
-    with pytest.raises(ValueError, match=r"written as \.json, \.md, \.png; got"):
+    with pytest.raises(ValueError, match=r"written as \.json or \.md or \.png; got"):
         write(found, tmp_path / "c.pdf")
 
 

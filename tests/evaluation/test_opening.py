@@ -3,6 +3,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,6 +153,12 @@ def test_the_command_prints_a_table_and_says_what_is_wrong(model, tmp_path, caps
     assert "30 samples are too few" in out.replace("\n", " ")
     assert "features: classifier:digits" in err
     assert "| kernel |" in report.read_text()
+    files = [str(tmp_path / name) for name in ("both.json", "both.png")]
+    assert main([*arguments[:4], "--compare", str(model), "--seed", "7", "--output", *files]) == 0
+    assert "B - A" in capsys.readouterr().out
+    assert {one["better"] for one in json.loads(Path(files[0]).read_text())["differences"]} <= {
+        *("", "cannot tell")
+    }
     for more, sentence in [
         (("--reference", str(tmp_path / "nothing")), "there is no"),
         (("--features", "nonsense"), "features must be"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,4 +159,6 @@ def require_suffix(path: Path, *, plot: bool) -> None:
     suffixes = (".json", ".md", ".png") if plot else (".json", ".md")
     if path.suffix not in suffixes:
         what = "comparison" if plot else "report"
-        raise ValueError(f"a {what} is written as {', '.join(suffixes)}; got {path}")
+        raise ValueError(f"a {what} is written as {' or '.join(suffixes)}; got {path}")
+    if path.suffix == ".png" and find_spec("matplotlib") is None:
+        raise ValueError("a plot needs matplotlib: pip install 'eqm[demo]'")
