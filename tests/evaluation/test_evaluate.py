@@ -54,7 +54,7 @@ def test_parts_merge_to_the_whole_whatever_the_batches(source, pixels):
     parts = [from_source(source, count=700), from_source(source, skip=700)]
     one, other = (gather(part, [pixels], Settings(batch_size=33))[0] for part in parts)
     merged = one.merge(other)
-    assert merged.subject.count == len(source)
+    assert merged.moments.count == len(source)
     for a, b in zip(
         (merged.moments.mean, merged.moments.covariance),
         (whole.moments.mean, whole.moments.covariance),
@@ -219,5 +219,8 @@ def test_moments_that_others_saved_serve_for_the_distances_of_moments(source, pi
     assert found["frechet"].protocol.reference.count is None
     assert any("kernel" in note and "file of moments" in note for note in found.notes)
     np.savez(tmp_path / "other.npz", mu=np.zeros(2048), sigma=np.eye(2048))
-    with pytest.raises(ValueError, match="2,048 numbers an image"):
-        evaluate(samples, open_statistics(tmp_path / "other.npz"), [pixels])
+    other = open_statistics(tmp_path / "other.npz")
+    with pytest.raises(ValueError, match="features of one size; got 64 and 2048"):
+        evaluate(samples, other, [pixels])
+    with pytest.raises(ValueError, match="other holds .* 2,048 numbers .*; needed .* 64 numbers"):
+        evaluate(samples, other, [open_features("classifier:digits")])

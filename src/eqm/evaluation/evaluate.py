@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eqm.data import Source
 from eqm.evaluation.measures import METRICS, Case, LackingError
-from eqm.evaluation.protocol import Lens, Measurement, Protocol
+from eqm.evaluation.protocol import Measurement, Protocol
 from eqm.evaluation.report import Report
 from eqm.evaluation.samples import Samples, from_source
 from eqm.evaluation.statistics import Settings, Statistics, few, gather, lens_of, nearest
@@ -56,6 +56,9 @@ def evaluate_each(
     if unknown:
         raise ValueError(f"metrics must be among {', '.join(METRICS)}; got {', '.join(unknown)}")
     _require_alike(several, reference, training)
+    for given in (*several, reference):
+        if isinstance(given, Statistics):
+            _require_seen_through(given, features, settings)
 
     every = [_seen(one, features, settings) for one in several]
     real: tuple[Statistics, ...] = ()
@@ -65,7 +68,9 @@ def evaluate_each(
         part = min(len(reference) // 2, several[0].subject.count or len(reference))
         real = gather(from_source(reference, count=part), features, settings)
         rest = gather(from_source(reference, skip=part), features, settings)
-        whole = tuple(a.merge(b) for a, b in zip(real, rest, strict=True))
+        subject = from_source(reference).subject
+        both = zip(real, rest, strict=True)
+        whole = tuple(replace(a.merge(b), subject=subject) for a, b in both)
     for one in every:
         _require_range(one[0], whole[0])
 
@@ -75,7 +80,7 @@ def evaluate_each(
         near = _near([*every, whole], trained_on, features, settings)
 
     def case(f: int, a: Statistics, b: Statistics, k: int | None = None) -> Case:
-        lens = _lens(a, b, lens_of(features[f], settings))
+        lens = lens_of(features[f], settings, size=len(a.moments.mean))
         subject = None if trained_on is None or k is None else trained_on.subject
         distances = None if near is None or k is None else (near[f][k], near[f][-1])
         protocol = Protocol(
@@ -108,14 +113,7 @@ def evaluate_each(
 def _seen(
     images: Samples | Statistics, features: Sequence[Features], settings: Settings
 ) -> tuple[Statistics, ...]:
-    if isinstance(images, Samples):
-        return gather(images, features, settings)
-    if len(features) > 1:
-        raise ValueError(
-            f"{images.subject.name} holds statistics of one kind of features; got {len(features)}: "
-            "give the features that they were made with alone"
-        )
-    return (images,)
+    return (images,) if isinstance(images, Statistics) else gather(images, features, settings)
 
 
 def _near(
@@ -193,14 +191,20 @@ def _require_range(samples: Statistics, reference: Statistics) -> None:
             )
 
 
-def _lens(samples: Statistics, reference: Statistics, given: Lens) -> Lens:
-    """What both were seen through. Raises ValueError unless it is one thing."""
-    wanted = replace(given, size=given.size or len(samples.moments.mean))
-    for one in (samples, reference):
-        there = one.lens or replace(wanted, size=len(one.moments.mean))
-        if there != wanted:
-            raise ValueError(
-                f"{one.subject.name} holds statistics of {there}; needed are those of {wanted}: give the "
-                "features that they were made with, or make them again"
-            )
-    return wanted
+def _require_seen_through(
+    found: Statistics, features: Sequence[Features], settings: Settings
+) -> None:
+    """Statistics of other features mean something else."""
+    name, size = found.subject.name, len(found.moments.mean)
+    if len(features) > 1:
+        raise ValueError(
+            f"{name} holds statistics of one kind of features; got {len(features)}: give the features that "
+            "they were made with alone"
+        )
+    wanted = lens_of(features[0], settings, size=features[0].size or size)
+    there = found.lens or replace(wanted, size=size)
+    if there != wanted:
+        raise ValueError(
+            f"{name} holds statistics of {there}; needed are those of {wanted}: give the features that they "
+            "were made with, or make them again"
+        )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import reduce
+from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -76,21 +77,26 @@ class Statistics:
     lowest: float = -1.0
     """Of all values of all images."""
 
+    numbers: Tensor | None = None
+    """Which images the rows are of, (K,)."""
+
     def merge(self, other: Statistics) -> Statistics:
-        """The statistics of both sets as one, with the rows of both."""
-        subject = self.subject
-        if subject.count is not None and other.subject.count is not None:
-            subject = replace(subject, count=subject.count + other.subject.count)
-        return replace(
-            self,
-            subject=subject,
-            moments=self.moments.merge(other.moments),
-            spatial=_merged([self.spatial, other.spatial]),
-            vectors=_joined([self.vectors, other.vectors]),
-            probabilities=_joined([self.probabilities, other.probabilities]),
-            labels=_joined([self.labels, other.labels]),
-            lowest=min(self.lowest, other.lowest),
-        )
+        """The statistics of both, with the rows of both."""
+        rows = {
+            name: _joined([getattr(self, name), getattr(other, name)])
+            for name in ("vectors", "probabilities", "labels", "numbers")
+        }
+        spatial = None
+        if self.spatial is not None and other.spatial is not None:
+            spatial = self.spatial.merge(other.spatial)
+        moments, lowest = self.moments.merge(other.moments), min(self.lowest, other.lowest)
+        return replace(self, moments=moments, spatial=spatial, lowest=lowest, **rows)
+
+    def picked(self, rows: Tensor) -> Statistics:
+        """The same with some of the rows, by index or mask."""
+        names = ("vectors", "probabilities", "labels", "numbers")
+        there = {name: getattr(self, name) for name in names}
+        return replace(self, **{k: None if v is None else v[rows] for k, v in there.items()})
 
 
 def few(rows: Tensor, most: int, *, seed: int) -> Tensor:
@@ -98,23 +104,6 @@ def few(rows: Tensor, most: int, *, seed: int) -> Tensor:
     if len(rows) <= most:
         return rows
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:most]]
-
-
-@dataclass
-class _Share:
-    """What a process has seen of a set through some features."""
-
-    moments: Moments | None = None
-    spatial: Moments | None = None
-    rows: list[tuple[Tensor | None, ...]] = field(default_factory=list)
-    """Numbers, vectors, probabilities and labels of images kept."""
-
-    def add(self, other: _Share) -> _Share:
-        """This share with another's content."""
-        self.moments = _merged([self.moments, other.moments])
-        self.spatial = _merged([self.spatial, other.spatial])
-        self.rows += other.rows
-        return self
 
 
 @torch.no_grad()
@@ -130,41 +119,28 @@ def gather(
     generator = generator_at("kept rows", seed=0, position=0)
     kept = torch.zeros(len(samples), dtype=torch.bool)
     kept[torch.randperm(len(samples), generator=generator)[: settings.keep]] = True
-    shares, lowest = [_Share() for _ in features], math.inf
+    share: list[Statistics] | None = None
     for block in _blocks(samples, features, settings):
-        lowest, mine = min(lowest, block.lowest), kept[block.numbers]
-        for share, found in zip(shares, block.found, strict=True):
-            columns = (block.numbers, found.vector, found.probabilities, block.labels)
-            rows = tuple(None if c is None else c[mine.to(c.device)].cpu() for c in columns)
-            spatial = None if found.spatial is None else Moments.of(found.spatial)
-            share.add(_Share(Moments.of(found.vector), spatial, [rows]))
-    everyone = _of_all((shares, lowest))
-    lowest = min(low for _, low in everyone)
-    wholes = [reduce(_Share.add, parts) for parts in zip(*(s for s, _ in everyone), strict=True)]
-    return tuple(
-        _statistics(samples, share, lens_of(eyes, settings), lowest)
-        for share, eyes in zip(wholes, features, strict=True)
-    )
-
-
-def _statistics(samples: Samples, share: _Share, lens: Lens, lowest: float) -> Statistics:
-    assert share.moments is not None  # no set is empty
-    numbers, *columns = (_joined(column) for column in zip(*share.rows, strict=True))
-    assert numbers is not None
-    order = numbers.argsort()
-    vectors, probabilities, labels = (None if c is None else c[order] for c in columns)
-    return Statistics(
-        samples.subject,
-        replace(lens, size=len(share.moments.mean)),
-        share.moments,
-        share.spatial,
-        vectors,
-        probabilities,
-        labels,
-        samples.num_classes,
-        samples.shape,
-        lowest,
-    )
+        mine = kept[block.numbers]
+        seen = [
+            Statistics(
+                samples.subject,
+                lens_of(eyes, settings, size=found.vector.shape[1]),
+                moments=Moments.of(found.vector),
+                spatial=None if found.spatial is None else Moments.of(found.spatial),
+                vectors=_kept(found.vector, mine),
+                probabilities=_kept(found.probabilities, mine),
+                labels=_kept(block.labels, mine),
+                num_classes=samples.num_classes,
+                shape=samples.shape,
+                lowest=block.lowest,
+                numbers=block.numbers[mine],
+            )
+            for eyes, found in zip(features, block.found, strict=True)
+        ]
+        share = seen if share is None else [a.merge(b) for a, b in zip(share, seen, strict=True)]
+    wholes = [reduce(Statistics.merge, parts) for parts in zip(*_of_all(share), strict=True)]
+    return tuple(one.picked(one.numbers.argsort()) for one in wholes if one.numbers is not None)
 
 
 @torch.no_grad()
@@ -184,24 +160,24 @@ def nearest(
     return [reduce(torch.minimum, parts) for parts in zip(*_of_all(found), strict=True)]
 
 
-def lens_of(features: Features, settings: Settings) -> Lens:
-    """How these features see images."""
+def lens_of(features: Features, settings: Settings, *, size: int) -> Lens:
+    """How these features see images, as so many numbers each."""
     rounding = "8 bits" if settings.rounding else "none"
-    return Lens(features.name, features.fingerprint, features.size, features.resize, rounding)
+    return Lens(features.name, features.fingerprint, size, features.resize, rounding)
 
 
-@dataclass(frozen=True)
-class _Block:
+class _Block(NamedTuple):
     numbers: Tensor
     labels: Tensor | None
+    lowest: float
     found: list[Activations]
     """By each of the features."""
-    lowest: float
 
 
 def _blocks(samples: Samples, features: Sequence[Features], settings: Settings) -> Iterator[_Block]:
     """What features see, many images at a time."""
-    waiting: list[_Block] = []
+    waiting: list[tuple[Tensor | None, ...]] = []
+    rows = 0
     for images, labels, numbers in samples.batches(settings.batch_size):
         finite = all_finite(images).cpu()
         if not bool(finite.all()):
@@ -210,32 +186,27 @@ def _blocks(samples: Samples, features: Sequence[Features], settings: Settings) 
                 f"{samples.subject.name}: {len(bad)} images hold NaN or infinity, the first is number "
                 f"{min(bad)}: remove them"
             )
-        lowest = float(images.min())
-        images = to_8_bits(images) if settings.rounding else images
-        waiting.append(_Block(numbers, labels, [eyes(images) for eyes in features], lowest))
-        if max(len(found.vector[0]) for found in waiting[0].found) > _LARGEST:
+        seen = [eyes(to_8_bits(images) if settings.rounding else images) for eyes in features]
+        if (size := max(found.vector.shape[1] for found in seen)) > _LARGEST:
             raise ValueError(
-                f"features of {samples.subject.name} must have at most {_LARGEST:,} numbers an image; "
-                f"got {len(waiting[0].found[0].vector[0]):,}: choose others, such as pca:64"
+                f"features must have at most {_LARGEST:,} numbers an image; got {size:,}: choose "
+                "others, such as pca:64"
             )
-        if sum(len(block.numbers) for block in waiting) >= _AT_ONCE:
+        waiting.append((numbers, labels, images.min()[None], *chain.from_iterable(seen)))
+        rows += len(numbers)
+        if rows >= _AT_ONCE:
             yield _together(waiting)
-            waiting = []
+            waiting, rows = [], 0
     if waiting:
         yield _together(waiting)
 
 
-def _together(blocks: Sequence[_Block]) -> _Block:
-    """Several blocks as one."""
-    return _Block(
-        torch.cat([block.numbers for block in blocks]),
-        _joined([block.labels for block in blocks]),
-        [
-            Activations(*map(_joined, zip(*parts, strict=True)))  # type: ignore[arg-type]
-            for parts in zip(*(block.found for block in blocks), strict=True)
-        ],
-        min(block.lowest for block in blocks),
-    )
+def _together(blocks: Sequence[tuple[Tensor | None, ...]]) -> _Block:
+    numbers, labels, lowest, *seen = (_joined(column) for column in zip(*blocks, strict=True))
+    assert numbers is not None
+    assert lowest is not None
+    found = [Activations(*seen[k : k + 3]) for k in range(0, len(seen), 3)]  # type: ignore[arg-type]
+    return _Block(numbers, labels, float(lowest.min()), found)
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
@@ -243,19 +214,16 @@ def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
     return torch.cat(there) if len(there) == len(parts) else None
 
 
-def _merged(parts: Sequence[Moments | None]) -> Moments | None:
-    there = [part for part in parts if part is not None]
-    return reduce(Moments.merge, there) if there else None
+def _kept(rows: Tensor | None, mask: Tensor) -> Tensor | None:
+    return None if rows is None else rows[mask.to(rows.device)].cpu()
 
 
-def _of_all(mine: T) -> list[T]:
-    """What each process has, on every process."""
-    ranks = place()[1]
-    if ranks == 1:
-        return [mine]
-    all_of_them: list[T | None] = [None] * ranks
-    distributed.all_gather_object(all_of_them, mine)
-    return all_of_them  # type: ignore[return-value]  # each is filled
+def _of_all(mine: T | None) -> list[T]:
+    """What each process has, on every process, but for those that have nothing."""
+    everyone: list[T | None] = [mine] * place()[1]
+    if len(everyone) > 1:
+        distributed.all_gather_object(everyone, mine)
+    return [each for each in everyone if each is not None]
 
 
 def to_8_bits(images: Tensor) -> Tensor:
