@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -31,6 +31,7 @@ _LARGEST = 20_000
 """A covariance of more features takes more than 3 GB."""
 QUADRATIC = 10_000
 """The most rows that are compared each with each, and that are saved."""
+_ROWS = ("vectors", "probabilities", "labels", "numbers")
 T = TypeVar("T")
 
 
@@ -82,9 +83,8 @@ class Statistics:
 
     def merge(self, other: Statistics) -> Statistics:
         """The statistics of both, with the rows of both."""
-        rows = {
-            name: _joined([getattr(self, name), getattr(other, name)])
-            for name in ("vectors", "probabilities", "labels", "numbers")
+        rows: dict[str, Any] = {
+            name: _joined([getattr(self, name), getattr(other, name)]) for name in _ROWS
         }
         spatial = None
         if self.spatial is not None and other.spatial is not None:
@@ -94,8 +94,7 @@ class Statistics:
 
     def picked(self, rows: Tensor) -> Statistics:
         """The same with some of the rows, by index or mask."""
-        names = ("vectors", "probabilities", "labels", "numbers")
-        there = {name: getattr(self, name) for name in names}
+        there: dict[str, Any] = {name: getattr(self, name) for name in _ROWS}
         return replace(self, **{k: None if v is None else v[rows] for k, v in there.items()})
 
 
