@@ -77,7 +77,6 @@ class Statistics:
     """Of one image."""
     lowest: float = -1.0
     """Of all values of all images."""
-
     numbers: Tensor | None = None
     """Which images the rows are of, (K,)."""
 
@@ -92,10 +91,12 @@ class Statistics:
         moments, lowest = self.moments.merge(other.moments), min(self.lowest, other.lowest)
         return replace(self, moments=moments, spatial=spatial, lowest=lowest, **rows)
 
-    def picked(self, rows: Tensor) -> Statistics:
-        """The same with some of the rows, by index or mask."""
-        there: dict[str, Any] = {name: getattr(self, name) for name in _ROWS}
-        return replace(self, **{k: None if v is None else v[rows] for k, v in there.items()})
+    def in_order(self) -> Statistics:
+        """The same with the rows in the order of their images."""
+        rows: dict[str, Any] = {name: getattr(self, name) for name in _ROWS}
+        order = rows["numbers"].argsort()
+        rows |= {name: row[order] for name, row in rows.items() if row is not None}
+        return replace(self, **rows)
 
 
 def few(rows: Tensor, most: int, *, seed: int) -> Tensor:
@@ -139,7 +140,7 @@ def gather(
         ]
         share = seen if share is None else [a.merge(b) for a, b in zip(share, seen, strict=True)]
     wholes = [reduce(Statistics.merge, parts) for parts in zip(*_of_all(share), strict=True)]
-    return tuple(one.picked(one.numbers.argsort()) for one in wholes if one.numbers is not None)
+    return tuple(whole.in_order() for whole in wholes)
 
 
 @torch.no_grad()
