@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-    from eqm.evaluation import Batch, Samples, Statistics
+    from eqm.evaluation import Batch, Samples
 
 
 def eval_(
@@ -138,8 +138,12 @@ def eval_(
             features = (name,)
         eyes = [open_features(name, device=place) for name in features]
         with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-            shown = [_shown(one, bar) for one in several]
-            reports = evaluate_each(shown, against, eyes, training=learnt, settings=settings)
+            reports = evaluate_each(
+                *(several, against, eyes),
+                training=learnt,
+                settings=settings,
+                watch=lambda images: _shown(images, bar),
+            )
         found = reports[0] if len(reports) == 1 else difference(*reports, seed=seed)
         if distributed.is_main():
             Console().print(found)
@@ -151,17 +155,13 @@ def eval_(
         distributed.leave()
 
 
-def _shown(samples: Samples | Statistics, bar: Progress) -> Samples | Statistics:
+def _shown(samples: Samples, bar: Progress) -> Samples:
     """The same, and a bar that tells how many have come."""
-    from eqm.evaluation import Samples
 
-    if not isinstance(samples, Samples):
-        return samples
-    batches, task = samples.batches, bar.add_task(samples.subject.name, total=len(samples))
-
-    def shown(size: int) -> Iterator[Batch]:
-        for batch in batches(size):
+    def batches(size: int) -> Iterator[Batch]:
+        task = bar.add_task(samples.subject.name, total=len(samples))
+        for batch in samples.batches(size):
             yield batch
             bar.advance(task, len(batch.numbers))
 
-    return replace(samples, batches=shown)
+    return replace(samples, batches=batches)

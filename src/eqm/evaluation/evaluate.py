@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -40,13 +40,15 @@ def evaluate_each(
     *,
     training: Source | None = None,
     settings: Settings = Settings(),
+    watch: Callable[[Samples], Samples] = lambda images: images,
 ) -> tuple[Report, ...]:
     """A report on each of several sets of samples, against a reference that is gone through once.
 
     Images come a batch at a time and are not kept. Every metric is measured that can be, or those
     named in `settings`; a report says which could not. Beside the numbers of the samples it has those
     of real images: some of the reference, as many as the samples or half of it, against its rest.
-    In `training`, the nearest neighbours of samples are looked for, and those of the reference.
+    In `training`, the nearest neighbours of samples are looked for, and those of the reference. `watch`
+    may wrap each set of images before it is gone through, to tell how far it is.
 
     Raises ValueError for unknown metrics and named ones that lack something, images of different
     shapes or ranges, NaN, sets of samples that differ in size, and statistics made with other
@@ -60,14 +62,19 @@ def evaluate_each(
         if isinstance(given, Statistics):
             _require_seen_through(given, features, settings)
 
-    every = [_seen(one, features, settings) for one in several]
+    def seen(images: Samples) -> tuple[Statistics, ...]:
+        return gather(watch(images), features, settings)
+
+    every = [(one,) if isinstance(one, Statistics) else seen(one) for one in several]
     real: tuple[Statistics, ...] = ()
+    rest: tuple[Statistics, ...] = ()
+    whole: tuple[Statistics, ...]
     if isinstance(reference, Statistics):
-        whole = rest = _seen(reference, features, settings)
+        whole = (reference,)
     else:
         part = min(len(reference) // 2, several[0].subject.count or len(reference))
-        real = gather(from_source(reference, count=part), features, settings)
-        rest = gather(from_source(reference, skip=part), features, settings)
+        real = seen(from_source(reference, count=part))
+        rest = seen(from_source(reference, skip=part))
         subject = from_source(reference).subject
         both = zip(real, rest, strict=True)
         whole = tuple(replace(a.merge(b), subject=subject) for a, b in both)
@@ -77,7 +84,7 @@ def evaluate_each(
     trained_on, near = None, None
     if training is not None and "memorisation" in (settings.metrics or METRICS):
         trained_on = from_source(training)
-        near = _near([*every, whole], trained_on, features, settings)
+        near = _near([*every, whole], watch(trained_on), features, settings)
 
     def case(f: int, a: Statistics, b: Statistics, k: int | None = None) -> Case:
         lens = lens_of(features[f], settings, size=len(a.moments.mean))
@@ -88,8 +95,9 @@ def evaluate_each(
         )
         return Case(a, b, distances, protocol)
 
-    floors = [_measure(case(f, a, rest[f]), settings.metrics)[0] for f, a in enumerate(real)]
-    floor = tuple(one for found in floors for one in found)
+    floor: list[Measurement] = []
+    for f, (a, b) in enumerate(zip(real, rest, strict=True)):
+        floor += _measure(case(f, a, b), settings.metrics)[0]
     reports = []
     for k, one in enumerate(every):
         measured: list[Measurement] = []
@@ -106,14 +114,8 @@ def evaluate_each(
             notes += [
                 f"{', '.join(n)}: not measured, for want of {why}" for why, n in lacking.items()
             ]
-        reports.append(Report(tuple(measured), floor, tuple(dict.fromkeys(notes)), whole))
+        reports.append(Report(tuple(measured), tuple(floor), tuple(dict.fromkeys(notes)), whole))
     return tuple(reports)
-
-
-def _seen(
-    images: Samples | Statistics, features: Sequence[Features], settings: Settings
-) -> tuple[Statistics, ...]:
-    return (images,) if isinstance(images, Statistics) else gather(images, features, settings)
 
 
 def _near(
@@ -176,7 +178,9 @@ def _require_alike(
     known = {name: tuple(shape) for name, shape in shapes.items() if shape is not None}
     if len(set(known.values())) > 1:
         told = ", ".join(f"{name} {shape}" for name, shape in known.items())
-        raise ValueError(f"images must have one shape (C, H, W); got {told}: resize some of them")
+        raise ValueError(
+            f"images must have one shape (C, H, W); got {told}: --size and --channels bring files to one"
+        )
 
 
 def _require_range(samples: Statistics, reference: Statistics) -> None:

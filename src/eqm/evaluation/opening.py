@@ -14,6 +14,7 @@ import torch
 
 from eqm.data import Source, open_source, split
 from eqm.data.config import DataConfig
+from eqm.data.named import NAMED
 from eqm.encoders import encoder_of
 from eqm.evaluation.samples import Samples, drawn, from_npz, from_source, read_npz
 from eqm.evaluation.statistics import Statistics, open_statistics
@@ -46,9 +47,9 @@ def open_samples(
     changes = {key: value for key, value in (sampling or {}).items() if value is not None}
     if not _is_model(name):
         if changes or vae is not None:
+            told = ", ".join([*changes, *([] if vae is None else ["vae"])])
             raise ValueError(
-                f"{', '.join([*changes, *(['vae'] if vae else [])])} are for models to sample; {name} "
-                "is none"
+                f"{name} is no model, so nothing is sampled with {told}: leave that out"
             )
         images = open_images(name, config)
         if isinstance(images, Statistics):
@@ -77,6 +78,11 @@ def open_images(path: str, config: DataConfig = DataConfig()) -> Source | Statis
 
     Raises ValueError where there is nothing that can be read.
     """
+    if not (Path(path).exists() or path in NAMED or set(path) & set(":*[")):
+        raise ValueError(
+            f"there is no {path}: give a folder of pictures, an .npz, a data set ({', '.join(NAMED)}) or, for "
+            f"samples, a model ({', '.join(bundled())})"
+        )
     suffix = Path(path).suffix
     if suffix == ".safetensors":
         return open_statistics(path)
