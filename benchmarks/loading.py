@@ -1,51 +1,104 @@
-"""Prints how many images a second a data set gives to training on one thread.
+"""How many images a second data sets give to training on one thread.
 
-    python benchmarks/loading.py --path fashion-mnist
+    python benchmarks/loading.py --paths fashion-mnist digits ./photos
 
 Images a second of processor time do not depend on what else runs on the machine; the best of several
-rounds is taken. Pictures in files are decoded by --workers threads, whose time counts as well.
+rounds is taken. Beside the data sets named are loaded JPEGs of a camera's kind, made for the
+purpose; what it takes to decode those, with and without cropping them, is measured too.
 """
 
 from __future__ import annotations
 
 import time
-from itertools import islice
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import cycle, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
 import tyro
+from PIL import Image
+from timing import record
 
 from eqm.data import DataConfig, open_source, shares
-from eqm.devices import machine
+from eqm.data.decoding import decode
 
 
 def main(
-    data: tyro.conf.OmitArgPrefixes[DataConfig],
+    paths: tuple[str, ...] = ("fashion-mnist", "digits"),
+    size: int = 64,
+    jpegs: int = 256,
     batch_size: int = 128,
     rounds: int = 8,
     quick: bool = False,
 ) -> None:
-    """Measure the loading of a data set.
+    """Prints the table; keeps it in results/loading.md.
 
     Args:
-        data: What to load.
+        paths: Data sets to load, by name or path.
+        size: Side to which pictures in files are brought.
+        jpegs: Pictures of 320x240 to make and load.
         batch_size: Images a batch.
         rounds: How often to measure; the best counts.
-        quick: Try whether it runs: one round.
+        quick: Try whether it runs, and keep nothing.
     """
-    rounds = 1 if quick else rounds
+    if quick:
+        paths, jpegs, rounds = paths[-1:], 16, 1
     torch.set_num_threads(1)
-    source = open_source(data)
+    with TemporaryDirectory() as folder, record("loading", "Loading", keep=not quick):
+        print(f"Batches of {batch_size}; the best of {rounds} rounds.\n")
+        print("| | shape | images/s of processor time | by the clock |\n|---|---|---|---|")
+        for path in paths:
+            row(DataConfig(path), path, batch_size, rounds)
+        photographs(Path(folder), jpegs)
+        name, config = f"{jpegs} JPEGs of 320x240", DataConfig(folder, size=size, workers=1)
+        row(config, f"{name}, kept in memory", batch_size, rounds)
+        row(replace(config, memory=0), f"{name}, decoded each time", batch_size, rounds)
+        for side in (size, 0):
+            files = cycle(sorted(Path(folder).iterdir()))
+            found = rate((pixels(next(files), side) for _ in iter(int, 1)), jpegs, 1, rounds)
+            what = "decoding and cropping them" if side else "decoding them"
+            print(f"| {what}, nothing else | | {found[0]:,.0f} | {found[1]:,.0f} |")
+
+
+def row(config: DataConfig, name: str, batch_size: int, rounds: int) -> None:
+    """Prints how fast a data set loads."""
+    source = open_source(config)
     batches = shares(source, seed=0, position=0, batch_size=batch_size, device=torch.device("cpu"))
-    steps = max(1, min(len(source), 40_000) // batch_size)
-    best = wall = 0.0
+    count = max(1, min(len(source), 40_000) // batch_size)
+    found = rate(batches, count, batch_size, rounds)
+    print(f"| {name} | {source.shape} | {found[0]:,.0f} | {found[1]:,.0f} |")
+
+
+def rate(batches: Iterator[object], count: int, size: int, rounds: int) -> tuple[float, float]:
+    """Images a second of processor time and by the clock, of `count` batches of `size` images."""
+    work = clock = 0.0
     for _ in range(rounds):
-        work, clock = time.process_time(), time.perf_counter()
-        for _share in islice(batches, steps):
+        worked, began = time.process_time(), time.perf_counter()
+        for _batch in islice(batches, count):
             pass
-        best = max(best, steps * batch_size / (time.process_time() - work))
-        wall = max(wall, steps * batch_size / (time.perf_counter() - clock))
-    print(f"{source.name} {source.shape}: {best:,.0f} images a second of processor time,")
-    print(f"{wall:,.0f} by the clock, in batches of {batch_size}; {machine()}")
+        work = max(work, count * size / (time.process_time() - worked))
+        clock = max(clock, count * size / (time.perf_counter() - began))
+    return work, clock
+
+
+def pixels(path: Path, size: int) -> np.ndarray:
+    with path.open("rb") as file:
+        return decode(file, 3, size)
+
+
+def photographs(folder: Path, count: int) -> None:
+    """Writes pictures with as much detail as photographs have: noise that falls off with frequency."""
+    random = np.random.default_rng(0)
+    rows, columns = np.fft.fftfreq(240)[:, None], np.fft.fftfreq(320)
+    falling = 1 / np.maximum(np.hypot(rows, columns), 1 / 320)
+    for k in range(count):
+        waves = np.fft.fft2(random.standard_normal((3, 240, 320))) * falling
+        picture = np.fft.ifft2(waves).real.transpose(1, 2, 0)
+        picture = 128 + 40 * (picture - picture.mean()) / picture.std()
+        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / f"{k:04}.jpg")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from eqm.cli.demo import demo
 from eqm.cli.detect import detect
 from eqm.cli.ema import ema
 from eqm.cli.encode import encode
+from eqm.cli.eval import eval_
 from eqm.cli.info import info
 from eqm.cli.interpolate import interpolate, vary
 from eqm.cli.sample import sample
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "interpolate": interpolate,
         "vary": vary,
         "tune": tune,
+        "eval": eval_,
         "info": info,
         "data": data,
         "ema": ema,

@@ -138,6 +138,11 @@ def from_pretrained(
     return with_energy(network, description["energy"]).eval()
 
 
+def bundled() -> list[str]:
+    """The names of the models that come with the package."""
+    return sorted(path.parent.name for path in _BUNDLED.glob(f"*/{_CONFIG}"))
+
+
 def with_energy(network: Network, kind: str) -> Network | Energy:
     """The network itself for "implicit", else its energy of the kind "dot" or "norm"."""
     return network if kind == "implicit" else _ENERGIES[kind](network)
@@ -184,12 +189,12 @@ def folder_of(name: str) -> Path:
     """Where the model called `name` lies, downloaded if need be; ValueError where there is none."""
     if Path(name).is_dir():
         return Path(name)
-    if name in (bundled := {path.parent.name for path in _BUNDLED.glob(f"*/{_CONFIG}")}):
+    if name in bundled():
         return _BUNDLED / name
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
         raise ValueError(
             "expected a folder, a model that comes with eqm "
-            f"({', '.join(sorted(bundled))}) or a Hub name such as owner/name; got {name}"
+            f"({', '.join(bundled())}) or a Hub name such as owner/name; got {name}"
         )
     try:
         from huggingface_hub import snapshot_download

@@ -68,7 +68,7 @@ def draw(
     check_count(batch_size=batch_size)
     weight = next(model.parameters())
 
-    rank, ranks = _place(model)
+    rank, ranks = place(model)
     mine = range(rank, count, ranks)
     device, dtype = weight.device, getattr(model, "dtype", weight.dtype)
     noise = (starting_noise(config.shape, seeds=[seed + k])[0].to(device, dtype) for k in mine)
@@ -116,7 +116,7 @@ def generate(
     them.
     """
     mine = draw(model, labels, count=count, seed=seed, sampling=sampling, batch_size=batch_size)
-    ends = gather(mine) if _place(model)[1] > 1 else mine
+    ends = gather(mine) if place(model)[1] > 1 else mine
     return in_order(ends, like=next(model.parameters()).new_empty(0, *model.config.shape))
 
 
@@ -124,7 +124,7 @@ def gather(ends: Iterable[Finished]) -> list[Finished]:
     """The ends of all processes on rank 0, on the CPU, and on every other rank its own; without
     `torch.distributed` just the ends. All processes must call it."""
     mine = list(ends)
-    rank, ranks = _place()
+    rank, ranks = place()
     if ranks == 1:
         return mine
     shares: list[list[Finished]] | None = [[]] * ranks if rank == 0 else None
@@ -132,7 +132,7 @@ def gather(ends: Iterable[Finished]) -> list[Finished]:
     return mine if shares is None else [end for share in shares for end in share]
 
 
-def _place(model: Model | None = None) -> tuple[int, int]:
+def place(model: Model | None = None) -> tuple[int, int]:
     """The rank of this process and the number of processes, among which samples of `model` are shared.
 
     Where each process holds but a part of every weight, all must draw the same samples."""

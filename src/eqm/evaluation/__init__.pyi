@@ -1,0 +1,37 @@
+from .comparison import Comparison, Difference, compare
+from .evaluate import evaluate, evaluate_each
+from .measures import METRICS
+from .opening import open_images, open_reference, open_samples, suitable_features
+from .protocol import Lens, Measurement, Protocol, Subject
+from .report import Report, write
+from .samples import Batch, Samples, drawn, from_npz, from_source
+from .statistics import Settings, Statistics, gather, open_statistics, save_statistics
+
+__all__ = [
+    "METRICS",
+    "Batch",
+    "Comparison",
+    "Difference",
+    "Lens",
+    "Measurement",
+    "Protocol",
+    "Report",
+    "Samples",
+    "Settings",
+    "Statistics",
+    "Subject",
+    "compare",
+    "drawn",
+    "evaluate",
+    "evaluate_each",
+    "from_npz",
+    "from_source",
+    "gather",
+    "open_images",
+    "open_reference",
+    "open_samples",
+    "open_statistics",
+    "save_statistics",
+    "suitable_features",
+    "write",
+]

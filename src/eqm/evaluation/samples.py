@@ -1,0 +1,184 @@
+"""Sets of images, read or drawn a batch at a time."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eqm.data import DataConfig, Source
+from eqm.data.arrays import from_array
+from eqm.data.parts import digest
+from eqm.descent import Outcome
+from eqm.encoders import Encoder
+from eqm.energy import Energy
+from eqm.evaluation.protocol import Subject
+from eqm.models import Network, for_inference
+from eqm.randomness import Draws, generator_at
+from eqm.tasks import Sampling, draw
+from eqm.tasks.generation import place
+
+
+class Batch(NamedTuple):
+    """Some images of a set."""
+
+    images: Tensor
+    """(B, C, H, W), float32 in -1..1."""
+    labels: Tensor | None
+    """(B,), or None."""
+    numbers: Tensor
+    """Their numbers in the set, (B,)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """A set of images that is gone through once, and need not be anywhere as a whole."""
+
+    subject: Subject
+    shape: tuple[int, ...]
+    """Of one image."""
+    num_classes: int
+    """0 without labels."""
+    batches: Callable[[int], Iterator[Batch]] = field(repr=False)
+    """The images, at most so many at a time; under torchrun this process's share of them."""
+    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """That of the model that they are drawn from."""
+
+    def __len__(self) -> int:
+        assert self.subject.count is not None  # only files of statistics do not tell
+        return self.subject.count
+
+
+def from_source(source: Source, *, count: int | None = None, skip: int = 0) -> Samples:
+    """The images of a source, or `count` of them, picked at random but always the same, after
+    leaving out the first `skip` so picked.
+
+    Raises ValueError for a source of something else, and more images than there are.
+    """
+    if len(source.shape) != 3:
+        raise ValueError(
+            f"{source.name}: images have shape (C, H, W); these samples have {source.shape}: "
+            "measure them in Python, by eqm.metrics"
+        )
+    there = len(source) - skip
+    if count is not None and not 0 < count <= there:
+        raise ValueError(f"count must lie in 1..{there}, what {source.name} has; got {count}")
+    generator = generator_at("evaluation", seed=0, position=0)
+    picked = torch.randperm(len(source), generator=generator)[skip:][:count].sort().values
+
+    def batches(size: int) -> Iterator[Batch]:
+        rank, ranks = place()
+        for numbers in torch.arange(len(picked))[rank::ranks].split(size):
+            rows = picked[numbers]
+            labels = None if source.labels is None else source.labels[rows]
+            yield Batch(source.batch(rows, Draws(0, numbers)), labels, numbers)
+
+    labels = "none" if source.labels is None else f"its own, of {source.num_classes} classes"
+    subject = Subject(source.name, len(picked), source.fingerprint, labels)
+    return Samples(subject, tuple(source.shape), source.num_classes, batches)
+
+
+def drawn(
+    model: Network | Energy,
+    encoder: Encoder,
+    *,
+    name: str,
+    count: int,
+    seed: int = 0,
+    sampling: Sampling | None = None,
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> Samples:
+    """The images that a model generates, drawn while they are measured; the classes take turns.
+
+    Image k starts from noise of seed `seed + k`, so that two models are drawn in pairs. Once drawing
+    begins, it raises ValueError as `eqm.tasks.draw` does, and where a sample diverges.
+    """
+    chosen = sampling or Sampling.of(model.metadata)
+    classes = model.config.num_classes
+    fast = for_inference(model, precision=precision)
+
+    def batches(size: int) -> Iterator[Batch]:
+        ends = draw(fast, count=count, seed=seed, sampling=chosen, batch_size=size)
+        while some := list(islice(ends, size)):
+            failed = [end.index for end in some if end.outcome is Outcome.DIVERGED]
+            if failed:
+                raise ValueError(
+                    f"{name}: sample {failed[0]} diverged, and a distance without it would flatter: "
+                    "take a smaller step size"
+                )
+            numbers = torch.tensor([end.index for end in some])
+            images = encoder.decode(torch.stack([end.x for end in some])).float()
+            yield Batch(images, numbers % classes if classes else None, numbers)
+
+    weights = ((key, weight.cpu().float()) for key, weight in model.state_dict().items())
+    half = torch.bfloat16 in {weight.dtype for weight in fast.parameters()}
+    subject = Subject(
+        name,
+        count,
+        digest(*(part for item in weights for part in item)),
+        f"{classes} classes in turn" if classes else "none",
+        {
+            "seeds": f"{seed}..{seed + count - 1}",
+            "precision": "bfloat16" if half else str(fast.dtype).removeprefix("torch."),
+            **{name: value for name, value in asdict(chosen).items() if value is not None},
+        },
+    )
+    shape = tuple(encoder.image_shape_of(model.config.shape))
+    return Samples(subject, shape, classes, batches, model.metadata)
+
+
+def from_npz(path: Path) -> Source:
+    """The images of an .npz: `arr_0` (N, H, W, C) as ADM writes samples, or `images`; with labels, if
+    there are any, in `arr_1` or `labels`. What is not compressed is mapped, not read.
+
+    Raises ValueError for another file, values that are neither uint8 nor in -1..1, and NaN.
+    """
+    arrays = read_npz(path)
+    for images, labels in (("arr_0", "arr_1"), ("images", "labels")):
+        if images in arrays:
+            config = DataConfig(str(path))
+            return from_array(path.stem, arrays[images], arrays.get(labels), config)
+    raise ValueError(
+        f"{path} must hold images as `arr_0` or `images`, or statistics as `mu` and `sigma`; it "
+        f"holds {', '.join(sorted(arrays)) or 'nothing'}"
+    )
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz by name; those not compressed are mapped, as they may be larger than the
+    memory. Raises ValueError where it is no readable one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            return {
+                one.filename.removesuffix(".npy"): _array(path, archive, one) for one in members
+            }
+    except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is not a readable .npz of plain arrays ({error})") from error
+
+
+def _array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    form = np.lib.format
+    with archive.open(member) as file:
+        old = form.read_magic(file) == (1, 0)
+        header = form.read_array_header_1_0 if old else form.read_array_header_2_0
+        shape, fortran, dtype = header(file)
+        start = file.tell()
+    if member.compress_type != zipfile.ZIP_STORED or dtype.hasobject or not math.prod(shape):
+        with archive.open(member) as file:
+            return form.read_array(file, allow_pickle=False)
+    with path.open("rb") as plain:  # a member follows its header, name and extra field
+        plain.seek(member.header_offset + 26)
+        lengths = int.from_bytes(plain.read(2), "little") + int.from_bytes(plain.read(2), "little")
+    start += member.header_offset + 30 + lengths
+    # Copy on write, as torch warns of memory that must not be written.
+    return np.memmap(path, dtype, "c", start, shape, "F" if fortran else "C")

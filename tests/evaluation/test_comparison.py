@@ -1,0 +1,81 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+
+from eqm.data import digits
+from eqm.evaluation import Settings, compare, evaluate, evaluate_each, from_source, gather, write
+from eqm.features import open_features
+from eqm.metrics import bootstrap
+
+FAST = Settings(("frechet", "kernel", "precision-recall", "accuracy"))
+
+
+@pytest.fixture(scope="module")
+def features():
+    return [open_features("classifier:digits")]
+
+
+@pytest.fixture(scope="module")
+def reports(features):
+    """Of digits, and of the same with noise."""
+    clean, reference = digits().split(0.5)
+    noise = torch.randn(clean.data.shape, generator=torch.Generator().manual_seed(0))
+    noisy = replace(clean, name="noisy", data=(clean.data + 0.5 * noise).clamp(-1, 1))
+    both = [from_source(clean), from_source(noisy)]
+    return evaluate_each(both, gather(from_source(reference), features)[0], features, settings=FAST)
+
+
+def test_worse_samples_are_told_from_better_ones(reports):
+    for pair, verdict in ((reports, "A"), (reports[::-1], "B")):
+        found = {one.a.name: one for one in compare(*pair).differences}
+        assert [found[name].verdict for name in ("frechet", "kernel", "accuracy")] == [verdict] * 3
+        for one in found.values():
+            low, high = one.interval
+            assert low < one.value < high
+
+
+def test_samples_do_not_differ_from_themselves(reports):
+    for one in compare(reports[0], reports[0]).differences:
+        assert one.value == 0
+        assert one.interval == (0, 0)
+        assert one.verdict == "cannot tell"
+
+
+def test_intervals_are_those_of_pairs(reports):
+    clean, noisy = (report["accuracy"] for report in reports)
+    found = next(one for one in compare(*reports).differences if one.a.name == "accuracy")
+    a, b = (one.influence + one.value for one in (clean, noisy))  # whether each is right
+    assert set(a.unique().tolist()) <= {0.0, 1.0}
+    expected = bootstrap(lambda x, y: (y - x).mean(), a, b, paired=True)
+    assert (found.interval[0], found.value, found.interval[1]) == pytest.approx(tuple(expected))
+
+
+def test_a_comparison_is_a_table_a_file_and_a_plot(reports, tmp_path):
+    found = compare(*reports)
+    for name in ("c.md", "c.json", "c.png"):
+        write(found, tmp_path / name)
+    text = (tmp_path / "c.md").read_text()
+    assert "| metric | A | B | B - A | better |" in text
+    assert "* B: " in text
+    assert "of noisy" in text
+    told = json.loads((tmp_path / "c.json").read_text())
+    assert [one["name"] for one in told["differences"]] == [one.a.name for one in found.differences]
+    assert told["A"]["measurements"][0]["protocol"]["samples"]["count"] == 899
+    with Image.open(tmp_path / "c.png") as picture:
+        assert picture.width > 100
+    with pytest.raises(ValueError, match=r"written as \.json or \.md or \.png; got"):
+        write(found, tmp_path / "c.pdf")
+
+
+def test_reports_by_other_protocols_do_not_compare(reports, features):
+    reference = reports[0].reference[0]
+    samples = from_source(digits(), count=899)
+    other = evaluate(samples, reference, features, settings=replace(FAST, seed=1))
+    with pytest.raises(ValueError, match=r"differ in seed \(0 and 1\): measure one"):
+        compare(reports[0], other)
+    fewer = evaluate(from_source(digits(), count=700), reference, features, settings=FAST)
+    with pytest.raises(ValueError, match=r"the number of samples \(899 and 700\)"):
+        compare(reports[0], fewer)
