@@ -104,16 +104,12 @@ def evaluate_each(
         notes: list[str] = []
         for f, (a, b) in enumerate(zip(one, whole, strict=True)):
             found, lacking = _measure(case(f, a, b, k), settings.metrics)
-            if settings.metrics and lacking:
-                why, named = next(iter(lacking.items()))
-                raise ValueError(
-                    f"{named[0]} through {case(f, a, b).protocol.features.features} needs {why}"
-                )
+            for why, named in lacking.items():
+                if settings.metrics:
+                    raise ValueError(f"{named[0]} through {features[f].name} needs {why}")
+                notes.append(f"{', '.join(named)}: not measured, for want of {why}")
             measured += found
             notes += _warnings(a, b)
-            notes += [
-                f"{', '.join(n)}: not measured, for want of {why}" for why, n in lacking.items()
-            ]
         reports.append(Report(tuple(measured), tuple(floor), tuple(dict.fromkeys(notes)), whole))
     return tuple(reports)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from eqm.evaluation.protocol import Measurement, Protocol
 from eqm.evaluation.statistics import QUADRATIC, Statistics, few
 from eqm.metrics import (
+    Overlap,
     bootstrap,
     frechet_at_infinity,
     frechet_distance,
@@ -55,25 +55,33 @@ class Case:
         spread: float | None = None,
         influence: Tensor | None = None,
         interval: tuple[float, float] | None = None,
-        settings: Mapping[str, Any] = MappingProxyType({}),
+        settings: Mapping[str, Any] | None = None,
     ) -> Measurement:
         """A number with its protocol; its interval is that of what each row adds to it, if known."""
         if influence is not None:
             low, _, high = bootstrap(torch.mean, influence, seed=self.seed)
             interval = (value + low, value + high)
-        return Measurement(name, value, self.protocol, spread, interval, dict(settings), influence)
+        return Measurement(
+            name, value, self.protocol, spread, interval, dict(settings or {}), influence
+        )
 
     def share(
-        self, name: str, rows: Tensor, settings: Mapping[str, Any] = MappingProxyType({})
+        self, name: str, rows: Tensor, settings: Mapping[str, Any] | None = None
     ) -> Measurement:
         """The mean of something that each row has."""
         rows = rows.double()
         return self.found(name, float(rows.mean()), influence=rows - rows.mean(), settings=settings)
 
-    def both(self) -> tuple[Tensor, Tensor]:
-        """The features of samples and reference, as many rows as can be compared each with each."""
-        a, b = (_rows(each) for each in (self.samples, self.reference))
-        return few(a, QUADRATIC, seed=self.seed), few(b, QUADRATIC, seed=self.seed)
+    def overlap(self, neighbours: int) -> tuple[Overlap, dict[str, Any]]:
+        """Which rows lie within reach of each other's, of as many as can be compared each with each,
+        and the settings."""
+        a, b = (few(_rows(x), QUADRATIC, seed=self.seed) for x in (self.samples, self.reference))
+        if min(len(a), len(b)) <= neighbours:
+            raise LackingError(f"{neighbours + 1} samples and images of the reference each")
+        return overlap(a, b, neighbours=neighbours), {
+            "neighbours": neighbours,
+            "rows": _counts(a, b),
+        }
 
 
 def _frechet(case: Case) -> Iterator[Measurement]:
@@ -105,7 +113,7 @@ def _kernel(case: Case) -> Iterator[Measurement]:
     a, b = _rows(case.samples), _rows(case.reference)
     size, subsets = min(1000, min(len(a), len(b)) // 2), 100
     if size < 2:
-        raise LackingError("4 samples and 4 images of the reference")
+        raise LackingError("4 samples and images of the reference each")
     value, spread = kernel_distance(a, b, subsets=subsets, subset_size=size, seed=case.seed)
     few_enough = len(a) <= QUADRATIC
     influence = kernel_influence(a, few(b, QUADRATIC, seed=case.seed)) if few_enough else None
@@ -114,19 +122,13 @@ def _kernel(case: Case) -> Iterator[Measurement]:
 
 
 def _precision_recall(case: Case) -> Iterator[Measurement]:
-    a, b = case.both()
-    if min(len(a), len(b)) <= 3:
-        raise LackingError("4 samples and 4 images of the reference")
-    found, settings = overlap(a, b, neighbours=3), {"neighbours": 3, "rows": _counts(a, b)}
+    found, settings = case.overlap(neighbours=3)
     yield case.share("precision", found.balls > 0, settings)
     yield case.share("recall", found.recalled, settings)
 
 
 def _density_coverage(case: Case) -> Iterator[Measurement]:
-    a, b = case.both()
-    if min(len(a), len(b)) <= 5:
-        raise LackingError("6 samples and 6 images of the reference")
-    found, settings = overlap(a, b, neighbours=5), {"neighbours": 5, "rows": _counts(a, b)}
+    found, settings = case.overlap(neighbours=5)
     yield case.share("density", found.balls / 5, settings)
     yield case.share("coverage", found.covered, settings)
 
