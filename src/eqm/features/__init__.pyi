@@ -1,14 +1,22 @@
 from .classifier import Classifier, accuracy, embed, train_classifier
+from .components import fit_pca
 from .features import Activations, Features, from_module
+from .inception import Inception, load_inception
+from .lite0 import Lite0, load_lite0
 from .opening import open_features
 
 __all__ = [
     "Activations",
     "Classifier",
     "Features",
+    "Inception",
+    "Lite0",
     "accuracy",
     "embed",
+    "fit_pca",
     "from_module",
+    "load_inception",
+    "load_lite0",
     "open_features",
     "train_classifier",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple, Protocol
@@ -60,17 +60,27 @@ class ModuleFeatures:
     fingerprint: str
     size: int
     resize: str
+    at_a_time: int
 
     def __call__(self, images: Tensor) -> Activations:
         """The activations of images (B, C, H, W), float32 in -1..1, without gradients.
 
-        They are where the module is. Raises ValueError for images of another range or shape.
+        They are where the module is. Memory does not grow with B but for what is returned. Raises
+        ValueError for images of another range or shape.
         """
         require_images(images)
         place = next(chain(self.module.parameters(), self.module.buffers()), images).device
         # Not TensorFloat-32: a Frechet distance shows its rounding.
         with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            found = self.read(images.to(place))
+            parts = [self._activations(part.to(place)) for part in images.split(self.at_a_time)]
+        return Activations(
+            torch.cat([part.vector for part in parts]),
+            _joined([part.spatial for part in parts]),
+            _joined([part.probabilities for part in parts]),
+        )
+
+    def _activations(self, images: Tensor) -> Activations:
+        found = self.read(images)
         return found if isinstance(found, Activations) else Activations(found.flatten(1))
 
 
@@ -82,20 +92,21 @@ def from_module(
     size: int = 0,
     resize: str = "none",
     settings: Mapping[str, Any] | None = None,
+    at_a_time: int = 64,
 ) -> ModuleFeatures:
     """The features that `module` makes, in evaluation mode: any network can measure.
 
     It takes images (B, C, H, W), float32 in -1..1, and returns `Activations` or a tensor (B, ...),
     which is flattened; `read` is what to call in its place, as a method of it. `resize` says in
     words what it does to a picture first, and `settings`, anything JSON can hold, what else its
-    weights do not show: both go into the fingerprint.
+    weights do not show: both go into the fingerprint. It sees `at_a_time` images at once.
 
     >>> from_module(nn.Flatten(), name="mine")(torch.zeros(2, 1, 4, 4)).vector.shape
     torch.Size([2, 16])
     """
     about = [type(module).__name__, resize, dict(settings or {})]
     return ModuleFeatures(
-        module.eval(), read or module, name, _fingerprint(module, about), size, resize
+        module.eval(), read or module, name, _fingerprint(module, about), size, resize, at_a_time
     )
 
 
@@ -125,6 +136,11 @@ def as_rgb(images: Tensor) -> Tensor:
             "that take them, such as pixels"
         )
     return images.expand(-1, 3, -1, -1)
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    there = [part for part in parts if part is not None]
+    return torch.cat(there) if there else None
 
 
 def _fingerprint(module: nn.Module, about: object) -> str:

@@ -1,0 +1,83 @@
+"""The directions along which images differ most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from eqm.features.features import ModuleFeatures, from_module, require_images
+
+_LARGEST = 1 << 14
+"""Values an image: the covariance of as many takes 2 GiB."""
+
+
+class Projection(nn.Module):
+    """Images (B, C, H, W) of one shape to their coordinates (B, N) along `basis` (D, N) about `mean`."""
+
+    mean: Tensor
+    basis: Tensor
+
+    def __init__(self, shape: tuple[int, ...], mean: Tensor, basis: Tensor) -> None:
+        super().__init__()
+        self.shape = shape
+        self.register_buffer("mean", mean)
+        self.register_buffer("basis", basis)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The coordinates. Raises ValueError for images of another shape."""
+        if images.shape[1:] != self.shape:
+            raise ValueError(
+                f"these components are of images of shape {self.shape}; got "
+                f"{tuple(images.shape[1:])}: fit them on such images"
+            )
+        return (images.flatten(1) - self.mean) @ self.basis
+
+
+def fit_pca(
+    images: Tensor | Iterable[Tensor], components: int, *, device: str | torch.device = "cpu"
+) -> ModuleFeatures:
+    """Features: coordinates of images along the first principal components of `images`.
+
+    `images` is (N, C, H, W) in -1..1, or batches of such, which are read once. The coordinates are
+    not scaled: distances between images are kept as far as the components hold them. The sign of a
+    component is such that its largest entry is positive. Raises ValueError for more components than
+    images less one or values an image, and for images of more than 16,384 values.
+
+    >>> images = torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    >>> fit_pca(images, 3)(images).vector.shape
+    torch.Size([20, 3])
+    """
+    count, total, products = 0, torch.zeros(0), torch.zeros(0)
+    shape: tuple[int, ...] = ()
+    for batch in images.split(1024) if isinstance(images, Tensor) else images:
+        require_images(batch)
+        rows = batch.flatten(1).to(device, torch.float64)
+        if not count:
+            shape, size = tuple(batch.shape[1:]), rows.shape[1]
+            if size > _LARGEST:
+                raise ValueError(
+                    f"components take images of at most {_LARGEST} values; got {size}, of shape "
+                    f"{shape}: use lite0, or smaller images"
+                )
+            total, products = rows.new_zeros(size), rows.new_zeros(size, size)
+        elif batch.shape[1:] != shape:
+            raise ValueError(
+                f"images must have one shape; got {shape} and {tuple(batch.shape[1:])}: resize them"
+            )
+        count += len(rows)
+        total += rows.sum(0)
+        products.addmm_(rows.T, rows)
+    if not 1 <= components <= min(count - 1, len(total)):
+        raise ValueError(
+            f"components must be 1 to {max(min(count - 1, len(total)), 0)} for {count} images of "
+            f"{len(total)} values; got {components}: ask for fewer, or give more images"
+        )
+    mean = total / count
+    _, vectors = torch.linalg.eigh(products / count - mean.outer(mean))
+    basis = vectors[:, -components:].flip(1)  # of the largest eigenvalues, in falling order
+    basis = basis * basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()
+    return from_module(
+        Projection(shape, mean.float(), basis.float()), name=f"pca:{components}", size=components
+    )

@@ -1,0 +1,131 @@
+"""DINOv2 and CLIP, from a folder as the Hugging Face Hub has them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from eqm.features.features import Activations, ModuleFeatures, as_rgb, from_module
+
+_TYPES = {"dinov2": ("dinov2", "dinov2_with_registers"), "clip": ("clip", "clip_vision_model")}
+"""The kinds of model, as config.json calls them."""
+_MODES = {2: "bilinear", 3: "bicubic"}
+"""Pillow's numbers of the ways to resize."""
+
+
+class Prepared(nn.Module):
+    """A vision transformer behind the preparation of images that its folder states.
+
+    `output` is the field of the transformer's answer that is taken. Images (B, C, H, W) in -1..1 are
+    resized straight to `side`, antialiased, and not cropped: a measure is to see all of a sample.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, output: str, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.network, self.output = network, output
+        self.side, self.mode = _side(config), _MODES[config.get("resample", 3)]
+        for name in ("mean", "std"):
+            values = torch.tensor(config[f"image_{name}"], dtype=torch.float32).view(3, 1, 1)
+            self.register_buffer(name, values)
+
+    def forward(self, images: Tensor) -> Activations:
+        """The features (B, D)."""
+        if images.shape[2:] != self.side:
+            images = functional.interpolate(
+                images, self.side, mode=self.mode, antialias=True
+            ).clamp(-1, 1)
+        pixels = ((as_rgb(images) + 1) / 2 - self.mean) / self.std
+        return Activations(getattr(self.network(pixel_values=pixels), self.output))
+
+
+def open_dinov2(folder: str, device: torch.device) -> ModuleFeatures:
+    """The class token of a DINOv2 after its last norm, as FD-DINOv2 takes it (arXiv 2306.04675)."""
+    return _open("dinov2", folder, "AutoModel", "pooler_output", device)
+
+
+def open_clip(folder: str, device: torch.device) -> ModuleFeatures:
+    """The image embedding of a CLIP, projected and not normalised."""
+    return _open("clip", folder, "CLIPVisionModelWithProjection", "image_embeds", device)
+
+
+def _open(
+    kind: str, folder: str, network: str, output: str, device: torch.device
+) -> ModuleFeatures:
+    described = _read(Path(folder) / "config.json").get("model_type")
+    if described not in _TYPES[kind]:
+        raise ValueError(
+            f"{folder} must hold a model of type {' or '.join(_TYPES[kind])}; its config.json says "
+            f"{described}"
+        )
+    config = _read(Path(folder) / "preprocessor_config.json")
+    try:
+        import transformers
+        from transformers.utils import logging
+    except ImportError as error:
+        raise ValueError(f"{kind} needs transformers: pip install 'eqm[features]'") from error
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        module, report = getattr(transformers, network).from_pretrained(
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,  # pickles may hold code
+            local_files_only=True,
+            output_loading_info=True,
+        )
+        prepared = Prepared(module.requires_grad_(False), output, config)
+    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{folder} must hold a whole {kind}; {reason}") from error
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(
+            f"{folder} must hold the tensors of its {kind}; {len(missing)} are missing, such as "
+            f"{missing[0]}: download it again"
+        )
+    height, width = prepared.side
+    return from_module(
+        prepared.to(device),
+        name=f"{kind}:{folder}",
+        size=module.config.projection_dim if kind == "clip" else module.config.hidden_size,
+        resize=f"{prepared.mode}, antialiased, to {height}x{width}, clipped; grey repeated",
+        at_a_time=32,
+    )
+
+
+def _side(config: dict[str, Any]) -> tuple[int, int]:
+    """The sides of what the network sees: of its crop, or of its resizing where nothing is cropped."""
+    cropped = config.get("do_center_crop", "crop_size" in config)
+    size = config["crop_size" if cropped else "size"]
+    if isinstance(size, int):
+        return size, size
+    return (
+        size.get("height", size.get("shortest_edge")),
+        size.get("width", size.get("shortest_edge")),
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path.parent} must hold {path.name}; it does not: give the folder of a model"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"{path} must be JSON; {error}: download it again") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold an object; download it again")
+    return found
