@@ -180,18 +180,6 @@ def oracle():
     return eqm.OptimalField(digits().data[:100].double())
 
 
-@pytest.mark.parametrize("gamma", [0.7, 0.85])
-def test_denoising_with_the_exact_field_finds_the_digit_without_the_level(oracle, gamma):
-    clean = digits().data[:20].double()
-    noise = starting_noise((1, 8, 8), seeds=range(20)).double()
-    noisy = eqm.corrupt(clean, noise, torch.full((20,), gamma))
-    sampling = Sampling("gradient-descent", 0.02, path_length=1.0, gradient_ratio=0.02)
-    restored = denoise(oracle, noisy, sampling=sampling)
-    nearest = torch.cdist(restored.x.flatten(1), digits().data[:100].double().flatten(1)).argmin(1)
-    assert (nearest == torch.arange(20)).float().mean() > 0.9
-    assert (restored.x - clean).norm() < 0.2 * (noisy - clean).norm()
-
-
 def test_the_matching_error_is_least_on_the_data_and_one_image_has_one_score(oracle):
     data = digits().data.double()
     normal = matching_error(oracle, data[:20], draws=4)

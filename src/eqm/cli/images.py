@@ -191,3 +191,32 @@ def open_model(name: str, *, vae: str | None, device: str) -> tuple[Any, Encoder
             "use it in Python"
         )
     return network, encoder_of(network.metadata, vae, device=where)
+
+
+def open_pixel_model(name: str, *, device: str) -> Any:
+    """The model called `name` on its device. Raises ValueError for a model of anything but pixels."""
+    from eqm.devices import pick_device
+    from eqm.models import from_pretrained
+
+    network = from_pretrained(name, device=pick_device(device))
+    shape, data = network.config.shape, network.metadata.get("data") or {}
+    if len(shape) != 3 or data.get("encoder"):
+        raise ValueError(
+            f"this command is for models of pixels; {name} is of "
+            f"{'latents' if data.get('encoder') else f'shape {shape}'}: use another model"
+        )
+    return network
+
+
+def labels_of(labels: Sequence[int], count: int, model: Any) -> Tensor | None:
+    """The classes of `count` pictures, (count,): one a picture, one for all, or none.
+
+    Raises ValueError for labels that the model does not have, or another number of them.
+    """
+    from eqm.tasks.generation import chosen_labels
+
+    if not labels:
+        return None
+    known = labels[0] if len(labels) == 1 else labels
+    chosen = chosen_labels(known, count, model.config.num_classes)
+    return None if chosen is None else chosen.to(next(model.parameters()).device)

@@ -12,12 +12,14 @@ import tyro
 from eqm.cli.compose import compose
 from eqm.cli.data import data
 from eqm.cli.demo import demo
+from eqm.cli.denoise import denoise
 from eqm.cli.detect import detect
 from eqm.cli.ema import ema
 from eqm.cli.encode import encode
 from eqm.cli.eval import eval_
 from eqm.cli.info import info
 from eqm.cli.interpolate import interpolate, vary
+from eqm.cli.restore import restore
 from eqm.cli.sample import sample
 from eqm.cli.train import train
 from eqm.cli.tune import tune
@@ -35,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "train": train,
         "sample": sample,
         "compose": compose,
+        "denoise": denoise,
         "detect": detect,
+        "restore": restore,
         "interpolate": interpolate,
         "vary": vary,
         "tune": tune,

@@ -11,6 +11,7 @@ from eqm.demo.material import Material
 from eqm.demo.report import Fact, Section
 from eqm.demo.style import save, show
 from eqm.descent import integrate
+from eqm.metrics import psnr
 from eqm.tasks import denoise, starting_noise
 
 GAMMAS = (0.25, 0.5, 0.75)
@@ -44,7 +45,12 @@ def denoising(material: Material) -> Section:
             ("flow matching, told", f"{FLOW_STEPS} Euler steps from gamma {gamma:g}"),
         ):
             facts += [
-                Fact(f"PSNR in dB at {level}: {name}", psnr(results[name], clean), how, ".1f"),
+                Fact(
+                    f"PSNR in dB at {level}: {name}",
+                    psnr(results[name], clean).mean().item(),
+                    how,
+                    ".1f",
+                ),
                 Fact(
                     f"Recognised at {level}: {name}",
                     material.recognised(results[name], labels),
@@ -61,12 +67,6 @@ def denoising(material: Material) -> Section:
         "denoising.png",
         tuple(facts),
     )
-
-
-def psnr(images: Tensor, clean: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of images in -1..1, the mean over images."""
-    error = (images - clean).square().flatten(1).mean(1)
-    return (10 * torch.log10(4 / error)).mean().item()
 
 
 def _draw(columns: list[dict[str, Tensor]], material: Material) -> None:

@@ -1,5 +1,6 @@
 from .bootstrap import Interval, bootstrap
 from .detection import auroc, average_precision, fpr_at_tpr
+from .fidelity import psnr, ssim
 from .frechet import (
     Extrapolated,
     Moments,
@@ -43,4 +44,6 @@ __all__ = [
     "nearest_distances",
     "overlap",
     "precision_recall",
+    "psnr",
+    "ssim",
 ]

@@ -1,19 +1,26 @@
 from .advice import advise
 from .composition import Composition, compose
-from .denoising import denoise
+from .denoising import denoise, estimate_gamma, estimate_sigma
 from .detect import Calibration, EqmDetector, matching_error
 from .estimator import EqmOutlierDetector
 from .generation import Model, draw, gather, generate, starting_noise, watch
 from .interpolation import interpolate, vary
+from .operators import Blur, Downsample, Grey, Inpaint, Operator
+from .restoration import restore
 from .sampling import Sampling
 from .tuning import Trial, Tuning, trials, tune
 
 __all__ = [
+    "Blur",
     "Calibration",
     "Composition",
+    "Downsample",
     "EqmDetector",
     "EqmOutlierDetector",
+    "Grey",
+    "Inpaint",
     "Model",
+    "Operator",
     "Sampling",
     "Trial",
     "Tuning",
@@ -21,10 +28,13 @@ __all__ = [
     "compose",
     "denoise",
     "draw",
+    "estimate_gamma",
+    "estimate_sigma",
     "gather",
     "generate",
     "interpolate",
     "matching_error",
+    "restore",
     "starting_noise",
     "trials",
     "tune",

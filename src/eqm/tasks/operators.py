@@ -1,0 +1,186 @@
+"""What is measured of an image: linear operators, and the least-squares way back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from eqm.shapes import spread
+
+
+class Operator(Protocol):
+    """Any linear function of images (B, C, H, W) that autograd can differentiate, each on its own.
+
+    One that differs from image to image also has `__getitem__(rows)`, itself for some of them.
+    """
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The measurement of images x."""
+
+
+@dataclass(frozen=True, eq=False)
+class Inpaint:
+    """Keeps what `mask` keeps, and sets the rest to 0.
+
+    `mask` is 1 or True where an image is known, else 0: (H, W) or (C, H, W) for all images, or
+    (B, 1, H, W) or (B, C, H, W), one an image.
+
+    Raises ValueError for a mask of other values, or that keeps nothing.
+
+    >>> Inpaint(torch.tensor([[1, 0]]))(torch.ones(1, 3, 1, 2))[0, 0]
+    tensor([[1., 0.]])
+    """
+
+    mask: Tensor
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.mask.ndim <= 4 or not ((self.mask == 0) | (self.mask == 1)).all():
+            raise ValueError(
+                "mask must be 1 where an image is known and 0 elsewhere, (H, W) or (B, 1, H, W); "
+                f"got shape {tuple(self.mask.shape)}, values from {self.mask.min()} to {self.mask.max()}"
+            )
+        if not self.mask.any():
+            raise ValueError("mask must keep something; got 0 everywhere: 1 is what is known")
+
+    def __getitem__(self, rows: Tensor) -> Inpaint:
+        return self if self.mask.ndim < 4 or len(self.mask) == 1 else Inpaint(self.mask[rows])
+
+    def __call__(self, x: Tensor) -> Tensor:
+        mask = self.mask.to(x)
+        try:
+            known = x * mask
+        except RuntimeError:
+            known = None
+        if known is None or known.shape != x.shape:
+            raise ValueError(
+                f"mask must fit images {tuple(x.shape)}: (H, W) or (B, 1, H, W); got {tuple(mask.shape)}"
+            )
+        return known
+
+
+@dataclass(frozen=True)
+class Downsample:
+    """The means of blocks of `factor` x `factor` pixels: what super-resolution starts from."""
+
+    factor: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Raises ValueError where sides are not multiples of the factor."""
+        if self.factor < 1 or x.shape[-1] % self.factor or x.shape[-2] % self.factor:
+            raise ValueError(
+                f"factor must divide the sides of the images, {x.shape[-1]}x{x.shape[-2]}; "
+                f"got {self.factor}"
+            )
+        return functional.avg_pool2d(x, self.factor)
+
+
+@dataclass(frozen=True, eq=False)
+class Blur:
+    """Images under a kernel (k, l) of odd sides, edges repeated; see `gaussian` and `motion`."""
+
+    kernel: Tensor
+
+    def __post_init__(self) -> None:
+        if self.kernel.ndim != 2 or any(size % 2 == 0 for size in self.kernel.shape):
+            raise ValueError(
+                f"kernel must be (k, l), both odd; got {tuple(self.kernel.shape)}: pad it with zeros"
+            )
+
+    @classmethod
+    def gaussian(cls, sigma: float) -> Blur:
+        """A bell of standard deviation `sigma` pixels, cut at three."""
+        if not 0 < sigma < 100:
+            raise ValueError(f"sigma must be a positive number of pixels; got {sigma}")
+        places = torch.arange(-math.ceil(3 * sigma), math.ceil(3 * sigma) + 1.0)
+        bell = (-((places / sigma) ** 2) / 2).exp()
+        bell = bell / bell.sum()
+        return cls(bell[:, None] * bell)
+
+    @classmethod
+    def motion(cls, length: int, angle: float = 0.0) -> Blur:
+        """A straight move of `length` pixels, `angle` degrees from the horizontal."""
+        if not 1 <= length < 1000:
+            raise ValueError(f"length must be pixels from 1; got {length}")
+        half = length // 2
+        kernel = torch.zeros(2 * half + 1, 2 * half + 1)
+        for place in torch.linspace(-half, half, 8 * half + 1).tolist():
+            turn = math.radians(angle)
+            row, column = half - place * math.sin(turn), half + place * math.cos(turn)
+            top, left = min(int(row), 2 * half), min(int(column), 2 * half)
+            down, right = row - top, column - left
+            for i, a in ((top, 1 - down), (top + 1, down)):
+                for j, b in ((left, 1 - right), (left + 1, right)):
+                    if a * b > 1e-6:
+                        kernel[i, j] += a * b
+        return cls(kernel / kernel.sum())
+
+    def __call__(self, x: Tensor) -> Tensor:
+        height, width = (size // 2 for size in self.kernel.shape)
+        padded = functional.pad(x, (width, width, height, height), mode="replicate")
+        # By Fourier transforms: the backward pass of a convolution is thirty times slower on a CPU.
+        sides = padded.shape[-2:]
+        kernel = torch.fft.rfft2(self.kernel.flip(0, 1).to(x), sides)
+        both = torch.fft.irfft2(torch.fft.rfft2(padded) * kernel, sides)
+        return both[..., 2 * height :, 2 * width :]
+
+
+@dataclass(frozen=True)
+class Grey:
+    """The mean of the channels: what colouring starts from."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.mean(1, keepdim=True)
+
+
+def part(operator: Operator, rows: Tensor) -> Operator:
+    """The operator for some of the images."""
+    return operator[rows] if hasattr(operator, "__getitem__") else operator
+
+
+def least_squares(
+    operator: Operator, target: Tensor, like: Tensor, *, ridge: float = 0.0, iterations: int = 20
+) -> Tensor:
+    """The smallest images (B, ...) whose measurement is `target`, shaped as `like`.
+
+    A^T (A A^T + ridge)^-1 target, the pseudo-inverse for ridge 0, by conjugate gradients, whose
+    stopping tames operators that lose nearly all of some detail. A^T comes from autograd: the
+    operator itself is all that is needed. One iteration is exact where A A^T is a multiple of the
+    identity or a projection, as for masks, block means and grey.
+    """
+    transposed = torch.func.vjp(operator, torch.zeros_like(like))[1]
+    solution, residual, direction = torch.zeros_like(target), target, target
+    square = residual.square().flatten(1).sum(1)
+    enough = 1e-7 * square
+    for _ in range(iterations):
+        if (square <= enough).all():
+            break
+        image = operator(transposed(direction)[0]) + ridge * direction
+        size = square / (direction * image).flatten(1).sum(1).clamp(min=1e-30)
+        solution = solution + spread(size, target) * direction
+        residual = residual - spread(size, target) * image
+        before, square = square, residual.square().flatten(1).sum(1)
+        direction = residual + spread(square / before.clamp(min=1e-30), target) * direction
+    return transposed(solution)[0]
+
+
+def check_linear(operator: Operator, shape: tuple[int, ...], measurement: Tensor) -> None:
+    """Raises ValueError unless `measurement` may be one of images of `shape` by a linear operator."""
+    generator = torch.Generator().manual_seed(0)
+    count = len(measurement)
+    a, b = (torch.randn(count, *shape, generator=generator).to(measurement) for _ in range(2))
+    of_a, of_b = operator(a), operator(b)
+    if of_a.shape != measurement.shape:
+        raise ValueError(
+            f"the operator measures images {(count, *shape)} as {tuple(of_a.shape)}; "
+            f"got a measurement {tuple(measurement.shape)}: bring them together"
+        )
+    if not torch.allclose(operator(a + b), of_a + of_b, rtol=1e-3, atol=1e-3):
+        raise ValueError(
+            "the operator must be linear, A(a + b) = A(a) + A(b): take what it adds off the "
+            "measurement"
+        )

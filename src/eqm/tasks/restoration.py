@@ -1,0 +1,125 @@
+"""Images of which only a part was measured: holes, few pixels, blur, no colour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eqm.corruption import Decay, corrupt, decay_of
+from eqm.descent import Descent, Evaluations, Move, State, descend
+from eqm.descent.checks import check_count
+from eqm.descent.rules.langevin import keys, normal
+from eqm.descent.rules.rule import GradientOf
+from eqm.field import Field
+from eqm.shapes import spread
+from eqm.tasks.denoising import LARGEST, check_untold, field_of, reach
+from eqm.tasks.generation import starting_noise
+from eqm.tasks.operators import Operator, check_linear, least_squares, part
+from eqm.tasks.sampling import Sampling
+
+
+def restore(
+    field: Field,
+    measurement: Tensor,
+    operator: Operator,
+    labels: Tensor | None = None,
+    *,
+    noise: float = 0.0,
+    count: int = 1,
+    seed: int = 0,
+    steps: int = 25,
+    decay: Decay | None = None,
+    sampling: Sampling | None = None,
+) -> Descent:
+    """Images that the field finds likely and of which `operator` gives the `measurement` (B, ...).
+
+    The operator is any linear function that autograd can differentiate: `Inpaint`, `Downsample`,
+    `Blur`, `Grey` of `eqm.tasks`, or your own. `noise` is the standard deviation of normal noise in
+    the measurement; without, images fit it exactly, as far as the operator can be inverted.
+
+    `.x` is (B * count, ...), the `count` samples of a measurement one after the other, each from its
+    own seed, `seed` and on: where they differ, the measurement does not tell. Their mean has the
+    better PSNR. `labels` (B,), `decay` and the guidance of `sampling` are as in `denoise`. The cost
+    is `steps` evaluations an image.
+
+    Each descends energy and misfit together; see `Fit`, the rule, for how.
+
+    Raises ValueError for an operator that is not linear, a measurement that does not fit it or holds
+    values that no images have, and a field that does not say the shape of its images.
+    """
+    check_count(count=count, steps=steps)
+    check_untold(field)
+    if not 0 <= noise < float("inf"):
+        raise ValueError(f"noise must be a standard deviation, 0 or more; got {noise}")
+    shape = getattr(getattr(field, "config", field), "shape", None)
+    if shape is None:
+        raise ValueError("restore needs a field that has the .shape of one image: give it one")
+    if not (len(measurement) == 0 or measurement.abs().max() <= LARGEST):
+        raise ValueError(
+            f"a measurement must be of images in -1..1, so within {LARGEST:g}; got values from "
+            f"{measurement.min():.3g} to {measurement.max():.3g}: rescale it"
+        )
+    with torch.no_grad():
+        check_linear(operator, tuple(shape), measurement)
+    if labels is not None and labels.shape != measurement.shape[:1]:
+        raise ValueError(
+            f"labels must be one a measurement, ({len(measurement)},); got {tuple(labels.shape)}"
+        )
+    rows = torch.arange(len(measurement), device=measurement.device).repeat_interleave(count)
+    starts = starting_noise(shape, seeds=range(seed, seed + len(rows))).to(measurement)
+    sampling = sampling or Sampling.of(getattr(field, "metadata", {}))
+    return descend(
+        field_of(field, sampling, labels),
+        starts,
+        None if labels is None else labels[rows],
+        rule=Fit(part(operator, rows), measurement[rows], decay or decay_of(field), steps, noise),
+        stop=Evaluations(steps),
+        max_steps=steps,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A rule that descends energy and misfit together, from noise, in `steps` even steps of gamma.
+
+    At level gamma a field leads to a predicted image, the mean of all that x may come from. It is
+    moved the least that makes it fit the measurement y = A image + noise, and mixed with new noise
+    for the next level gamma':
+
+        p = x - (1 - gamma) / c(gamma) * field(x)
+        p <- p + A^T (A A^T + noise^2 / v)^-1 (y - A p),    v = (1 - gamma)^2 / (gamma^2 + (1 - gamma)^2)
+        x <- gamma' p + (1 - gamma') xi
+
+    v is the variance of the image, of unit variance itself, given x (arXiv 2302.07121, 3.1). To keep
+    the old noise instead of drawing xi would be plain descent of the sum of both gradients: its
+    images fit as well and look worse, since what the field draws early is never drawn again. xi is a
+    function of the start and the number of steps alone.
+
+    Samples must start together, as in `descend`: the first of them has the first measurement.
+    """
+
+    operator: Operator
+    measurement: Tensor
+    decay: Decay
+    steps: int
+    noise: float = 0.0
+
+    def init(self, x: Tensor) -> State:
+        return torch.arange(len(x), device=x.device), keys(x, 0)
+
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+        rows, key = state
+        gradient = gradient_of(x)
+        level = steps / self.steps
+        size = reach(level, self.decay)
+        predicted = x - spread(size, x) * gradient
+        # all samples have made as many steps
+        share = (1 - level[0]) ** 2
+        ridge = self.noise**2 * float((level[0] ** 2 + share) / share)
+        operator = part(self.operator, rows)
+        misfit = self.measurement[rows] - operator(predicted)
+        predicted = predicted + least_squares(operator, misfit, x, ridge=ridge)
+        x = corrupt(predicted, normal(key, steps, x), (level + 1 / self.steps).clamp(max=1))
+        return Move(x, gradient, 1 / self.steps / self.decay(level), state)
