@@ -92,7 +92,7 @@ def estimate_sigma(x: Tensor) -> Tensor:
 
     Raises ValueError for images less than two pixels high or wide.
 
-    >>> noise = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    >>> noise = torch.randn(1, 1, 256, 256, generator=torch.Generator().manual_seed(0))
     >>> round(estimate_sigma(0.3 * noise).item(), 2)
     0.3
     """
