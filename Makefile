@@ -11,7 +11,7 @@ PYTHON ?= python3.13 python3.12 python3.11 python3
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check bench format constraints clean FORCE
+.PHONY: help demo test test-slow check bench experiments format constraints clean FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,12 @@ bench: $(READY) ## Measure side by side; CHECKOUT=folder adds the official code,
 	else echo "Skipped rules.py and adaptive.py: pass MODEL=folder of a model of the digits" >&2; fi
 	@if nvidia-smi >/dev/null 2>&1; then \
 	$(BIN)/python benchmarks/gpu.py $(if $(CHECKOUT),--checkout $(CHECKOUT)) $(ARGS); fi
+
+experiments: $(READY) ## Rerun the paper's tables and figures on the digits, and tell which claims hold
+	@for file in experiments/*.py; do case $$file in \
+	  */harness.py|*/verdict.py|*/summary.py) ;; \
+	  *) $(BIN)/python $$file $(ARGS) || exit;; esac; done
+	@$(BIN)/python experiments/summary.py
 
 format: $(READY) ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff check --quiet --fix-only .

@@ -1,0 +1,436 @@
+"""What the experiments share: variants of a recipe, trained once for all of them, sampled by one rule,
+and judged by one classifier.
+
+An experiment names its variants, measures them with `distances` or with functions of its own that
+`each` runs in processes, and hands its claims to `verdict.conclude`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shlex
+import shutil
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import torch
+import tyro
+from torch import Tensor
+
+from eqm.corruption import Decay
+from eqm.data import DataConfig, Source, open_source, split
+from eqm.data.parts import digest
+from eqm.descent import EvenGamma, GradientDescent, NesterovLookahead, Rule, descend, integrate
+from eqm.energy import Energy
+from eqm.features import Classifier, embed
+from eqm.files import replacing
+from eqm.metrics import Moments, frechet_distance
+from eqm.models import Network, from_pretrained
+from eqm.randomness import Draws
+from eqm.recipes import RECIPES
+from eqm.tasks import starting_noise
+from eqm.train import TrainConfig, train
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+Model = Network | Energy
+Settings = Mapping[str, Any]
+"""Changes of a recipe, by their names on the command line; `start_from` holds those of the variant
+whose trained weights of the same seed it begins with."""
+
+EQM: Settings = {}
+"""Equilibrium matching as the recipes have it: decay truncated at .8, multiplier 4."""
+CONSTANT: Settings = {"objective.decay": "constant", "objective.scale": 1.0}
+"""Flow matching that is not told the noise level: a constant decay."""
+FLOW: Settings = {**CONSTANT, "model.noise_conditioning": True}
+"""Flow matching, told the noise level: the baseline."""
+DOT: Settings = {"objective.energy": "dot"}
+"""Equilibrium matching as the gradient of an explicit energy."""
+
+
+class Scale(NamedTuple):
+    """A data set, and how much is made of it."""
+
+    recipe: TrainConfig
+    test: str
+    """Data that samples are to be like."""
+    count: int
+    """Samples of a measurement, and real images that give the floor; the others are the reference."""
+    evaluations: int
+    """Of the field, a sample."""
+
+
+SCALES = {
+    "digits": Scale(replace(RECIPES["digits"], images=30_000), "digits", 898, 30),
+    "fashion-mnist": Scale(
+        replace(
+            RECIPES["fashion-mnist"],
+            model=replace(RECIPES["fashion-mnist"].model, width=32),  # type: ignore[arg-type]
+            images=40_000,
+            compile=False,
+        ),
+        *("fashion-mnist-test", 600, 30),
+    ),
+}
+IMAGENET = "imagenet256-b-2"
+"""The recipe of the paper's comparisons."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where, how large and how often."""
+
+    scale: Literal["digits", "fashion-mnist", "imagenet"] = "digits"
+    """The data; imagenet prints the commands with the published settings, and runs nothing."""
+    seeds: int = 3
+    """Training runs of each variant."""
+    images: int = 0
+    """Training images of a run; 0 for the number of the scale."""
+    output: Path = Path(__file__).parent / "results"
+    """Folder for tables and plots."""
+    models: Path = Path("runs/experiments")
+    """Folder of trained variants, which the experiments share."""
+    processes: int = 2
+    """Processes that train and sample side by side, on one thread each."""
+    evaluations: int = 0
+    """Of the field, a sample; 0 for the number of the scale."""
+    eqm: str = ""
+    """Folder or name of a model to take for equilibrium matching, instead of training one a seed: the
+    seeds are of noise alone then."""
+    flow: str = ""
+    """Folder of a model to take for flow matching that is told the noise level, as above."""
+
+    @property
+    def at(self) -> Scale:
+        """The scale, with what was asked otherwise."""
+        scale = SCALES[self.scale]
+        recipe = replace(scale.recipe, images=self.images or scale.recipe.images)
+        return scale._replace(recipe=recipe, evaluations=self.evaluations or scale.evaluations)
+
+    def config(self, changes: Settings, seed: int) -> TrainConfig:
+        """The recipe with some settings changed."""
+        fixed = {"seed": seed, "name": "experiment", "threads": 1, "watch_every": 0, "keep": 1}
+        if start := changes.get("start_from"):
+            changes = {**changes, "start_from": str(self.folder(start, seed))}
+        return changed(self.at.recipe, {**fixed, **changes})
+
+    def folder(self, changes: Settings, seed: int) -> Path:
+        """Of a variant, by its settings where they are not those of a run without a recipe: a new
+        setting with its default leaves the name as it is."""
+        usual = TrainConfig().flat()
+        flat = self.config(changes, seed).flat()
+        special = {name: value for name, value in flat.items() if usual.get(name) != value}
+        return self.models / f"{self.scale}-{digest(*sorted(special.items()))}"
+
+    @property
+    def floor(self) -> float:
+        """The distance of real images."""
+        return judge(self).floor
+
+    @property
+    def how(self) -> str:
+        """The protocol, in words."""
+        return f"{self.protocol} {self.at.evaluations} evaluations of the field a sample."
+
+    @property
+    def protocol(self) -> str:
+        """The same without the cost of a sample."""
+        scale = self.at
+        return (
+            f"{self.basis} Frechet distance of {scale.count} samples without guidance to {scale.test}, "
+            f"in the features of a classifier; real images in their place have {self.floor:.3f}."
+        )
+
+    @property
+    def basis(self) -> str:
+        """What was trained, in words."""
+        recipe = self.at.recipe
+        given = " and ".join(name for name in (self.eqm, self.flow) if name)
+        seeds = (
+            f"{self.seeds} seeds, of noise alone, for {given}."
+            if given
+            else f"{self.seeds} seeds; {recipe.images:,} training images a run unless said otherwise."
+        )
+        return f"{recipe.data.path}: {seeds} Cells are mean ± standard deviation over the seeds."
+
+
+def changed(config: Any, changes: Settings) -> Any:
+    """The dataclass with the settings of dotted names replaced; an unknown name is a ValueError."""
+    now: dict[str, Any] = {}
+    for name, value in changes.items():
+        head, _, rest = name.partition(".")
+        if not hasattr(config, head):
+            raise ValueError(f"{type(config).__name__} has no setting {head}")
+        now[head] = changed(now.get(head, getattr(config, head)), {rest: value}) if rest else value
+    return replace(config, **now)
+
+
+# Training and sampling
+
+
+def model(bench: Bench, changes: Settings, seed: int) -> Model:
+    """The trained variant; it is trained first if no experiment has done so yet."""
+    if given := _given(bench, changes):
+        return from_pretrained(given)
+    config, folder = bench.config(changes, seed), bench.folder(changes, seed)
+    if not (folder / "trained").exists():
+        if start := changes.get("start_from"):
+            model(bench, start, seed)
+        for _ in train(config, parts(bench)[0], folder):
+            pass
+        shutil.rmtree(folder / "checkpoints")
+        (folder / "trained").touch()
+    return from_pretrained(folder)
+
+
+def _given(bench: Bench, changes: Settings) -> str:
+    """The model to take for a variant instead of training one, if there is one."""
+    return bench.eqm if changes == EQM else bench.flow if changes == FLOW else ""
+
+
+@cache
+def parts(bench: Bench) -> tuple[Source, Source]:
+    """What the variants learn, and images of its kind that they never see."""
+    data = bench.at.recipe.data
+    every = open_source(data)
+    if data.held_out:
+        return split(every, data.held_out)
+    return every, open_source(DataConfig(bench.at.test))
+
+
+def starts(bench: Bench, seed: int, count: int = 0) -> tuple[Tensor, Tensor]:
+    """Noise (B, ...), each seed its own, and labels (B,): those of `count` real images set aside, or
+    of all."""
+    labels = judge(bench).labels[: count or None]
+    first = 10_000 * seed
+    noise = starting_noise(bench.at.recipe.model.shape, seeds=range(first, first + len(labels)))
+    return noise, labels
+
+
+class Sampler(NamedTuple):
+    """How the noise is descended, in as many evaluations as the scale says."""
+
+    rule: Literal["even-gamma", "gradient-descent", "nesterov-lookahead"]
+    left: float
+    """Share of the noise that is left where an ideal path has the length of this one."""
+
+    def __str__(self) -> str:
+        return f"{self.rule} to {self.left:g}" if self.left else self.rule
+
+
+SAMPLERS = (
+    Sampler("even-gamma", 0.0),
+    *(Sampler("gradient-descent", left) for left in (0.03, 0.01, 1e-3, 1e-4, 1e-5)),
+    *(Sampler("nesterov-lookahead", left) for left in (0.03, 0.01, 1e-3, 1e-4, 1e-5)),
+)
+"""What is tried for every field that is not told the noise level. On the ideal path d gamma / d s is
+c(gamma), so the path until `left` of the noise is left is the integral of 1 / c: this makes step
+sizes fair to every decay and multiplier. A field that is told the noise level knows its own clock
+and takes steps that are even in gamma."""
+
+
+def path_length(decay: Decay, left: float) -> float:
+    """The length s of the ideal path from noise to gamma = 1 - left, the integral of d gamma / c.
+
+    >>> from eqm.corruption import TruncatedDecay
+    >>> round(path_length(TruncatedDecay(), 0.2), 4)
+    0.2
+    """
+    log = torch.linspace(0, -math.log(left), 10_001, dtype=torch.float64)  # of 1 / (1 - gamma)
+    noise = (-log).exp()
+    return torch.trapezoid(noise / decay(1 - noise), log).item()
+
+
+def rule_of(sampler: Sampler, decay: Decay, steps: int) -> Rule:
+    """The rule that covers the path in so many steps."""
+    if sampler.rule == "even-gamma":
+        return GradientDescent(EvenGamma(decay, steps))
+    size = path_length(decay, sampler.left) / steps
+    nesterov = sampler.rule == "nesterov-lookahead"
+    return NesterovLookahead(size, 0.3) if nesterov else GradientDescent(size)
+
+
+def samples(
+    field: Model, noise: Tensor, labels: Tensor, decay: Decay, sampler: Sampler, steps: int
+) -> Tensor:
+    """Where noise (B, ...) ends after so many steps, cut to the range of images."""
+    ends = []
+    for x, some in zip(noise.split(250), labels.split(250), strict=True):
+        if field.config.noise_conditioning:
+            end = integrate(field, x, some, steps=steps, decay=decay)
+        else:
+            end = descend(field, x, some, rule=rule_of(sampler, decay, steps), max_steps=steps)
+        ends.append(end.x)
+    return torch.cat(ends).clamp(-1, 1)
+
+
+# Judging
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """What samples are compared with."""
+
+    classifier: Classifier
+    images: Tensor
+    """Real images set aside, (N, C, H, W)."""
+    labels: Tensor
+    """Their classes (N,), which samples get too."""
+    reference: Moments
+    """Of the features of all other real images."""
+    floor: float
+    """The distance of `images`."""
+
+    def distance(self, images: Tensor) -> float:
+        """The Frechet distance of images to the reference."""
+        return frechet_distance(Moments.of(embed(self.classifier, images)), self.reference)
+
+
+@cache
+def judge(bench: Bench) -> Judge:
+    """The judge of a scale; its classifier comes with the package."""
+    scale = bench.at
+    classifier = Classifier.load(scale.recipe.data.path)
+    real = open_source(DataConfig(scale.test))
+    others, own = split(real, scale.count / len(real))
+    images, labels = everything(own)
+    reference = Moments.of(embed(classifier, everything(others)[0]))
+    floor = frechet_distance(Moments.of(embed(classifier, images)), reference)
+    return Judge(classifier, images, labels, reference, floor)
+
+
+def everything(source: Source) -> tuple[Tensor, Tensor]:
+    """All images of a data set and their labels."""
+    rows = torch.arange(len(source))
+    assert source.labels is not None
+    return source.batch(rows, Draws(0, rows)), source.labels
+
+
+def measured(
+    bench: Bench, changes: Settings, seed: int, sampler: Sampler, *, tuning: bool = False
+) -> float:
+    """The distance of the samples of a trained variant, remembered beside its weights.
+
+    Noise depends on the seed alone, so that variants are paired; `tuning` takes other noise, and
+    half as many samples."""
+    scale, real = bench.at, judge(bench)
+    first = 10_000 * seed + 1_000_000 * tuning
+    labels = real.labels[:: 2 if tuning else 1]
+    given = _given(bench, changes)
+    protocol = digest(first, len(labels), real.reference.mean, sampler, scale.evaluations, given)
+    file = bench.folder(changes, seed) / f"distance-{protocol}.json"
+    if not file.exists():
+        field = model(bench, changes, seed)
+        decay = bench.config(changes, seed).objective.make_decay()
+        noise = starting_noise(field.config.shape, seeds=range(first, first + len(labels)))
+        drawn = samples(field, noise, labels, decay, sampler, scale.evaluations)
+        with replacing(file) as temporary:
+            temporary.write_text(json.dumps(real.distance(drawn)))
+    return json.loads(file.read_text())
+
+
+def tuned(bench: Bench, changes: Settings) -> Sampler:
+    """The best of `SAMPLERS` for a variant, found with its first run and noise of its own."""
+    if bench.config(changes, 0).model.noise_conditioning:
+        return SAMPLERS[0]
+    return min(SAMPLERS, key=lambda sampler: measured(bench, changes, 0, sampler, tuning=True))
+
+
+def distances(
+    bench: Bench, variants: Mapping[str, Settings]
+) -> tuple[dict[str, tuple[float, ...]], dict[str, Sampler]]:
+    """The distances of each variant, one a seed, and the sampler it was given."""
+    prepare(bench, *variants.values())
+    samplers = each(bench, tuned, [(changes,) for changes in variants.values()])
+    found = dict(zip(variants, samplers, strict=True))
+    jobs = [(variants[n], seed, found[n]) for n in variants for seed in range(bench.seeds)]
+    every = iter(each(bench, measured, jobs))
+    return {n: tuple(next(every) for _ in range(bench.seeds)) for n in variants}, found
+
+
+# Running
+
+
+def prepare(bench: Bench, *variants: Settings) -> None:
+    """Returns nothing; trains what is not yet trained, before processes ask for it at once."""
+    each(bench, model, [(changes, seed) for seed in range(bench.seeds) for changes in variants])
+
+
+def seedwise(
+    bench: Bench, function: Callable[..., T], cells: Sequence[K]
+) -> dict[K, tuple[T, ...]]:
+    """`function(bench, seed, cell)` of every cell and seed, by cell, one a seed."""
+    jobs = [(seed, cell) for cell in cells for seed in range(bench.seeds)]
+    every = iter(each(bench, function, jobs))
+    return {cell: tuple(next(every) for _ in range(bench.seeds)) for cell in cells}
+
+
+def each(bench: Bench, function: Callable[..., T], jobs: Iterable[tuple[Any, ...]]) -> list[T]:
+    """`function(bench, *job)` of every job, in processes of one thread each; the function must be
+    one that another process can import."""
+    if bench.processes == 1:
+        return [function(bench, *job) for job in jobs]
+    futures = [_pool(bench.processes).submit(function, bench, *job) for job in jobs]
+    return [future.result() for future in futures]
+
+
+@cache
+def _pool(processes: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,))
+
+
+def command(changes: Settings, recipe: str = IMAGENET) -> str:
+    """How `eqm train` trains a variant of a recipe."""
+    words = ["eqm", "train", recipe]
+    for name, value in changes.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            head, _, last = flag.rpartition(".")
+            words.append(f"--{flag}" if value else f"--{head}.no-{last}")
+        else:
+            parts = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+            words += [f"--{flag}", *map(str, parts)]
+    return shlex.join(words)
+
+
+def run(
+    experiment: Callable[[Bench], str],
+    published: Mapping[str, str] | Mapping[str, Settings],
+    then: Sequence[str] = ("eqm sample {folder} --count 50000 --output {folder}/samples.npz",),
+) -> None:
+    """Returns nothing; runs an experiment as the command line asks and prints its report.
+
+    `published` are the variants of the paper, as settings or as the command that trains each, and
+    `then` is what is done with each: at the scale of ImageNet they are printed and nothing runs."""
+    bench = tyro.cli(Bench, description=experiment.__globals__["__doc__"])
+    if bench.scale == "imagenet":
+        for name, variant in published.items():
+            told = variant if isinstance(variant, str) else command(variant)
+            folder = f"runs/imagenet/{'-'.join(re.findall('[a-zA-Z0-9.]+', name))}"
+            print(f"# {name}\n{told} --data.path LATENTS --output {folder}")
+            sampling = "" if isinstance(variant, str) else _sampling(variant)
+            lines = [line.format(folder=folder) for line in then]
+            lines = [line + sampling * line.startswith("eqm sample") for line in lines]
+            print(*lines, "", sep="\n")
+        return
+    torch.set_num_threads(1)
+    print(experiment(bench))
+
+
+def _sampling(changes: Settings) -> str:
+    """The published 249 steps for another decay: they cover as much of its ideal path."""
+    recipe = RECIPES[IMAGENET]
+    usual, here = (c.objective.make_decay() for c in (recipe, changed(recipe, changes)))
+    if usual == here:
+        return ""
+    path, steps = recipe.sampling.path_length, recipe.sampling.max_steps
+    left = 0.2 * math.exp(-20 * (path - 0.2))  # of the noise, with the default decay
+    whole = path_length(here, left)
+    return f" --path-length {whole:.4g} --step-size {whole / steps:.4g}"
