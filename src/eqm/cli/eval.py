@@ -93,7 +93,7 @@ def eval_(
         write,
     )
     from eqm.evaluation import compare as difference
-    from eqm.evaluation.report import require_suffix
+    from eqm.evaluation.writing import require_suffix
     from eqm.features import open_features
     from eqm.train import distributed
 

@@ -39,6 +39,7 @@ def tune(
         dry_run: Only print what would be stored.
     """
     from dataclasses import asdict, fields, replace
+    from functools import partial
 
     import torch
 
@@ -47,7 +48,8 @@ def tune(
     from eqm.models import from_pretrained
     from eqm.models.pretrained import store_metadata
     from eqm.randomness import Draws
-    from eqm.tasks import Sampling, trials
+    from eqm.tasks import Sampling
+    from eqm.tasks import tune as tune_model
 
     if not model.is_dir():
         raise ValueError(f"eqm tune needs the folder of a model, to store settings in; got {model}")
@@ -61,7 +63,7 @@ def tune(
     source = open_source(replace(settings, path=data) if data else settings)
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
     rows = order[:references]
-    search = trials(
+    found = tune_model(
         network,
         source.batch(rows, Draws(seed, rows)),
         None if source.labels is None else source.labels[rows],
@@ -70,13 +72,8 @@ def tune(
         tolerance=tolerance,
         seed=seed,
         batch_size=batch_size,
+        follow=partial(print, flush=True),
     )
-    while True:
-        try:
-            print(next(search), flush=True)
-        except StopIteration as end:
-            found = end.value
-            break
     print(f"\n{found}")
     if dry_run or not found.improved:
         return

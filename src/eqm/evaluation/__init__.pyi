@@ -3,9 +3,10 @@ from .evaluate import evaluate, evaluate_each
 from .measures import METRICS
 from .opening import open_images, open_reference, open_samples, suitable_features
 from .protocol import Lens, Measurement, Protocol, Subject
-from .report import Report, write
+from .report import Report
 from .samples import Batch, Samples, drawn, from_npz, from_source
 from .statistics import Settings, Statistics, gather, open_statistics, save_statistics
+from .writing import write
 
 __all__ = [
     "METRICS",

@@ -10,7 +10,8 @@ import torch
 
 from eqm.evaluation.measures import better
 from eqm.evaluation.protocol import Measurement, Protocol
-from eqm.evaluation.report import Report, Table, caption, grouped
+from eqm.evaluation.report import Report
+from eqm.evaluation.table import Table, caption, grouped
 from eqm.metrics import bootstrap
 
 _INTERVAL = (

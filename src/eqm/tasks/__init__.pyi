@@ -8,7 +8,7 @@ from .interpolation import interpolate, vary
 from .operators import Blur, Downsample, Grey, Inpaint, Operator
 from .restoration import restore
 from .sampling import Sampling
-from .tuning import Trial, Tuning, trials, tune
+from .tuning import Trial, Tuning, tune
 
 __all__ = [
     "Blur",
@@ -36,7 +36,6 @@ __all__ = [
     "matching_error",
     "restore",
     "starting_noise",
-    "trials",
     "tune",
     "vary",
     "watch",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -98,6 +97,7 @@ def tune(
     seed: int = 0,
     batch_size: int = 256,
     features: Features | None = None,
+    follow: Callable[[Trial], object] | None = None,
 ) -> Tuning:
     """The sampling settings of a model whose samples come nearest to `reference` (N, ...), data it
     was trained on or better held-out ones, with their `labels` (N,) for a model with classes.
@@ -109,42 +109,12 @@ def tune(
     looks better than it is.
 
     `features` are, by default, those of two random convolutions, averaged over the pixels: they need
-    neither labels nor downloads. Data that are no images are their own features.
+    neither labels nor downloads. Data that are no images are their own features. `follow` is called
+    with each trial as it is made.
 
     Raises ValueError for fewer than 8 samples or references, references of another shape than the
     model's, and a model that is told the noise level, whose sampling has nothing to tune.
     """
-    search = trials(
-        model,
-        reference,
-        labels,
-        samples=samples,
-        evaluations=evaluations,
-        tolerance=tolerance,
-        seed=seed,
-        batch_size=batch_size,
-        features=features,
-    )
-    while True:
-        try:
-            next(search)
-        except StopIteration as end:
-            return cast(Tuning, end.value)
-
-
-def trials(
-    model: Network | Energy,
-    reference: Tensor,
-    labels: Tensor | None = None,
-    *,
-    samples: int = 512,
-    evaluations: int = 20,
-    tolerance: float = 0.03,
-    seed: int = 0,
-    batch_size: int = 256,
-    features: Features | None = None,
-) -> Generator[Trial, None, Tuning]:
-    """Each trial of `tune` as it is made; the generator returns what `tune` does."""
     config, stored = model.config, Sampling.of(model.metadata)
     check_count(samples=samples, evaluations=evaluations, batch_size=batch_size)
     if min(samples, len(reference)) < 8:
@@ -169,6 +139,8 @@ def trials(
         drawn = x.float().cpu().nan_to_num().clamp(-FAR, FAR)
         distance = frechet_distance(Moments.of(features(drawn)), target)
         made.append(Trial(sampling, distance, spent, len(x)))
+        if follow:
+            follow(made[-1])
         return made[-1]
 
     def drawn(sampling: Sampling, first: int) -> Trial:
@@ -190,25 +162,26 @@ def trials(
             for count, x in zip(
                 counts, _along(model, base, classes, few, seed, counts, batch_size), strict=True
             ):
-                yield judged(replace(base, path_length=size * count), x, float(count * cost))
+                judged(replace(base, path_length=size * count), x, float(count * cost))
     ranked = sorted(made, key=lambda trial: trial.distance)
     finalists = [drawn(trial.sampling, seed) for trial in ranked[:FINALISTS]]
-    yield from finalists
     best = _cheapest(finalists, tolerance)
 
     # With a stop by the gradient the path may be longer: who has arrived does not walk it.
-    adaptive = []
-    for stretch in (1.0, 1.2):
-        for ratio in RATIOS:
-            length = best.sampling.path_length * stretch
-            adaptive.append(
-                drawn(replace(best.sampling, gradient_ratio=ratio, path_length=length), seed)
-            )
-            yield adaptive[-1]
+    adaptive = [
+        drawn(
+            replace(
+                best.sampling,
+                gradient_ratio=ratio,
+                path_length=best.sampling.path_length * stretch,
+            ),
+            seed,
+        )
+        for stretch in (1.0, 1.2)
+        for ratio in RATIOS
+    ]
     best = _cheapest([best, *adaptive], tolerance)
     before, after = (drawn(s, seed + samples) for s in (stored, best.sampling))
-    yield before
-    yield after
     return Tuning(before, after, _is_better(after, before, tolerance), tuple(made))
 
 
