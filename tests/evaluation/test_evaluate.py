@@ -1,6 +1,7 @@
 import json
 import weakref
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from eqm.evaluation import (
     save_statistics,
     write,
 )
+from eqm.evaluation.measures import Case
 from eqm.features import Classifier, open_features
 from eqm.features.features import from_module
 from eqm.metrics import Moments, frechet_distance, kernel_distance, precision_recall
@@ -121,6 +123,11 @@ def test_copies_of_training_images_are_told_from_new_ones(source, pixels):
     assert new["copies"].value < 0.03
     with pytest.raises(ValueError, match="needs a reference with images that were not trained on"):
         evaluate(copied, training, [pixels], training=training, settings=settings)
+
+
+def test_the_bounds_of_a_share_are_shares():
+    case = Case(None, None, None, SimpleNamespace(seed=0))
+    assert case.share("copies", torch.arange(1000) < 1).interval == (0, 0.003)
 
 
 def test_a_classifier_tells_how_many_samples_are_what_they_should_be(source):

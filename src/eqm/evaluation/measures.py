@@ -60,7 +60,8 @@ class Case:
         """A number with its protocol; its interval is that of what each row adds to it, if known."""
         if influence is not None:
             low, _, high = bootstrap(torch.mean, influence, seed=self.seed)
-            interval = (value + low, value + high)
+            # Without the last digits, which keep a share that is 0 from being 0.
+            interval = (round(value + low, 12) + 0.0, round(value + high, 12) + 0.0)
         return Measurement(
             name, value, self.protocol, spread, interval, dict(settings or {}), influence
         )

@@ -93,7 +93,8 @@ class Classifier(nn.Module):
     def load(cls, name: str | os.PathLike[str]) -> Classifier:
         """Returns a saved classifier in evaluation mode, on the CPU.
 
-        `name` is a folder that `save` wrote, or what comes with the package: digits, fashion-mnist.
+        `name` is a folder that `save` wrote, or what comes with the package: digits,
+        mnist-5k, fashion-mnist.
         Raises ValueError where nothing is there, or it is damaged or something else.
         """
         bundled = {path.parent.name: path.parent for path in _BUNDLED.glob(f"*/{_CONFIG}")}

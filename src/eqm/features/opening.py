@@ -24,7 +24,7 @@ def open_features(
     * `dinov2:FOLDER`, `clip:FOLDER`: vision transformers, from a folder as on the Hugging Face Hub
     * `lite0`, `lite0:SIDE`: EfficientNet-Lite0 at 224 or SIDE pixels, with probabilities
     * `classifier:NAME`: 64 activations and the probabilities of a small classifier, one that comes
-      with the package (digits, fashion-mnist) or the folder of a saved `Classifier`
+      with the package (digits, mnist-5k, fashion-mnist) or the folder of a saved `Classifier`
     * `pca:N`: N principal components of `reference`, batches of images, which only they need
     * `pixels`: the pixels themselves, flattened
 

@@ -118,7 +118,7 @@ def from_pretrained(
     """The saved network or energy in eval mode on `device`, with its `.metadata`.
 
     `name` is a folder written by `save_pretrained`, the name of a model that comes with the package
-    (`fashion-mnist`), or `owner/name` of a model on the Hugging Face Hub, of which these two files
+    (`fashion-mnist`, `mnist-5k`), or `owner/name` of a model on the Hugging Face Hub, of which these two files
     are downloaded. The dtype is that of the file and the parameters stay trainable.
     Raises ValueError where the folder, a file or a tensor is missing, damaged or of another kind.
     """
