@@ -38,7 +38,7 @@ def test_pictures_are_denoised(run):
     assert status == 0
     assert "Descent of 4: 4 converged" in out
     with Image.open("denoised.png") as sheet:
-        assert sheet.size[0] > sheet.size[1]
+        assert sheet.size[1] > sheet.size[0]  # a row a picture: as it was, noisy, denoised
     status, out, _ = run(
         *("denoise", "m", "digits:0", "--sigma", "estimate", "--aim", "mean"),
         *("--output", "a.npz"),

@@ -34,7 +34,8 @@ def denoise(
             to white (0.2 is 25.5 of 255), or "estimate" to find it in their finest detail.
         aim: "sample" looks real and makes up what the noise has hidden; "mean" comes nearest in PSNR and
             is smooth there.
-        add: Mix clean pictures with this share of noise first, 0 to 1, to see what comes of it.
+        add: Mix clean pictures with this share of noise first, 0 to 1, to see what comes of it: each row of
+            the sheet is then a picture, the same with noise, and what became of it.
         labels: The class of each picture, or one for all, if you know it.
         output: A .png for a sheet, or a .npz with the array `arr_0`, (N, H, W, C), uint8.
         seed: Of the noise that is added.
@@ -66,6 +67,7 @@ def denoise(
     config = network.config
     x, _ = read_images(pictures, config.shape, resize=resize)
     x = x.to(next(network.parameters()))
+    clean = x
     if add:
         noise = starting_noise(config.shape, seeds=range(seed, seed + len(x))).to(x)
         x = corrupt(x, noise, x.new_full((len(x),), 1 - add))
@@ -77,5 +79,8 @@ def denoise(
     make_folder(output.parent)
     sampling = Sampling.of(network.metadata).but(guidance=guidance)
     descent = cleaned(network, x, classes, sigma=deviation, aim=aim, sampling=sampling)
-    write_images(descent.x, output, columns=min(len(x), 10))
+    if add and output.suffix == ".png":
+        write_images(torch.stack([clean, x, descent.x], 1).flatten(0, 1), output, columns=3)
+    else:
+        write_images(descent.x, output, columns=min(len(x), 10))
     print(f"{descent}, {descent.evaluations.float().mean():.0f} evaluations each: {output}")
