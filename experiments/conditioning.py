@@ -2,8 +2,9 @@
 noise level?
 
 Four fields: told the noise level or not, with a constant decay (flow matching) or the truncated one of
-equilibrium matching. What is not told descends by the best of the harness's samplers; what is told
-takes as many steps, even in gamma: x -= d gamma / c(gamma) * f(x, gamma).
+equilibrium matching; and that one at multiplier 1, as networks that train briefly are slow to reach 4.
+What is not told descends by the best of the harness's samplers; what is told takes as many steps, even
+in gamma: x -= d gamma / c(gamma) * f(x, gamma).
 """
 
 from harness import CONSTANT, EQM, FLOW, Bench, distances, run
@@ -14,13 +15,17 @@ PAPER = {
     "told, truncated": 41.89,
     "not told, constant": 40.81,
     "not told, truncated (EqM)": 32.85,
+    "the same at multiplier 1": 38.3,
 }
-VARIANTS = dict(zip(PAPER, (FLOW, {"model.noise_conditioning": True}, CONSTANT, EQM), strict=True))
+ONE = {"objective.scale": 1.0}
+VARIANTS = dict(
+    zip(PAPER, (FLOW, {"model.noise_conditioning": True}, CONSTANT, EQM, ONE), strict=True)
+)
 
 
 def conditioning(bench: Bench) -> str:
     found = distances(bench, VARIANTS)
-    flow, told, constant, ours = found[0].values()
+    flow, told, constant, ours, one = found[0].values()
     verdicts = (
         Verdict(
             "EqM beats flow matching that is not told the noise level.",
@@ -37,6 +42,16 @@ def conditioning(bench: Bench) -> str:
             "Noise conditioning helps flow matching.",
             "36.68 against 40.81",
             margins(constant, flow),
+        ),
+        Verdict(
+            "With multiplier 1 EqM beats flow matching that is not told the noise level.",
+            "38.3 against 40.81",
+            margins(constant, one),
+        ),
+        Verdict(
+            "With multiplier 1 EqM beats flow matching that is told the noise level.",
+            "38.3 against 36.68: it does not",
+            margins(flow, one),
         ),
     )
     return compare(bench, "conditioning", "Noise conditioning x decay", found, PAPER, verdicts)

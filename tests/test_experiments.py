@@ -45,13 +45,13 @@ def test_margins_decide(margins, outcome):
 )
 def test_an_experiment_says_what_its_distances_say(monkeypatch, tmp_path, ours, outcome):
     others = ((3.0, 3.2, 3.1), (3.3, 3.1, 3.2), (4.0, 4.1, 4.2))
-    values = dict(zip(conditioning.PAPER, (*others, ours), strict=True))
+    values = dict(zip(conditioning.PAPER, (*others, ours, ours), strict=True))
     samplers = dict.fromkeys(values, harness.SAMPLERS[0])
     monkeypatch.setattr(conditioning, "distances", lambda bench, variants: (values, samplers))
     text = conditioning.conditioning(harness.Bench(output=tmp_path))
     assert f"32.85 against 40.81 | {4.1 - sum(ours) / 3:.4g} ±" in text
     kept = json.loads((tmp_path / "conditioning-digits.json").read_text())
-    assert [v["outcome"] for v in kept["verdicts"]] == [outcome] * 3 + ["holds"]
+    assert [v["outcome"] for v in kept["verdicts"]] == [*[outcome] * 3, "holds", outcome, outcome]
     page = summary.summary(tmp_path)
     assert page.count(f"[{outcome}](results/conditioning-digits.md)") >= 3
     assert text == (tmp_path / "conditioning-digits.md").read_text()
@@ -66,7 +66,7 @@ def test_an_experiment_runs_and_finds_what_it_has_trained(monkeypatch, tmp_path)
     assert "undecided" in first  # one seed decides nothing
     assert (tmp_path / "conditioning-digits.png").stat().st_size > 10_000
     written = {f: f.stat().st_mtime_ns for f in (tmp_path / "models").rglob("*.safetensors")}
-    assert len(written) == 4
+    assert len(written) == 5
     assert conditioning.conditioning(bench) == first
     assert {f: f.stat().st_mtime_ns for f in written} == written
 
