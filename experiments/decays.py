@@ -5,7 +5,7 @@ Each field is sampled on a path of the length that its own decay asks for, the i
 best of the harness's samplers.
 """
 
-from harness import CONSTANT, Bench, distances, run
+from harness import CONSTANT, ONE, Bench, distances, run
 from verdict import Verdict, best, compare, margins
 
 PAPER = {
@@ -17,7 +17,6 @@ PAPER = {
     "piecewise, b = .8": 38.84,
     "piecewise, b = 1.4": 38.75,
 }
-ONE = {"objective.scale": 1.0}
 VARIANTS = {
     "constant": CONSTANT,
     "linear": {"objective.decay": "linear", **ONE},

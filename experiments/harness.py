@@ -47,6 +47,8 @@ whose trained weights of the same seed it begins with."""
 
 EQM: Settings = {}
 """Equilibrium matching as the recipes have it: decay truncated at .8, multiplier 4."""
+ONE: Settings = {"objective.scale": 1.0}
+"""The same at multiplier 1."""
 CONSTANT: Settings = {"objective.decay": "constant", "objective.scale": 1.0}
 """Flow matching that is not told the noise level: a constant decay."""
 FLOW: Settings = {**CONSTANT, "model.noise_conditioning": True}

@@ -22,7 +22,7 @@ Each table or figure of arXiv 2510.02300 is a command here, on the 8x8 digits wi
     python experiments/conditioning.py                         # digits, three seeds
     python experiments/conditioning.py --scale fashion-mnist   # an hour on a CPU
     python experiments/conditioning.py --scale imagenet        # prints the published commands
-    make experiments                                           # all of them on the digits: 25 minutes on 2 cores
+    make experiments                                           # all of them on the digits: 25 minutes, EPYC, 2 cores
 
 It trains its variants (`runs/experiments` keeps them, the experiments share them, and a command that
 was interrupted goes on), samples them, and writes a table, a plot and a verdict to `results/`. This page
