@@ -34,6 +34,7 @@ REACHING = {
     "Runge-Kutta": (eqm.RungeKutta4(0.04), 100),
     "Adams-Bashforth 2": (eqm.AdamsBashforth(0.02), 100),
     "Adams-Bashforth 3": (eqm.AdamsBashforth(eqm.CosineSteps(1.0, 60), order=3), 100),
+    "multistep": (eqm.LinearMultistep(((1, 0.02, 0), *[(1, 0.03, -0.01)] * 99)), 100),
     "torch Adam": (eqm.TorchOptimizer(torch_adam), 400),
     "torch SGD": (eqm.TorchOptimizer(torch_sgd), 100),
 }
@@ -121,6 +122,10 @@ def by_hand(name, x, curvature, steps, h=0.1, m=0.3):
         ("Runge-Kutta", eqm.RungeKutta4(0.1)),
         ("Adams-Bashforth 2", eqm.AdamsBashforth(0.1)),
         ("Adams-Bashforth 3", eqm.AdamsBashforth(0.1, order=3)),
+        (
+            "Adams-Bashforth 2",
+            eqm.LinearMultistep(((1, 0.1, 0, 0), *[(1, 0.15, -0.05, 0)] * 11)),
+        ),
     ],
 )
 def test_rule_on_quadratics_by_hand(name, rule):
@@ -293,6 +298,7 @@ def test_rule_keeps_the_type_shape_and_start(rule, dtype):
         (eqm.Adam(0.1), 0.4, 4),
         (eqm.TorchOptimizer(torch_adam), 0.2, 4),
         (eqm.GradientDescent(eqm.CosineSteps(0.4, 4)), 0.4, 4),
+        (eqm.LinearMultistep(((1, 0.1, 0), (1, 0.2, -0.1))), 0.2, 4),
         (eqm.BarzilaiBorwein(0.01, 0.01, 0.05), 0.01 + 3 * 0.05, 4),
     ],
 )
@@ -491,6 +497,10 @@ def test_torch_optimizer_serves_rows_of_different_ages(make):
         (lambda: eqm.Anderson(0.1, depth=0), "depth must be at least 1"),
         (lambda: eqm.Anderson(0.1, ridge=0), "ridge must be a positive number"),
         (lambda: eqm.Anderson(0.1, reach=-1), "reach must be a positive number"),
+        (lambda: eqm.LinearMultistep(()), "one or more"),
+        (lambda: eqm.LinearMultistep(((1.0,),)), "one or more"),
+        (lambda: eqm.LinearMultistep(((1, 0.1), (1, 0.1, 0))), r"rows of \[2, 3\] numbers"),
+        (lambda: eqm.LinearMultistep(((1, math.nan),)), "finite numbers"),
         (lambda: eqm.Langevin(0, 1.0), "step_size must be a positive number"),
         (lambda: eqm.Langevin(0.1, -1.0), "temperature must be 0 or a positive number"),
         (lambda: eqm.Langevin(0.1, 1.0, seed=-1), "seed must lie in"),

@@ -16,6 +16,7 @@ from eqm.models import UNet, UNetConfig
 from eqm.tasks import (
     Sampling,
     advise,
+    compose,
     denoise,
     draw,
     generate,
@@ -144,6 +145,34 @@ def test_an_energy_is_sampled_like_a_network(model):
 def test_labels_that_cannot_be_are_named(model, labels, count, message):
     with pytest.raises(ValueError, match=message):
         generate(model, labels, count=count, sampling=FIVE)
+
+
+FITTED = Sampling("gradient-descent", 0.02, path_length=0.1, fitted=((1, 0.02, 0, 0),) * 2)
+
+
+def test_fitted_steps_are_taken_from_noise_and_nowhere_else(model):
+    two = generate(model, [0, 1], sampling=FITTED)
+    by_hand = generate(model, [0, 1], sampling=replace(FIVE, path_length=0.04))
+    torch.testing.assert_close(two.x, by_hand.x)
+    assert two.evaluations.tolist() == [2, 2]
+    assert two.outcome == (Outcome.CONVERGED,) * 2
+    torch.testing.assert_close(watch(model, [0, 1], sampling=FITTED).x[-1], two.x)
+    noisy = starting_noise((1, 4, 4), seeds=[0, 1])
+    torch.testing.assert_close(
+        denoise(model, noisy, sampling=FITTED).x, denoise(model, noisy, sampling=FIVE).x
+    )
+    torch.testing.assert_close(
+        compose(model, "0 + 1", sampling=FITTED).x, compose(model, "0 + 1", sampling=FIVE).x
+    )
+
+
+def test_fitted_steps_hold_for_the_settings_they_were_fitted_with():
+    assert Sampling.of({"sampling": json.loads(json.dumps(asdict(FITTED)))}) == FITTED
+    assert FITTED.but(guidance=None, path_length=0.1) == FITTED
+    assert FITTED.but(guidance=2.0) == replace(FIVE, guidance=2.0)
+    for rows in ([[1, 2, 3]], 3, [[1, 2, 3, math.inf]], ["abcd"]):
+        with pytest.raises(ValueError, match="fitted must be rows of four numbers"):
+            Sampling(fitted=rows)
 
 
 def test_a_model_without_classes_takes_no_labels():

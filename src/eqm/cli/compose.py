@@ -68,7 +68,7 @@ def compose(
         {"": network, **more}, expression, masks=weights, balance=balance, sampling=sampling
     )
     make_folder(output.parent)
-    drawn = partial(generate, count=count, seed=seed, sampling=sampling, batch_size=batch_size)
+    drawn = partial(generate, count=count, seed=seed, sampling=both.sampling, batch_size=batch_size)
     descent = drawn(both)
     images = encoder.decode(descent.x)
     columns = min(count, 10)

@@ -1,5 +1,6 @@
 from .diagnosis import curl, stability, stiffness
 from .driver import Descent, Outcome, descend, iterate
+from .fitting import fit_multistep
 from .flow import integrate
 from .ode import dopri5
 from .rules import (
@@ -14,6 +15,7 @@ from .rules import (
     HeavyBall,
     Heun,
     Langevin,
+    LinearMultistep,
     Move,
     Nesterov,
     NesterovLookahead,
@@ -52,6 +54,7 @@ __all__ = [
     "HeavyBall",
     "Heun",
     "Langevin",
+    "LinearMultistep",
     "Measures",
     "Move",
     "Nesterov",
@@ -72,6 +75,7 @@ __all__ = [
     "curl",
     "descend",
     "dopri5",
+    "fit_multistep",
     "in_order",
     "integrate",
     "iterate",

@@ -46,7 +46,7 @@ class Composition:
 
         none is the field without label, the mean of them where there are several models. Whatever
         the weights come to, step sizes are those for one label: `7` is label 7 as `generate` draws
-        it, and `1.5*7` has 1.5 times the guidance. Labels are numbers, or names where the metadata
+        it by its rule, and `1.5*7` has 1.5 times the guidance. Labels are numbers, or names where the metadata
         of the model have them (`data.classes`). Several models are told apart by the names they
         are given here, as in `a:7 + b:3`; one without classes is just named. `masks`, (H, W) or
         (C, H, W), multiply weights, as in `face*7 + ~face*3`; the halves left, right, top and bottom
@@ -74,7 +74,7 @@ class Composition:
             if len(nones) == 1
             else composition.compose(nones, [1 / len(nones)] * len(nones)),
             balance,
-            sampling or Sampling.of(first.metadata),
+            replace(sampling or Sampling.of(first.metadata), fitted=()),  # that is of one label
         )
 
     def alone(self) -> list[Composition]:
@@ -135,7 +135,7 @@ def compose(
     labels of one model are evaluated in one pass. Raises ValueError as both do.
     """
     model = Composition.of(models, expression, masks=masks, balance=balance, sampling=sampling)
-    return generate(model, count=count, seed=seed, sampling=sampling, batch_size=batch_size)
+    return generate(model, count=count, seed=seed, sampling=model.sampling, batch_size=batch_size)
 
 
 def halves(shape: tuple[int, ...]) -> dict[str, Tensor]:

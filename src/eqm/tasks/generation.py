@@ -80,10 +80,8 @@ def draw(
             sampling.make_field(model, config.num_classes, labelled=classes is not None),
             noise,
             None if classes is None else classes.tolist(),
-            rule=sampling.make_rule(),
-            stop=sampling.make_stop(),
+            **sampling.from_noise(),
             batch_size=max(1, min(batch_size, len(mine))),
-            max_steps=sampling.max_steps,
             fixed=getattr(model, "fixed_shapes", False),
         )
     return (replace(end, index=mine[end.index]) for end in ends)
@@ -167,15 +165,15 @@ def watch(
     count = len(chosen) if chosen is not None else (1 if count is None else count)
     noise = starting_noise(config.shape, seeds=range(seed, seed + count))
     noise = noise.to(weight.device, getattr(model, "dtype", weight.dtype))
-    moments = min(moments, sampling.max_steps)
+    descent = sampling.from_noise()
+    steps = descent["max_steps"]
+    moments = min(moments, steps)
     return record(
         sampling.make_field(model, config.num_classes, labelled=chosen is not None),
         noise,
         None if chosen is None else chosen.to(weight.device),
-        rule=sampling.make_rule(),
-        stop=sampling.make_stop(),
-        at=[sampling.max_steps * k // moments for k in range(moments + 1)],
-        max_steps=sampling.max_steps,
+        **descent,
+        at=[steps * k // moments for k in range(moments + 1)],
     )
 
 

@@ -39,6 +39,9 @@ class Sampling:
     """Classifier-free guidance scale; 1 is none."""
     guidance_interval: tuple[float, float] | None = None
     """Guide a sample only while the path it has covered is between these two; always by default."""
+    fitted: tuple[tuple[float, float, float, float], ...] = ()
+    """Descend from noise by these rows of a `LinearMultistep`, one a step, as `eqm tune` fits them; what
+    starts elsewhere, and all where there are none, goes by the rule."""
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
@@ -61,12 +64,32 @@ class Sampling:
             )
         if self.guidance_interval is not None:
             object.__setattr__(self, "guidance_interval", _interval(self.guidance_interval))
+        object.__setattr__(self, "fitted", _rows(self.fitted))
 
     def but(self, **changes: Any) -> Sampling:
-        """The same with some settings changed; None leaves one as it is."""
-        return replace(
-            self, **{name: value for name, value in changes.items() if value is not None}
-        )
+        """The same with some settings changed; None leaves one as it is.
+
+        Fitted steps hold for the settings they were fitted with: a change drops them."""
+        made = {name: value for name, value in changes.items() if value is not None}
+        other = replace(self, **made)
+        return self if other == self else replace(other, **{"fitted": ()} | made)
+
+    def from_noise(self) -> dict[str, Any]:
+        """How samples descend from noise: `rule`, `stop` and `max_steps`, for `stream` and its like."""
+        if not self.fitted:
+            return {
+                "rule": self.make_rule(),
+                "stop": self.make_stop(),
+                "max_steps": self.max_steps,
+            }
+        from eqm.descent import Evaluations, LinearMultistep
+
+        steps = len(self.fitted)
+        return {
+            "rule": LinearMultistep(self.fitted),
+            "stop": Evaluations(steps),
+            "max_steps": steps,
+        }
 
     @property
     def max_steps(self) -> int:
@@ -113,6 +136,18 @@ class Sampling:
                 f"the model's sampling settings hold unknown names: {', '.join(unknown)}"
             )
         return cls(**stored)
+
+
+def _rows(values: Any) -> tuple[tuple[float, ...], ...]:
+    # JSON has no tuples: what was stored comes back as a list of lists.
+    if isinstance(values, list | tuple) and all(
+        isinstance(row, list | tuple)
+        and len(row) == 4
+        and all(isinstance(v, int | float) and abs(v) < float("inf") for v in row)
+        for row in values
+    ):
+        return tuple(tuple(map(float, row)) for row in values)
+    raise ValueError(f"fitted must be rows of four numbers, one row a step; got {values!r}")
 
 
 def _interval(values: Any) -> tuple[float, float]:

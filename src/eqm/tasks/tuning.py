@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from eqm.descent import Descent, record
+from eqm.descent import AdamsBashforth, Descent, Trajectory, fit_multistep, record
 from eqm.descent.checks import check_count
 from eqm.energy import Energy
+from eqm.field import Field
 from eqm.metrics import Moments, frechet_distance
 from eqm.models import Network
 from eqm.tasks.generation import generate, starting_noise
@@ -32,6 +34,10 @@ PATHS = (0.6, 0.7, 0.8, 0.9, 1.0, 1.2)
 """Path lengths tried, as multiples of the stored one."""
 RATIOS = (0.05, 0.1, 0.15, 0.2, 0.3)
 """Gradient ratios tried on the best of the rest."""
+FITTED = (3, 4, 5, 6, 8, 10)
+"""Numbers of steps that weights are fitted to."""
+CAREFUL = 100
+"""Steps of the descents that they are fitted to."""
 FINALISTS = 6
 FAR = 100
 """Samples that diverged are cut off here, so that the distance stays a number."""
@@ -55,8 +61,11 @@ class Trial:
         name: str = chosen.rule
         if name == "nesterov-lookahead":
             name = f"{name} {chosen.momentum:g}"
+        how = f"{name:<24} step {chosen.step_size:<7.4g}"
+        if chosen.fitted:
+            how = f"{f'fitted to {len(chosen.fitted)} steps':<37}"
         return (
-            f"{name:<24} step {chosen.step_size:<7.4g} path {chosen.path_length:<6.3g} "
+            f"{how} path {chosen.path_length:<6.3g} "
             f"ratio {chosen.gradient_ratio:<5g} distance {self.distance:<9.4g} "
             f"evaluations {self.evaluations:<5.1f} samples {self.samples}"
         )
@@ -103,7 +112,8 @@ def tune(
     was trained on or better held-out ones, with their `labels` (N,) for a model with classes.
 
     Tries rules, step sizes, momenta, path lengths and gradient ratios within `evaluations` of the
-    model a sample; guidance stays as stored. Near is the Frechet distance between features of
+    model a sample, and weights fitted to a few steps from noise (`fit_multistep`); guidance stays as
+    stored. Near is the Frechet distance between features of
     `samples` samples and of the reference; of what is within `tolerance` of the best, the cheapest
     is taken. It is then compared to the stored settings on fresh noise, as the best of many trials
     looks better than it is.
@@ -115,7 +125,8 @@ def tune(
     Raises ValueError for fewer than 8 samples or references, references of another shape than the
     model's, and a model that is told the noise level, whose sampling has nothing to tune.
     """
-    config, stored = model.config, Sampling.of(model.metadata)
+    config, known = model.config, Sampling.of(model.metadata)
+    stored = replace(known, fitted=())
     check_count(samples=samples, evaluations=evaluations, batch_size=batch_size)
     if min(samples, len(reference)) < 8:
         raise ValueError(
@@ -181,7 +192,15 @@ def tune(
         for ratio in RATIOS
     ]
     best = _cheapest([best, *adaptive], tolerance)
-    before, after = (drawn(s, seed + samples) for s in (stored, best.sampling))
+
+    # Weights fitted to the flow, and to other noise than they are judged by, need few steps.
+    plain = replace(best.sampling, gradient_ratio=0.0)
+    lengths = {trial.sampling.path_length for trial in finalists}
+    fitted = _fitted(
+        model, plain, classes, min(few, batch_size), seed + 2 * samples, lengths, evaluations
+    )
+    best = _cheapest([best, *(drawn(sampling, seed) for sampling in fitted)], tolerance)
+    before, after = (drawn(s, seed + samples) for s in (known, best.sampling))
     return Tuning(before, after, _is_better(after, before, tolerance), tuple(made))
 
 
@@ -216,16 +235,50 @@ def _along(
     batch_size: int,
 ) -> Tensor:
     """The samples after each number of steps, (len(counts), samples, ...)."""
-    weight, config = next(model.parameters()), model.config
-    field = sampling.make_field(model, config.num_classes, labelled=classes is not None)
     parts = []
     for first in range(0, samples, batch_size):
         rows = range(first, min(first + batch_size, samples))
-        noise = starting_noise(config.shape, seeds=[seed + k for k in rows]).to(weight)
-        part = None if classes is None else classes[rows.start : rows.stop].to(weight.device)
-        moved = record(field, noise, part, rule=sampling.make_rule(), at=counts)
-        parts.append(moved.x.cpu())
+        start = _started(model, sampling, classes, rows, seed)
+        parts.append(record(*start, rule=sampling.make_rule(), at=counts).x.cpu())
     return torch.cat(parts, dim=1)
+
+
+def _fitted(
+    model: Network | Energy,
+    sampling: Sampling,
+    classes: Tensor | None,
+    samples: int,
+    seed: int,
+    lengths: Iterable[float],
+    evaluations: int,
+) -> Iterator[Sampling]:
+    """The settings with weights fitted to few steps, over each of the lengths of path."""
+    ends = sorted({max(max(FITTED) + 1, round(CAREFUL * n / max(lengths))) for n in lengths})
+    field, noise, labels = _started(model, sampling, classes, range(samples), seed)
+    careful = AdamsBashforth(max(lengths) / CAREFUL)
+    way = record(field, noise, labels, rule=careful, at=range(CAREFUL + 1))
+    for end in ends:
+        part = Trajectory(*(values[: end + 1] for values in (way.x, way.steps, way.path)))
+        for steps in FITTED:
+            if steps <= evaluations:
+                rule = fit_multistep(field, part, labels, steps=steps)
+                rows: Any = rule.rows  # of four, as its order is 3
+                yield replace(sampling, path_length=part.path[-1, 0].item(), fitted=rows)
+
+
+def _started(
+    model: Network | Energy,
+    sampling: Sampling,
+    classes: Tensor | None,
+    rows: range,
+    seed: int,
+) -> tuple[Field, Tensor, Tensor | None]:
+    """The field, the noise and the labels that samples of these rows start with."""
+    weight, config = next(model.parameters()), model.config
+    field = sampling.make_field(model, config.num_classes, labelled=classes is not None)
+    noise = starting_noise(config.shape, seeds=[seed + k for k in rows]).to(weight)
+    labels = None if classes is None else classes[rows.start : rows.stop].to(weight.device)
+    return field, noise, labels
 
 
 def _classes(labels: Tensor | None, samples: int, num_classes: int, seed: int) -> Tensor | None:

@@ -96,20 +96,17 @@ def _descend(
     noise = starting_noise(config.shape, seeds=range(count))
     noise = noise.to(device=weight.device, dtype=weight.dtype)  # as the weight may be sharded
     guided = guide(model, 1.0 if labels is None else sampling.guidance, config.num_classes)
-    steps = iterate(
-        guided,
-        noise,
-        None if labels is None else labels.to(weight.device),
-        rule=sampling.make_rule(),
-        stop=sampling.make_stop(),
-    )
+    descent = sampling.from_noise()
+    most = descent.pop("max_steps")
+    classes = None if labels is None else labels.to(weight.device)
+    steps = iterate(guided, noise, classes, **descent)
     end, norm, norms = noise.clone(), torch.zeros(count, device=weight.device), []
-    for step in islice(steps, sampling.max_steps):
+    for step in islice(steps, most):
         end[step.index] = step.x
         norm[step.index] = step.gradient_norm.to(norm)  # one that has ended keeps its last
         norms.append(norm.mean())
     along = torch.stack(norms).tolist()
-    along += along[-1:] * (sampling.max_steps - len(along))
+    along += along[-1:] * (most - len(along))
     marks = {round(k * (len(along) - 1) / (NORMS - 1)) for k in range(NORMS)}
     return end, {
         f"descent_gradient_norm/{(mark + 1) / len(along):.2f}": along[mark]

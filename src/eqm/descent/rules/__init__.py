@@ -6,6 +6,7 @@ from eqm.descent.rules.first_order import GradientDescent, NesterovLookahead
 from eqm.descent.rules.integrators import AdamsBashforth, Euler, Heun, RungeKutta4
 from eqm.descent.rules.langevin import Langevin
 from eqm.descent.rules.momentum import HeavyBall, Nesterov
+from eqm.descent.rules.multistep import LinearMultistep
 from eqm.descent.rules.rule import Move, Rule, Schedule, State
 from eqm.descent.rules.schedules import CosineSteps, EvenGamma
 from eqm.descent.rules.torch_optimizer import TorchOptimizer
@@ -22,6 +23,7 @@ __all__ = [
     "HeavyBall",
     "Heun",
     "Langevin",
+    "LinearMultistep",
     "Move",
     "Nesterov",
     "NesterovLookahead",

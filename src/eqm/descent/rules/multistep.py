@@ -1,0 +1,59 @@
+"""Steps with weights of their own, such as are fitted to a flow (`eqm.descent.fit_multistep`)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eqm.descent.rules.rule import GradientOf, Move, State, spread
+
+
+@dataclass(frozen=True)
+class LinearMultistep:
+    """As many steps as there are rows of weights, one evaluation each, then rest.
+
+    x_{k+1} = keep_k * x_k - sum_j weights_kj * field(x_{k-j})    row k: keep_k, weights_k0, weights_k1, ...
+
+    A linear multistep method whose weights change from step to step; every integrator of one
+    evaluation a step is one. `eqm.descent.fit_multistep` finds the weights that follow a flow in few
+    steps. The path counts the sum of the weights of a step. Gradients from before a sample's first
+    step count as zero.
+
+    Raises ValueError for rows that are none, of different lengths, or not finite.
+
+    >>> from eqm.descent import descend
+    >>> halve = LinearMultistep(((1.0, 0.5), (1.0, 0.5)))
+    >>> descend(lambda x, labels: x, torch.ones(1, 2), rule=halve, max_steps=2).x
+    tensor([[0.2500, 0.2500]])
+    """
+
+    rows: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        rows = tuple(tuple(map(float, row)) for row in self.rows)
+        if len({len(row) for row in rows}) != 1 or len(rows[0]) < 2:
+            raise ValueError(
+                "rows must be one or more, each of what is kept and as many weights as the others; "
+                f"got rows of {[len(row) for row in rows]} numbers"
+            )
+        if not all(math.isfinite(number) for row in rows for number in row):
+            raise ValueError(f"rows must hold finite numbers; got {rows}")
+        object.__setattr__(self, "rows", rows)
+
+    def init(self, x: Tensor) -> State:
+        return tuple(torch.zeros_like(x) for _ in self.rows[0][2:])
+
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+        gradient = gradient_of(x)
+        rest = (1.0, *[0.0] * (len(self.rows[0]) - 1))
+        exact = torch.promote_types(x.dtype, torch.float32)
+        table = torch.tensor([*self.rows, rest], device=x.device, dtype=exact)
+        keep, *weights = table[steps.clamp(max=len(self.rows))].unbind(1)  # (A,) each
+        gradients = (gradient, *state)
+        moved = spread(keep, x) * x
+        for weight, earlier in zip(weights, gradients, strict=True):
+            moved = moved - spread(weight, x) * earlier
+        return Move(moved, gradient, torch.stack(weights).sum(0), gradients[: len(state)])
