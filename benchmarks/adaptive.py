@@ -5,8 +5,9 @@
 
 The base is the loop of the paper: 250 steps of plain gradient descent for every sample, a batch at a
 time. Beside it, from the same noise: the same rule and steps with a stop for each sample, where the
-next sample takes the place of one that ends (`eqm.stream`); the same with longer steps; and every rule
-at a few evaluations a sample over the same path. Quality is the Frechet distance to real images in the
+next sample takes the place of one that ends (`eqm.stream`); the same with longer steps; every rule
+at a few evaluations a sample over the same path; and steps with weights fitted to the flow of other
+noise (`eqm.descent.fit_multistep`). Quality is the Frechet distance to real images in the
 features of a classifier, so that lower is better; the same samples drawn from real images give the
 distance that chance alone makes.
 """
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import torch
 import tyro
-from rules import FAR, RULES
+from rules import FAR, FITTED, RULES, fits
 from timing import RESULTS, record
 from torch import Tensor
 
@@ -30,12 +31,15 @@ from eqm.descent import Rule, Stop, in_order
 from eqm.features import embed, train_classifier
 from eqm.metrics import Moments, frechet_distance
 from eqm.models import for_inference
+from eqm.pictures import grid
 from eqm.randomness import Draws
 from eqm.tasks import starting_noise
 
 STEPS = 250
 WITHIN = 1.03
 """Of the distance of the base: as good."""
+SHOWN = ("GradientDescent (Euler)", "NesterovLookahead", "AdamsBashforth, order 2", FITTED)
+"""Rules of the picture."""
 SHARES = (0.45, 0.50)
 """Of the evaluations and of the seconds of the base: what the stop is to come below."""
 
@@ -61,9 +65,11 @@ def main(
     path: float = 0.425,
     ratios: tuple[float, ...] = (0.3, 0.25, 0.2, 0.15, 0.1),
     lengths: tuple[int, ...] = (1, 2, 4),
-    budgets: tuple[int, ...] = (5, 8, 10, 12, 15, 20, 25),
+    budgets: tuple[int, ...] = (3, 4, 5, 6, 8, 10, 15, 25),
     limit: int = 15,
     only: tuple[str, ...] = ("",),
+    transfer: tuple[str, ...] = (),
+    sheet: Path | None = None,
     classifier_images: int = 10_000,
     epochs: int = 20,
     precision: str = "float32",
@@ -86,6 +92,8 @@ def main(
         budgets: Evaluations of the field a sample is given, for the comparison of rules.
         limit: Evaluations in which some rule is to be as good as the base.
         only: Parts of the names of the rules to compare, all by default.
+        transfer: Other models, whose fitted weights are tried on this one too.
+        sheet: Picture to write: the base, and below it what some rules come to in 4 evaluations.
         classifier_images: Of `train`, for the classifier.
         epochs: Passes over them.
         precision: Of the network, float32 or bfloat16.
@@ -157,7 +165,23 @@ def main(
         )
         base = fixed()
         stops(base, path, ratios, lengths, streamed)
-        curves(base, path, budgets, limit, only, streamed, name if not quick else None)
+        rules = RULES | {FITTED: (fits(field, labels, path), 1)}
+        for other in transfer:
+            net = eqm.from_pretrained(other)
+            title = f"{FITTED} on {Path(other).name}"
+            rules[title] = (fits(net, labels % net.config.num_classes, path), 1)
+        curves(base, path, budgets, limit, only, rules, streamed, name if not quick else None)
+        if sheet:
+            shown = range(10)  # one of each class of the ten
+            start = starting_noise(second.shape, seeds=shown)
+            ends = [
+                eqm.descend(field, start, torch.tensor(shown), rule=rule, max_steps=steps).x
+                for rule, steps in [
+                    (eqm.GradientDescent(path / STEPS), STEPS),
+                    *((rules[each][0](path / 4, 4), 4) for each in SHOWN),
+                ]
+            ]
+            grid(torch.cat(ends), columns=10, scale=max(1, 56 // second.shape[-1])).save(sheet)
 
 
 def stopwatch() -> Callable[[], tuple[float, float]]:
@@ -203,7 +227,7 @@ def stops(base: Found, path: float, ratios, lengths, streamed) -> None:  # type:
         )
 
 
-def curves(base: Found, path: float, budgets, limit, only, streamed, name) -> None:  # type: ignore[no-untyped-def]
+def curves(base: Found, path: float, budgets, limit, only, rules, streamed, name) -> None:  # type: ignore[no-untyped-def]
     """Prints, and plots, the distance of every rule by evaluations."""
     print(
         f"## Few evaluations\n\nFrechet distance by evaluations a sample, path {path:g}, no stop; "
@@ -212,7 +236,7 @@ def curves(base: Found, path: float, budgets, limit, only, streamed, name) -> No
         f"| rule | {' | '.join(map(str, budgets))} |\n{'|---' * (len(budgets) + 1)}|"
     )
     lines: dict[str, list[tuple[float, float]]] = {}
-    for rule_name, (make, cost) in RULES.items():
+    for rule_name, (make, cost) in rules.items():
         if not any(part.lower() in rule_name.lower() for part in only):
             continue
         cells = []

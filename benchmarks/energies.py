@@ -72,7 +72,8 @@ def main(
 
     steps = {name: training_step(replace(plain, **changes)) for name, changes in ROUTES.items()}
     with record("energies", "Training an explicit energy", keep=not quick):
-        table(f"Training step of {model}, {batch} latents, {place}", steps, rounds, place)
+        title = f"Training step of {model}, {batch} latents, {place}"
+        table(title, steps, rounds, place, ("images/s", batch))
 
 
 if __name__ == "__main__":

@@ -103,7 +103,8 @@ def side_by_side(
     reference = samplers["official loop, float32"]()
     errors = {name: (run() - reference).abs().max().item() for name, run in samplers.items()}
     what = f"Guided sampling with the look-ahead rule, {batch} samples, {updates} updates"
-    table(what, samplers, rounds, place, extra=("largest difference", errors))
+    rate = ("samples/s of 250 updates", batch * updates / 250)
+    table(what, samplers, rounds, place, rate, extra=("largest difference", errors))
 
     data = torch.randn(max(1, batch // 2), 4, 32, 32, device=place)
     classes = labels[: len(data)]
@@ -116,7 +117,8 @@ def side_by_side(
         trainers["ours, bfloat16, compiled"] = our_step(
             config, place, data, classes, precision="bfloat16", compile=True
         )
-    table(f"Training step, {len(data)} latents", trainers, rounds, place)
+    title = f"Training step, {len(data)} latents"
+    table(title, trainers, rounds, place, ("images/s", len(data)))
 
 
 def sampler(field: eqm.Field, x: Tensor, labels: Tensor, updates: int) -> Callable[[], Tensor]:

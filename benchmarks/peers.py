@@ -73,7 +73,8 @@ def main(
             trainers["ours, bfloat16, compiled"] = our_step(
                 config, place, x, labels, precision="bfloat16", compile=True
             )
-        table(f"Training step, {batch} latents", trainers, rounds, place)
+        title = f"Training step, {batch} latents"
+        table(title, trainers, rounds, place, ("images/s", batch))
 
         samplers: dict[str, Callable[[], Tensor]] = {
             "torchebm, float32": their_sampler(net, x, labels, updates),
@@ -88,7 +89,8 @@ def main(
         reference = samplers["torchebm, float32"]()
         errors = {name: (run() - reference).abs().max().item() for name, run in samplers.items()}
         what = f"Guided gradient descent, {batch} samples, {updates} updates"
-        table(what, samplers, rounds, place, extra=("largest difference", errors))
+        rate = ("samples/s of 250 updates", batch * updates / 250)
+        table(what, samplers, rounds, place, rate, extra=("largest difference", errors))
 
 
 def lively(net: Network) -> Network:

@@ -5,7 +5,8 @@
 For a model of the digits. Every rule starts at the same noise and is given the same number of
 evaluations of the field, spread over the same path. The measures are those of `eqm demo`: the
 Frechet distance, in the features of a classifier, of samples with the labels of one half of the
-digits to the other half; and the share that the classifier takes for their label.
+digits to the other half; and the share that the classifier takes for their label. Weights are
+fitted to descents from other noise.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from pathlib import Path
 
 import tyro
 from timing import record
+from torch import Tensor
 
 import eqm
 from eqm.data import digits
 from eqm.descent import Rule, Stop
 from eqm.features import accuracy, embed, train_classifier
 from eqm.metrics import Moments, frechet_distance
+from eqm.models import Network
 from eqm.tasks import starting_noise
 
 MOMENTUM = 0.3
@@ -82,11 +85,26 @@ RULES: dict[str, tuple[Make, int]] = {
     "Langevin, temperature 0.01": (lambda size, n: eqm.Langevin(size, 0.01), 1),
 }
 
+FITTED = "LinearMultistep, fitted"
+CALIBRATED, CALIBRATION, CAREFUL = 100, 1_000_000, 100
+"""Samples that weights are fitted to, the seed of their first, and the steps of their descents."""
+
+
+def fits(field: Network, labels: Tensor, path: float) -> Make:
+    """Makes the rule of n steps that is fitted to careful descents, of the last labels from noise of
+    their own."""
+    labels = labels[-CALIBRATED:]
+    first = CALIBRATION
+    noise = starting_noise(field.config.shape, seeds=range(first, first + len(labels)))
+    careful = eqm.AdamsBashforth(path / CAREFUL)
+    way = eqm.descent.record(field, noise, labels, rule=careful, at=range(CAREFUL + 1))
+    return lambda size, n: eqm.descent.fit_multistep(field, way, labels, steps=n)
+
 
 def main(
     model: Path,
     paths: tuple[float, ...] = (0.4, 0.5),
-    evaluations: tuple[int, ...] = (5, 10, 20, 40),
+    evaluations: tuple[int, ...] = (3, 5, 10, 20, 40),
     only: str = "",
     quick: bool = False,
 ) -> None:
@@ -129,7 +147,8 @@ def main(
         for path in paths:
             print(f"\nPath {path:g}\n\n| rule | {' | '.join(map(str, evaluations))} |")
             print("|---" * (len(evaluations) + 1) + "|")
-            for name, (make, cost) in RULES.items():
+            fitted = fits(field, first.classes, path)
+            for name, (make, cost) in (RULES | {FITTED: (fitted, 1)}).items():
                 if only.lower() in name.lower():
                     steps = [max(1, budget // cost) for budget in evaluations]
                     cells = [

@@ -69,21 +69,22 @@ def table(
     variants: dict[str, Callable[[], object]],
     rounds: int,
     place: torch.device,
+    rate: tuple[str, float] | None = None,
     extra: tuple[str, dict[str, float]] | None = None,
 ) -> None:
-    """Prints seconds and ratios to the first variant, measured in turns."""
+    """Prints seconds and ratios to the first variant, measured in turns; with `rate` also how many of
+    something are made in a second, by its name and how many a run makes."""
     seconds = interleaved(variants, rounds, place)
     base = next(iter(seconds.values()))
-    column = "" if extra is None else f" {extra[0]} |"
-    print(f"{title}\n\n| | seconds | times faster | from .. to |{column}")
-    print("|---" * (4 if extra is None else 5) + "|")
+    names = ["seconds", *([rate[0]] if rate else []), "times faster", "from .. to"]
+    names += [extra[0]] if extra else []
+    print(f"{title}\n\n| | {' | '.join(names)} |\n{'|---' * (len(names) + 1)}|")
     for name, times in seconds.items():
         ratios = [a / b for a, b in zip(base, times, strict=True)]
-        column = "" if extra is None else f" {extra[1][name]:.1e} |"
-        print(
-            f"| {name} | {median(times):.3f} | {median(ratios):.2f} | "
-            f"{min(ratios):.2f} .. {max(ratios):.2f} |{column}"
-        )
+        cells = [f"{median(times):.3f}", *([f"{rate[1] / median(times):.3g}"] if rate else [])]
+        cells += [f"{median(ratios):.2f}", f"{min(ratios):.2f} .. {max(ratios):.2f}"]
+        cells += [f"{extra[1][name]:.1e}"] if extra else []
+        print(f"| {name} | {' | '.join(cells)} |")
     print()
 
 
