@@ -57,14 +57,15 @@ def sample(
         vae: What decodes the latents of a model of latents: folder or name on the hub; by default, where
             it was when they were encoded.
         guidance_interval: Guide a sample only while the path it has covered is between these two.
-        animate: Also write how the first 100 images come out of noise, to a .gif or an .mp4.
+        animate: Also write how the first 100 images come out of noise, step by step of the rule, to a .gif
+            or an .mp4.
         batch_size: Images at a time.
         device: cpu, cuda, mps, ...; auto takes the fastest there is.
         precision: Of the network; auto is bfloat16 on CUDA, else that of its weights.
         compile: Compile the network first (torch.compile); pays off for many images.
         dry_run: Only print how it would be done.
     """
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     import numpy as np
     import torch
@@ -148,7 +149,8 @@ def sample(
         print(f"eqm: note: {sentence}", file=sys.stderr)
     if animate is not None:
         shown = None if chosen is None else chosen[:100]
-        moving = watch(network, shown, count=min(count, 100), seed=seed, sampling=sampling)
+        steady = replace(sampling, fitted=())  # a few long steps show nothing of the way
+        moving = watch(network, shown, count=min(count, 100), seed=seed, sampling=steady)
         scale = max(1, 32 // shape[-1])
         columns = 10 if classes else 8
         write_animation(

@@ -262,8 +262,9 @@ def _fitted(
         for steps in FITTED:
             if steps <= evaluations:
                 rule = fit_multistep(field, part, labels, steps=steps)
-                rows: Any = rule.rows  # of four, as its order is 3
-                yield replace(sampling, path_length=part.path[-1, 0].item(), fitted=rows)
+                rows: Any = tuple(tuple(round(w, 6) for w in row) for row in rule.rows)  # of four
+                length = round(part.path[-1, 0].item(), 6)
+                yield replace(sampling, path_length=length, fitted=rows)
 
 
 def _started(
