@@ -257,6 +257,8 @@ def _fitted(
     field, noise, labels = _started(model, sampling, classes, range(samples), seed)
     careful = AdamsBashforth(max(lengths) / CAREFUL)
     way = record(field, noise, labels, rule=careful, at=range(CAREFUL + 1))
+    if not way.x.isfinite().all() or torch.equal(way.x[0], way.x[-1]):
+        return  # nothing to follow
     for end in ends:
         part = Trajectory(*(values[: end + 1] for values in (way.x, way.steps, way.path)))
         for steps in FITTED:
