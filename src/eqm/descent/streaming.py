@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from eqm.descent.checks import check_count
-from eqm.descent.driver import Batch, Descent, Outcome, advance
+from eqm.descent.driver import OUTCOMES, Batch, Descent, Outcome, advance, outcome_of
 from eqm.descent.rules import Rule
 from eqm.descent.stopping import Step, Stop
 from eqm.field import Field
@@ -89,23 +89,27 @@ def stream(
         return replace(batch, index=torch.tensor(indices, device=x.device))
 
     batch = enter(batch_size)
-    if batch is not None and fixed and len(batch.index) < batch_size:
+    going = 0 if batch is None else len(batch.index)
+    if batch is not None and fixed and going < batch_size:
         batch = _padded(batch, batch_size)
-    while batch is not None and (batch.index != IDLE).any():
+    while batch is not None and going:
         step, batch = advance(field, batch, rule=rule, stop=stop)
         ended = step.converged | step.diverged | (step.steps >= max_steps)
-        ended &= batch.index != IDLE
-        if not ended.any():
+        # all that a step waits for of an accelerator: how many have ended
+        slots = (ended & (step.index != IDLE)).nonzero().flatten()
+        if len(slots) == 0:
             continue
-        yield from _finished(step, ended)
-        slots = ended.nonzero().flatten()
+        yield from _finished(step, slots)
         fresh = enter(len(slots))
         filled = 0 if fresh is None else len(fresh.index)
         if fresh is not None:
             batch = _put(batch, slots[:filled], fresh)
         if filled < len(slots):
+            going -= len(slots) - filled
             index = batch.index.index_fill(0, slots[filled:], IDLE)
-            batch = replace(batch, index=index) if fixed else batch[index != IDLE]
+            batch = replace(batch, index=index)
+            if not fixed:
+                batch = batch[(index != IDLE).nonzero().flatten()]
 
 
 def in_order(ends: Iterable[Finished], *, like: Tensor | None = None) -> Descent:
@@ -154,15 +158,13 @@ def _numbered(
         yield index, start, label
 
 
-def _finished(step: Step, ended: Tensor) -> Iterator[Finished]:
-    columns = (step.index, step.steps, step.evaluations, step.gradient_norm, step.converged)
-    rows = zip(*(column[ended].tolist() for column in (*columns, step.diverged)), strict=True)
-    for x, row in zip(step.x[ended], rows, strict=True):
-        index, steps, evaluations, gradient_norm, converged, diverged = row
-        outcome = Outcome.MAX_STEPS
-        if converged or diverged:
-            outcome = Outcome.CONVERGED if converged else Outcome.DIVERGED
-        yield Finished(index, x, steps, evaluations, gradient_norm, outcome)
+def _finished(step: Step, slots: Tensor) -> Iterator[Finished]:
+    columns = (step.index, step.steps, step.evaluations, outcome_of(step))
+    rows = torch.stack(columns, dim=1)[slots].tolist()
+    norms = step.gradient_norm[slots].tolist()
+    for x, norm, row in zip(step.x[slots], norms, rows, strict=True):
+        index, steps, evaluations, outcome = row
+        yield Finished(index, x, steps, evaluations, norm, OUTCOMES[outcome])
 
 
 def _put(batch: Batch, slots: Tensor, fresh: Batch) -> Batch:
