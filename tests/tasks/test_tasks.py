@@ -13,6 +13,7 @@ import eqm
 from eqm.data import digits
 from eqm.descent import Outcome, integrate
 from eqm.models import UNet, UNetConfig
+from eqm.models.inference import Frozen
 from eqm.tasks import (
     Sampling,
     advise,
@@ -278,6 +279,7 @@ WORKER = """
 import sys, torch
 from torch import distributed
 from eqm.models import UNet, UNetConfig
+from eqm.models.inference import Frozen
 from eqm.tasks import Sampling, generate
 torch.set_num_threads(1)
 distributed.init_process_group("gloo")
@@ -324,3 +326,24 @@ def test_samples_are_the_same_from_two_processes(model, tmp_path):
     both = torch.load(out)
     torch.testing.assert_close(both["x"], whole.x, rtol=1e-5, atol=1e-5)
     assert both["steps"].tolist() == whole.steps.tolist()
+
+
+def test_a_model_of_fixed_shapes_sees_one_size_under_guidance_for_a_part_of_the_way(model):
+    # each size that a compiled network has not seen is compiled anew, for minutes
+    seen = set()
+
+    class Fixed(Frozen):
+        def forward(self, x, labels=None, gamma=None):
+            seen.add(len(x))
+            return super().forward(x, labels, gamma)
+
+    fast = Fixed(model, bfloat16=False, compiled=False, dtype=torch.float32)
+    settings = replace(FIVE, guidance=2.0, guidance_interval=(0.02, 0.06), gradient_ratio=0.999)
+    plain = generate(fast, count=9, batch_size=4, sampling=settings)
+    assert len(seen) > 1
+    seen.clear()
+    fast.fixed_shapes = True
+    torch.testing.assert_close(
+        generate(fast, count=9, batch_size=4, sampling=settings).x, plain.x, rtol=1e-5, atol=1e-5
+    )
+    assert seen == {8}

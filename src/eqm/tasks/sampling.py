@@ -95,11 +95,12 @@ class Sampling:
 
     def make_field(self, field: Field, null_label: int, *, labelled: bool = True) -> Field:
         """The field that is descended: `field`, guided as these settings describe if it is
-        called with labels."""
+        called with labels; one that says `fixed_shapes` sees batches of one size."""
         from eqm.guidance import guide
 
         scale = self.guidance if labelled else 1.0
-        return guide(field, scale, null_label, interval=self.guidance_interval)
+        fixed = getattr(field, "fixed_shapes", False)
+        return guide(field, scale, null_label, interval=self.guidance_interval, fixed=fixed)
 
     @classmethod
     def of(cls, metadata: dict[str, Any]) -> Sampling:
