@@ -239,6 +239,13 @@ class Bowl(torch.nn.Module):
         return self.curvature * (x - self.centre)
 
 
+class Level(Bowl):
+    """The bowl, but nowhere steeper than 4."""
+
+    def forward(self, x, labels=None, gamma=None):
+        return 4 * (5 * (x - self.centre)).tanh()
+
+
 def test_advice_names_the_largest_stable_step():
     steep = Sampling("gradient-descent", step_size=0.12, path_length=2.4)
     descent = generate(Bowl(), count=3, sampling=steep)
@@ -246,6 +253,14 @@ def test_advice_names_the_largest_stable_step():
     assert "the largest stable step is about 0.1 (stiffness 20); step_size is 0.12" in said
     far = replace(steep, step_size=1e10, path_length=1e12)
     assert "diverged" in advise(Bowl(), generate(Bowl(), count=3, sampling=far), sampling=far)[0]
+    # one that levels out far from the data only swings there, however long the steps
+    level = Level()
+    for wide in (
+        replace(steep, step_size=0.3, gradient_ratio=0.1),
+        replace(steep, step_size=10, path_length=100),
+    ):
+        (said,) = advise(level, generate(level, count=3, sampling=wide), sampling=wide)
+        assert "hardly fell: the largest stable step is about 0.1 (stiffness 20)" in said
     good = replace(steep, step_size=0.02)
     assert advise(Bowl(), generate(Bowl(), count=3, sampling=good), sampling=good) == []
     unmet = replace(good, step_size=0.001, path_length=0.01, gradient_ratio=0.1)
