@@ -25,6 +25,7 @@ from eqm.tasks import (
     tune,
     watch,
 )
+from eqm.tasks.tuning import _along
 from eqm.train import ObjectiveConfig, TrainConfig
 
 FIVE = Sampling("gradient-descent", step_size=0.02, path_length=0.1)
@@ -288,6 +289,22 @@ def test_tuning_finds_the_path_that_keeps_the_spread_of_the_data_and_says_if_non
         tune(model, reference[:3])
     with pytest.raises(ValueError, match="the model's shape"):
         tune(model, reference[..., :2])
+
+
+@pytest.mark.parametrize("evaluations", [1, 2, 3, 7])
+def test_tuning_stays_within_its_evaluations(evaluations):
+    model = Bowl(curvature=4.0)
+    reference = 0.3 * starting_noise((1, 4, 4), seeds=range(1000, 1020))
+    found = tune(model, reference, samples=8, evaluations=evaluations)
+    for trial in found.trials[:-2]:  # the last are the stored settings and the best
+        cost = 2 if trial.sampling.rule == "heun" else 1
+        assert trial.sampling.max_steps * cost <= evaluations
+
+
+def test_tuning_makes_as_many_steps_as_it_may():
+    small = Sampling("gradient-descent", step_size=1e-3, path_length=2)
+    x = _along(Bowl(curvature=1.0), small, None, 8, 0, [1000, 1200], 8)
+    torch.testing.assert_close(x[1], x[0] * (1 - 1e-3) ** 200)
 
 
 WORKER = """

@@ -152,6 +152,8 @@ def tune(
     # Few samples tell the good from the bad; one descent serves all lengths of its path.
     few = max(8, samples // 4)
     for rule, momentum, cost in RULES:
+        if cost > evaluations:
+            continue
         for share in (4, 2, 1):
             steps = max(2, evaluations // share // cost)
             size = stored.path_length / steps
@@ -168,18 +170,14 @@ def tune(
     best = _cheapest(finalists, tolerance)
 
     # With a stop by the gradient the path may be longer: who has arrived does not walk it.
-    adaptive = [
-        drawn(
-            replace(
-                best.sampling,
-                gradient_ratio=ratio,
-                path_length=best.sampling.path_length * stretch,
-            ),
-            seed,
-        )
+    chosen = best.sampling
+    cost = next(cost for rule, _, cost in RULES if rule == chosen.rule)
+    longer = [
+        replace(chosen, gradient_ratio=ratio, path_length=chosen.path_length * stretch)
         for stretch in (1.0, 1.2)
         for ratio in RATIOS
     ]
+    adaptive = [drawn(each, seed) for each in longer if each.max_steps * cost <= evaluations]
     best = _cheapest([best, *adaptive], tolerance)
     before, after = (drawn(s, seed + samples) for s in (stored, best.sampling))
     return Tuning(before, after, _is_better(after, before, tolerance), tuple(made))
@@ -223,7 +221,8 @@ def _along(
         rows = range(first, min(first + batch_size, samples))
         noise = starting_noise(config.shape, seeds=[seed + k for k in rows]).to(weight)
         part = None if classes is None else classes[rows.start : rows.stop].to(weight.device)
-        moved = record(field, noise, part, rule=sampling.make_rule(), at=counts)
+        rule, last = sampling.make_rule(), counts[-1]
+        moved = record(field, noise, part, rule=rule, at=counts, max_steps=last)
         parts.append(moved.x.cpu())
     return torch.cat(parts, dim=1)
 
