@@ -170,6 +170,27 @@ def test_options_that_are_none_are_named_with_status_2(run, arguments, words):
     assert "Traceback" not in flat
 
 
+def test_samples_that_another_process_owes_are_missed(model, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(eqm.tasks, "gather", lambda ends: ends[:-3])
+    status, _, err = run("sample", model, "--count", 10, "--output", "x.npz")
+    assert status == 2
+    assert "another process failed; 7 of 10 samples are in x.npz" in err
+    assert len(np.load("x.npz")["arr_0"]) == 7
+
+
+def test_a_process_that_fails_hands_over_what_it_has(model, run, monkeypatch):
+    gathered = []
+
+    def fails(*arguments, **settings):
+        raise RuntimeError("no memory")
+        yield
+
+    monkeypatch.setattr(eqm.tasks, "draw", fails)
+    monkeypatch.setattr(eqm.tasks, "gather", lambda ends: gathered.append(1) or ends)
+    status, _, err = run("sample", model, "--count", 10, "--output", "x.npz")
+    assert (status, err, gathered) == (2, "eqm: no memory\n", [1])
+
+
 def test_a_sheet_of_other_than_colours_is_refused_before_the_work(run, monkeypatch):
     config = UNetConfig(shape=(2, 8, 8), width=4, multipliers=(1,))
     save_pretrained(build(config), "two")

@@ -126,12 +126,16 @@ def sample(
         ):
             ends.append(end)
     except (KeyboardInterrupt, ValueError, RuntimeError, MemoryError) as error:
-        if not ends:
-            raise
         failure = error
-    ends = gather(ends)
+    ends = gather(ends)  # all must come here: a process that left would end those that wait for it
     if not first:
+        if failure is not None:
+            print(f"eqm: {failure or 'interrupted'}", file=sys.stderr)
         return
+    if failure is None and len(ends) < count:
+        failure = RuntimeError("another process failed")
+    if failure is not None and not ends:
+        raise failure
     descent = in_order(ends)
     images = encoder.decode(descent.x)
     with replacing(output) as path:
