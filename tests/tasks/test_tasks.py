@@ -148,6 +148,12 @@ def test_labels_that_cannot_be_are_named(model, labels, count, message):
         generate(model, labels, count=count, sampling=FIVE)
 
 
+@pytest.mark.parametrize("seed", [2**63, -(2**64)])
+def test_a_seed_of_too_many_bits_is_named(model, seed):
+    with pytest.raises(ValueError, match=r"seed must lie in \[-2\^63, 2\^63\); got"):
+        generate(model, [0], seed=seed, sampling=FIVE)
+
+
 def test_a_model_without_classes_takes_no_labels():
     network = UNet(UNetConfig(shape=(1, 4, 4), width=4, multipliers=(1,)))
     assert len(generate(network, count=2, sampling=FIVE).x) == 2
@@ -168,6 +174,7 @@ def test_a_model_without_classes_takes_no_labels():
             "rule must be one of gradient-descent, nesterov-lookahead, .*; got 'adam'",
         ),
         ({"step_size": "big"}, "step_size must be a number; got 'big'"),
+        ({"step_size": 1e-320}, "a path takes at most 1e.09 steps; got path_length 0.5 in steps"),
     ],
 )
 def test_sampling_settings_without_meaning_are_named(settings, message):

@@ -19,6 +19,7 @@ BOUNDS = [
     ("gradient_ratio", 0, 1),
     ("guidance", 0, float("inf")),
 ]
+MOST_STEPS = 1e9
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,11 @@ class Sampling:
             raise ValueError(
                 "step_size must not exceed path_length, or one step would be all; "
                 f"got {self.step_size} and {self.path_length}"
+            )
+        if self.path_length / self.step_size > MOST_STEPS:
+            raise ValueError(
+                f"a path takes at most {MOST_STEPS:g} steps; got path_length {self.path_length:g} in "
+                f"steps of {self.step_size:g}"
             )
         if self.guidance_interval is not None:
             object.__setattr__(self, "guidance_interval", _interval(self.guidance_interval))
