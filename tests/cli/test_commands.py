@@ -178,6 +178,17 @@ def test_samples_that_another_process_owes_are_missed(model, run, tmp_path, monk
     assert len(np.load("x.npz")["arr_0"]) == 7
 
 
+def test_an_interruption_keeps_what_was_drawn_and_says_so(model, run, monkeypatch):
+    def interrupted(*arguments, **settings):
+        yield next(iter(draw(*arguments, **settings)))
+        raise KeyboardInterrupt
+
+    draw = eqm.tasks.draw
+    monkeypatch.setattr(eqm.tasks, "draw", interrupted)
+    status, _, err = run("sample", model, "--count", 10, "--output", "x.npz")
+    assert (status, err) == (130, "eqm: interrupted; 1 of 10 samples are in x.npz\n")
+
+
 def test_a_process_that_fails_hands_over_what_it_has(model, run, monkeypatch):
     gathered = []
 

@@ -130,7 +130,7 @@ def sample(
     ends = gather(ends)  # all must come here: a process that left would end those that wait for it
     if not first:
         if failure is not None:
-            print(f"eqm: {failure or 'interrupted'}", file=sys.stderr)
+            print(f"eqm: {str(failure) or 'interrupted'}", file=sys.stderr)
         return
     if failure is None and len(ends) < count:
         failure = RuntimeError("another process failed")
@@ -147,7 +147,9 @@ def sample(
                 np.savez(file, arr_0=to_uint8(images))
     print(f"{descent}, {descent.evaluations.float().mean():.0f} evaluations each: {output}")
     if failure is not None:
-        sentence = f"{failure or 'interrupted'}; {len(ends)} of {count} samples are in {output}"
+        sentence = (
+            f"{str(failure) or 'interrupted'}; {len(ends)} of {count} samples are in {output}"
+        )
         raise (KeyboardInterrupt if isinstance(failure, KeyboardInterrupt) else RuntimeError)(
             sentence
         ) from failure
