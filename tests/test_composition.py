@@ -77,6 +77,19 @@ def test_labels_of_one_field_share_a_pass_and_none_is_evaluated_twice():
     assert field.batches == [6, 4, 2, 6]
 
 
+def test_balancing_does_not_enlarge_what_rounding_leaves_of_equal_fields():
+    def rounded(x, labels):  # as networks do: otherwise in every place of the batch
+        place = torch.arange(x.numel()).view_as(x) % 5 - 2
+        return towards_label(x, labels) * (1 + 1e-7 * place)
+
+    labels = torch.full((2,), 4)  # the field around is that of label 4, too
+    exact, rough = (
+        eqm.compose(parts(7, 4, field=field), [0.5, 0.5], around=field, balance=True)(X, labels)
+        for field in (towards_label, rounded)
+    )
+    torch.testing.assert_close(rough, exact, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("balance", [False, True])
 def test_neither_order_nor_grouping_nor_batch_change_the_sum(balance):
     one, other, none = Counting(), Counting(), eqm.condition(Counting(), NULL)

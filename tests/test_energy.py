@@ -66,6 +66,14 @@ def test_a_graph_is_kept_exactly_when_the_caller_records_one(net, energy):
         assert not any(t.requires_grad for t in field.energy_and_gradient(X, LABELS))
 
 
+@ENERGIES
+def test_an_energy_is_summed_in_the_precision_of_x_under_autocast(energy):
+    x = torch.randn(2, 5000, generator=torch.Generator().manual_seed(0)).bfloat16().float()
+    value = energy(lambda x, labels: x.bfloat16()).energy(x)  # as a network under autocast gives
+    full = x.square().sum(1) * (0.5 if energy is eqm.NormEnergy else 1.0)
+    torch.testing.assert_close(value, full, rtol=1e-5, atol=0)
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 @ENERGIES
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad])

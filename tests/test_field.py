@@ -65,3 +65,21 @@ def test_guidance_in_an_interval_acts_on_those_inside_and_evaluates_no_others_tw
     )
     with pytest.raises(ValueError, match="interval must be two path lengths in order"):
         eqm.guide(towards_label, 2.0, NULL, interval=(0.3, 0.1))
+
+
+@pytest.mark.parametrize("step_size", [0.01, 0.02, 0.1 / 3])
+def test_guidance_in_an_interval_counts_the_steps_that_begin_in_it(step_size):
+    # sums of steps miss the bounds by a rounding: ten steps of 0.01 come to less than 0.1
+    seen = []
+
+    def counting(x, labels):
+        seen.append(len(x))
+        return torch.zeros_like(x)
+
+    field = eqm.guide(counting, 2.0, NULL, interval=(0.1, 0.3))
+    steps = round(0.4 / step_size)
+    rule = eqm.GradientDescent(step_size)
+    eqm.descend(field, torch.zeros(1, 3), torch.tensor([0]), rule=rule, max_steps=steps)
+    assert [i for i, size in enumerate(seen) if size == 2] == list(
+        range(round(0.1 / step_size), round(0.3 / step_size))
+    )

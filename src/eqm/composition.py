@@ -99,7 +99,10 @@ class _Sum:
             parts = [part - total for part in parts]
         if self.balance:
             sizes = torch.stack([norms(part) for part in parts])
-            scales = sizes.mean(0) / sizes.clamp(min=torch.finfo(sizes.dtype).eps)
+            # what rounding leaves of the difference of two equal fields is none, and must not be
+            # brought to the size of the others
+            noise = 64 * torch.finfo(sizes.dtype).eps * norms(total)
+            scales = (sizes.mean(0) / sizes).where(sizes > noise, 0.0)
             parts = [spread(scale, x) * part for scale, part in zip(scales, parts, strict=True)]
         for weight, part in zip(self.weights, parts, strict=True):
             total = total + _fitted(weight, x) * part

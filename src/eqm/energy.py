@@ -114,4 +114,5 @@ class NormEnergy(Energy):
     kind = "norm"
 
     def energy(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.net(x, labels).square().flatten(1).sum(1) / 2
+        # in the type of x: under autocast the network gives bfloat16, too coarse to sum thousands in
+        return self.net(x, labels).to(x.dtype).square().flatten(1).sum(1) / 2

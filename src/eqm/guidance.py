@@ -70,7 +70,8 @@ class _Guided:
     def at(self, path: Tensor) -> Field:
         if self.interval is None:
             return self
-        low, high = self.interval
+        # as PathLength reads lengths: a sum of steps may end a rounding before it
+        low, high = (bound * (1 - 1e-4) for bound in self.interval)
         inside = (path >= low) & (path < high)
         if self.fixed:
             return lambda x, labels: self._both(x, labels, inside)

@@ -42,6 +42,7 @@ def grid(images: Tensor, *, columns: int, scale: int = 1, gap: int = 1) -> Image
     Each pixel becomes `scale` wide. Raises ValueError for other than 1, 3 or 4 channels."""
     from PIL import Image
 
+    check_channels(images.shape[1])
     tiles = to_uint8(images)
     count, height, width, channels = tiles.shape
     rows = -(-count // columns)
@@ -51,12 +52,16 @@ def grid(images: Tensor, *, columns: int, scale: int = 1, gap: int = 1) -> Image
     for k, tile in enumerate(tiles):
         top, left = (k // columns) * (height + gap) + gap, (k % columns) * (width + gap) + gap
         sheet[top : top + height, left : left + width] = tile
+    picture = Image.fromarray(sheet[:, :, 0] if channels == 1 else sheet)
+    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+
+
+def check_channels(channels: int) -> None:
+    """Raises ValueError for what `grid` cannot make a picture of."""
     if channels not in (1, 3, 4):
         raise ValueError(
             f"a picture needs 1, 3 or 4 channels; got {channels}: decode latents first, or save an .npz"
         )
-    picture = Image.fromarray(sheet[:, :, 0] if channels == 1 else sheet)
-    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
 
 def animate(

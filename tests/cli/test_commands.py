@@ -3,8 +3,10 @@ import pytest
 import torch
 from PIL import Image
 
+import eqm
 from eqm.cli.main import main
 from eqm.data import digits
+from eqm.models import UNetConfig, build, save_pretrained
 from eqm.pictures import to_uint8
 
 SMALL = ["--model.width", "4", "--model.multipliers", "1", "2", "--images", "640"]
@@ -128,6 +130,9 @@ def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
         (["sample", "{model}", "--step-size", "7"], "step_size must not exceed path_length"),
         (["sample", "{model}", "--device", "warp"], 'device "warp" is not available'),
         (["sample", "{model}", "--output", "/dev/null/x.png"], "choose another folder"),
+        (["sample", "{model}", "--output", "{model}/x.png"], "x.png is a folder: choose another"),
+        (["sample", "{model}", "--animate", "/dev/null/x.gif"], "choose another folder"),
+        (["sample", "{model}", "--animate", "x.webm"], "animate must end in .gif or .mp4"),
         (["info", "EqM-B/3"], "did you mean 'EqM-B"),
         (["train", "digits", "--data.path", "cats"], "data.path must be a folder"),
         (["train", "imagenet256-b-2"], "no latents at imagenet256-latents: `eqm encode"),
@@ -138,8 +143,10 @@ def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
     ],
 )
 def test_bad_input_is_one_sentence_and_status_2(model, run, arguments, sentence):
-    status, _, err = run(*[argument.format(model=model) for argument in arguments])
+    (model / "x.png").mkdir(exist_ok=True)
+    status, out, err = run(*[argument.format(model=model) for argument in arguments])
     assert status == 2
+    assert "Descent" not in out  # said before the work
     assert sentence in err
     assert err.strip().startswith("eqm: ")
     assert len(err.strip().splitlines()) == 1
@@ -161,6 +168,48 @@ def test_options_that_are_none_are_named_with_status_2(run, arguments, words):
     flat = " ".join((out + err).replace("│", " ").split())
     assert words in flat
     assert "Traceback" not in flat
+
+
+def test_samples_that_another_process_owes_are_missed(model, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(eqm.tasks, "gather", lambda ends: ends[:-3])
+    status, _, err = run("sample", model, "--count", 10, "--output", "x.npz")
+    assert status == 2
+    assert "another process failed; 7 of 10 samples are in x.npz" in err
+    assert len(np.load("x.npz")["arr_0"]) == 7
+
+
+def test_an_interruption_keeps_what_was_drawn_and_says_so(model, run, monkeypatch):
+    def interrupted(*arguments, **settings):
+        yield next(iter(draw(*arguments, **settings)))
+        raise KeyboardInterrupt
+
+    draw = eqm.tasks.draw
+    monkeypatch.setattr(eqm.tasks, "draw", interrupted)
+    status, _, err = run("sample", model, "--count", 10, "--output", "x.npz")
+    assert (status, err) == (130, "eqm: interrupted; 1 of 10 samples are in x.npz\n")
+
+
+def test_a_process_that_fails_hands_over_what_it_has(model, run, monkeypatch):
+    gathered = []
+
+    def fails(*arguments, **settings):
+        raise RuntimeError("no memory")
+        yield
+
+    monkeypatch.setattr(eqm.tasks, "draw", fails)
+    monkeypatch.setattr(eqm.tasks, "gather", lambda ends: gathered.append(1) or ends)
+    status, _, err = run("sample", model, "--count", 10, "--output", "x.npz")
+    assert (status, err, gathered) == (2, "eqm: no memory\n", [1])
+
+
+def test_a_sheet_of_other_than_colours_is_refused_before_the_work(run, monkeypatch):
+    config = UNetConfig(shape=(2, 8, 8), width=4, multipliers=(1,))
+    save_pretrained(build(config), "two")
+    assert run("sample", "two", "--count", 1, "--output", "x.npz")[0] == 0
+    monkeypatch.setattr(eqm.tasks, "draw", None)
+    status, _, err = run("sample", "two", "--count", 1)
+    assert status == 2
+    assert "a picture needs 1, 3 or 4 channels; got 2" in err
 
 
 def test_weights_that_are_damaged_are_named(model, run, tmp_path):

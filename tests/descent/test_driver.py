@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import eqm
 from eqm.descent import Outcome, integrate, iterate
@@ -245,3 +246,31 @@ def test_integration_follows_the_exact_flow_of_one_datum(decay):
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+class Waits(TorchDispatchMode):
+    """Counts what would make the host wait for an accelerator, were the tensors on one."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        aten = torch.ops.aten
+        self.count += func in (aten.nonzero.default, aten._local_scalar_dense.default)
+        if func in (aten.index.Tensor, aten.index_put_.default):
+            self.count += any(i is not None and i.dtype == torch.bool for i in args[1])
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_waits_for_the_accelerator_once(noise):
+    settings = {"rule": eqm.NesterovLookahead(0.1), "stop": eqm.GradientNorm(0.5)}
+    with Waits() as waits:
+        steps = eqm.descend(bowl, noise, **settings).steps.max().item()
+    assert waits.count == steps + 1  # and one for the maximum here
+    calls = []
+    with Waits() as waits:
+        list(
+            eqm.stream(
+                lambda x, y: calls.append(1) or x, noise, **settings, batch_size=7, fixed=True
+            )
+        )
+    assert waits.count == len(calls)

@@ -36,6 +36,7 @@ def test_a_stream_comes_to_what_a_batch_does(oracle, noise, rule, batch_size, fi
     assert [end.steps for end in ends] == whole.steps.tolist()
     assert [end.evaluations for end in ends] == whole.evaluations.tolist()
     assert tuple(end.outcome for end in ends) == whole.outcome
+    torch.testing.assert_close(eqm.descent.in_order(ends).gradient_norm, whole.gradient_norm)
 
 
 def test_the_batch_stays_full_while_there_are_starts_and_no_evaluation_waits(oracle, noise):
@@ -117,13 +118,23 @@ def test_nothing_comes_of_nothing():
     [
         ({"batch_size": 0}, "batch_size must be at least 1; got 0"),
         ({"max_steps": 0}, "max_steps must be at least 1"),
-        ({"labels": [0, 1]}, "labels must be one a start; they ended after 2"),
+        ({"labels": iter([0, 1])}, "labels must be one a start; they ended after 2"),
         ({"starts": torch.ones(3, 2).long()}, "floating-point"),
         ({"labels": [0] * 4}, "labels must be one a start; got 4 for 3 starts"),
         ({"starts": [torch.ones(2), torch.ones(3)]}, "starts must be of one shape"),
+        ({"starts": [torch.ones(2)] * 2 + [torch.ones(3)]}, r"got \(2,\) and, at 2, \(3,\)"),
     ],
 )
 def test_bad_input_is_named(changes, message):
     settings = {"starts": torch.ones(3, 2), "rule": RULES[0], "batch_size": 2, "max_steps": 3}
     with pytest.raises(ValueError, match=message):
         list(stream(lambda x, y: x, **{**settings, **changes}))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"batch_size": 0}, {"max_steps": 0}, {"labels": [0, 1]}, {"labels": [0] * 4}]
+)
+def test_what_can_be_known_before_the_first_step_is_said_before_it(changes):
+    settings = {"rule": RULES[0], "batch_size": 2, **changes}
+    with pytest.raises(ValueError, match=r"at least 1|one a start; got [24] for 3 starts"):
+        stream(lambda x, y: x, torch.ones(3, 2), **settings)

@@ -97,6 +97,14 @@ def test_a_field_for_inference_is_not_saved_and_its_precision_is_checked(tmp_pat
         for_inference(network, precision="half")
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_bfloat16_is_refused_where_autocast_does_not_make_it(dtype):
+    network = build(UNetConfig(shape=(1, 4, 4), width=4, multipliers=(1,))).to(dtype)
+    with pytest.raises(ValueError, match=f"for models in float32; this one is in {dtype}: pass"):
+        for_inference(network, precision="bfloat16")
+    assert for_inference(network)(torch.zeros(1, 1, 4, 4, dtype=dtype)).dtype == dtype
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["implicit", "dot"])
 def test_a_compiled_field_for_inference_keeps_one_graph_in_a_stream(kind):

@@ -163,6 +163,8 @@ def truncate(folder):
         (lambda folder: (folder / "model.safetensors").write_text("?"), "complete safetensors"),
         (truncate, "complete safetensors"),
         (resave(lambda tensors: tensors.pop("stem.bias")), "stem.bias is missing$"),
+        (resave(lambda tensors: tensors.update({"stem.bias": tensors["stem.bias"].int()})),
+         "stem.bias is of torch.int32, not floating point$"),
         (resave(lambda tensors: tensors.update(extra=torch.ones(1))), "extra is unexpected$"),
     ],
 )  # fmt: skip

@@ -13,6 +13,7 @@ import eqm
 from eqm.data import digits
 from eqm.descent import Outcome, integrate
 from eqm.models import UNet, UNetConfig
+from eqm.models.inference import Frozen
 from eqm.tasks import (
     Sampling,
     advise,
@@ -25,6 +26,7 @@ from eqm.tasks import (
     tune,
     watch,
 )
+from eqm.tasks.tuning import _along
 from eqm.train import ObjectiveConfig, TrainConfig
 
 FIVE = Sampling("gradient-descent", step_size=0.02, path_length=0.1)
@@ -175,6 +177,12 @@ def test_fitted_steps_hold_for_the_settings_they_were_fitted_with():
             Sampling(fitted=rows)
 
 
+@pytest.mark.parametrize("seed", [2**63, -(2**64)])
+def test_a_seed_of_too_many_bits_is_named(model, seed):
+    with pytest.raises(ValueError, match=r"seed must lie in \[-2\^63, 2\^63\); got"):
+        generate(model, [0], seed=seed, sampling=FIVE)
+
+
 def test_a_model_without_classes_takes_no_labels():
     network = UNet(UNetConfig(shape=(1, 4, 4), width=4, multipliers=(1,)))
     assert len(generate(network, count=2, sampling=FIVE).x) == 2
@@ -195,6 +203,7 @@ def test_a_model_without_classes_takes_no_labels():
             "rule must be one of gradient-descent, nesterov-lookahead, .*; got 'adam'",
         ),
         ({"step_size": "big"}, "step_size must be a number; got 'big'"),
+        ({"step_size": 1e-320}, "a path takes at most 1e.09 steps; got path_length 0.5 in steps"),
     ],
 )
 def test_sampling_settings_without_meaning_are_named(settings, message):
@@ -267,6 +276,13 @@ class Bowl(torch.nn.Module):
         return self.curvature * (x - self.centre)
 
 
+class Level(Bowl):
+    """The bowl, but nowhere steeper than 4."""
+
+    def forward(self, x, labels=None, gamma=None):
+        return 4 * (5 * (x - self.centre)).tanh()
+
+
 def test_advice_names_the_largest_stable_step():
     steep = Sampling("gradient-descent", step_size=0.12, path_length=2.4)
     descent = generate(Bowl(), count=3, sampling=steep)
@@ -274,6 +290,14 @@ def test_advice_names_the_largest_stable_step():
     assert "the largest stable step is about 0.1 (stiffness 20); step_size is 0.12" in said
     far = replace(steep, step_size=1e10, path_length=1e12)
     assert "diverged" in advise(Bowl(), generate(Bowl(), count=3, sampling=far), sampling=far)[0]
+    # one that levels out far from the data only swings there, however long the steps
+    level = Level()
+    for wide in (
+        replace(steep, step_size=0.3, gradient_ratio=0.1),
+        replace(steep, step_size=10, path_length=100),
+    ):
+        (said,) = advise(level, generate(level, count=3, sampling=wide), sampling=wide)
+        assert "hardly fell: the largest stable step is about 0.1 (stiffness 20)" in said
     good = replace(steep, step_size=0.02)
     assert advise(Bowl(), generate(Bowl(), count=3, sampling=good), sampling=good) == []
     unmet = replace(good, step_size=0.001, path_length=0.01, gradient_ratio=0.1)
@@ -303,10 +327,27 @@ def test_tuning_finds_the_path_that_keeps_the_spread_of_the_data_and_says_if_non
         tune(model, reference[..., :2])
 
 
+@pytest.mark.parametrize("evaluations", [1, 2, 3, 7])
+def test_tuning_stays_within_its_evaluations(evaluations):
+    model = Bowl(curvature=4.0)
+    reference = 0.3 * starting_noise((1, 4, 4), seeds=range(1000, 1020))
+    found = tune(model, reference, samples=8, evaluations=evaluations)
+    for trial in found.trials[:-2]:  # the last are the stored settings and the best
+        cost = 2 if trial.sampling.rule == "heun" else 1
+        assert trial.sampling.max_steps * cost <= evaluations
+
+
+def test_tuning_makes_as_many_steps_as_it_may():
+    small = Sampling("gradient-descent", step_size=1e-3, path_length=2)
+    x = _along(Bowl(curvature=1.0), small, None, 8, 0, [1000, 1200], 8)
+    torch.testing.assert_close(x[1], x[0] * (1 - 1e-3) ** 200)
+
+
 WORKER = """
 import sys, torch
 from torch import distributed
 from eqm.models import UNet, UNetConfig
+from eqm.models.inference import Frozen
 from eqm.tasks import Sampling, generate
 torch.set_num_threads(1)
 distributed.init_process_group("gloo")
@@ -353,3 +394,24 @@ def test_samples_are_the_same_from_two_processes(model, tmp_path):
     both = torch.load(out)
     torch.testing.assert_close(both["x"], whole.x, rtol=1e-5, atol=1e-5)
     assert both["steps"].tolist() == whole.steps.tolist()
+
+
+def test_a_model_of_fixed_shapes_sees_one_size_under_guidance_for_a_part_of_the_way(model):
+    # each size that a compiled network has not seen is compiled anew, for minutes
+    seen = set()
+
+    class Fixed(Frozen):
+        def forward(self, x, labels=None, gamma=None):
+            seen.add(len(x))
+            return super().forward(x, labels, gamma)
+
+    fast = Fixed(model, bfloat16=False, compiled=False, dtype=torch.float32)
+    settings = replace(FIVE, guidance=2.0, guidance_interval=(0.02, 0.06), gradient_ratio=0.999)
+    plain = generate(fast, count=9, batch_size=4, sampling=settings)
+    assert len(seen) > 1
+    seen.clear()
+    fast.fixed_shapes = True
+    torch.testing.assert_close(
+        generate(fast, count=9, batch_size=4, sampling=settings).x, plain.x, rtol=1e-5, atol=1e-5
+    )
+    assert seen == {8}

@@ -166,12 +166,15 @@ def write_images(images: Tensor, output: Path, *, columns: int) -> None:
                 np.savez(file, arr_0=to_uint8(images))
 
 
-def check_output(output: Path, endings: Sequence[str]) -> None:
-    """Raises ValueError unless `output` ends in one of `endings`."""
+def check_output(output: Path, endings: Sequence[str], *, name: str = "output") -> None:
+    """Raises ValueError unless `output`, the option called `name`, ends in one of `endings` and is no
+    folder."""
     if output.suffix not in endings:
         raise ValueError(
-            f"output must end in {', '.join(endings[:-1])} or {endings[-1]}; got {output}"
+            f"{name} must end in {', '.join(endings[:-1])} or {endings[-1]}; got {output}"
         )
+    if output.is_dir():
+        raise ValueError(f"{name} must be a file; {output} is a folder: choose another name")
 
 
 def open_model(name: str, *, vae: str | None, device: str) -> tuple[Any, Encoder]:

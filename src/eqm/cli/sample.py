@@ -70,20 +70,20 @@ def sample(
     import numpy as np
     import torch
 
+    from eqm.cli.images import STILL, check_output
     from eqm.cli.show import show_settings
     from eqm.descent import in_order
     from eqm.devices import pick_device
     from eqm.encoders import encoder_of
     from eqm.files import make_folder, replacing
     from eqm.models import for_inference, from_pretrained
-    from eqm.pictures import MOVING, grid, to_uint8
+    from eqm.pictures import MOVING, check_channels, grid, to_uint8
     from eqm.pictures import animate as write_animation
     from eqm.tasks import Sampling, advise, draw, gather, watch
 
-    if output.suffix not in (".png", ".npz"):
-        raise ValueError(f"output must end in .png or .npz; got {output}")
-    if animate is not None and animate.suffix not in MOVING:
-        raise ValueError(f"animate must end in {' or '.join(MOVING)}; got {animate}")
+    check_output(output, STILL)
+    if animate is not None:
+        check_output(animate, MOVING, name="animate")
     where = pick_device(device)
     network = from_pretrained(model, device=where)
     if len(network.config.shape) != 3:
@@ -93,6 +93,8 @@ def sample(
         )
     encoder = encoder_of(network.metadata, vae, device=where)
     shape = encoder.image_shape_of(network.config.shape)
+    if output.suffix == ".png" or animate is not None:
+        check_channels(shape[0])
     sampling = Sampling.of(network.metadata).but(
         rule=rule,
         step_size=step_size,
@@ -113,6 +115,8 @@ def sample(
         show_settings({**asdict(sampling), **about})
         return
     make_folder(output.parent)
+    if animate is not None:
+        make_folder(animate.parent)
     fast = for_inference(network, precision=precision, compile=compile)
     first = _join_processes()
     ends: list[Finished] = []
@@ -123,12 +127,16 @@ def sample(
         ):
             ends.append(end)
     except (KeyboardInterrupt, ValueError, RuntimeError, MemoryError) as error:
-        if not ends:
-            raise
         failure = error
-    ends = gather(ends)
+    ends = gather(ends)  # all must come here: a process that left would end those that wait for it
     if not first:
+        if failure is not None:
+            print(f"eqm: {str(failure) or 'interrupted'}", file=sys.stderr)
         return
+    if failure is None and len(ends) < count:
+        failure = RuntimeError("another process failed")
+    if failure is not None and not ends:
+        raise failure
     descent = in_order(ends)
     images = encoder.decode(descent.x)
     with replacing(output) as path:
@@ -140,7 +148,9 @@ def sample(
                 np.savez(file, arr_0=to_uint8(images))
     print(f"{descent}, {descent.evaluations.float().mean():.0f} evaluations each: {output}")
     if failure is not None:
-        sentence = f"{failure or 'interrupted'}; {len(ends)} of {count} samples are in {output}"
+        sentence = (
+            f"{str(failure) or 'interrupted'}; {len(ends)} of {count} samples are in {output}"
+        )
         raise (KeyboardInterrupt if isinstance(failure, KeyboardInterrupt) else RuntimeError)(
             sentence
         ) from failure

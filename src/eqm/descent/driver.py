@@ -157,8 +157,9 @@ def _steps(field: Field, batch: Batch, rule: Rule, stop: Stop | None) -> Iterato
     while len(batch.index):
         step, batch = advance(field, batch, rule=rule, stop=stop)
         yield step
-        going = ~(step.converged | step.diverged)
-        if not going.all():
+        # all that a step waits for of an accelerator: how many go on
+        going = (~(step.converged | step.diverged)).nonzero().flatten()
+        if len(going) < len(batch.index):
             batch = batch[going]
 
 
@@ -190,15 +191,22 @@ def descend(
     steps = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     evaluations = torch.zeros_like(steps)
     gradient_norm = x.new_full((len(x),), torch.nan)
-    outcome = [Outcome.MAX_STEPS] * len(x)
+    outcome = torch.zeros_like(steps)
     for step in islice(every, max_steps):
         end[step.index] = step.x
         steps[step.index], evaluations[step.index] = step.steps, step.evaluations
         gradient_norm[step.index] = step.gradient_norm.to(gradient_norm)
-        for ended, how in ((step.converged, Outcome.CONVERGED), (step.diverged, Outcome.DIVERGED)):
-            for i in step.index[ended].tolist():
-                outcome[i] = how
-    return Descent(end, steps, evaluations, gradient_norm, tuple(outcome))
+        outcome[step.index] = outcome_of(step)
+    how = tuple(OUTCOMES[number] for number in outcome.tolist())
+    return Descent(end, steps, evaluations, gradient_norm, how)
+
+
+OUTCOMES = (Outcome.MAX_STEPS, Outcome.CONVERGED, Outcome.DIVERGED)
+
+
+def outcome_of(step: Step) -> Tensor:
+    """How each sample of the step ended, should it not go on: its number among OUTCOMES, (A,)."""
+    return step.converged + 2 * step.diverged
 
 
 def _checked(gradient: Tensor, point: Tensor) -> Tensor:

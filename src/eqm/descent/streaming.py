@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from eqm.descent.checks import check_count
-from eqm.descent.driver import Batch, Descent, Outcome, advance
+from eqm.descent.driver import OUTCOMES, Batch, Descent, Outcome, advance, outcome_of
 from eqm.descent.rules import Rule
 from eqm.descent.stopping import Step, Stop
 from eqm.field import Field
@@ -61,8 +61,8 @@ def stream(
     carried on unseen in the empty slots: compiled networks and CUDA graphs want one shape.
 
     Raises ValueError as `descend` does, and when there are fewer labels than starts, or starts of
-    different shapes. Whatever fails on the way, the field, the starts or the labels, the samples
-    that had finished have been handed out before.
+    different shapes: at once for what can be known at once. Whatever fails on the way, the field,
+    the starts or the labels, the samples that had finished have been handed out before.
 
     >>> from eqm.descent import GradientDescent, GradientNorm
     >>> bowl = lambda x, labels: x
@@ -81,31 +81,45 @@ def stream(
         if not drawn:
             return None
         indices, samples, classes = zip(*drawn, strict=True)
-        if len(shapes := {tuple(sample.shape) for sample in samples}) > 1:
-            raise ValueError(f"starts must be of one shape; got {sorted(shapes)}")
         x = torch.stack(samples)
         chosen = None if labels is None else torch.tensor(classes, device=x.device)
         batch = Batch.at(x, chosen, rule=rule, stop=stop)
         return replace(batch, index=torch.tensor(indices, device=x.device))
 
+    return _ends(field, enter, rule, stop, batch_size, max_steps, fixed)
+
+
+def _ends(
+    field: Field,
+    enter: Callable[[int], Batch | None],
+    rule: Rule,
+    stop: Stop | None,
+    batch_size: int,
+    max_steps: int,
+    fixed: bool,
+) -> Iterator[Finished]:
     batch = enter(batch_size)
-    if batch is not None and fixed and len(batch.index) < batch_size:
+    going = 0 if batch is None else len(batch.index)
+    if batch is not None and fixed and going < batch_size:
         batch = _padded(batch, batch_size)
-    while batch is not None and (batch.index != IDLE).any():
+    while batch is not None and going:
         step, batch = advance(field, batch, rule=rule, stop=stop)
         ended = step.converged | step.diverged | (step.steps >= max_steps)
-        ended &= batch.index != IDLE
-        if not ended.any():
+        # all that a step waits for of an accelerator: how many have ended
+        slots = (ended & (step.index != IDLE)).nonzero().flatten()
+        if len(slots) == 0:
             continue
-        yield from _finished(step, ended)
-        slots = ended.nonzero().flatten()
+        yield from _finished(step, slots)
         fresh = enter(len(slots))
         filled = 0 if fresh is None else len(fresh.index)
         if fresh is not None:
             batch = _put(batch, slots[:filled], fresh)
         if filled < len(slots):
+            going -= len(slots) - filled
             index = batch.index.index_fill(0, slots[filled:], IDLE)
-            batch = replace(batch, index=index) if fixed else batch[index != IDLE]
+            batch = replace(batch, index=index)
+            if not fixed:
+                batch = batch[(index != IDLE).nonzero().flatten()]
 
 
 def in_order(ends: Iterable[Finished], *, like: Tensor | None = None) -> Descent:
@@ -124,25 +138,27 @@ def in_order(ends: Iterable[Finished], *, like: Tensor | None = None) -> Descent
         x,
         torch.tensor([row.steps for row in rows], dtype=torch.int64, device=x.device),
         torch.tensor([row.evaluations for row in rows], dtype=torch.int64, device=x.device),
-        torch.tensor([row.gradient_norm for row in rows], device=x.device),
+        torch.tensor([row.gradient_norm for row in rows], dtype=x.dtype, device=x.device),
         tuple(row.outcome for row in rows),
     )
 
 
 def _check_sizes(starts: Iterable[Tensor], labels: Iterable[int] | None) -> None:
-    if (
-        isinstance(starts, Sized)
-        and isinstance(labels, Sized)
-        and (got := len(labels)) > len(starts)
-    ):
-        raise ValueError(f"labels must be one a start; got {got} for {len(starts)} starts")
+    if isinstance(starts, Sized) and isinstance(labels, Sized) and len(labels) != len(starts):
+        raise ValueError(f"labels must be one a start; got {len(labels)} for {len(starts)} starts")
 
 
 def _numbered(
     starts: Iterable[Tensor], labels: Iterable[int] | None
 ) -> Iterator[tuple[int, Tensor, int]]:
-    classes = None if labels is None else iter(labels)
+    classes, shape = None if labels is None else iter(labels), None
     for index, start in enumerate(starts):
+        shape = start.shape if shape is None else shape
+        if start.shape != shape:
+            raise ValueError(
+                f"starts must be of one shape; got {tuple(shape)} and, at {index}, "
+                f"{tuple(start.shape)}"
+            )
         label = IDLE
         if classes is not None:
             try:
@@ -154,15 +170,13 @@ def _numbered(
         yield index, start, label
 
 
-def _finished(step: Step, ended: Tensor) -> Iterator[Finished]:
-    columns = (step.index, step.steps, step.evaluations, step.gradient_norm, step.converged)
-    rows = zip(*(column[ended].tolist() for column in (*columns, step.diverged)), strict=True)
-    for x, row in zip(step.x[ended], rows, strict=True):
-        index, steps, evaluations, gradient_norm, converged, diverged = row
-        outcome = Outcome.MAX_STEPS
-        if converged or diverged:
-            outcome = Outcome.CONVERGED if converged else Outcome.DIVERGED
-        yield Finished(index, x, steps, evaluations, gradient_norm, outcome)
+def _finished(step: Step, slots: Tensor) -> Iterator[Finished]:
+    columns = (step.index, step.steps, step.evaluations, outcome_of(step))
+    rows = torch.stack(columns, dim=1)[slots].tolist()
+    norms = step.gradient_norm[slots].tolist()
+    for x, norm, row in zip(step.x[slots], norms, rows, strict=True):
+        index, steps, evaluations, outcome = row
+        yield Finished(index, x, steps, evaluations, norm, OUTCOMES[outcome])
 
 
 def _put(batch: Batch, slots: Tensor, fresh: Batch) -> Batch:

@@ -56,9 +56,12 @@ def for_inference(
     """A copy of the model made for descending: no graph, weights in bfloat16, compiled.
 
     In bfloat16 the matrices are converted once instead of at every evaluation; norms, sums and what
-    comes out stay in the model's precision. It moves samples by about 1 % of the way they go. "auto" is bfloat16
-    on CUDA, else the precision of the weights. With `compile` the first evaluation takes up to a
-    minute, and so does the first of every other batch size: `stream(fixed=True)` keeps one.
+    comes out stay in the model's precision. It moves samples by about 1 % of the way they go. "auto"
+    is bfloat16 on CUDA for weights in float32, else the precision of the weights. With `compile` the
+    first evaluation takes up to a minute, and so does the first of every other batch size:
+    `stream(fixed=True)` keeps one.
+
+    Raises ValueError for another precision, and for bfloat16 of weights in float64 or float16.
 
     >>> from eqm.models import MLPConfig, build
     >>> for_inference(build(MLPConfig()), precision="bfloat16")(torch.zeros(1, 2)).dtype
@@ -67,7 +70,15 @@ def for_inference(
     if precision not in ("auto", "float32", "bfloat16"):
         raise ValueError(f"precision must be auto, float32 or bfloat16; got {precision!r}")
     weight = next(model.parameters())
-    bfloat16 = precision == "bfloat16" or (precision == "auto" and weight.device.type == "cuda")
+    able = weight.dtype in (torch.float32, torch.bfloat16)  # autocast leaves float64 as it is
+    if precision == "bfloat16" and not able:
+        raise ValueError(
+            f"precision bfloat16 is for models in float32; this one is in {weight.dtype}: "
+            "pass model.float(), or precision auto"
+        )
+    bfloat16 = precision == "bfloat16" or (
+        precision == "auto" and able and weight.device.type == "cuda"
+    )
     model = deepcopy(model).eval().requires_grad_(False)
     if bfloat16:
         for part in model.modules():

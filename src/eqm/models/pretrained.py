@@ -151,7 +151,8 @@ def with_energy(network: Network, kind: str) -> Network | Energy:
 def load_weights(config: NetworkConfig, tensors: Mapping[str, Tensor], source: str) -> Network:
     """The network of `config` that owns `tensors`; their dtype and device are kept.
 
-    Raises ValueError, naming `source`, where tensors are missing, unexpected or of wrong shape.
+    Raises ValueError, naming `source`, where tensors are missing, unexpected, of wrong shape or of
+    whole numbers.
     """
     with torch.device("meta"):
         network = build(config)
@@ -162,6 +163,11 @@ def load_weights(config: NetworkConfig, tensors: Mapping[str, Tensor], source: s
         f"{name} has shape {tuple(tensors[name].shape)} instead of {tuple(tensor.shape)}"
         for name, tensor in expected.items()
         if name in tensors and tensors[name].shape != tensor.shape
+    ]
+    faults += [
+        f"{name} is of {tensor.dtype}, not floating point"
+        for name, tensor in tensors.items()
+        if name in expected and not tensor.is_floating_point()
     ]
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from eqm.descent import Descent, GradientDescent, Outcome, PathLength, descend, stability, stiffness
 from eqm.energy import Energy
+from eqm.field import Field
 from eqm.models import Network
 from eqm.shapes import norms
 from eqm.tasks.generation import starting_noise
@@ -16,6 +19,8 @@ LOOK = 8
 """Samples that are looked at."""
 CAREFUL = 200
 """Steps of a descent that is careful enough to arrive where the settings do not."""
+ENOUGH = 1.0
+"""The longest path of that descent: more leads no farther, and its steps would be too long."""
 
 
 @torch.no_grad()
@@ -29,17 +34,16 @@ def advise(
 ) -> list[str]:
     """What `generate` came to that its caller should know, a sentence each; none if all is well.
 
-    A network that gives NaN; steps that diverge or grow, with the largest stable step estimated
-    from the stiffness of the landscape where careful descents end; and a gradient ratio that no
-    sample met. `labels`, `sampling` and `seed` are those of the `generate`. Costs nothing where no
-    sample fails and few evaluations of few samples else.
+    A network that gives NaN; samples that diverge, grow, or swing on steps that are too long, with
+    the largest stable step estimated from the stiffness of the landscape where careful descents
+    end; and a gradient ratio that no sample met. `labels`, `sampling` and `seed` are those of the
+    `generate`. Costs nothing where no sample fails and few evaluations of few samples else.
     """
     config, weight = model.config, next(model.parameters())
     sampling = sampling or Sampling.of(model.metadata)
-    said: list[str] = []
     count = min(LOOK, len(descent.x))
     if config.noise_conditioning or not count:
-        return said
+        return []
     diverged = descent.outcome.count(Outcome.DIVERGED)
     noise = starting_noise(config.shape, seeds=range(seed, seed + count)).to(weight)
     part = None if labels is None else labels[:count].to(weight.device)
@@ -51,27 +55,42 @@ def advise(
             "or its precision is too low"
         ]
     last = descent.gradient_norm[:count].float().to(first)
-    if diverged or (last > 2 * first).any():
-        limit = stability(sampling.make_rule())
-        small = GradientDescent(sampling.path_length / CAREFUL)
-        end = descend(field, noise, part, rule=small, stop=PathLength(sampling.path_length))
-        stiff = stiffness(field, end.x, part).float().median().item()
-        what = (
-            f"{diverged} of {len(descent.x)} samples diverged"
-            if diverged
-            else ("the gradient of samples grew instead of falling")
-        )
-        advice = ""
-        if limit is not None and 0 < stiff < float("inf"):
-            advice = (
-                f": the largest stable step is about {limit / stiff:.2g} (stiffness {stiff:.3g}); "
+    failed = ""
+    if diverged:
+        failed = f"{diverged} of {len(descent.x)} samples diverged"
+    elif (last > 2 * first).any():
+        failed = "the gradient of samples grew instead of falling"
+    if failed or (last > first / 2).any():
+        stable, stiff = _largest_stable(field, noise, part, sampling)
+        if sampling.step_size > stable:
+            # far from the data many a network levels out: samples swing, and none diverges
+            failed = failed or "the gradient of samples hardly fell"
+        if failed and stable < math.inf:
+            failed += (
+                f": the largest stable step is about {stable:.2g} (stiffness {stiff:.3g}); "
                 f"step_size is {sampling.step_size:g}"
             )
-        said.append(what + advice)
-    elif sampling.gradient_ratio and (descent.steps >= sampling.max_steps).all():
-        said.append(
+        if failed:
+            return [failed]
+    if sampling.gradient_ratio and (descent.steps >= sampling.max_steps).all():
+        return [
             f"no sample met gradient_ratio {sampling.gradient_ratio:g} within path_length "
             f"{sampling.path_length:g}: the smallest of the first {count} came to "
             f"{(last / first).min():.2g}"
-        )
-    return said
+        ]
+    return []
+
+
+def _largest_stable(
+    field: Field, noise: Tensor, labels: Tensor | None, sampling: Sampling
+) -> tuple[float, float]:
+    """The largest step that the settings bear where careful descents end, infinity if it cannot be
+    told, and the stiffness of the landscape there."""
+    path = min(sampling.path_length, ENOUGH)
+    rule, stop = GradientDescent(path / CAREFUL), PathLength(path)
+    end = descend(field, noise, labels, rule=rule, stop=stop)
+    stiff = stiffness(field, end.x, labels).float().median().item()
+    limit = stability(sampling.make_rule())
+    if limit is None or not 0 < stiff < math.inf:
+        return math.inf, stiff
+    return limit / stiff, stiff

@@ -37,7 +37,12 @@ class Model(Protocol):
 
 
 def starting_noise(shape: Sequence[int], *, seeds: Sequence[int]) -> Tensor:
-    """Normal noise (len(seeds), *shape), each row from its own seed, whatever the others are."""
+    """Normal noise (len(seeds), *shape), each row from its own seed, whatever the others are.
+
+    Raises ValueError for seeds of more than 63 bits.
+    """
+    if any(not -(2**63) <= seed < 2**63 for seed in seeds):
+        raise ValueError(f"seed must lie in [-2^63, 2^63); got {seeds[0]}")
     rows = [
         torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed)) for seed in seeds
     ]

@@ -19,6 +19,7 @@ BOUNDS = [
     ("gradient_ratio", 0, 1),
     ("guidance", 0, float("inf")),
 ]
+MOST_STEPS = 1e9
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ class Sampling:
             raise ValueError(
                 "step_size must not exceed path_length, or one step would be all; "
                 f"got {self.step_size} and {self.path_length}"
+            )
+        if self.path_length / self.step_size > MOST_STEPS:
+            raise ValueError(
+                f"a path takes at most {MOST_STEPS:g} steps; got path_length {self.path_length:g} in "
+                f"steps of {self.step_size:g}"
             )
         if self.guidance_interval is not None:
             object.__setattr__(self, "guidance_interval", _interval(self.guidance_interval))
@@ -118,11 +124,12 @@ class Sampling:
 
     def make_field(self, field: Field, null_label: int, *, labelled: bool = True) -> Field:
         """The field that is descended: `field`, guided as these settings describe if it is
-        called with labels."""
+        called with labels; one that says `fixed_shapes` sees batches of one size."""
         from eqm.guidance import guide
 
         scale = self.guidance if labelled else 1.0
-        return guide(field, scale, null_label, interval=self.guidance_interval)
+        fixed = getattr(field, "fixed_shapes", False)
+        return guide(field, scale, null_label, interval=self.guidance_interval, fixed=fixed)
 
     @classmethod
     def of(cls, metadata: dict[str, Any]) -> Sampling:

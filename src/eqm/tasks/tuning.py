@@ -163,6 +163,8 @@ def tune(
     # Few samples tell the good from the bad; one descent serves all lengths of its path.
     few = max(8, samples // 4)
     for rule, momentum, cost in RULES:
+        if cost > evaluations:
+            continue
         for share in (4, 2, 1):
             steps = max(2, evaluations // share // cost)
             size = stored.path_length / steps
@@ -179,18 +181,14 @@ def tune(
     best = _cheapest(finalists, tolerance)
 
     # With a stop by the gradient the path may be longer: who has arrived does not walk it.
-    adaptive = [
-        drawn(
-            replace(
-                best.sampling,
-                gradient_ratio=ratio,
-                path_length=best.sampling.path_length * stretch,
-            ),
-            seed,
-        )
+    chosen = best.sampling
+    cost = next(cost for rule, _, cost in RULES if rule == chosen.rule)
+    longer = [
+        replace(chosen, gradient_ratio=ratio, path_length=chosen.path_length * stretch)
         for stretch in (1.0, 1.2)
         for ratio in RATIOS
     ]
+    adaptive = [drawn(each, seed) for each in longer if each.max_steps * cost <= evaluations]
     best = _cheapest([best, *adaptive], tolerance)
 
     # Weights fitted to the flow, and to other noise than they are judged by, need few steps.
@@ -238,8 +236,9 @@ def _along(
     parts = []
     for first in range(0, samples, batch_size):
         rows = range(first, min(first + batch_size, samples))
-        start = _started(model, sampling, classes, rows, seed)
-        parts.append(record(*start, rule=sampling.make_rule(), at=counts).x.cpu())
+        start, rule = _started(model, sampling, classes, rows, seed), sampling.make_rule()
+        moved = record(*start, rule=rule, at=counts, max_steps=counts[-1])
+        parts.append(moved.x.cpu())
     return torch.cat(parts, dim=1)
 
 
@@ -266,7 +265,8 @@ def _fitted(
                 rule = fit_multistep(field, part, labels, steps=steps)
                 rows: Any = tuple(tuple(round(w, 6) for w in row) for row in rule.rows)  # of four
                 length = round(part.path[-1, 0].item(), 6)
-                yield replace(sampling, path_length=length, fitted=rows)
+                size = min(sampling.step_size, length)
+                yield replace(sampling, step_size=size, path_length=length, fitted=rows)
 
 
 def _started(
