@@ -134,6 +134,11 @@ def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
         (["train", "digits", "--output", "/dev/null/x"], "choose another folder"),
         (["train", "digits", "--output", "{model}"], "holds a run with other settings"),
         (["train", "digits", "--model.width", "1000000"], "emory"),
+        (["train", "digits", "--images", "0"], "eqm: images must be at least 1; got 0"),
+        (
+            ["train", "digits", "--optimizer.learning-rate", "-1"],
+            "eqm: optimizer.learning_rate must be positive; got -1.0",
+        ),
         (["demo", "--output", "/dev/null/x"], "choose another folder"),
     ],
 )
@@ -151,7 +156,6 @@ def test_bad_input_is_one_sentence_and_status_2(model, run, arguments, sentence)
         (["nope"], "Unrecognized options: nope"),
         (["train", "cats"], "Available subcommands: digits"),
         (["train", "digits", "--model.widht", "3"], "--model.width"),
-        (["train", "digits", "--images", "0"], "images must be at least 1; got 0"),
         (["train", "digits", "--objective.decay", "steep"], "'truncated', 'linear'"),
     ],
 )
