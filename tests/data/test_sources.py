@@ -259,6 +259,17 @@ def test_broken_pictures_are_replaced_by_their_own_class_and_named(tmp_path, cap
         everything(open_source(config(tmp_path, broken="fail", size=8, channels=3)))
 
 
+def test_links_in_a_circle_end_and_links_to_nowhere_are_broken_pictures(tmp_path):
+    make_folder(tmp_path)
+    (tmp_path / "cat/more").symlink_to("..")
+    (tmp_path / "dog/more").symlink_to("../cat")
+    (tmp_path / "dog/9.png").symlink_to("9.png")
+    source = open_source(config(tmp_path))
+    assert class_names(source) == ("cat", "dog")
+    assert torch.bincount(source.labels).tolist() == [3, 7]
+    assert set(source.broken) == {"dog/9.png"}
+
+
 @pytest.mark.parametrize("memory", [0, 64])
 def test_batches_that_are_loaded_ahead_are_the_batches(tmp_path, memory):
     source = open_source(config(make_folder(tmp_path), flip=True, memory=memory))

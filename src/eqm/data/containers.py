@@ -59,23 +59,32 @@ class Files:
 def folder(path: Path) -> Files:
     """The pictures under `path`: each folder in it is a class, or all lie in it and there are none.
 
-    Hidden files and folders are left out. Raises ValueError when there are no pictures, some lie
-    beside class folders, or a class folder has none.
+    Hidden files and folders are left out, and links to a folder that they lie in. Raises ValueError
+    when there are no pictures, some lie beside class folders, or a class folder has none.
     """
     names: list[str] = []
     sizes: list[int] = []
     folders: set[str] = set()
     others: list[str] = []
     for root, inside, found in os.walk(path, followlinks=True, onerror=_unreadable):
-        inside[:] = sorted(name for name in inside if not name.startswith("."))
         base = Path(root).relative_to(path)
+        around = {(path / part).resolve() for part in (base, *base.parents)}
+        inside[:] = sorted(
+            name
+            for name in inside
+            if not name.startswith(".")
+            and not (Path(root, name).is_symlink() and Path(root, name).resolve() in around)
+        )
         folders.update((base / name).as_posix() for name in inside)
         for name in sorted(found):
             if name.startswith("."):
                 continue
             if Path(name).suffix.lower() in SUFFIXES:
                 names.append((base / name).as_posix())
-                sizes.append((path / base / name).stat().st_size)
+                try:
+                    sizes.append((path / base / name).stat().st_size)
+                except OSError:  # a link to nowhere: a picture that cannot be read
+                    sizes.append(0)
             else:
                 others.append((base / name).as_posix())
     order = sorted(range(len(names)), key=names.__getitem__)
