@@ -341,6 +341,10 @@ def test_files_of_no_use_are_refused(tmp_path):
     (tmp_path / "torn.zip").write_bytes(whole[: len(whole) // 2])
     tar = (make_tars(tmp_path / "tars") / "0.tar").read_bytes()
     (tmp_path / "torn.tar").write_bytes(tar[:700])
+    with tarfile.open(tmp_path / "tars/0.tar") as archive:
+        second = archive.getmembers()[1].offset
+    (tmp_path / "ended.tar").write_bytes(tar[:second])
+    (tmp_path / "bent.tar").write_bytes(tar[:second] + b"x" + tar[second + 1 :])
     (tmp_path / "words").mkdir()
     make_tars(tmp_path / "labels", lambda k: ("cls", b"cat"))
     (tmp_path / "x-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + bytes(12) + b"x")
@@ -352,6 +356,8 @@ def test_files_of_no_use_are_refused(tmp_path):
     for name, sentence in [
         ("torn.zip", "is not a whole zip"),
         ("torn.tar", "is not a whole, uncompressed tar"),
+        ("ended.tar", "is not a whole, uncompressed tar"),
+        ("bent.tar", "is not a whole, uncompressed tar"),
         ("labels", "the label in 000.cls must be a whole number; got b'cat'"),
         ("x-images-idx3-ubyte", "must hold 0 bytes"),
         ("notes.txt", "is none of .npz"),

@@ -214,6 +214,11 @@ def _members(path: Path) -> Iterable[tuple[tarfile.TarInfo, bytes | None]]:
                     file = archive.extractfile(member)
                     content = file.read() if file else None
                 yield member, content
+            # What cannot be a header ends an archive for tarfile, without a word.
+            with path.open("rb") as file:
+                file.seek(archive.offset)
+                if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                    raise tarfile.ReadError("it is damaged or cut short amid its members")
     except (tarfile.TarError, OSError, EOFError) as error:
         raise ValueError(
             f"{path} is not a whole, uncompressed tar ({error}): copy it again, or unpack it with gunzip"
