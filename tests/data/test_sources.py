@@ -353,7 +353,19 @@ def test_files_of_no_use_are_refused(tmp_path):
     (tmp_path / "torn.parquet").write_bytes(b"PAR1")
     np.savez(tmp_path / "gap.npz", images=np.zeros((2, 4, 4), np.uint8), labels=[0, 2])
     np.savez(tmp_path / "low.npz", images=np.zeros((2, 4, 4), np.uint8), labels=[0, -1])
+    np.savez(tmp_path / "high.npz", images=np.zeros((2, 4, 4), np.uint8), labels=[0, 2**32 - 1])
+    make_tars(tmp_path / "high", lambda k: ("cls", b"99999999999999999999"))
+    make_tars(tmp_path / "half", lambda k: ("json", b'{"label": 0.5}'))
+    make_tars(tmp_path / "infinite", lambda k: ("json", b'{"label": Infinity}'))
+    make_parquet(tmp_path / "high.parquet", names=(), labels=(0, 0, 0, 1, 1, 2**32 - 1))
+    make_parquet(tmp_path / "lists.parquet", labels=([0], [0, 1], [0], [1], [1], [1]))
     for name, sentence in [
+        ("high.npz", r"labels must lie in 0..999,999; got 0..4294967295"),
+        ("high.parquet", r"labels must lie in 0..999,999; got 0..4294967295"),
+        ("high", r"labels must lie in 0..999,999; got 99999999999999999999..9"),
+        ("half", "the label in 000.json must be a whole number"),
+        ("infinite", "the label in 000.json must be a whole number"),
+        ("lists.parquet", "column label must hold whole numbers or words; it holds list<"),
         ("torn.zip", "is not a whole zip"),
         ("torn.tar", "is not a whole, uncompressed tar"),
         ("ended.tar", "is not a whole, uncompressed tar"),
@@ -364,7 +376,7 @@ def test_files_of_no_use_are_refused(tmp_path):
         ("range.parquet", r"labels must be in 0..1; got 0..2"),
         ("torn.parquet", "cannot be read"),
         ("gap.npz", "1 of 3 classes have no pictures: 1"),
-        ("low.npz", r"labels must lie in 0..0; got -1..0"),
+        ("low.npz", r"labels must lie in 0..999,999; got -1..0"),
         ("nowhere", "there is no"),
     ]:
         with pytest.raises(ValueError, match=sentence):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from eqm.data.config import DataConfig
 from eqm.data.decoding import centre_crop
-from eqm.data.images import Images
+from eqm.data.images import Images, count_classes
 from eqm.data.points import Points
 
 _IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
@@ -66,8 +66,8 @@ def from_array(
         raise ValueError(
             f"{name}: labels must be whole numbers of shape (N,); got {labels.dtype} {labels.shape}"
         )
+    classes = 0 if labels is None else count_classes(name, labels)
     numbers = None if labels is None else torch.from_numpy(labels.astype(np.int64))
-    classes = 0 if numbers is None else max(int(numbers.max()) + 1, 1)
     if images.ndim == 2:
         return Points(name, torch.from_numpy(np.array(images, np.float32)), numbers, classes)
     data = _fitted(name, _channels_first(name, images), config)

@@ -17,6 +17,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from eqm.data.images import count_classes
 from eqm.data.parts import digest
 
 SUFFIXES = frozenset(
@@ -179,12 +180,10 @@ def tars(pattern: str) -> Files:
             f"{pattern}: {len(missing)} of {len(names)} pictures have no label, the first is "
             f"{missing[0]}: add a .cls for each, or remove them all"
         )
+    known = [number for number in numbers if number is not None]
     if names and not missing:
-        known = torch.tensor(numbers)
-        if known.min() < 0:
-            raise ValueError(f"{pattern}: labels must not be negative; got {int(known.min())}")
-        classes: tuple[str, ...] = tuple(map(str, range(int(known.max()) + 1)))
-        labelled: Tensor | None = known
+        classes = tuple(map(str, range(count_classes(pattern, known))))
+        labelled: Tensor | None = torch.tensor(known)
     else:
         labelled, classes = classes_of(pattern, names, ())
 
@@ -236,6 +235,8 @@ def _label(archive: Path, name: str, content: bytes) -> int | None:
             return int(content)
         found = json.loads(content)
         label = found.get("label", found.get("cls")) if isinstance(found, dict) else None
+        if isinstance(label, float) and not label.is_integer():
+            raise ValueError(label)
         return None if label is None else int(label)
     except (ValueError, TypeError) as error:
         raise ValueError(
