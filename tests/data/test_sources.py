@@ -359,7 +359,13 @@ def test_files_of_no_use_are_refused(tmp_path):
     make_tars(tmp_path / "infinite", lambda k: ("json", b'{"label": Infinity}'))
     make_parquet(tmp_path / "high.parquet", names=(), labels=(0, 0, 0, 1, 1, 2**32 - 1))
     make_parquet(tmp_path / "lists.parquet", labels=([0], [0, 1], [0], [1], [1], [1]))
+    np.save(tmp_path / "words.npy", np.array([["a", "b"]]))
+    np.save(tmp_path / "complex.npy", np.ones((2, 2), complex))
+    (tmp_path / "gap.npy").write_bytes((tmp_path / "gap.npz").read_bytes())
     for name, sentence in [
+        ("words.npy", "points must be real numbers; got <U1"),
+        ("complex.npy", "points must be real numbers; got complex128"),
+        ("gap.npy", "not a readable .npy of a plain array .it is an .npz"),
         ("high.npz", r"labels must lie in 0..999,999; got 0..4294967295"),
         ("high.parquet", r"labels must lie in 0..999,999; got 0..4294967295"),
         ("high", r"labels must lie in 0..999,999; got 99999999999999999999..9"),

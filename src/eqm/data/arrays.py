@@ -51,6 +51,9 @@ def from_npy(path: Path, config: DataConfig) -> Images | Points:
         # Copy on write, as torch warns of memory that must not be written.
         images = np.load(path, mmap_mode="c", allow_pickle=False)
         labels = np.load(beside, allow_pickle=False) if beside.is_file() else None
+        for found in (images, labels):
+            if not (found is None or isinstance(found, np.ndarray)):
+                raise ValueError("it is an .npz: call it so")
     except (ValueError, TypeError, OSError, EOFError) as error:
         raise ValueError(f"{path} is not a readable .npy of a plain array ({error})") from error
     return from_array(path.stem, images, labels, config)
@@ -69,6 +72,8 @@ def from_array(
     classes = 0 if labels is None else count_classes(name, labels)
     numbers = None if labels is None else torch.from_numpy(labels.astype(np.int64))
     if images.ndim == 2:
+        if images.dtype.kind not in "iuf":
+            raise ValueError(f"{name}: points must be real numbers; got {images.dtype}")
         return Points(name, torch.from_numpy(np.array(images, np.float32)), numbers, classes)
     data = _fitted(name, _channels_first(name, images), config)
     return Images(name, data, numbers, classes, flip=config.flip)
