@@ -259,6 +259,20 @@ def test_broken_pictures_are_replaced_by_their_own_class_and_named(tmp_path, cap
         everything(open_source(config(tmp_path, broken="fail", size=8, channels=3)))
 
 
+def test_a_broken_picture_is_one_whatever_decoder_says_so(tmp_path):
+    pytest.importorskip("PIL._avif")
+    whole = encoded(PIXELS["cat/0.png"], "AVIF")
+    torn = whole.replace(b"av01", b"av00")  # of which Pillow makes a RuntimeError
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as archive:
+        for name, content in (("0.avif", whole), ("1.avif", torn), ("2.avif", whole)):
+            archive.writestr(name, content)
+        at = archive.getinfo("2.avif").header_offset + 60
+    body = bytearray((tmp_path / "a.zip").read_bytes())
+    body[at : at + 40] = b"x" * 40  # of which lzma makes an error of its own
+    (tmp_path / "a.zip").write_bytes(body)
+    assert set(check(str(tmp_path / "a.zip")).broken) == {"1.avif", "2.avif"}
+
+
 def test_links_in_a_circle_end_and_links_to_nowhere_are_broken_pictures(tmp_path):
     make_folder(tmp_path)
     (tmp_path / "cat/more").symlink_to("..")
