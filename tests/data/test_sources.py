@@ -180,6 +180,16 @@ def test_an_npy_takes_its_labels_from_beside_and_may_hold_points(tmp_path):
     assert points("spirals").fingerprint == open_source(config("points:spirals")).fingerprint
 
 
+def test_floats_that_seem_to_lie_in_another_range_are_said(tmp_path, caplog):
+    whole = RANDOM.random((4, 8, 8))
+    np.save(tmp_path / "bright.npy", whole)
+    np.save(tmp_path / "right.npy", 2 * whole - 1)
+    open_source(config(tmp_path / "right.npy"))
+    assert not caplog.text
+    open_source(config(tmp_path / "bright.npy"))
+    assert "if 0 is black, save 2 x images - 1" in caplog.text
+
+
 def test_sixteen_bits_keep_their_range(tmp_path):
     grey = np.array([[0, 1, 257], [30_000, 65_534, 65_535]], np.uint16)
     (tmp_path / "a.png").write_bytes(encoded(grey))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import math
 import zipfile
 import zlib
@@ -17,6 +18,7 @@ from eqm.data.decoding import centre_crop
 from eqm.data.images import Images, count_classes
 from eqm.data.points import Points
 
+LOG = logging.getLogger(__name__)
 _IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 _PARTS = (("train", "training"), ("t10k", "test"))
 
@@ -89,6 +91,12 @@ def _channels_first(name: str, images: np.ndarray) -> Tensor:
     if images.dtype == np.uint16:
         return torch.from_numpy(images.astype(np.float32)) / 32767.5 - 1
     if images.dtype.kind == "f":
+        if images.size and (low := images.min()) >= 0 and (high := images.max()) <= 1:
+            LOG.warning(
+                "%s: images lie in %g..%g, where black is -1 and 0 a middle grey: if 0 is black, save "
+                "2 x images - 1",
+                *(name, low, high),
+            )
         return torch.from_numpy(images.astype(np.float32, copy=False))
     raise ValueError(f"{name}: images must be uint8, uint16 or floating point; got {images.dtype}")
 
