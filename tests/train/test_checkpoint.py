@@ -45,6 +45,8 @@ def test_the_newest_few_stay_and_what_a_killed_process_left_goes(images, tmp_pat
     last(train(replace(TINY, checkpoint_every=32, keep=3), images, tmp_path))
     names = [f"00000{n}.{kind}" for n in (2, 3, 4) for kind in ("json", "safetensors")]
     assert kept(tmp_path) == names
+    last(train(replace(TINY, checkpoint_every=32, keep=6, images=192), images, tmp_path))
+    assert [name[:6] for name in kept(tmp_path)[::2]] == [f"00000{n}" for n in (2, 3, 4, 5, 6)]
 
 
 @pytest.mark.parametrize("kind", ["json", "safetensors"])

@@ -90,7 +90,7 @@ def save_if_it_fits(
         header = Header(settings, state.images, skipped, state.attempt, kinds, digest)
         with replacing(_header_file(folder, number)) as path:
             path.write_text(json.dumps(asdict(header)) + "\n", encoding="utf-8")
-        for old in sorted(numbers)[: len(numbers) + 1 - config.keep]:
+        for old in sorted(numbers, reverse=True)[config.keep - 1 :]:
             _header_file(folder, old).unlink(missing_ok=True)
             _tensor_file(folder, old).unlink(missing_ok=True)
         _write_weights(tensors, state, config, folder, data, {})
