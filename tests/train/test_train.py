@@ -245,6 +245,12 @@ def test_another_run_in_the_folder_is_refused_by_what_differs(images, tmp_path):
     assert newest(tmp_path).read_bytes() == before
 
 
+def test_data_may_move_between_two_parts_of_a_run(images, tmp_path):
+    last(train(replace(TINY, images=64), images, tmp_path))
+    steps = train(replace(TINY, images=96), replace(images, name="elsewhere"), tmp_path)
+    assert [step.images for step in steps] == [96]
+
+
 def test_weights_that_burst_are_not_saved(images, tmp_path):
     last(train(replace(TINY, images=64), images, tmp_path))
     before = newest(tmp_path).read_bytes()

@@ -32,7 +32,8 @@ CHECKPOINTS, BEST, VERSION = "checkpoints", "best", 1
 FREE_TO_CHANGE = {
     *("name", "images", "sampling", "device", "threads", "compile", "recompute", "parallel"),
     *("micro_batch", "checkpoint_every", "keep", "patience", "watch_every", "trackers"),
-    *("data.path", "data.broken", "data.workers", "data.memory"),  # the fingerprint tells the data
+    # The fingerprint tells the data, wherever they are.
+    *("data.path", "data.name", "data.broken", "data.workers", "data.memory"),
 }
 """Settings, or groups of them, that a resumed run may have otherwise than its checkpoint."""
 
