@@ -56,8 +56,9 @@ def test_the_newest_few_stay_and_what_a_killed_process_left_goes(images, tmp_pat
         lambda b: b[: len(b) // 2],
         lambda b: b"",
         lambda b: b[:-5] + bytes([b[-5] ^ 1]) + b[-4:],
+        lambda b: b.replace(b'"images": 128', b'"images": 120').replace(b"F32", b"I32", 1),
     ],
-    ids=["half", "empty", "one bit"],
+    ids=["half", "empty", "one bit", "one figure"],
 )
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(images, tmp_path, caplog, kind, damage):
     """One bit of the JSON is a bit of the digest it ends with."""

@@ -53,6 +53,8 @@ class Header:
     sha256: str
     """Of the file of tensors."""
     version: int = VERSION
+    own_sha256: str = ""
+    """Of the rest of the JSON; empty in what older programs wrote."""
 
 
 def save(state: TrainingState, config: TrainConfig, folder: Path, *, data: dict[str, Any]) -> None:
@@ -89,6 +91,7 @@ def save_if_it_fits(
         }
         settings = settings_of(config, data)
         header = Header(settings, state.images, skipped, state.attempt, kinds, digest)
+        header = replace(header, own_sha256=_own_sha256(header))
         with replacing(_header_file(folder, number)) as path:
             path.write_text(json.dumps(asdict(header)) + "\n", encoding="utf-8")
         for old in sorted(numbers, reverse=True)[config.keep - 1 :]:
@@ -308,7 +311,9 @@ def _readable(folder: Path, number: int) -> Header | None:
     try:
         header = Header(**json.loads(_header_file(folder, number).read_text(encoding="utf-8")))
         intact = (
-            header.version == VERSION and _sha256(_tensor_file(folder, number)) == header.sha256
+            header.version == VERSION
+            and header.own_sha256 in ("", _own_sha256(header))
+            and header.sha256 == _sha256(_tensor_file(folder, number))
         )
     except (OSError, ValueError, TypeError):
         return None
@@ -349,6 +354,11 @@ def _tensor_file(folder: Path, number: int) -> Path:
 
 def _header_file(folder: Path, number: int) -> Path:
     return folder / CHECKPOINTS / f"{number:06d}.json"
+
+
+def _own_sha256(header: Header) -> str:
+    text = json.dumps(asdict(replace(header, own_sha256="")))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:
