@@ -318,6 +318,18 @@ def test_an_interrupt_in_the_process_saves_first(images, tmp_path):
     assert_same_bits(weights(tmp_path), weights(tmp_path / "whole"))
 
 
+def test_two_processes_do_not_write_to_one_folder(images, tmp_path):
+    claims = f"from eqm.files import claim; file = claim({str(tmp_path)!r}); print(1); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", claims], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        other.stdout.readline()
+        with pytest.raises(ValueError, match="another process is writing to .*: wait for its end"):
+            last(train(TINY, images, tmp_path))
+        other.communicate(b"\n")
+    last(train(TINY, images, tmp_path))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_killed_command_goes_on_to_the_same_bits(tmp_path, number):
     command = [
