@@ -1,3 +1,4 @@
+import math
 import os
 import signal
 import subprocess
@@ -283,6 +284,15 @@ def test_a_run_that_cannot_be_is_named(images, tmp_path, config, message):
         (lambda: replace(TINY, label_dropout=1.0), "label_dropout must lie in"),
         (lambda: OptimizerConfig(learning_rate=0), "learning_rate must be positive"),
         (lambda: OptimizerConfig(clip=-1), "clip must not be negative"),
+        (
+            lambda: OptimizerConfig(ema_halflife=math.inf),
+            "ema_halflife must be positive, and finite",
+        ),
+        (
+            lambda: OptimizerConfig(weight_decay=math.inf),
+            "weight_decay must not be negative, but fin",
+        ),
+        (lambda: replace(TINY, seed=2**63), "seed must be below 2.63; got 9223372036854775808"),
         (lambda: ObjectiveConfig(start=1.5), "start"),
         (
             lambda: replace(
