@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 FULL = 1 << 16
 """A disk with fewer free bytes is full: writers of tensors do not pass on why they failed."""
@@ -81,6 +82,30 @@ def make_folder(path: Path | str) -> Path:
         probe.touch()
     (path / ".writable").unlink(missing_ok=True)  # another process may ask as well
     return path
+
+
+def claim(folder: Path | str) -> BinaryIO:
+    """A file whose being open keeps other processes from claiming `folder`; a process that is killed
+    lets go of it.
+
+    Raises ValueError where another has claimed it. Where the system or the disk knows no locks, it
+    claims nothing.
+    """
+    folder = Path(folder)
+    with writing(folder / ".lock"):
+        file = (folder / ".lock").open("ab")
+    try:
+        import fcntl
+
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        file.close()
+        raise ValueError(
+            f"another process is writing to {folder}: wait for its end, or choose another folder"
+        ) from error
+    except (ImportError, OSError):
+        pass
+    return file
 
 
 def _sync_folder(path: Path) -> None:

@@ -30,7 +30,8 @@ class EquilibriumMatching:
     decay: Decay = TruncatedDecay()
     noise_conditioning: bool = False
     difference: bool = False
-    """Whether weight gradients of an energy are taken by `eqm.difference.difference_loss`."""
+    """Whether weight gradients of an energy, where they are wanted, are taken by
+    `eqm.difference.difference_loss`."""
 
     def __call__(
         self,
@@ -69,7 +70,7 @@ class EquilibriumMatching:
         """
         x = corrupt(data, noise, gamma)
         target = (noise - data) * spread(self.decay(gamma).to(data.dtype), data)
-        if self.difference:
+        if self.difference and torch.is_grad_enabled():
             if not isinstance(field, Energy):
                 raise ValueError(
                     f"difference is for a DotEnergy or NormEnergy; got {type(field).__name__}: "

@@ -139,6 +139,15 @@ def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
         (["train", "digits", "--output", "/dev/null/x"], "choose another folder"),
         (["train", "digits", "--output", "{model}"], "holds a run with other settings"),
         (["train", "digits", "--model.width", "1000000"], "emory"),
+        (
+            ["train", "folder", "--data.path", "points:moons"],
+            "is for pictures (channels, height, width)",
+        ),
+        (["train", "digits", "--images", "0"], "eqm: images must be at least 1; got 0"),
+        (
+            ["train", "digits", "--optimizer.learning-rate", "-1"],
+            "eqm: optimizer.learning_rate must be positive, and finite; got -1.0",
+        ),
         (["demo", "--output", "/dev/null/x"], "choose another folder"),
     ],
 )
@@ -158,7 +167,6 @@ def test_bad_input_is_one_sentence_and_status_2(model, run, arguments, sentence)
         (["nope"], "Unrecognized options: nope"),
         (["train", "cats"], "Available subcommands: digits"),
         (["train", "digits", "--model.widht", "3"], "--model.width"),
-        (["train", "digits", "--images", "0"], "images must be at least 1; got 0"),
         (["train", "digits", "--objective.decay", "steep"], "'truncated', 'linear'"),
     ],
 )

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -28,6 +30,15 @@ def test_a_check_says_what_there_is_and_names_what_is_broken(photos, capsys):
     assert "sizes differ: set data.size" in out
     assert main(["data", "check", "points:moons"]) == 0
     assert "class 1: 5,000" in capsys.readouterr().out
+
+
+def test_names_need_not_be_utf8(photos, capsys):
+    kind = (photos / "cat").rename(photos / os.fsdecode(b"caf\xe9"))
+    (kind / "0.jpg").rename(kind / os.fsdecode(b"\xff.jpg")).write_bytes(b"")
+    assert main(["data", "check", str(photos)]) == 0
+    out = capsys.readouterr().out
+    assert "class caf\\udce9: 3\n" in out
+    assert "broken caf\\udce9/\\udcff.jpg: " in out
 
 
 @pytest.mark.parametrize("content", [None, b"none"])

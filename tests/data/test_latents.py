@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from eqm.data import Images, check_latents, encode, is_latents, open_latents, shares
+from eqm.data import Images, check, check_latents, encode, is_latents, open_latents, shares
 from eqm.data.latents import digest
 from eqm.encoders import Pixels
 from eqm.randomness import Draws
@@ -220,6 +220,8 @@ def test_a_changed_byte_is_found_by_reading_all(encoded, copy):
     open_latents(copy)
     with pytest.raises(ValueError, match="latents-00003.safetensors changed since"):
         check_latents(copy)
+    with pytest.raises(ValueError, match="latents-00003.safetensors changed since"):
+        check(str(copy))
 
 
 @pytest.mark.parametrize(
@@ -228,6 +230,13 @@ def test_a_changed_byte_is_found_by_reading_all(encoded, copy):
         ({"version": 2}, "must have version 1; got 2"),
         ({"format": "zip"}, "is not the manifest of latents"),
         ({"colour": "red"}, "is damaged: encode again"),
+        ({"shards": [{"bites": 5}]}, "is damaged .*bites.*: encode again"),
+        ({"shape": None}, "is damaged .*: encode again"),
+        (
+            {"shape": [5, 4, 6]},
+            r"must hold latents \(5, 2, 5, 4, 6\), as manifest.json says; it hold",
+        ),
+        ({"shard_size": 4}, "is damaged: encode again"),
     ],
 )
 def test_a_manifest_of_something_else_is_a_sentence(copy, change, sentence):

@@ -180,6 +180,16 @@ def test_an_npy_takes_its_labels_from_beside_and_may_hold_points(tmp_path):
     assert points("spirals").fingerprint == open_source(config("points:spirals")).fingerprint
 
 
+def test_floats_that_seem_to_lie_in_another_range_are_said(tmp_path, caplog):
+    whole = RANDOM.random((4, 8, 8))
+    np.save(tmp_path / "bright.npy", whole)
+    np.save(tmp_path / "right.npy", 2 * whole - 1)
+    open_source(config(tmp_path / "right.npy"))
+    assert not caplog.text
+    open_source(config(tmp_path / "bright.npy"))
+    assert "if 0 is black, save 2 x images - 1" in caplog.text
+
+
 def test_sixteen_bits_keep_their_range(tmp_path):
     grey = np.array([[0, 1, 257], [30_000, 65_534, 65_535]], np.uint16)
     (tmp_path / "a.png").write_bytes(encoded(grey))
@@ -259,6 +269,31 @@ def test_broken_pictures_are_replaced_by_their_own_class_and_named(tmp_path, cap
         everything(open_source(config(tmp_path, broken="fail", size=8, channels=3)))
 
 
+def test_a_broken_picture_is_one_whatever_decoder_says_so(tmp_path):
+    pytest.importorskip("PIL._avif")
+    whole = encoded(PIXELS["cat/0.png"], "AVIF")
+    torn = whole.replace(b"av01", b"av00")  # of which Pillow makes a RuntimeError
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as archive:
+        for name, content in (("0.avif", whole), ("1.avif", torn), ("2.avif", whole)):
+            archive.writestr(name, content)
+        at = archive.getinfo("2.avif").header_offset + 60
+    body = bytearray((tmp_path / "a.zip").read_bytes())
+    body[at : at + 40] = b"x" * 40  # of which lzma makes an error of its own
+    (tmp_path / "a.zip").write_bytes(body)
+    assert set(check(str(tmp_path / "a.zip")).broken) == {"1.avif", "2.avif"}
+
+
+def test_links_in_a_circle_end_and_links_to_nowhere_are_broken_pictures(tmp_path):
+    make_folder(tmp_path)
+    (tmp_path / "cat/more").symlink_to("..")
+    (tmp_path / "dog/more").symlink_to("../cat")
+    (tmp_path / "dog/9.png").symlink_to("9.png")
+    source = open_source(config(tmp_path))
+    assert class_names(source) == ("cat", "dog")
+    assert torch.bincount(source.labels).tolist() == [3, 7]
+    assert set(source.broken) == {"dog/9.png"}
+
+
 @pytest.mark.parametrize("memory", [0, 64])
 def test_batches_that_are_loaded_ahead_are_the_batches(tmp_path, memory):
     source = open_source(config(make_folder(tmp_path), flip=True, memory=memory))
@@ -330,6 +365,10 @@ def test_files_of_no_use_are_refused(tmp_path):
     (tmp_path / "torn.zip").write_bytes(whole[: len(whole) // 2])
     tar = (make_tars(tmp_path / "tars") / "0.tar").read_bytes()
     (tmp_path / "torn.tar").write_bytes(tar[:700])
+    with tarfile.open(tmp_path / "tars/0.tar") as archive:
+        second = archive.getmembers()[1].offset
+    (tmp_path / "ended.tar").write_bytes(tar[:second])
+    (tmp_path / "bent.tar").write_bytes(tar[:second] + b"x" + tar[second + 1 :])
     (tmp_path / "words").mkdir()
     make_tars(tmp_path / "labels", lambda k: ("cls", b"cat"))
     (tmp_path / "x-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + bytes(12) + b"x")
@@ -338,16 +377,36 @@ def test_files_of_no_use_are_refused(tmp_path):
     (tmp_path / "torn.parquet").write_bytes(b"PAR1")
     np.savez(tmp_path / "gap.npz", images=np.zeros((2, 4, 4), np.uint8), labels=[0, 2])
     np.savez(tmp_path / "low.npz", images=np.zeros((2, 4, 4), np.uint8), labels=[0, -1])
+    np.savez(tmp_path / "high.npz", images=np.zeros((2, 4, 4), np.uint8), labels=[0, 2**32 - 1])
+    make_tars(tmp_path / "high", lambda k: ("cls", b"99999999999999999999"))
+    make_tars(tmp_path / "half", lambda k: ("json", b'{"label": 0.5}'))
+    make_tars(tmp_path / "infinite", lambda k: ("json", b'{"label": Infinity}'))
+    make_parquet(tmp_path / "high.parquet", names=(), labels=(0, 0, 0, 1, 1, 2**32 - 1))
+    make_parquet(tmp_path / "lists.parquet", labels=([0], [0, 1], [0], [1], [1], [1]))
+    np.save(tmp_path / "words.npy", np.array([["a", "b"]]))
+    np.save(tmp_path / "complex.npy", np.ones((2, 2), complex))
+    (tmp_path / "gap.npy").write_bytes((tmp_path / "gap.npz").read_bytes())
     for name, sentence in [
+        ("words.npy", "points must be real numbers; got <U1"),
+        ("complex.npy", "points must be real numbers; got complex128"),
+        ("gap.npy", "not a readable .npy of a plain array .it is an .npz"),
+        ("high.npz", r"labels must lie in 0..999,999; got 0..4294967295"),
+        ("high.parquet", r"labels must lie in 0..999,999; got 0..4294967295"),
+        ("high", r"labels must lie in 0..999,999; got 99999999999999999999..9"),
+        ("half", "the label in 000.json must be a whole number"),
+        ("infinite", "the label in 000.json must be a whole number"),
+        ("lists.parquet", "column label must hold whole numbers or words; it holds list<"),
         ("torn.zip", "is not a whole zip"),
         ("torn.tar", "is not a whole, uncompressed tar"),
+        ("ended.tar", "is not a whole, uncompressed tar"),
+        ("bent.tar", "is not a whole, uncompressed tar"),
         ("labels", "the label in 000.cls must be a whole number; got b'cat'"),
         ("x-images-idx3-ubyte", "must hold 0 bytes"),
         ("notes.txt", "is none of .npz"),
         ("range.parquet", r"labels must be in 0..1; got 0..2"),
         ("torn.parquet", "cannot be read"),
         ("gap.npz", "1 of 3 classes have no pictures: 1"),
-        ("low.npz", r"labels must lie in 0..0; got -1..0"),
+        ("low.npz", r"labels must lie in 0..999,999; got -1..0"),
         ("nowhere", "there is no"),
     ]:
         with pytest.raises(ValueError, match=sentence):

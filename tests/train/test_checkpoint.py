@@ -45,6 +45,8 @@ def test_the_newest_few_stay_and_what_a_killed_process_left_goes(images, tmp_pat
     last(train(replace(TINY, checkpoint_every=32, keep=3), images, tmp_path))
     names = [f"00000{n}.{kind}" for n in (2, 3, 4) for kind in ("json", "safetensors")]
     assert kept(tmp_path) == names
+    last(train(replace(TINY, checkpoint_every=32, keep=6, images=192), images, tmp_path))
+    assert [name[:6] for name in kept(tmp_path)[::2]] == [f"00000{n}" for n in (2, 3, 4, 5, 6)]
 
 
 @pytest.mark.parametrize("kind", ["json", "safetensors"])
@@ -54,8 +56,9 @@ def test_the_newest_few_stay_and_what_a_killed_process_left_goes(images, tmp_pat
         lambda b: b[: len(b) // 2],
         lambda b: b"",
         lambda b: b[:-5] + bytes([b[-5] ^ 1]) + b[-4:],
+        lambda b: b.replace(b'"images": 128', b'"images": 120').replace(b"F32", b"I32", 1),
     ],
-    ids=["half", "empty", "one bit"],
+    ids=["half", "empty", "one bit", "one figure"],
 )
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(images, tmp_path, caplog, kind, damage):
     """One bit of the JSON is a bit of the digest it ends with."""

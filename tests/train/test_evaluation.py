@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -6,7 +7,7 @@ import torch
 import eqm
 from eqm.data import Images, digits
 from eqm.models import UNetConfig
-from eqm.train import TrainConfig, start
+from eqm.train import ObjectiveConfig, TrainConfig, start
 from eqm.train.evaluation import BANDS, SAMPLES, Evaluation, HeldOut, loss_by_gamma
 
 CPU = torch.device("cpu")
@@ -43,6 +44,17 @@ def test_its_mean_estimates_the_training_loss(held_out):
         )
     error = (drawn.std() / len(many) ** 0.5 + drawn.std() / (SAMPLES * BANDS) ** 0.5).item()
     assert abs(losses.mean() - drawn.mean()) < 4 * error
+
+
+def test_it_is_that_of_the_exact_energy_however_its_weights_are_trained(held_out):
+    exact, difference = (
+        replace(CONFIG, objective=ObjectiveConfig(energy="dot", gradient=gradient))
+        for gradient in ("exact", "difference")
+    )
+    field = start(exact, CPU).average
+    progress = SimpleNamespace(state=SimpleNamespace(average=field))
+    seen = [HeldOut(config, held_out)(progress).numbers for config in (exact, difference)]
+    assert seen[0] == seen[1]
 
 
 def test_it_is_the_same_each_time_and_for_any_batch_size(held_out):

@@ -1,3 +1,4 @@
+import math
 import os
 import signal
 import subprocess
@@ -245,6 +246,12 @@ def test_another_run_in_the_folder_is_refused_by_what_differs(images, tmp_path):
     assert newest(tmp_path).read_bytes() == before
 
 
+def test_data_may_move_between_two_parts_of_a_run(images, tmp_path):
+    last(train(replace(TINY, images=64), images, tmp_path))
+    steps = train(replace(TINY, images=96), replace(images, name="elsewhere"), tmp_path)
+    assert [step.images for step in steps] == [96]
+
+
 def test_weights_that_burst_are_not_saved(images, tmp_path):
     last(train(replace(TINY, images=64), images, tmp_path))
     before = newest(tmp_path).read_bytes()
@@ -277,6 +284,15 @@ def test_a_run_that_cannot_be_is_named(images, tmp_path, config, message):
         (lambda: replace(TINY, label_dropout=1.0), "label_dropout must lie in"),
         (lambda: OptimizerConfig(learning_rate=0), "learning_rate must be positive"),
         (lambda: OptimizerConfig(clip=-1), "clip must not be negative"),
+        (
+            lambda: OptimizerConfig(ema_halflife=math.inf),
+            "ema_halflife must be positive, and finite",
+        ),
+        (
+            lambda: OptimizerConfig(weight_decay=math.inf),
+            "weight_decay must not be negative, but fin",
+        ),
+        (lambda: replace(TINY, seed=2**63), "seed must be below 2.63; got 9223372036854775808"),
         (lambda: ObjectiveConfig(start=1.5), "start"),
         (
             lambda: replace(
@@ -310,6 +326,18 @@ def test_an_interrupt_in_the_process_saves_first(images, tmp_path):
     last(train(TINY, images, tmp_path))
     last(train(TINY, images, tmp_path / "whole"))
     assert_same_bits(weights(tmp_path), weights(tmp_path / "whole"))
+
+
+def test_two_processes_do_not_write_to_one_folder(images, tmp_path):
+    claims = f"from eqm.files import claim; file = claim({str(tmp_path)!r}); print(1); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", claims], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        other.stdout.readline()
+        with pytest.raises(ValueError, match="another process is writing to .*: wait for its end"):
+            last(train(TINY, images, tmp_path))
+        other.communicate(b"\n")
+    last(train(TINY, images, tmp_path))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

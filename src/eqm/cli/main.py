@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
 
 from eqm.cli.compose import compose
 from eqm.cli.data import data
@@ -48,28 +51,64 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "data": data,
         "ema": ema,
     }
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            commands,
-            prog="eqm",
-            description="Equilibrium Matching: one energy landscape, many uses.",
-            args=arguments,
-            config=(
-                tyro.conf.AvoidSubcommands,
-                tyro.conf.CascadeSubcommandArgs,
-                tyro.conf.FlagCreatePairsOff,
-            ),
-        )
+        with _plain_settings():
+            tyro.extras.subcommand_cli_from_dict(
+                commands,
+                prog="eqm",
+                description="Equilibrium Matching: one energy landscape, many uses.",
+                args=arguments,
+                config=(
+                    tyro.conf.AvoidSubcommands,
+                    tyro.conf.CascadeSubcommandArgs,
+                    tyro.conf.FlagCreatePairsOff,
+                ),
+            )
     except KeyboardInterrupt as interrupt:
         return _fail(str(interrupt) or "interrupted", 130)
     except BrokenPipeError:
         sys.stdout = None  # nobody reads on; say nothing more
         return 1
-    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+    except (ValueError, OSError, RuntimeError, MemoryError, _RefusedError) as error:
         if os.environ.get("EQM_TRACEBACK"):
             raise
         return _fail(" ".join(str(error).split()) or type(error).__name__, 2)
     return 0
+
+
+class _RefusedError(Exception):
+    """Settings that refused a value; what they said. No ValueError, around which tyro puts words."""
+
+
+def _plain_settings() -> ConstructorRegistry:
+    """Where the complaint of a dataclass about its values comes out of tyro as it is."""
+    registry, inside = ConstructorRegistry(), False
+
+    @registry.struct_rule
+    def rule(info: StructTypeInfo) -> StructConstructorSpec | None:
+        nonlocal inside
+        if inside or not is_dataclass(info.type):
+            return None
+        inside = True
+        try:
+            spec = registry.get_struct_spec(info)
+        finally:
+            inside = False
+        if not isinstance(spec, StructConstructorSpec):
+            return spec  # type: ignore[return-value]
+        make = spec.instantiate
+
+        def instantiate(**values: Any) -> Any:
+            try:
+                return make(**values)
+            except ValueError as error:
+                raise _RefusedError(str(error)) from error
+
+        return replace(spec, instantiate=instantiate)
+
+    return registry
 
 
 def _fail(sentence: str, status: int) -> int:

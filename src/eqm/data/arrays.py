@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import math
 import zipfile
 import zlib
@@ -14,9 +15,10 @@ from torch import Tensor
 
 from eqm.data.config import DataConfig
 from eqm.data.decoding import centre_crop
-from eqm.data.images import Images
+from eqm.data.images import Images, count_classes
 from eqm.data.points import Points
 
+LOG = logging.getLogger(__name__)
 _IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 _PARTS = (("train", "training"), ("t10k", "test"))
 
@@ -51,6 +53,9 @@ def from_npy(path: Path, config: DataConfig) -> Images | Points:
         # Copy on write, as torch warns of memory that must not be written.
         images = np.load(path, mmap_mode="c", allow_pickle=False)
         labels = np.load(beside, allow_pickle=False) if beside.is_file() else None
+        for found in (images, labels):
+            if not (found is None or isinstance(found, np.ndarray)):
+                raise ValueError("it is an .npz: call it so")
     except (ValueError, TypeError, OSError, EOFError) as error:
         raise ValueError(f"{path} is not a readable .npy of a plain array ({error})") from error
     return from_array(path.stem, images, labels, config)
@@ -66,9 +71,11 @@ def from_array(
         raise ValueError(
             f"{name}: labels must be whole numbers of shape (N,); got {labels.dtype} {labels.shape}"
         )
+    classes = 0 if labels is None else count_classes(name, labels)
     numbers = None if labels is None else torch.from_numpy(labels.astype(np.int64))
-    classes = 0 if numbers is None else max(int(numbers.max()) + 1, 1)
     if images.ndim == 2:
+        if images.dtype.kind not in "iuf":
+            raise ValueError(f"{name}: points must be real numbers; got {images.dtype}")
         return Points(name, torch.from_numpy(np.array(images, np.float32)), numbers, classes)
     data = _fitted(name, _channels_first(name, images), config)
     return Images(name, data, numbers, classes, flip=config.flip)
@@ -84,6 +91,12 @@ def _channels_first(name: str, images: np.ndarray) -> Tensor:
     if images.dtype == np.uint16:
         return torch.from_numpy(images.astype(np.float32)) / 32767.5 - 1
     if images.dtype.kind == "f":
+        if images.size and (low := images.min()) >= 0 and (high := images.max()) <= 1:
+            LOG.warning(
+                "%s: images lie in %g..%g, where black is -1 and 0 a middle grey: if 0 is black, save "
+                "2 x images - 1",
+                *(name, low, high),
+            )
         return torch.from_numpy(images.astype(np.float32, copy=False))
     raise ValueError(f"{name}: images must be uint8, uint16 or floating point; got {images.dtype}")
 

@@ -9,6 +9,7 @@ import torch
 
 from eqm.data.config import DataConfig
 from eqm.data.decoding import Header, decode, header, reason
+from eqm.data.latents import check_latents, is_latents
 from eqm.data.opening import files_at, open_source, opens_arrays
 from eqm.data.parts import class_names
 from eqm.data.pictures import DAMAGED, looks, threads
@@ -100,6 +101,8 @@ def check(path: str, *, workers: int = 0) -> Report:
 
 
 def _of_source(config: DataConfig) -> Report:
+    if is_latents(config.path):
+        check_latents(config.path)
     source = open_source(config)
     data = getattr(source, "data", None)
     count = len(source)

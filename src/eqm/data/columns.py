@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 
 from eqm.data.containers import Files
+from eqm.data.images import count_classes
 from eqm.data.parts import digest
 
 
@@ -170,19 +170,20 @@ def _labels(
             words = tuple(sorted(set(values)))
             place = {word: number for number, word in enumerate(words)}
             return torch.tensor([place[value] for value in values]), words
-        numbers = np.array(values)
-        if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+        if not all(type(value) is int for value in values):
             raise ValueError(
-                f"{path}: column {name} must hold whole numbers or words; it holds {numbers.dtype}"
+                f"{path}: column {name} must hold whole numbers or words; "
+                f"it holds {rows.schema.field(name).type}"
             )
         noted = features.get(name)
         names = tuple(noted.get("names") or ()) if isinstance(noted, dict) else ()
-        if numbers.size and (numbers.min() < 0 or (names and numbers.max() >= len(names))):
+        low, high = min(values, default=0), max(values, default=-1)
+        if low < 0 or (names and high >= len(names)):
             expected = f"in 0..{len(names) - 1}" if names else "0 or more"
             raise ValueError(
-                f"{path}: labels must be {expected}; got {numbers.min()}..{numbers.max()}: "
+                f"{path}: labels must be {expected}; got {low}..{high}: "
                 "parts without labels have -1"
             )
-        count = int(numbers.max()) + 1 if numbers.size else 0
-        return torch.from_numpy(numbers.astype(np.int64)), names or tuple(map(str, range(count)))
+        count = count_classes(str(path), values) if values else 0
+        return torch.tensor(values), names or tuple(map(str, range(count)))
     return None, ()

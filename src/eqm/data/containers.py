@@ -17,6 +17,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from eqm.data.images import count_classes
 from eqm.data.parts import digest
 
 SUFFIXES = frozenset(
@@ -59,23 +60,32 @@ class Files:
 def folder(path: Path) -> Files:
     """The pictures under `path`: each folder in it is a class, or all lie in it and there are none.
 
-    Hidden files and folders are left out. Raises ValueError when there are no pictures, some lie
-    beside class folders, or a class folder has none.
+    Hidden files and folders are left out, and links to a folder that they lie in. Raises ValueError
+    when there are no pictures, some lie beside class folders, or a class folder has none.
     """
     names: list[str] = []
     sizes: list[int] = []
     folders: set[str] = set()
     others: list[str] = []
     for root, inside, found in os.walk(path, followlinks=True, onerror=_unreadable):
-        inside[:] = sorted(name for name in inside if not name.startswith("."))
         base = Path(root).relative_to(path)
+        around = {(path / part).resolve() for part in (base, *base.parents)}
+        inside[:] = sorted(
+            name
+            for name in inside
+            if not name.startswith(".")
+            and not (Path(root, name).is_symlink() and Path(root, name).resolve() in around)
+        )
         folders.update((base / name).as_posix() for name in inside)
         for name in sorted(found):
             if name.startswith("."):
                 continue
             if Path(name).suffix.lower() in SUFFIXES:
                 names.append((base / name).as_posix())
-                sizes.append((path / base / name).stat().st_size)
+                try:
+                    sizes.append((path / base / name).stat().st_size)
+                except OSError:  # a link to nowhere: a picture that cannot be read
+                    sizes.append(0)
             else:
                 others.append((base / name).as_posix())
     order = sorted(range(len(names)), key=names.__getitem__)
@@ -170,12 +180,10 @@ def tars(pattern: str) -> Files:
             f"{pattern}: {len(missing)} of {len(names)} pictures have no label, the first is "
             f"{missing[0]}: add a .cls for each, or remove them all"
         )
+    known = [number for number in numbers if number is not None]
     if names and not missing:
-        known = torch.tensor(numbers)
-        if known.min() < 0:
-            raise ValueError(f"{pattern}: labels must not be negative; got {int(known.min())}")
-        classes: tuple[str, ...] = tuple(map(str, range(int(known.max()) + 1)))
-        labelled: Tensor | None = known
+        classes = tuple(map(str, range(count_classes(pattern, known))))
+        labelled: Tensor | None = torch.tensor(known)
     else:
         labelled, classes = classes_of(pattern, names, ())
 
@@ -205,6 +213,11 @@ def _members(path: Path) -> Iterable[tuple[tarfile.TarInfo, bytes | None]]:
                     file = archive.extractfile(member)
                     content = file.read() if file else None
                 yield member, content
+            # What cannot be a header ends an archive for tarfile, without a word.
+            with path.open("rb") as file:
+                file.seek(archive.offset)
+                if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                    raise tarfile.ReadError("it is damaged or cut short amid its members")
     except (tarfile.TarError, OSError, EOFError) as error:
         raise ValueError(
             f"{path} is not a whole, uncompressed tar ({error}): copy it again, or unpack it with gunzip"
@@ -222,6 +235,8 @@ def _label(archive: Path, name: str, content: bytes) -> int | None:
             return int(content)
         found = json.loads(content)
         label = found.get("label", found.get("cls")) if isinstance(found, dict) else None
+        if isinstance(label, float) and not label.is_integer():
+            raise ValueError(label)
         return None if label is None else int(label)
     except (ValueError, TypeError) as error:
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import struct
 import zipfile
 import zlib
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 UNREADABLE = (
     *(OSError, ValueError, SyntaxError, EOFError, TypeError, IndexError, OverflowError),
-    *(struct.error, zlib.error, zipfile.BadZipFile),
+    *(RuntimeError, struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile),
 )
 """What Pillow and archives raise for damaged files, besides decompression bombs."""
 

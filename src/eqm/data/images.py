@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from eqm.data.parts import chosen, digest
 from eqm.randomness import Draws
+
+MOST = 1_000_000
+"""Classes that labels may number: what is above is an id, or a -1 that lost its sign."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +99,18 @@ def mirrored(images: Tensor, draws: Draws) -> Tensor:
     flips = (draws.uniform("flip") < 0.5).nonzero().flatten()
     images[flips] = images[flips].flip(-1)
     return images
+
+
+def count_classes(where: str, labels: Sequence[int] | np.ndarray) -> int:
+    """How many classes there are where `labels`, of which there are some, are their numbers.
+
+    Raises ValueError for negative ones, and for more than MOST, which would fill the memory."""
+    low, high = int(np.min(labels)), int(np.max(labels))
+    if low < 0 or high >= MOST:
+        raise ValueError(
+            f"{where}: labels must lie in 0..{MOST - 1:,}; got {low}..{high}: number the classes anew"
+        )
+    return high + 1
 
 
 def check_labels(name: str, labels: Tensor | None, length: int, num_classes: int) -> None:

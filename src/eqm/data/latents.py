@@ -96,9 +96,12 @@ class Manifest:
             )
         if found.keys() != {field.name for field in fields(cls)}:
             raise ValueError(f"{path} is damaged: encode again")
-        shards = tuple(Shard(**shard) for shard in found.pop("shards"))
-        for name in ("shape", "class_names", "mean", "std"):
-            found[name] = tuple(found[name])
+        try:
+            shards = tuple(Shard(**shard) for shard in found.pop("shards"))
+            for name in ("shape", "class_names", "mean", "std"):
+                found[name] = tuple(found[name])
+        except TypeError as error:
+            raise ValueError(f"{path} is damaged ({error}): encode again") from error
         return cls(shards=shards, **found)
 
 
@@ -200,7 +203,9 @@ def open_latents(folder: Path | str, *, flip: bool = True) -> Latents:
             "run the same eqm encode again"
         )
     tensors = []
-    for file, shard in zip(manifest.files, manifest.shards, strict=True):
+    if len(manifest.shards) != len(manifest.files):
+        raise ValueError(f"{folder / MANIFEST} is damaged: encode again")
+    for number, (file, shard) in enumerate(zip(manifest.files, manifest.shards, strict=True)):
         path = folder / file
         size = path.stat().st_size if path.is_file() else None
         if size != shard.bytes:
@@ -209,6 +214,12 @@ def open_latents(folder: Path | str, *, flip: bool = True) -> Latents:
             )
             raise ValueError(f"{path} {state}: remove it and run the same eqm encode again")
         tensors.append(read_shard(path))
+        expected = (len(manifest.rows(number)), manifest.views, *manifest.shape)
+        if tensors[-1]["mean"].shape != expected:
+            raise ValueError(
+                f"{path} must hold latents {expected}, as {MANIFEST} says; it holds "
+                f"{tuple(tensors[-1]['mean'].shape)}: encode again"
+            )
     return Latents(
         manifest,
         tuple(tensors),

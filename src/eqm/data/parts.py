@@ -61,7 +61,7 @@ def digest(*parts: object) -> str:
             for piece in part.split(4096):  # bounds the copy that a transposed array needs
                 sha.update(piece.contiguous().numpy().data)
         else:
-            sha.update(f"{part};".encode())
+            sha.update(f"{part};".encode(errors="surrogateescape"))  # names need not be UTF-8
     return sha.hexdigest()[:16]
 
 

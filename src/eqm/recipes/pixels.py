@@ -137,8 +137,14 @@ def fitted(config: TrainConfig, pictures: Source) -> tuple[TrainConfig, list[str
     Each picture is seen 500 times, but no fewer than 100,000 and no more than 2,000,000 are seen in
     all. The network halves its grid twice and on until it is at most 16 wide, as far as the sides can
     be halved, and has attention on a grid of at most 32; above 64 pixels a place of the first grid
-    is a square of 2x2 pixels.
+    is a square of 2x2 pixels. Raises ValueError for points, which no recipe is for.
     """
+    if len(pictures.shape) != len(config.model.shape):
+        raise ValueError(
+            f"{pictures.name} has samples of shape {pictures.shape}, and the recipe {config.name} is for "
+            "pictures (channels, height, width): train on others from Python, with "
+            "eqm.models.MLPConfig"
+        )
     picks = []
     if config.images == -1:
         config = replace(config, images=min(max(PASSES * len(pictures), FEWEST), MOST))

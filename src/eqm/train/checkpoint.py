@@ -32,7 +32,8 @@ CHECKPOINTS, BEST, VERSION = "checkpoints", "best", 1
 FREE_TO_CHANGE = {
     *("name", "images", "sampling", "device", "threads", "compile", "recompute", "parallel"),
     *("micro_batch", "checkpoint_every", "keep", "patience", "watch_every", "trackers"),
-    *("data.path", "data.broken", "data.workers", "data.memory"),  # the fingerprint tells the data
+    # The fingerprint tells the data, wherever they are.
+    *("data.path", "data.name", "data.broken", "data.workers", "data.memory"),
 }
 """Settings, or groups of them, that a resumed run may have otherwise than its checkpoint."""
 
@@ -52,6 +53,8 @@ class Header:
     sha256: str
     """Of the file of tensors."""
     version: int = VERSION
+    own_sha256: str = ""
+    """Of the rest of the JSON; empty in what older programs wrote."""
 
 
 def save(state: TrainingState, config: TrainConfig, folder: Path, *, data: dict[str, Any]) -> None:
@@ -88,9 +91,10 @@ def save_if_it_fits(
         }
         settings = settings_of(config, data)
         header = Header(settings, state.images, skipped, state.attempt, kinds, digest)
+        header = replace(header, own_sha256=_own_sha256(header))
         with replacing(_header_file(folder, number)) as path:
             path.write_text(json.dumps(asdict(header)) + "\n", encoding="utf-8")
-        for old in sorted(numbers)[: len(numbers) + 1 - config.keep]:
+        for old in sorted(numbers, reverse=True)[config.keep - 1 :]:
             _header_file(folder, old).unlink(missing_ok=True)
             _tensor_file(folder, old).unlink(missing_ok=True)
         _write_weights(tensors, state, config, folder, data, {})
@@ -307,7 +311,9 @@ def _readable(folder: Path, number: int) -> Header | None:
     try:
         header = Header(**json.loads(_header_file(folder, number).read_text(encoding="utf-8")))
         intact = (
-            header.version == VERSION and _sha256(_tensor_file(folder, number)) == header.sha256
+            header.version == VERSION
+            and header.own_sha256 in ("", _own_sha256(header))
+            and header.sha256 == _sha256(_tensor_file(folder, number))
         )
     except (OSError, ValueError, TypeError):
         return None
@@ -348,6 +354,11 @@ def _tensor_file(folder: Path, number: int) -> Path:
 
 def _header_file(folder: Path, number: int) -> Path:
     return folder / CHECKPOINTS / f"{number:06d}.json"
+
+
+def _own_sha256(header: Header) -> str:
+    text = json.dumps(asdict(replace(header, own_sha256="")))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

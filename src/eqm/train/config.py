@@ -116,6 +116,7 @@ class TrainConfig:
         _check(0 <= self.label_dropout < 1, "label_dropout must lie in [0, 1)", self.label_dropout)
         for name in ("seed", "threads", "micro_batch", "watch_every"):
             _check(getattr(self, name) >= 0, f"{name} must not be negative", getattr(self, name))
+        _check(self.seed < 2**63, "seed must be below 2^63", self.seed)
         _check(
             self.objective.energy == "implicit" or not self.model.noise_conditioning,
             "model.noise_conditioning must be off for an explicit energy",

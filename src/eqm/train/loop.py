@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
 from eqm.data import Share, Source, shares
-from eqm.files import DiskFullError, make_folder
+from eqm.files import DiskFullError, claim, make_folder
 from eqm.randomness import Draws
 from eqm.train.checkpoint import (
     check_space,
@@ -84,8 +85,9 @@ def train(config: TrainConfig, source: Source, folder: Path | str) -> Iterator[P
     is closed.
 
     Raises ValueError when the data do not fit the network, the batch cannot be shared equally, a
-    checkpoint is of another run, weights are not finite at a checkpoint (the one before is kept), or
-    steps fail again and again, OSError when `folder` cannot be written or has too little space.
+    checkpoint is of another run, another process trains in `folder`, weights are not finite at a
+    checkpoint (the one before is kept), or steps fail again and again, OSError when `folder` cannot be
+    written or has too little space.
     """
     _check_fit(config, source)
     _check_shares(config)
@@ -107,7 +109,8 @@ def _steps(
     config = run.config
     stopping, rollbacks = Flag(), 0
     saved = state.images if _is_complete(run, state) else -1
-    with _threads(config.threads), interrupts_deferred() as interrupted:
+    claimed = nullcontext() if saved == state.images else _claimed(run.folder)
+    with claimed, _threads(config.threads), interrupts_deferred() as interrupted:
         step = make_step(config, state, device)
         batches = _batches(run, state, source, device)
         state.model.train()
@@ -232,6 +235,18 @@ def _roll_back(run: Run, state: TrainingState, times: int) -> None:
             "going back to image %s, with other draws",
             *(streak, f"{images:,}", f"{state.images:,}"),
         )
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Keeps other runs out of the folder for a while."""
+    files: list[BinaryIO] = []
+    on_main(lambda: files.append(claim(folder)))
+    try:
+        yield
+    finally:
+        for file in files:
+            file.close()
 
 
 @contextmanager

@@ -69,9 +69,9 @@ class OptimizerConfig:
                 raise ValueError(f"optimizer.{name} must {expected}; got {getattr(self, name)}")
 
         for name in ("learning_rate", "eps", "ema_halflife"):
-            check(name, getattr(self, name) > 0, "be positive")
+            check(name, 0 < getattr(self, name) < math.inf, "be positive, and finite")
         for name in ("warmup", "hold", "weight_decay", "clip", "ema_ramp", "ema_every"):
-            check(name, getattr(self, name) >= 0, "not be negative")
+            check(name, 0 <= getattr(self, name) < math.inf, "not be negative, but finite")
         check("cooldown", 0 < self.cooldown <= 1, "be a share of the run, above 0 and at most 1")
         check("betas", all(0 <= beta < 1 for beta in self.betas), "lie in [0, 1)")
         check("momentum", 0 <= self.momentum < 1, "lie in [0, 1)")
