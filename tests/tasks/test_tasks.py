@@ -308,6 +308,16 @@ def test_advice_names_the_largest_stable_step():
     assert "not finite for plain noise" in said
 
 
+def test_advice_on_fitted_steps_speaks_of_no_step_size():
+    steep = Sampling("gradient-descent", 0.12, path_length=2.4)
+    short, far = (replace(steep, fitted=((1, size, 0, 0),)) for size in (0.01, -1e38))
+    descent = generate(Bowl(), count=3, sampling=short)
+    assert advise(Bowl(), descent, sampling=short) == []
+    diverged = generate(Bowl(), count=3, sampling=far)
+    (said,) = advise(Bowl(), diverged, sampling=far)
+    assert said == "3 of 3 samples diverged: its fitted steps do not suit it, tune it anew"
+
+
 def test_tuning_finds_the_path_that_keeps_the_spread_of_the_data_and_says_if_none_is_better():
     model = Bowl(curvature=4.0)
     model.metadata = {"sampling": {"rule": "gradient-descent", "step_size": 0.05}}

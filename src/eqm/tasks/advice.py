@@ -60,6 +60,8 @@ def advise(
         failed = f"{diverged} of {len(descent.x)} samples diverged"
     elif (last > 2 * first).any():
         failed = "the gradient of samples grew instead of falling"
+    if sampling.fitted:  # without a size, and the last may well begin high on the slope
+        return [f"{failed}: its fitted steps do not suit it, tune it anew"] if failed else []
     if failed or (last > first / 2).any():
         stable, stiff = _largest_stable(field, noise, part, sampling)
         if sampling.step_size > stable:
