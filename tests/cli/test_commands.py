@@ -103,6 +103,40 @@ def test_the_baseline_is_sampled_with_its_own_clock(run, tmp_path):
     assert "20 evaluations each" in out
 
 
+def test_images_of_the_whole_last_batch_are_counted_as_seen(run):
+    status, out, _ = run("train", "digits", *SMALL, "--images", 100)
+    assert status == 0
+    assert "128 images seen" in out
+
+
+@pytest.mark.parametrize(
+    ("command", "takes"),
+    [
+        ("sample", "MODEL"),
+        ("info", "MODEL"),
+        ("tune", "MODEL"),
+        ("ema", "RUN"),
+        ("eval", "SAMPLES"),
+        ("encode", "PICTURES"),
+        ("data", "{check} PATH"),
+        ("compose", "MODEL EXPRESSION"),
+        ("denoise", "MODEL PICTURES ..."),
+        ("restore", "MODEL PICTURES ..."),
+        ("detect", "MODEL PICTURES ..."),
+        ("interpolate", "MODEL PICTURES ..."),
+        ("vary", "MODEL PICTURES ..."),
+    ],
+)
+def test_help_says_what_a_command_takes(run, command, takes):
+    status, out, _ = run(command, "--help")
+    assert status == 0
+    assert takes in out.split("\n\n")[0]
+
+
+def test_help_does_not_say_the_opposite_of_what_a_flag_does(run):
+    assert "Whether mirror images are encoded too" in " ".join(run("encode", "--help")[1].split())
+
+
 def test_nothing_held_out_trains_on_everything(run):
     status, out, _ = run("train", "digits", *SMALL, "--data.held-out", 0, "--seed", 20260101)
     assert status == 0

@@ -48,7 +48,9 @@ def test_ways_and_variations_begin_with_the_pictures(run):
     frames = torch.from_numpy(np.load("a.npz")["arr_0"])
     assert frames.shape == (6, 8, 8, 1)
     assert torch.equal(frames[2], frames[3])
-    assert run("interpolate", "m", "digits:0-1", "--labels", 0, 1, "--output", "a.gif")[0] == 0
+    status, out, _ = run("interpolate", "m", "digits:0-1", "--labels", 0, 1, "--output", "a.gif")
+    assert status == 0
+    assert "1 way of 9 images" in out
     assert run("vary", "m", "digits:0", "--strength", 0, "--count", 2, "--output", "b.npz")[0] == 0
     same = torch.from_numpy(np.load("b.npz")["arr_0"])
     assert torch.equal(same, frames[:1].expand(2, -1, -1, -1))

@@ -1,4 +1,5 @@
 import json
+import logging
 import shutil
 import sys
 
@@ -92,6 +93,13 @@ def test_pixels_stay_what_they_are(pixels):
     assert not std.any()
     assert encoder.shape_of((3, 8, 12)) == encoder.image_shape_of((3, 8, 12)) == (3, 8, 12)
     assert encoder_of({}) == Pixels()
+
+
+def test_opening_an_encoder_is_quiet(vae, monkeypatch):
+    heard = []
+    monkeypatch.setattr(logging.Logger, "callHandlers", lambda log, record: heard.append(record))
+    open_encoder(vae())
+    assert heard == []
 
 
 def test_the_fingerprint_is_of_the_network_not_of_its_place(vae, tmp_path):

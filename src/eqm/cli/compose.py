@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
+from eqm.cli.arguments import Model
+
 
 def compose(
-    model: tyro.conf.Positional[str],
-    expression: tyro.conf.Positional[str],
+    model: Model,
+    expression: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="EXPRESSION")],
     models: tuple[str, ...] = (),
     masks: tuple[str, ...] = (),
     count: int = 10,
@@ -28,7 +31,8 @@ def compose(
     lead away. `none` is the field without label; it takes what the other weights leave of 1.
 
     Args:
-        model: Folder of a trained model, or its name.
+        model: A trained model: its folder, its name on the hub, or one that comes with eqm (fashion-mnist,
+            mnist-5k).
         expression: Such as `7 + 0.5*3 - 1`, or `left*7 + ~left*b:3` with more models and masks.
         models: More models, as NAME=MODEL; their labels are NAME:LABEL, or NAME where they have none.
         masks: Pictures of weights, as NAME=FILE, white 1 and black 0; left, right, top and bottom

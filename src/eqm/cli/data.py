@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
 
 def data(
     action: tyro.conf.Positional[Literal["check"]],
-    path: tyro.conf.Positional[str],
+    path: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH")],
     workers: int = 0,
 ) -> None:
     """Look at a data set: `eqm data check PATH` decodes all of it and says what it holds.

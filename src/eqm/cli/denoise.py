@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import tyro
+from eqm.cli.arguments import Model, Pictures
 
 
 def denoise(
-    model: tyro.conf.Positional[str],
-    pictures: tyro.conf.Positional[tuple[str, ...]],
+    model: Model,
+    pictures: Pictures,
     sigma: float | Literal["estimate"] | None = None,
     aim: Literal["sample", "mean"] = "sample",
     add: float = 0.0,
@@ -27,7 +27,8 @@ def denoise(
     nobody knows, as the model was trained on.
 
     Args:
-        model: Folder of a trained model, or its name.
+        model: A trained model: its folder, its name on the hub, or one that comes with eqm (fashion-mnist,
+            mnist-5k).
         pictures: Files, folders, an .npz, a data set by name; `fashion-mnist-test:0-9` takes some of what
             holds many.
         sigma: Standard deviation of noise that was added to clean pictures, on the scale -1..1 from black

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tyro
+from eqm.cli.arguments import Model, Pictures
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,8 +19,8 @@ SHOWN = 20
 
 
 def detect(
-    model: tyro.conf.Positional[str],
-    images: tyro.conf.Positional[tuple[str, ...]],
+    model: Model,
+    images: Pictures,
     normal: tuple[str, ...] = (),
     score: tuple[str, ...] = (),
     fpr: float | None = None,
@@ -39,7 +39,8 @@ def detect(
     models that come with eqm have one.
 
     Args:
-        model: Folder of a trained model, or its name.
+        model: A trained model: its folder, its name on the hub, or one that comes with eqm (fashion-mnist,
+            mnist-5k).
         images: Files, folders, an .npz, a data set by name; `mnist-5k:0-99` takes some of what holds many.
         normal: Normal pictures to calibrate on, given likewise, best 1,000 or more that the model was not
             trained on; by default the calibration stored with the model.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
 
 def encode(
-    path: tyro.conf.Positional[str],
+    path: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PICTURES")],
     vae: str,
     output: Path,
     size: int = 0,
@@ -35,7 +35,7 @@ def encode(
         channels: Turn pictures into 1 (grey) or 3 (colour) channels; 0 takes them as they are.
         workers: Threads that decode pictures; 0 takes one a processor core, at most 16.
         storage: How numbers are kept; float16 takes half the room.
-        mirrored: Encode the mirror images too, so that training can flip.
+        mirrored: Whether mirror images are encoded too, so that training can flip.
         shard_size: Images a file.
         batch_size: Images at a time.
         device: cpu, cuda, mps, ...; auto takes the fastest there is.

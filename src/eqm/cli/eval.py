@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def eval_(
-    samples: tyro.conf.Positional[str],
+    samples: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SAMPLES")],
     reference: str | None = None,
     compare: str | None = None,
     features: tuple[str, ...] = (),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import tyro
+from eqm.cli.arguments import Model
 
 
-def info(model: tyro.conf.Positional[str]) -> None:
+def info(model: Model) -> None:
     """Print what a model is: its network, what it was trained on, and how it is sampled.
 
     Args:
-        model: Folder of a trained model, its name on the hub, or a preset such as EqM-B/2.
+        model: A trained model: its folder, its name on the hub, or one that comes with eqm (fashion-mnist,
+            mnist-5k); or a preset such as EqM-B/2.
     """
     from dataclasses import asdict
 

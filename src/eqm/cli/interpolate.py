@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import tyro
+from eqm.cli.arguments import Model, Pictures
 
 
 def interpolate(
-    model: tyro.conf.Positional[str],
-    pictures: tyro.conf.Positional[tuple[str, ...]],
+    model: Model,
+    pictures: Pictures,
     labels: tuple[int, ...] = (),
     count: int = 9,
     through: Literal["noise", "landscape"] = "noise",
@@ -25,7 +25,8 @@ def interpolate(
     """Draw the way from each picture to the next: `eqm interpolate fashion-mnist a.png b.png`.
 
     Args:
-        model: Folder of a trained model, or its name.
+        model: A trained model: its folder, its name on the hub, or one that comes with eqm (fashion-mnist,
+            mnist-5k).
         pictures: Two or more: files, folders, an .npz, a data set by name; `fashion-mnist-test:0-3` takes
             some of what holds many.
         labels: The class of each picture, if you know it.
@@ -72,12 +73,12 @@ def interpolate(
     ]
     frames = encoder.decode(torch.cat(ways))
     write_images(frames, output, columns=count)
-    print(f"{len(ways)} ways of {count} images through {through}: {output}")
+    print(f"{len(ways)} way{'s' * (len(ways) > 1)} of {count} images through {through}: {output}")
 
 
 def vary(
-    model: tyro.conf.Positional[str],
-    pictures: tyro.conf.Positional[tuple[str, ...]],
+    model: Model,
+    pictures: Pictures,
     labels: tuple[int, ...] = (),
     strength: float = 0.5,
     count: int = 8,
@@ -92,7 +93,8 @@ def vary(
     """Draw variations of pictures: `eqm vary fashion-mnist a.png --strength 0.6`.
 
     Args:
-        model: Folder of a trained model, or its name.
+        model: A trained model: its folder, its name on the hub, or one that comes with eqm (fashion-mnist,
+            mnist-5k).
         pictures: Files, folders, an .npz, a data set by name; `fashion-mnist-test:0-3` takes some of what
             holds many.
         labels: The class of each picture, if you know it.

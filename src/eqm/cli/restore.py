@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import tyro
+from eqm.cli.arguments import Model, Pictures
 
 
 def restore(
-    model: tyro.conf.Positional[str],
-    pictures: tyro.conf.Positional[tuple[str, ...]],
+    model: Model,
+    pictures: Pictures,
     operator: Literal["inpaint", "downsample", "blur", "motion", "grey"] = "inpaint",
     mask: Path | None = None,
     factor: int = 4,
@@ -33,7 +33,8 @@ def restore(
     Each row of the sheet is what was given, its samples, and their mean.
 
     Args:
-        model: Folder of a trained model, or its name.
+        model: A trained model: its folder, its name on the hub, or one that comes with eqm (fashion-mnist,
+            mnist-5k).
         pictures: What is left of them: files, folders, an .npz, a data set by name; `fashion-mnist-test:0-3`
             takes some of what holds many.
         operator: What became of them: inpaint (holes), downsample (means of blocks), blur (a bell),

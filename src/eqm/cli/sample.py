@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import tyro
-
+from eqm.cli.arguments import Model
 from eqm.tasks.sampling import RuleName
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def sample(
-    model: tyro.conf.Positional[str],
+    model: Model,
     labels: tuple[int, ...] = (),
     count: int | None = None,
     output: Path = Path("samples.png"),
@@ -42,7 +41,8 @@ def sample(
     Under torchrun the processes share the work and the first one writes; what is drawn is the same.
 
     Args:
-        model: Folder of a trained model, or its name on the hub.
+        model: A trained model: its folder, its name on the hub, or one that comes with eqm (fashion-mnist,
+            mnist-5k).
         labels: Classes to sample, in equal shares, one after the other; all of them by default.
         count: How many images; by default ten a class, or 64 without classes.
         output: A .png for a sheet of all images, or a .npz with the array `arr_0`, (N, H, W, C), uint8.

@@ -85,6 +85,5 @@ def train(
         distributed.leave()
     if distributed.is_main():
         done = "" if end else "this run was complete before, and nothing is changed: "
-        print(
-            f"{done}{config.images:,} images seen; the model is in {folder}: try `eqm sample {folder}`"
-        )
+        images = end.images if end else config.images  # the last batch is a whole one
+        print(f"{done}{images:,} images seen; the model is in {folder}: try `eqm sample {folder}`")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 
 def tune(
-    model: tyro.conf.Positional[Path],
+    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")],
     data: str | None = None,
     samples: int = 512,
     evaluations: int = 20,

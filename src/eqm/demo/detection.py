@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 from torch import Tensor
 
 from eqm.demo.material import Material
@@ -40,6 +41,8 @@ def detection(material: Material) -> Section:
         below.hist(normal.numpy(), edges, color=BLUE, alpha=0.75, label="digits")
         below.hist(scores.numpy(), edges, color=RED, alpha=0.65, label="impostors")
         below.set(xscale="log", xlabel="score", yticks=[], title=f"AUROC {area:.3f}")
+        below.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        below.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         below.minorticks_off()
     axes[1, 0].legend(fontsize=7)
     save(figure, material.folder / "detection.png")

@@ -58,7 +58,9 @@ def open_encoder(name: str | Path, *, device: str | torch.device = "cpu") -> Enc
             f"{folder / _WEIGHTS} must hold the tensors of its {kind}; {len(missing)} are missing or "
             f"unexpected, such as {missing[0]}: download it again"
         )
-    return Autoencoder(network.to(device, torch.float32), name=str(name))
+    with _only_errors_logged():  # it warns of modules to keep in float32, as all of them are
+        network = network.to(device, torch.float32)
+    return Autoencoder(network, name=str(name))
 
 
 class Autoencoder:
