@@ -55,11 +55,10 @@ def main(
     if quick:
         model, batch, rounds = "EqM-S/8", 2, 1
     place = pick_device(device)
-    plain = TrainConfig(
-        model=preset(model, shape=(4, 32, 32), num_classes=1000),
-        batch_size=batch,
-        precision="float32",
-    )
+    network = preset(model, shape=(4, 32, 32), num_classes=1000)
+    if quick:
+        network = replace(network, depth=1)  # type: ignore[call-arg]
+    plain = TrainConfig(model=network, batch_size=batch, precision="float32")
     data = torch.randn(batch, 4, 32, 32, device=place)
     labels = torch.arange(batch, device=place)
     draws = Draws(0, labels)

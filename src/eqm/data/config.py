@@ -25,7 +25,7 @@ class DataConfig:
     flip: bool = False
     """Mirror pictures left to right, at random, half of them each time."""
     labels: bool = True
-    """Use the classes, where there are any."""
+    """Whether classes are used, where there are any."""
     classes: tuple[str, ...] = ()
     """Train on these classes alone, by name or number; all of them by default."""
     broken: Literal["skip", "fail"] = "skip"
