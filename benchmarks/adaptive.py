@@ -253,14 +253,16 @@ def curves(base: Found, path: float, budgets, limit, only, rules, streamed, name
             cells.append(f"{mark}{found.distance:.3f}{mark}" + f" ({found.evaluations:.1f})" * off)
         print(f"| {rule_name} | {' | '.join(cells)} |")
     good = sorted(
-        (spent, rule_name)
+        (points[k][0], rule_name)
         for rule_name, points in lines.items()
-        for spent, distance in points
-        if distance <= WITHIN * base.distance
+        for k in range(len(points))
+        if all(distance <= WITHIN * base.distance for _, distance in points[k:])
     )
     first = f"{good[0][1]}, {good[0][0]:.1f} evaluations" if good else "none"
     met = "holds" if good and good[0][0] <= limit else "does not hold"
-    print(f"\nSoonest as good as the base: {first}. In at most {limit}: {met}.\n")
+    print(
+        f"\nSoonest as good as the base, there and with more: {first}. In at most {limit}: {met}.\n"
+    )
     if name is not None:
         plot(base, lines, RESULTS / f"adaptive-{name}.png")
         print(f"![Distance by evaluations](adaptive-{name}.png)")

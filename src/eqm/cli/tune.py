@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
+
+if TYPE_CHECKING:
+    from eqm.data import Source
+    from eqm.tasks.tuning import Features
 
 
 def tune(
@@ -15,15 +19,17 @@ def tune(
     evaluations: int = 20,
     tolerance: float = 0.03,
     references: int = 5000,
+    features: str = "auto",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
     batch_size: int = 256,
     seed: int = 0,
     device: str = "auto",
     dry_run: bool = False,
 ) -> None:
-    """Try rules, step sizes, momenta, path lengths and gradient ratios, and store the best.
+    """Try rules, step sizes, momenta, path lengths, gradient ratios and fitted steps, and store the best.
 
-    Best are the settings whose samples come nearest to the data, measured by features that need no
-    labels, and of those that are as near, the cheapest. The settings before stay on record in
+    Best are the settings whose samples come nearest to the data, and of those that are as near, the
+    cheapest. The settings before stay on record in
     config.json; where nothing is better, nothing is changed.
 
     Args:
@@ -34,6 +40,9 @@ def tune(
         evaluations: The most evaluations of the model a sample may take.
         tolerance: Distances that differ by less than this share count as equal.
         references: The most of the data to compare with.
+        features: What sees the images: `random`, two convolutions that have learned nothing, or a name
+            as for `eqm eval --features`; auto takes the classifier of the data, where one comes with eqm.
+        precision: Of the network; auto is bfloat16 on CUDA, else that of its weights.
         batch_size: Images at a time.
         seed: Of the noise, and of the choice of the data.
         device: cpu, cuda, mps, ...; auto takes the fastest there is.
@@ -46,7 +55,7 @@ def tune(
 
     from eqm.data import DataConfig, open_source
     from eqm.devices import pick_device
-    from eqm.models import from_pretrained
+    from eqm.models import for_inference, from_pretrained
     from eqm.models.pretrained import store_metadata
     from eqm.randomness import Draws
     from eqm.tasks import Sampling
@@ -64,8 +73,10 @@ def tune(
     source = open_source(replace(settings, path=data) if data else settings)
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
     rows = order[:references]
+    seen_by, eyes = _eyes(features, source, network.metadata)
+    print(f"features: {seen_by}")
     found = tune_model(
-        network,
+        for_inference(network, precision=precision),
         source.batch(rows, Draws(seed, rows)),
         None if source.labels is None else source.labels[rows],
         samples=samples,
@@ -73,6 +84,7 @@ def tune(
         tolerance=tolerance,
         seed=seed,
         batch_size=batch_size,
+        features=eyes,
         follow=partial(print, flush=True),
     )
     print(f"\n{found}")
@@ -83,6 +95,7 @@ def tune(
         "before": [*(network.metadata.get("tuning") or {}).get("before", []), stored],
         "reference": f"{len(rows)} of {source.name} ({source.fingerprint})",
         "samples": samples,
+        "features": seen_by,
         "distance": found.after.distance,
         "distance_before": found.before.distance,
         "evaluations": found.after.evaluations,
@@ -90,3 +103,20 @@ def tune(
     }
     store_metadata(model, {"sampling": asdict(found.sampling), "tuning": record})
     print(f"stored in {model}; the settings before are kept there under metadata.tuning.before")
+
+
+def _eyes(name: str, source: Source, metadata: dict[str, Any]) -> tuple[str, Features | None]:
+    """The name of the features that are meant, and what they make of samples; None is random ones."""
+    from eqm.evaluation import suitable_features
+    from eqm.features import open_features
+
+    latents = len(source.shape) != 3 or (metadata.get("data") or {}).get("encoder")
+    if name == "auto":
+        name = "random" if latents else suitable_features(source)[0]
+        name = name if name.startswith("classifier:") else "random"
+    if name == "random":
+        return name, None
+    if latents:
+        raise ValueError(f"features {name} see pictures, and this model makes none: take random")
+    eyes = open_features(name)
+    return eyes.name, lambda images: eyes(images.clamp(-1, 1)).vector

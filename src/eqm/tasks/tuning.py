@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from eqm.descent import AdamsBashforth, Descent, Trajectory, fit_multistep, record
+from eqm.descent import AdamsBashforth, Descent, fit_multistep, record
 from eqm.descent.checks import check_count
-from eqm.energy import Energy
 from eqm.field import Field
 from eqm.metrics import Moments, frechet_distance
-from eqm.models import Network
-from eqm.tasks.generation import generate, starting_noise
+from eqm.tasks.generation import Model, generate, starting_noise
 from eqm.tasks.sampling import RuleName, Sampling
 
 Features = Callable[[Tensor], Tensor]
@@ -96,7 +94,7 @@ class Tuning:
 
 
 def tune(
-    model: Network | Energy,
+    model: Model,
     reference: Tensor,
     labels: Tensor | None = None,
     *,
@@ -119,7 +117,8 @@ def tune(
     looks better than it is.
 
     `features` are, by default, those of two random convolutions, averaged over the pixels: they need
-    neither labels nor downloads. Data that are no images are their own features. `follow` is called
+    neither labels nor downloads, but are poor judges of anything but textures; take those of a
+    classifier where there is one. Data that are no images are their own features. `follow` is called
     with each trial as it is made.
 
     Raises ValueError for fewer than 8 samples or references, references of another shape than the
@@ -191,13 +190,10 @@ def tune(
     adaptive = [drawn(each, seed) for each in longer if each.max_steps * cost <= evaluations]
     best = _cheapest([best, *adaptive], tolerance)
 
-    # Weights fitted to the flow, and to other noise than they are judged by, need few steps.
-    plain = replace(best.sampling, gradient_ratio=0.0)
-    lengths = {trial.sampling.path_length for trial in finalists}
-    fitted = _fitted(
-        model, plain, classes, min(few, batch_size), seed + 2 * samples, lengths, evaluations
-    )
-    best = _cheapest([best, *(drawn(sampling, seed) for sampling in fitted)], tolerance)
+    # Weights are fitted to the way that the best go, from noise of their own.
+    fitted = _fitted(model, best.sampling, classes, min(few, batch_size), seed + 2 * samples)
+    fewer = [drawn(each, seed) for each in fitted if len(each.fitted) <= evaluations]
+    best = _cheapest([best, *fewer], tolerance)
     before, after = (drawn(s, seed + samples) for s in (known, best.sampling))
     return Tuning(before, after, _is_better(after, before, tolerance), tuple(made))
 
@@ -224,7 +220,7 @@ def random_features(shape: tuple[int, ...]) -> Features:
 
 
 def _along(
-    model: Network | Energy,
+    model: Model,
     sampling: Sampling,
     classes: Tensor | None,
     samples: int,
@@ -243,34 +239,32 @@ def _along(
 
 
 def _fitted(
-    model: Network | Energy,
+    model: Model,
     sampling: Sampling,
     classes: Tensor | None,
     samples: int,
     seed: int,
-    lengths: Iterable[float],
-    evaluations: int,
 ) -> Iterator[Sampling]:
-    """The settings with weights fitted to few steps, over each of the lengths of path."""
-    ends = sorted({max(max(FITTED) + 1, round(CAREFUL * n / max(lengths))) for n in lengths})
-    field, noise, labels = _started(model, sampling, classes, range(samples), seed)
-    careful = AdamsBashforth(max(lengths) / CAREFUL)
-    way = record(field, noise, labels, rule=careful, at=range(CAREFUL + 1))
-    if not way.x.isfinite().all() or torch.equal(way.x[0], way.x[-1]):
-        return  # nothing to follow
-    for end in ends:
-        part = Trajectory(*(values[: end + 1] for values in (way.x, way.steps, way.path)))
+    """The settings with weights fitted to few steps: to the way they go themselves, and to that of a
+    careful descent as long."""
+    start = _started(model, sampling, classes, range(samples), seed)
+    careful = AdamsBashforth(sampling.path_length / CAREFUL)
+    for rule, stop, most in [
+        (sampling.make_rule(), sampling.make_stop(), sampling.max_steps),
+        (careful, None, CAREFUL),
+    ]:
+        way = record(*start, rule=rule, stop=stop, at=range(most + 1), max_steps=most)
+        if not way.x.isfinite().all() or torch.equal(way.x[0], way.x[-1]):
+            continue  # it leads nowhere
         for steps in FITTED:
-            if steps <= evaluations:
-                rule = fit_multistep(field, part, labels, steps=steps)
-                rows: Any = tuple(tuple(round(w, 6) for w in row) for row in rule.rows)  # of four
-                length = round(part.path[-1, 0].item(), 6)
-                size = min(sampling.step_size, length)
-                yield replace(sampling, step_size=size, path_length=length, fitted=rows)
+            if steps < most:
+                found = fit_multistep(start[0], way, start[2], steps=steps).rows
+                rows: Any = tuple(tuple(round(weight, 6) for weight in row) for row in found)
+                yield replace(sampling, fitted=rows)
 
 
 def _started(
-    model: Network | Energy,
+    model: Model,
     sampling: Sampling,
     classes: Tensor | None,
     rows: range,
@@ -279,7 +273,8 @@ def _started(
     """The field, the noise and the labels that samples of these rows start with."""
     weight, config = next(model.parameters()), model.config
     field = sampling.make_field(model, config.num_classes, labelled=classes is not None)
-    noise = starting_noise(config.shape, seeds=[seed + k for k in rows]).to(weight)
+    noise = starting_noise(config.shape, seeds=[seed + k for k in rows])
+    noise = noise.to(weight.device, getattr(model, "dtype", weight.dtype))
     labels = None if classes is None else classes[rows.start : rows.stop].to(weight.device)
     return field, noise, labels
 

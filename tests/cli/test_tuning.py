@@ -1,0 +1,40 @@
+import json
+
+import pytest
+import torch
+
+from eqm.cli.main import main
+from eqm.models import UNet, UNetConfig, save_pretrained
+
+FEW = ["--samples", "16", "--evaluations", "4", "--references", "60"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    network = UNet(UNetConfig(shape=(1, 8, 8), num_classes=10, width=4, multipliers=(1,)))
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, std=0.2, generator=torch.Generator().manual_seed(0))
+    network.metadata = {"training": {"data.path": "digits"}}
+    save_pretrained(network, tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize(
+    ("asked", "seen_by"), [([], "classifier:digits"), (["--features", "random"], "random")]
+)
+def test_settings_are_judged_by_features_and_stored_with_them(folder, capsys, asked, seen_by):
+    assert main(["tune", str(folder), *FEW, *asked]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"features: {seen_by}\n")
+    assert "fitted to 3 steps" in said
+    metadata = json.loads((folder / "config.json").read_text())["metadata"]
+    assert said.splitlines()[-1].startswith("stored in") == ("sampling" in metadata)
+    if "sampling" in metadata:
+        assert metadata["tuning"]["features"] == seen_by
+
+
+def test_features_that_cannot_be_are_named_and_nothing_is_changed(folder, capsys):
+    before = (folder / "config.json").read_bytes()
+    assert main(["tune", str(folder), *FEW, "--features", "nothing"]) == 2
+    assert "nothing" in capsys.readouterr().err
+    assert (folder / "config.json").read_bytes() == before
