@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -48,12 +49,16 @@ class LinearMultistep:
 
     def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
         gradient = gradient_of(x)
-        rest = (1.0, *[0.0] * (len(self.rows[0]) - 1))
-        exact = torch.promote_types(x.dtype, torch.float32)
-        table = torch.tensor([*self.rows, rest], device=x.device, dtype=exact)
+        table = _table(self.rows, torch.promote_types(x.dtype, torch.float32), x.device)
         keep, *weights = table[steps.clamp(max=len(self.rows))].unbind(1)  # (A,) each
         gradients = (gradient, *state)
         moved = spread(keep, x) * x
         for weight, earlier in zip(weights, gradients, strict=True):
             moved = moved - spread(weight, x) * earlier
         return Move(moved, gradient, torch.stack(weights).sum(0), gradients[: len(state)])
+
+
+@lru_cache(maxsize=16)  # as an accelerator would wait for it at every step
+def _table(rows: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The rows as a tensor, and a last one of rest."""
+    return torch.tensor([*rows, (1.0, *[0.0] * (len(rows[0]) - 1))], dtype=dtype, device=device)
