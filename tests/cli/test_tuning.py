@@ -1,10 +1,12 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from eqm.cli.main import main
 from eqm.models import UNet, UNetConfig, save_pretrained
+from eqm.tasks import Sampling
 
 FEW = ["--samples", "16", "--evaluations", "4", "--references", "60"]
 
@@ -38,3 +40,14 @@ def test_features_that_cannot_be_are_named_and_nothing_is_changed(folder, capsys
     assert main(["tune", str(folder), *FEW, "--features", "nothing"]) == 2
     assert "nothing" in capsys.readouterr().err
     assert (folder / "config.json").read_bytes() == before
+
+
+def test_steps_are_fitted_to_the_rule_that_is_kept(folder, capsys):
+    assert main(["tune", str(folder), *FEW, "--keep-rule", "--tolerance", "0.99"]) == 0
+    said = capsys.readouterr().out
+    assert (
+        said.count("samples 16") == 1 + 2 * 2 + 2 + 2
+    )  # itself, to two ways, confirmed, summed up
+    stored = Sampling.of(json.loads((folder / "config.json").read_text())["metadata"])
+    assert stored.fitted
+    assert replace(stored, fitted=()) == Sampling()

@@ -18,6 +18,7 @@ def tune(
     samples: int = 512,
     evaluations: int = 20,
     tolerance: float = 0.03,
+    keep_rule: bool = False,
     references: int = 5000,
     features: str = "auto",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
@@ -39,6 +40,7 @@ def tune(
         samples: How many samples to judge settings by; the first round takes a quarter of them.
         evaluations: The most evaluations of the model a sample may take.
         tolerance: Distances that differ by less than this share count as equal.
+        keep_rule: Leave the rule and its settings as they are, and only fit steps from noise: quick.
         references: The most of the data to compare with.
         features: What sees the images: `random`, two convolutions that have learned nothing, or a name
             as for `eqm eval --features`; auto takes the classifier of the data, where one comes with eqm.
@@ -82,6 +84,7 @@ def tune(
         samples=samples,
         evaluations=evaluations,
         tolerance=tolerance,
+        keep_rule=keep_rule,
         seed=seed,
         batch_size=batch_size,
         features=eyes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from eqm.tasks.sampling import RuleName, Sampling
 
 Features = Callable[[Tensor], Tensor]
 """Images (N, ...) to features (N, D)."""
+Start = tuple[Field, Tensor, Tensor | None]
 
 RULES: tuple[tuple[RuleName, float, int], ...] = (
     ("gradient-descent", 0.3, 1),
@@ -101,6 +102,7 @@ def tune(
     samples: int = 512,
     evaluations: int = 20,
     tolerance: float = 0.03,
+    keep_rule: bool = False,
     seed: int = 0,
     batch_size: int = 256,
     features: Features | None = None,
@@ -111,7 +113,8 @@ def tune(
 
     Tries rules, step sizes, momenta, path lengths and gradient ratios within `evaluations` of the
     model a sample, and weights fitted to a few steps from noise (`fit_multistep`); guidance stays as
-    stored. Near is the Frechet distance between features of
+    stored. With `keep_rule` the rule and its settings stay too, and weights alone are tried: that is
+    soon done, and changes nothing for what does not start from noise. Near is the Frechet distance between features of
     `samples` samples and of the reference; of what is within `tolerance` of the best, the cheapest
     is taken. It is then compared to the stored settings on fresh noise, as the best of many trials
     looks better than it is.
@@ -141,61 +144,23 @@ def tune(
     if not 0 <= tolerance < 1:
         raise ValueError(f"tolerance must lie in [0, 1); got {tolerance}")
     features = features or random_features(config.shape)
-    target = Moments.of(features(reference.float().cpu()))
-    classes = _classes(labels, samples, config.num_classes, seed)
-    made: list[Trial] = []
-
-    def judged(sampling: Sampling, x: Tensor, spent: float) -> Trial:
-        drawn = x.float().cpu().nan_to_num().clamp(-FAR, FAR)
-        distance = frechet_distance(Moments.of(features(drawn)), target)
-        made.append(Trial(sampling, distance, spent, len(x)))
-        if follow:
-            follow(made[-1])
-        return made[-1]
-
-    def drawn(sampling: Sampling, first: int) -> Trial:
-        end: Descent = generate(
-            model, classes, count=samples, seed=first, sampling=sampling, batch_size=batch_size
-        )
-        return judged(sampling, end.x, end.evaluations.double().mean().item())
-
-    # Few samples tell the good from the bad; one descent serves all lengths of its path.
-    few = max(8, samples // 4)
-    for rule, momentum, cost in RULES:
-        if cost > evaluations:
-            continue
-        for share in (4, 2, 1):
-            steps = max(2, evaluations // share // cost)
-            size = stored.path_length / steps
-            counts = sorted({max(1, round(steps * length)) for length in PATHS})
-            counts = [count for count in counts if count * cost <= evaluations]
-            base = replace(stored, rule=rule, momentum=momentum, step_size=size, gradient_ratio=0.0)
-            base = replace(base, path_length=max(size * counts[-1], size))
-            for count, x in zip(
-                counts, _along(model, base, classes, few, seed, counts, batch_size), strict=True
-            ):
-                judged(replace(base, path_length=size * count), x, float(count * cost))
-    ranked = sorted(made, key=lambda trial: trial.distance)
-    finalists = [drawn(trial.sampling, seed) for trial in ranked[:FINALISTS]]
-    best = _cheapest(finalists, tolerance)
-
-    # With a stop by the gradient the path may be longer: who has arrived does not walk it.
-    chosen = best.sampling
-    cost = next(cost for rule, _, cost in RULES if rule == chosen.rule)
-    longer = [
-        replace(chosen, gradient_ratio=ratio, path_length=chosen.path_length * stretch)
-        for stretch in (1.0, 1.2)
-        for ratio in RATIOS
-    ]
-    adaptive = [drawn(each, seed) for each in longer if each.max_steps * cost <= evaluations]
-    best = _cheapest([best, *adaptive], tolerance)
-
+    judge = _Judge(
+        model,
+        _classes(labels, samples, config.num_classes, seed),
+        features,
+        Moments.of(features(reference.float().cpu())),
+        samples,
+        batch_size,
+        follow,
+    )
+    search = (judge, stored, evaluations, tolerance, seed)
+    best = judge.drawn(stored, seed) if keep_rule else _searched(*search)
     # Weights are fitted to the way that the best go, from noise of their own.
-    fitted = _fitted(model, best.sampling, classes, min(few, batch_size), seed + 2 * samples)
-    fewer = [drawn(each, seed) for each in fitted if len(each.fitted) <= evaluations]
+    fitted = _fitted(judge, best.sampling, seed + 2 * samples)
+    fewer = [judge.drawn(each, seed) for each in fitted if len(each.fitted) <= evaluations]
     best = _cheapest([best, *fewer], tolerance)
-    before, after = (drawn(s, seed + samples) for s in (known, best.sampling))
-    return Tuning(before, after, _is_better(after, before, tolerance), tuple(made))
+    before, after = (judge.drawn(s, seed + samples) for s in (known, best.sampling))
+    return Tuning(before, after, _is_better(after, before, tolerance), tuple(judge.trials))
 
 
 def random_features(shape: tuple[int, ...]) -> Features:
@@ -219,35 +184,105 @@ def random_features(shape: tuple[int, ...]) -> Features:
     return features
 
 
-def _along(
-    model: Model,
-    sampling: Sampling,
-    classes: Tensor | None,
-    samples: int,
-    seed: int,
-    counts: list[int],
-    batch_size: int,
-) -> Tensor:
-    """The samples after each number of steps, (len(counts), samples, ...)."""
+@dataclass
+class _Judge:
+    """Tries settings on a model."""
+
+    model: Model
+    classes: Tensor | None
+    features: Features
+    target: Moments
+    samples: int
+    batch_size: int
+    follow: Callable[[Trial], object] | None
+    trials: list[Trial] = field(default_factory=list)
+
+    @property
+    def few(self) -> int:
+        """Samples that tell the good from the bad."""
+        return max(8, self.samples // 4)
+
+    def drawn(self, sampling: Sampling, seed: int) -> Trial:
+        """What samples from noise of this seed and the next come to."""
+        end: Descent = generate(
+            self.model,
+            self.classes,
+            count=self.samples,
+            seed=seed,
+            sampling=sampling,
+            batch_size=self.batch_size,
+        )
+        return self.judged(sampling, end.x, end.evaluations.double().mean().item())
+
+    def judged(self, sampling: Sampling, x: Tensor, evaluations: float) -> Trial:
+        """What samples x that settings have come to are worth."""
+        finite = x.float().cpu().nan_to_num().clamp(-FAR, FAR)
+        distance = frechet_distance(Moments.of(self.features(finite)), self.target)
+        self.trials.append(Trial(sampling, distance, evaluations, len(x)))
+        if self.follow:
+            self.follow(self.trials[-1])
+        return self.trials[-1]
+
+    def started(self, sampling: Sampling, rows: range, seed: int) -> Start:
+        """The field, the noise and the labels that samples of these rows start with."""
+        weight, config = next(self.model.parameters()), self.model.config
+        field = sampling.make_field(
+            self.model, config.num_classes, labelled=self.classes is not None
+        )
+        noise = starting_noise(config.shape, seeds=[seed + k for k in rows])
+        noise = noise.to(weight.device, getattr(self.model, "dtype", weight.dtype))
+        if self.classes is None:
+            return field, noise, None
+        return field, noise, self.classes[rows.start : rows.stop].to(weight.device)
+
+
+def _searched(
+    judge: _Judge, stored: Sampling, evaluations: int, tolerance: float, seed: int
+) -> Trial:
+    """The best of rules, step sizes, momenta, path lengths and gradient ratios."""
+    for rule, momentum, cost in RULES:
+        if cost > evaluations:
+            continue
+        for share in (4, 2, 1):
+            steps = max(2, evaluations // share // cost)
+            size = stored.path_length / steps
+            counts = sorted({max(1, round(steps * length)) for length in PATHS})
+            counts = [count for count in counts if count * cost <= evaluations]
+            base = replace(stored, rule=rule, momentum=momentum, step_size=size, gradient_ratio=0.0)
+            base = replace(base, path_length=max(size * counts[-1], size))
+            for count, x in zip(counts, _along(judge, base, counts, seed), strict=True):
+                judge.judged(replace(base, path_length=size * count), x, float(count * cost))
+    ranked = sorted(judge.trials, key=lambda trial: trial.distance)
+    finalists = [judge.drawn(trial.sampling, seed) for trial in ranked[:FINALISTS]]
+    best = _cheapest(finalists, tolerance)
+
+    # With a stop by the gradient the path may be longer: who has arrived does not walk it.
+    chosen = best.sampling
+    cost = next(cost for rule, _, cost in RULES if rule == chosen.rule)
+    longer = [
+        replace(chosen, gradient_ratio=ratio, path_length=chosen.path_length * stretch)
+        for stretch in (1.0, 1.2)
+        for ratio in RATIOS
+    ]
+    adaptive = [judge.drawn(each, seed) for each in longer if each.max_steps * cost <= evaluations]
+    return _cheapest([best, *adaptive], tolerance)
+
+
+def _along(judge: _Judge, sampling: Sampling, counts: list[int], seed: int) -> Tensor:
+    """A few samples after each number of steps, (len(counts), few, ...): one descent serves all
+    lengths of its path."""
     parts = []
-    for first in range(0, samples, batch_size):
-        rows = range(first, min(first + batch_size, samples))
-        start, rule = _started(model, sampling, classes, rows, seed), sampling.make_rule()
-        moved = record(*start, rule=rule, at=counts, max_steps=counts[-1])
-        parts.append(moved.x.cpu())
+    for first in range(0, judge.few, judge.batch_size):
+        rows = range(first, min(first + judge.batch_size, judge.few))
+        start, rule = judge.started(sampling, rows, seed), sampling.make_rule()
+        parts.append(record(*start, rule=rule, at=counts, max_steps=counts[-1]).x.cpu())
     return torch.cat(parts, dim=1)
 
 
-def _fitted(
-    model: Model,
-    sampling: Sampling,
-    classes: Tensor | None,
-    samples: int,
-    seed: int,
-) -> Iterator[Sampling]:
+def _fitted(judge: _Judge, sampling: Sampling, seed: int) -> Iterator[Sampling]:
     """The settings with weights fitted to few steps: to the way they go themselves, and to that of a
     careful descent as long."""
-    start = _started(model, sampling, classes, range(samples), seed)
+    start = judge.started(sampling, range(min(judge.few, judge.batch_size)), seed)
     careful = AdamsBashforth(sampling.path_length / CAREFUL)
     for rule, stop, most in [
         (sampling.make_rule(), sampling.make_stop(), sampling.max_steps),
@@ -261,22 +296,6 @@ def _fitted(
                 found = fit_multistep(start[0], way, start[2], steps=steps).rows
                 rows: Any = tuple(tuple(round(weight, 6) for weight in row) for row in found)
                 yield replace(sampling, fitted=rows)
-
-
-def _started(
-    model: Model,
-    sampling: Sampling,
-    classes: Tensor | None,
-    rows: range,
-    seed: int,
-) -> tuple[Field, Tensor, Tensor | None]:
-    """The field, the noise and the labels that samples of these rows start with."""
-    weight, config = next(model.parameters()), model.config
-    field = sampling.make_field(model, config.num_classes, labelled=classes is not None)
-    noise = starting_noise(config.shape, seeds=[seed + k for k in rows])
-    noise = noise.to(weight.device, getattr(model, "dtype", weight.dtype))
-    labels = None if classes is None else classes[rows.start : rows.stop].to(weight.device)
-    return field, noise, labels
 
 
 def _classes(labels: Tensor | None, samples: int, num_classes: int, seed: int) -> Tensor | None:
