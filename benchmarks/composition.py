@@ -13,7 +13,6 @@ the classifier is of them, beside plain blends.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -101,11 +100,11 @@ def composed(
         return generate(network, labels[:count], seed=seed, sampling=sampling).x
 
     def mean(a: int, b: int) -> Tensor:
-        plain = replace(sampling, guidance=1.0)
+        plain = sampling.but(guidance=1.0)
         return compose(network, f"0.5*{a} + 0.5*{b}", count=count, seed=seed, sampling=plain).x
 
     def around(guidance: float, balance: bool) -> Callable[[int, int], Tensor]:
-        led = replace(sampling, guidance=guidance)
+        led = sampling.but(guidance=guidance)
         return lambda a, b: (
             compose(network, f"{a} + {b}", count=count, seed=seed, sampling=led, balance=balance).x
         )

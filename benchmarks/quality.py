@@ -67,7 +67,8 @@ def main(
 
     print(heading())
     print(
-        f"{model}: {sampling}; {count} samples a row, Frechet distance to {len(others)} test pictures "
+        f"{model}: {replace(sampling, fitted=())}, with {len(sampling.fitted)} fitted steps at its own "
+        f"guidance; {count} samples a row, Frechet distance to {len(others)} test pictures "
         f"in {reference.mean.numel()} features of a classifier trained for {epochs} epochs.\n"
     )
     print(
@@ -91,7 +92,7 @@ def main(
     sheets = []
     for scale in guidance:
         since = time.perf_counter()
-        ends = generate(network, labels, seed=seed, sampling=replace(sampling, guidance=scale))
+        ends = generate(network, labels, seed=seed, sampling=sampling.but(guidance=scale))
         seconds = time.perf_counter() - since
         mean = ends.evaluations.float().mean().item()
         row(f"samples, guidance {scale:g}", ends.x, labels, f"{mean:.1f}", f"{seconds:.0f}")

@@ -3,6 +3,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from eqm.evaluation import (
 )
 from eqm.evaluation.samples import read_npz
 from eqm.pictures import to_uint8
+from eqm.tasks import Sampling
 
 
 def images_of(samples, size=100):
@@ -43,6 +45,22 @@ def test_samples_of_a_model_are_those_that_generate_gives(model):
     assert samples.subject.settings["guidance"] == 2
     assert samples.subject.settings["step_size"] == 0.1  # stored with the model
     assert samples.subject.settings["seeds"] == "0..1"
+
+
+def test_the_protocol_tells_the_settings_that_have_a_part_in_samples(model):
+    plain = Sampling("heun", 0.05, guidance=2.0)
+    fitted = replace(plain, fitted=((1, 0.1, 0, 0),))
+    by_rule, by_fit = (
+        drawn(
+            eqm.from_pretrained(model), Pixels(), name="a model", count=4, sampling=s
+        ).subject.settings
+        for s in (plain, fitted)
+    )
+    assert by_rule["rule"] == "heun"
+    assert "fitted" not in by_rule
+    assert by_fit["fitted"] == fitted.fitted
+    assert "rule" not in by_fit
+    assert by_fit["guidance"] == 2.0
 
 
 def test_a_sample_that_diverges_ends_the_measurement(model):

@@ -129,11 +129,19 @@ def drawn(
         {
             "seeds": f"{seed}..{seed + count - 1}",
             "precision": "bfloat16" if half else str(fast.dtype).removeprefix("torch."),
-            **{name: value for name, value in asdict(chosen).items() if value is not None},
+            **_used(chosen),
         },
     )
     shape = tuple(encoder.image_shape_of(model.config.shape))
     return Samples(subject, shape, classes, batches, model.metadata)
+
+
+def _used(sampling: Sampling) -> dict[str, Any]:
+    """The settings that have a part in samples from noise."""
+    rule = {"rule", "step_size", "momentum", "path_length", "gradient_ratio"}
+    idle = rule if sampling.fitted else {"fitted"}
+    settings = asdict(sampling).items()
+    return {name: value for name, value in settings if name not in idle and value is not None}
 
 
 def from_npz(path: Path) -> Source:
