@@ -5,7 +5,8 @@
 
 The base is the loop of the paper: 250 steps of plain gradient descent for every sample, a batch at a
 time. Beside it, from the same noise: the same rule and steps with a stop for each sample, where the
-next sample takes the place of one that ends (`eqm.stream`); the same with longer steps; every rule
+next sample takes the place of one that ends (`eqm.stream`); longer steps, plain ones and those of
+Adams-Bashforth, which keep to the flow; every rule
 at a few evaluations a sample over the same path; and steps with weights fitted to the flow of other
 noise (`eqm.descent.fit_multistep`). Quality is the Frechet distance to real images in the
 features of a classifier, so that lower is better; the same samples drawn from real images give the
@@ -199,13 +200,16 @@ def stops(base: Found, path: float, ratios, lengths, streamed) -> None:  # type:
         f"| base: {STEPS} steps | {STEPS} | | {base.seconds:.1f} | | | {base.distance:.3f} | |"
     )
     held: dict[str, list[str]] = {"steps as long": [], "longer steps": []}
-    for times in lengths:
-        rule, most = eqm.GradientDescent(times * path / STEPS), STEPS // times
+    for make, times in [
+        *((eqm.GradientDescent, times) for times in lengths),
+        *((eqm.AdamsBashforth, times) for times in lengths if times > 1),
+    ]:
+        rule, most = make(times * path / STEPS), STEPS // times
         for ratio in ratios if times == 1 else (None, *ratios):
             stop = None if ratio is None else eqm.RelativeGradientNorm(ratio)
             found = streamed(rule, stop, most)
             end = "no stop" if ratio is None else f"gradient at {ratio:g}"
-            title = f"steps x {times}, {end}"
+            title = f"{make.__name__}, steps x {times}, {end}"
             print(
                 f"| {title} | {found.evaluations:.1f} | {found.evaluations / base.evaluations:.0%} | "
                 f"{found.seconds:.1f} | {found.seconds / base.seconds:.0%} | "
