@@ -208,6 +208,24 @@ def test_rule_reaches_the_data_from_noise(oracle, noise, rule, max_steps):
     assert torch.cdist(descent.x, oracle.data).min(dim=1).values.max() < 1e-2
 
 
+@pytest.mark.parametrize(("rule", "max_steps"), REACHING.values(), ids=REACHING)
+def test_rule_ends_at_a_mode_of_a_mixture(rule, max_steps):
+    # The energy -20 log sum_i exp(-||x - m_i||^2 / 2): its modes are the means, as far apart as they are.
+    means = 9 * torch.eye(4).double()
+
+    def mixture(x, labels):
+        return 20 * (x - torch.softmax(-torch.cdist(x, means).square() / 2, dim=1) @ means)
+
+    starts = 9 * torch.rand(20, 4, generator=torch.Generator().manual_seed(5)).double()
+    stop = eqm.GradientNorm(1e-3)
+    # twice the steps: it is farther than to the data
+    descent = eqm.descend(mixture, starts, rule=rule, stop=stop, max_steps=2 * max_steps)
+    assert set(descent.outcome) == {Outcome.CONVERGED}
+    near = torch.cdist(descent.x, means).min(dim=1)
+    assert near.values.max() < 1e-3
+    assert len(near.indices.unique()) == len(means)
+
+
 @pytest.mark.parametrize("rule", RESTLESS.values(), ids=RESTLESS)
 def test_rule_that_does_not_come_to_rest_says_so_near_the_data(oracle, noise, rule):
     descent = eqm.descend(oracle, noise, rule=rule, stop=eqm.GradientNorm(1e-6), max_steps=150)
