@@ -95,8 +95,9 @@ def main(
         ends = generate(network, labels, seed=seed, sampling=sampling.but(guidance=scale))
         seconds = time.perf_counter() - since
         mean = ends.evaluations.float().mean().item()
-        row(f"samples, guidance {scale:g}", ends.x, labels, f"{mean:.1f}", f"{seconds:.0f}")
-        sheets.append(ends.x[: 4 * seen.num_classes])
+        pictures = ends.x.clamp(-1, 1)  # as they are shown and saved
+        row(f"samples, guidance {scale:g}", pictures, labels, f"{mean:.1f}", f"{seconds:.0f}")
+        sheets.append(pictures[: 4 * seen.num_classes])
     if sheet is not None:
         grid(torch.cat(sheets), columns=seen.num_classes, scale=2).save(sheet)
 
