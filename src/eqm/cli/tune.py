@@ -30,8 +30,8 @@ def tune(
     """Try rules, step sizes, momenta, path lengths, gradient ratios and fitted steps, and store the best.
 
     Best are the settings whose samples come nearest to the data, and of those that are as near, the
-    cheapest. The settings before stay on record in
-    config.json; where nothing is better, nothing is changed.
+    cheapest. The settings before stay on record in config.json; where nothing is better, nothing is
+    changed.
 
     Args:
         model: Folder of a trained model.

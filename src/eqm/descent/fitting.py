@@ -37,6 +37,12 @@ def fit_multistep(
 
     Raises ValueError for a trajectory with fewer moments than steps, that does not move, or is not
     finite.
+
+    >>> from eqm.descent import AdamsBashforth, record
+    >>> bowl = lambda x, labels: 3 * x
+    >>> way = record(bowl, torch.ones(1, 2), rule=AdamsBashforth(0.01), at=range(41))
+    >>> len(fit_multistep(bowl, way, steps=2).rows)
+    2
     """
     check_count(steps=steps, order=order)
     check_positive(ending=ending)

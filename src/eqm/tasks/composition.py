@@ -46,8 +46,8 @@ class Composition:
 
         none is the field without label, the mean of them where there are several models. Whatever
         the weights come to, step sizes are those for one label: `7` is label 7 as `generate` draws
-        it by its rule, and `1.5*7` has 1.5 times the guidance. Labels are numbers, or names where the metadata
-        of the model have them (`data.classes`). Several models are told apart by the names they
+        it by its rule, and `1.5*7` has 1.5 times the guidance. Labels are numbers, or names where the
+        metadata of the model have them (`data.classes`). Several models are told apart by the names they
         are given here, as in `a:7 + b:3`; one without classes is just named. `masks`, (H, W) or
         (C, H, W), multiply weights, as in `face*7 + ~face*3`; the halves left, right, top and bottom
         need not be given. `balance` is that of `eqm.compose`. `sampling` holds the guidance and its

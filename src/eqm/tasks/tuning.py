@@ -114,10 +114,11 @@ def tune(
     Tries rules, step sizes, momenta, path lengths and gradient ratios within `evaluations` of the
     model a sample, and weights fitted to a few steps from noise (`fit_multistep`); guidance stays as
     stored. With `keep_rule` the rule and its settings stay too, and weights alone are tried: that is
-    soon done, and changes nothing for what does not start from noise. Near is the Frechet distance between features of
-    `samples` samples and of the reference; of what is within `tolerance` of the best, the cheapest
-    is taken. It is then compared to the stored settings on fresh noise, as the best of many trials
-    looks better than it is.
+    soon done, and changes nothing for what does not start from noise.
+
+    Near is the Frechet distance between features of `samples` samples and of the reference; of what
+    is within `tolerance` of the best, the cheapest is taken. It is then compared to the stored
+    settings on fresh noise, as the best of many trials looks better than it is.
 
     `features` are, by default, those of two random convolutions, averaged over the pixels: they need
     neither labels nor downloads, but are poor judges of anything but textures; take those of a
