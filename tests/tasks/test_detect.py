@@ -16,7 +16,7 @@ from eqm.metrics import auroc
 from eqm.models import UNet, UNetConfig, save_pretrained
 from eqm.objective import EquilibriumMatching
 from eqm.tasks import EqmDetector, EqmOutlierDetector, Sampling
-from eqm.tasks.detect import _precision
+from eqm.tasks.calibration import _precision
 from eqm.tasks.scores import SCORES, Probe, View
 
 STEP = Sampling("gradient-descent", step_size=0.01, path_length=0.1)  # ten steps

@@ -1,7 +1,8 @@
 from .advice import advise
+from .calibration import Calibration
 from .composition import Composition, compose
 from .denoising import denoise, estimate_gamma, estimate_sigma
-from .detect import Calibration, EqmDetector, matching_error
+from .detect import EqmDetector, matching_error
 from .estimator import EqmOutlierDetector
 from .generation import Model, draw, gather, generate, starting_noise, watch
 from .interpolation import interpolate, vary

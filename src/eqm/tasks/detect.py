@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
@@ -24,39 +23,20 @@ from eqm.files import replacing
 from eqm.models import from_pretrained
 from eqm.models.pretrained import folder_of
 from eqm.objective import EquilibriumMatching
+from eqm.tasks.calibration import NONE, Calibration, check_rate, finite
 from eqm.tasks.generation import chosen_labels
 from eqm.tasks.sampling import Sampling
 from eqm.tasks.scores import SCORES, Probe, View, check_explicit, matching_error
 
-__all__ = ["Calibration", "EqmDetector", "matching_error"]
+__all__ = ["EqmDetector", "matching_error"]
 
 COMBINED = (("losses", "complexity"), ("residuals",))
 """What the score "combined" adds up: two distances, each of what is measured jointly."""
-FEWEST, MAPPED = 4, 256
-"""Normal images that `fit` needs, and those that say what an anomaly map is measured by."""
+MAPPED = 256
+"""Normal images that say what an anomaly map is measured by."""
 _TENSORS, _SETTINGS, _VERSION = "detector.safetensors", "detector.json", 1
-_NONE = torch.zeros(0, dtype=torch.float64)
 
 Labels = Tensor | Sequence[int] | int | None
-
-
-@dataclass(frozen=True, eq=False)
-class Calibration:
-    """What normal images taught a detector; everything on the CPU."""
-
-    scores: Tensor
-    """Their scores, rising, (N,): what p-values and thresholds are read from."""
-    centre: Tensor
-    """The mean of their K numbers, (K,); K is 0 where the score is one number as it is."""
-    precision: Tensor
-    """What turns the square of the difference to it into the score, (K, K)."""
-    expected: Tensor
-    """Their mean squared error at each gamma, channels summed, (G, H, W); empty for no images."""
-
-    def distance(self, numbers: Tensor) -> Tensor:
-        """The score of each image (B,) from its numbers (B, K)."""
-        away = numbers - self.centre
-        return _finite(((away @ self.precision) * away).sum(1))
 
 
 @dataclass(eq=False)
@@ -91,7 +71,7 @@ class EqmDetector:
 
     def __post_init__(self) -> None:
         check_count(batch_size=self.batch_size)
-        _check_rate(self.fpr)
+        check_rate(self.fpr)
         names = [name for group in self._groups for name in group]
         if not names or not set(names) <= set(SCORES):
             known = ", ".join(("combined", *SCORES))
@@ -116,28 +96,7 @@ class EqmDetector:
             if view.x.ndim == 4 and sum(map(len, errors)) < MAPPED:
                 errors.append(_errors(view).transpose(0, 1))  # (B, G, H, W)
         groups = [torch.cat(parts) for parts in zip(*found, strict=True)]  # each (N, K)
-        count = len(groups[0]) if groups else 0
-        if count < FEWEST:
-            raise ValueError(
-                f"calibration needs {FEWEST} normal images at least, and better 1,000; got {count}"
-            )
-        if not all(group.isfinite().all() for group in groups):
-            raise ValueError(
-                "a normal image has a score that is not finite: the field is damaged, or its descent "
-                "diverges; check the weights, or take a smaller sampling.step_size"
-            )
-        numbers, expected = torch.cat(groups, 1), torch.cat(errors).mean(0) if errors else _NONE
-        if numbers.shape[1] == 1:
-            self.calibration = Calibration(
-                numbers[:, 0].sort().values, _NONE, _NONE[:, None], expected
-            )
-            return self
-        typical, fresh = torch.randperm(count, generator=torch.Generator().manual_seed(0)).chunk(2)
-        centre = numbers[typical].mean(0)
-        blocks = [_precision(group[typical]) / group.shape[1] for group in groups]
-        known = Calibration(_NONE, centre, torch.block_diag(*blocks), expected)
-        scores = known.distance(numbers[fresh]).sort().values
-        self.calibration = replace(known, scores=scores)
+        self.calibration = Calibration.of(groups, torch.cat(errors) if errors else None)
         return self
 
     def score_samples(self, images: Tensor | Iterable[Tensor], labels: Labels = None) -> Tensor:
@@ -147,11 +106,11 @@ class EqmDetector:
 
         Raises ValueError as `fit` does, and where a calibration is needed.
         """
-        scores = [_NONE]
+        scores = [NONE]
         for view in self._views(images, labels):
             numbers = torch.cat(self._numbers(view), 1)
             alone = numbers.shape[1] == 1
-            scores.append(_finite(numbers[:, 0]) if alone else self._calibrated().distance(numbers))
+            scores.append(finite(numbers[:, 0]) if alone else self._calibrated().distance(numbers))
         return torch.cat(scores)
 
     def p_values(self, images: Tensor | Iterable[Tensor], labels: Labels = None) -> Tensor:
@@ -166,9 +125,7 @@ class EqmDetector:
 
     def p_values_of(self, scores: Tensor) -> Tensor:
         """The conformal p-values of scores (N,) that `score_samples` returned."""
-        known = self._calibrated().scores
-        at_least = len(known) - torch.searchsorted(known, scores.to(known))
-        return (1 + at_least).double() / (len(known) + 1)
+        return self._calibrated().p_values(scores)
 
     def predict(
         self,
@@ -198,16 +155,7 @@ class EqmDetector:
         """The score above which an image is anomalous: its p-value is `fpr` or less.
 
         Raises ValueError as `predict` does."""
-        fpr = self.fpr if fpr is None else fpr
-        _check_rate(fpr)
-        scores = self._calibrated().scores
-        allowed = math.floor(round(fpr * (len(scores) + 1), 9))
-        if allowed < 1:
-            raise ValueError(
-                f"a rate of false alarms of {fpr:g} needs scores of {math.ceil(1 / fpr) - 1:,} normal "
-                f"images; {len(scores):,} are there: calibrate with more, or allow a higher rate"
-            )
-        return float(scores[-allowed])
+        return self._calibrated().threshold(self.fpr if fpr is None else fpr)
 
     def anomaly_map(self, images: Tensor, labels: Labels = None) -> Tensor:
         """How anomalous each pixel is, (B, H, W) on the CPU: 1 = as normal images are there.
@@ -382,26 +330,6 @@ class EqmDetector:
         return x.to(weight.device, getattr(self.field, "dtype", weight.dtype))
 
 
-def _precision(numbers: Tensor) -> Tensor:
-    """The inverse covariance (K, K) of numbers (N, K), each in units of its own deviation.
-
-    Correlations are shrunk as far as few rows make them uncertain: the estimator OAS of Chen et al.
-    (arXiv 0907.4698), in the large-K form of scikit-learn."""
-    count, size = numbers.shape
-    scale = numbers.std(0) + 1e-6
-    covariance = torch.cov((numbers / scale).T, correction=0).view(size, size)
-    squares, trace = covariance.square().sum(), covariance.trace()
-    excess = (count + 1) * (squares - trace.square() / size)
-    share = ((squares + trace.square()) / excess.clamp(min=1e-12)).clamp(max=1)
-    level = share * trace / size + 1e-9  # a number that never varies is left with a variance
-    shrunk = (1 - share) * covariance + level * torch.eye(size, dtype=numbers.dtype)
-    return torch.linalg.inv(shrunk) / torch.outer(scale, scale)
-
-
-def _finite(scores: Tensor) -> Tensor:
-    return scores.nan_to_num(math.inf, math.inf, -math.inf)
-
-
 def _columns(found: Tensor) -> Tensor:
     found = found.to("cpu", torch.float64)
     return found[:, None] if found.ndim == 1 else found
@@ -416,11 +344,6 @@ def _errors(view: View) -> Tensor:
 def _smooth(maps: Tensor) -> Tensor:
     """The mean of 3x3 pixels, of those that there are."""
     return avg_pool2d(maps, 3, stride=1, padding=1, count_include_pad=False)
-
-
-def _check_rate(fpr: float) -> None:
-    if not 0 < fpr < 1:
-        raise ValueError(f"fpr, the rate of false alarms, must lie between 0 and 1; got {fpr}")
 
 
 def _fingerprint(field: Field) -> str | None:

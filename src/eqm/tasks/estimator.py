@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from eqm.models import from_pretrained
-from eqm.tasks.detect import FEWEST, EqmDetector
+from eqm.tasks.calibration import FEWEST
+from eqm.tasks.detect import EqmDetector
 
 try:
     from sklearn.base import BaseEstimator, OutlierMixin
