@@ -15,6 +15,7 @@ from eqm.files import DiskFullError
 from eqm.models import MLPConfig
 from eqm.train import OptimizerConfig, TrainConfig, checkpoint, ema, keep_best, start, train
 from eqm.train.checkpoint import save
+from eqm.train.space import bytes_of
 
 TINY = TrainConfig(
     model=MLPConfig(shape=(1, 8, 8), num_classes=10, width=8, depth=1),
@@ -132,7 +133,7 @@ def test_a_disk_that_is_full_for_a_while_does_not_end_the_run(
 def test_the_space_asked_for_is_what_a_checkpoint_takes(images, tmp_path, name):
     config = replace(TINY, optimizer=OptimizerConfig(name=name, ema_widths=(0.1,)))
     state = start(config, torch.device("cpu"))
-    expected = checkpoint._size(state)
+    expected = bytes_of(state)
     last(train(config, images, tmp_path))
     written = load_file(tmp_path / "checkpoints" / "000002.safetensors")
     tensors = [*written.values(), *load_file(tmp_path / "model.safetensors").values()]

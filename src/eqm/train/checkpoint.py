@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from eqm.files import DiskFullError, replacing
 from eqm.models import build, save_pretrained, with_energy
 from eqm.train.config import TrainConfig
 from eqm.train.distributed import is_main, on_main
-from eqm.train.ema import snapshots_due
+from eqm.train.space import bytes_of, lack_of_space, refuse
 from eqm.train.state import TrainingState, average_of, restore, start, tensors_of
 
 CHECKPOINTS, BEST, VERSION = "checkpoints", "best", 1
@@ -66,14 +65,14 @@ def save(state: TrainingState, config: TrainConfig, folder: Path, *, data: dict[
     before stays.
     """
     if full := save_if_it_fits(state, config, folder, data=data):
-        on_main(lambda: _raise(full))
+        on_main(lambda: refuse(full))
 
 
 def save_if_it_fits(
     state: TrainingState, config: TrainConfig, folder: Path, *, data: dict[str, Any]
 ) -> str:
     """Nothing, once `save` has done its work, or the sentence that says how the disk is too small."""
-    if full := _lack(folder, _size(state)):
+    if full := lack_of_space(folder, bytes_of(state)):
         return full
     tensors = _gathered(tensors_of(state))
     skipped = int(state.skipped)
@@ -179,49 +178,6 @@ def keep_best(state: TrainingState, value: float, *, lower: bool = True) -> bool
         lambda: _write_weights(tensors, state, run.config, best, run.data, {"best": float(value)})
     )
     return True
-
-
-def check_space(state: TrainingState, config: TrainConfig, folder: Path) -> None:
-    """Returns nothing; raises DiskFullError where the next checkpoint, and what is written before
-    it, would not fit on the disk."""
-    ahead = _size(state)
-    if config.watch_every and config.data.held_out:
-        ahead += _bytes(state.average.state_dict().values())  # `best`, written beside the old
-    until = min(state.images + config.checkpoint_every, config.images)
-    count = snapshots_due(config.optimizer, before=state.images, after=until, total=config.images)
-    ahead += count * sum(_bytes(tensors.values()) for tensors in state.averages.tensors.values())
-    if full := _lack(folder, ahead):
-        on_main(lambda: _raise(full))
-
-
-def _size(state: TrainingState) -> int:
-    """Bytes that `save` writes."""
-    groups = state.optimizer.param_groups
-    # Muon keeps one mean of a matrix's gradients, AdamW two of each; none is there at first.
-    means = sum(_bytes(group["params"]) * (1 if group.get("orthogonal") else 2) for group in groups)
-    averages = sum(_bytes(tensors.values()) for tensors in state.averages.tensors.values())
-    # The averaged weights are written twice: to go on from, and to sample from.
-    modules = _bytes(state.model.state_dict().values())
-    return modules + 2 * _bytes(state.average.state_dict().values()) + averages + means
-
-
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def _lack(folder: Path, needed: int) -> str:
-    """A sentence where the disk has fewer free bytes than needed."""
-    free = on_main(lambda: shutil.disk_usage(folder).free)
-    if free >= needed:
-        return ""
-    return (
-        f"the disk of {folder} has {free / 1e6:,.0f} MB free, the next checkpoint takes "
-        f"{needed / 1e6:,.0f} MB: free some space or choose another folder"
-    )
-
-
-def _raise(full: str) -> None:
-    raise DiskFullError(full)
 
 
 def settings_of(config: TrainConfig, data: dict[str, Any]) -> dict[str, Any]:

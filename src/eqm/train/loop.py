@@ -16,7 +16,6 @@ from eqm.data import Share, Source, shares
 from eqm.files import DiskFullError, claim, make_folder
 from eqm.randomness import Draws
 from eqm.train.checkpoint import (
-    check_space,
     go_back,
     has_weights,
     load,
@@ -36,6 +35,7 @@ from eqm.train.distributed import (
 )
 from eqm.train.ema import FOLDER, snapshots_due
 from eqm.train.interrupts import Interrupted, interrupts_deferred
+from eqm.train.space import check_space
 from eqm.train.state import Run, TrainingState
 from eqm.train.step import make_step
 
