@@ -107,6 +107,21 @@ def test_the_loss_falls_and_the_saved_average_is_what_loads(images, tmp_path):
     assert model.metadata["training"]["images_seen"] == 1280
     assert model.metadata["data"]["fingerprint"] == images.fingerprint
     assert model.metadata["sampling"]["step_size"] == TINY.sampling.step_size
+    assert "classes" not in model.metadata["data"]  # they are numbers
+
+
+def test_what_classes_are_called_is_kept_with_the_weights_and_may_change(images, tmp_path):
+    names = [f"digit-{number}" for number in range(10)]
+    short = replace(TINY, images=TINY.batch_size)
+    last(train(short, images, tmp_path))
+    named = replace(images, class_names=tuple(names))
+    last(train(replace(short, images=2 * TINY.batch_size), named, tmp_path))
+    model = eqm.from_pretrained(tmp_path)
+    assert model.metadata["data"]["classes"] == names
+    by_name = eqm.tasks.generate(model, ["DIGIT-3", "none", "7"]).x
+    assert torch.equal(by_name, eqm.tasks.generate(model, [3, 10, 7]).x)
+    with pytest.raises(ValueError, match="there is no class 'digit', only digit-0, digit-1"):
+        eqm.tasks.generate(model, "digit", count=2)
 
 
 @pytest.mark.parametrize(

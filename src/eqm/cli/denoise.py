@@ -14,7 +14,7 @@ def denoise(
     sigma: float | Literal["estimate"] | None = None,
     aim: Literal["sample", "mean"] = "sample",
     add: float = 0.0,
-    labels: tuple[int, ...] = (),
+    labels: tuple[str, ...] = (),
     output: Path = Path("denoised.png"),
     seed: int = 0,
     guidance: float | None = None,
@@ -37,7 +37,7 @@ def denoise(
             is smooth there.
         add: Mix clean pictures with this share of noise first, 0 to 1, to see what comes of it: each row of
             the sheet is then a picture, the same with noise, and what became of it.
-        labels: The class of each picture, or one for all, if you know it.
+        labels: The class of each picture, or one for all, by number or name, if you know it.
         output: A .png for a sheet, or a .npz with the array `arr_0`, (N, H, W, C), uint8.
         seed: Of the noise that is added.
         guidance: Classifier-free guidance scale, with labels; by default what is stored with the model.

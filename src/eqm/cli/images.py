@@ -211,15 +211,15 @@ def open_pixel_model(name: str, *, device: str) -> Any:
     return network
 
 
-def labels_of(labels: Sequence[int], count: int, model: Any) -> Tensor | None:
+def labels_of(labels: Sequence[str], count: int, model: Any) -> Tensor | None:
     """The classes of `count` pictures, (count,): one a picture, one for all, or none.
 
     Raises ValueError for labels that the model does not have, or another number of them.
     """
-    from eqm.tasks.generation import chosen_labels
+    from eqm.tasks.labels import chosen_labels
 
     if not labels:
         return None
     known = labels[0] if len(labels) == 1 else labels
-    chosen = chosen_labels(known, count, model.config.num_classes)
+    chosen = chosen_labels(model, known, count)
     return None if chosen is None else chosen.to(next(model.parameters()).device)

@@ -11,7 +11,7 @@ from eqm.cli.arguments import Model, Pictures
 def interpolate(
     model: Model,
     pictures: Pictures,
-    labels: tuple[int, ...] = (),
+    labels: tuple[str, ...] = (),
     count: int = 9,
     through: Literal["noise", "landscape"] = "noise",
     strength: float = 0.5,
@@ -29,7 +29,7 @@ def interpolate(
             mnist-5k).
         pictures: Two or more: files, folders, an .npz, a data set by name; `fashion-mnist-test:0-3` takes
             some of what holds many.
-        labels: The class of each picture, if you know it.
+        labels: The class of each picture, by number or name, if you know it.
         count: Images of one way, the two pictures among them.
         through: "noise" blends, adds noise and descends; "landscape" lets a chain of blends descend
             together, held by springs.
@@ -79,7 +79,7 @@ def interpolate(
 def vary(
     model: Model,
     pictures: Pictures,
-    labels: tuple[int, ...] = (),
+    labels: tuple[str, ...] = (),
     strength: float = 0.5,
     count: int = 8,
     output: Path = Path("variations.png"),
@@ -97,7 +97,7 @@ def vary(
             mnist-5k).
         pictures: Files, folders, an .npz, a data set by name; `fashion-mnist-test:0-3` takes some of what
             holds many.
-        labels: The class of each picture, if you know it.
+        labels: The class of each picture, by number or name, if you know it.
         strength: How far they go: 0 is the picture, 1 any other sample.
         count: Variations of each picture.
         output: A .png for a sheet, each row a picture and then its variations; or a .npz with the

@@ -21,7 +21,7 @@ def restore(
     count: int = 4,
     steps: int = 25,
     measure: bool = False,
-    labels: tuple[int, ...] = (),
+    labels: tuple[str, ...] = (),
     output: Path = Path("restored.png"),
     seed: int = 0,
     guidance: float | None = None,
@@ -49,7 +49,7 @@ def restore(
         count: Samples of each picture.
         steps: Evaluations of the model a sample.
         measure: The pictures are whole: first do to them what `operator` says, to see what comes of it.
-        labels: The class of each picture, or one for all, if you know it.
+        labels: The class of each picture, or one for all, by number or name, if you know it.
         output: A .png for a sheet, or a .npz with the samples as `arr_0`, (N * count, H, W, C), uint8.
         seed: Sample k starts from noise of this seed plus k.
         guidance: Classifier-free guidance scale, with labels; by default what is stored with the model.

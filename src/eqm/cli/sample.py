@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def sample(
     model: Model,
-    labels: tuple[int, ...] = (),
+    labels: tuple[str, ...] = (),
     count: int | None = None,
     output: Path = Path("samples.png"),
     seed: int = 0,
@@ -43,7 +43,8 @@ def sample(
     Args:
         model: A trained model: its folder, its name on the hub, or one that comes with eqm (fashion-mnist,
             mnist-5k).
-        labels: Classes to sample, in equal shares, one after the other; all of them by default.
+        labels: Classes to sample, by number or name, in equal shares, one after the other; all of them by
+            default. `eqm info MODEL` lists them.
         count: How many images; by default ten a class, or 64 without classes.
         output: A .png for a sheet of all images, or a .npz with the array `arr_0`, (N, H, W, C), uint8.
         seed: Image k starts from noise of this seed plus k.
@@ -80,6 +81,7 @@ def sample(
     from eqm.pictures import MOVING, check_channels, grid, to_uint8
     from eqm.pictures import animate as write_animation
     from eqm.tasks import Sampling, advise, draw, gather, watch
+    from eqm.tasks.labels import label_number
 
     check_output(output, STILL)
     if animate is not None:
@@ -104,7 +106,9 @@ def sample(
         guidance=guidance,
         guidance_interval=guidance_interval,
     )
-    classes = labels or tuple(range(network.config.num_classes))
+    classes = [label_number(network, label) for label in labels] or list(
+        range(network.config.num_classes)
+    )
     if count is None:
         count = 10 * len(classes) if classes else 64
     if count < 1:

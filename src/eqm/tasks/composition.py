@@ -15,6 +15,7 @@ from eqm.field import Field
 from eqm.shapes import spread
 from eqm.tasks.expressions import Term, parse
 from eqm.tasks.generation import Model, generate
+from eqm.tasks.labels import label_number
 from eqm.tasks.sampling import Sampling
 
 
@@ -178,13 +179,12 @@ def _found(term: Term, models: Mapping[str, Model], expression: str) -> tuple[st
             else f"there is no model {name!r}, only {', '.join(models) or 'one without a name'}"
         )
     classes = models[name].config.num_classes
-    names = [str(one).lower() for one in models[name].metadata.get("data", {}).get("classes", ())]
     if isinstance(label, str):
-        if label.lower() not in names:
-            raise wrong(
-                f"there is no class {label!r}, only {', '.join(names) or f'numbers 0..{classes - 1}'}"
-            )
-        label = names.index(label.lower())
+        try:
+            label = label_number(models[name], label)
+        except ValueError as error:
+            raise wrong(str(error)) from None
+        label = None if label == classes else label
     if label is not None and not 0 <= label < classes:
         has = f"labels 0..{classes - 1} and none" if classes else "no classes, only none"
         raise wrong(f"the model has {has}; got {label}")

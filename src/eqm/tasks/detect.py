@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -24,7 +24,7 @@ from eqm.models import from_pretrained
 from eqm.models.pretrained import folder_of
 from eqm.objective import EquilibriumMatching
 from eqm.tasks.calibration import NONE, Calibration, check_rate, finite
-from eqm.tasks.generation import chosen_labels
+from eqm.tasks.labels import Labels, chosen_labels
 from eqm.tasks.sampling import Sampling
 from eqm.tasks.scores import SCORES, Probe, View, check_explicit, matching_error
 
@@ -35,8 +35,6 @@ COMBINED = (("losses", "complexity"), ("residuals",))
 MAPPED = 256
 """Normal images that say what an anomaly map is measured by."""
 _TENSORS, _SETTINGS, _VERSION = "detector.safetensors", "detector.json", 1
-
-Labels = Tensor | Sequence[int] | int | None
 
 
 @dataclass(eq=False)
@@ -281,7 +279,7 @@ class EqmDetector:
         classes: Tensor | None = None
         if isinstance(images, Tensor):
             if labels is not None and config is not None:
-                classes = chosen_labels(labels, len(images), config.num_classes)
+                classes = chosen_labels(self.field, labels, len(images))
             elif labels is not None:
                 classes = torch.as_tensor(labels).expand(len(images))
             batches: Iterable[Tensor] = images.split(self.batch_size)

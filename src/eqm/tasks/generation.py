@@ -21,6 +21,7 @@ from eqm.descent import (
     stream,
 )
 from eqm.descent.checks import check_count
+from eqm.tasks.labels import Labels, chosen_labels
 from eqm.tasks.sampling import Sampling
 
 
@@ -51,7 +52,7 @@ def starting_noise(shape: Sequence[int], *, seeds: Sequence[int]) -> Tensor:
 
 def draw(
     model: Model,
-    labels: Tensor | Sequence[int] | int | None = None,
+    labels: Labels = None,
     *,
     count: int | None = None,
     seed: int = 0,
@@ -68,7 +69,7 @@ def draw(
     """
     config = model.config
     sampling = sampling or Sampling.of(model.metadata)
-    chosen = chosen_labels(labels, count, config.num_classes)
+    chosen = chosen_labels(model, labels, count)
     count = len(chosen) if chosen is not None else (1 if count is None else count)
     check_count(batch_size=batch_size)
     weight = next(model.parameters())
@@ -94,7 +95,7 @@ def draw(
 
 def generate(
     model: Model,
-    labels: Tensor | Sequence[int] | int | None = None,
+    labels: Labels = None,
     *,
     count: int | None = None,
     seed: int = 0,
@@ -103,10 +104,10 @@ def generate(
 ) -> Descent:
     """Samples of a model, `.x` (count, ...) in the range of its data, with how each was found.
 
-    `labels` are the class of each sample, or one class for `count` of them; without, the classes
-    take turns. `sampling` defaults to the settings stored with the model. Sample k starts from
-    noise of seed `seed + k` and does not depend on `count`, `batch_size` or the number of processes
-    but for rounding; the batch is kept full by `eqm.descent.stream`.
+    `labels` are the class of each sample, by number or by name, or one class for `count` of them;
+    without, the classes take turns. `sampling` defaults to the settings stored with the model. Sample
+    k starts from noise of seed `seed + k` and does not depend on `count`, `batch_size` or the number
+    of processes but for rounding; the batch is kept full by `eqm.descent.stream`.
 
     Where `torch.distributed` runs, as under torchrun, each process draws every world_size-th
     sample, and all of them come together on rank 0, on the CPU; the other processes get the samples
@@ -148,7 +149,7 @@ def place(model: Model | None = None) -> tuple[int, int]:
 
 def watch(
     model: Model,
-    labels: Tensor | Sequence[int] | int | None = None,
+    labels: Labels = None,
     *,
     count: int | None = None,
     seed: int = 0,
@@ -166,7 +167,7 @@ def watch(
     check_count(moments=moments)
     if config.noise_conditioning:
         raise ValueError("a model that is told the noise level does not descend: watch another")
-    chosen = chosen_labels(labels, count, config.num_classes)
+    chosen = chosen_labels(model, labels, count)
     count = len(chosen) if chosen is not None else (1 if count is None else count)
     noise = starting_noise(config.shape, seeds=range(seed, seed + count))
     noise = noise.to(weight.device, getattr(model, "dtype", weight.dtype))
@@ -207,34 +208,3 @@ def _flow(
         for k, row in enumerate(zip(end.x, *columns, end.outcome, strict=True)):
             yield Finished(done + k, *row)
         done += len(x)
-
-
-def chosen_labels(
-    labels: Tensor | Sequence[int] | int | None, count: int | None, num_classes: int
-) -> Tensor | None:
-    if count is not None and count < 1:
-        raise ValueError(f"count must be at least 1; got {count}")
-    if num_classes == 0:
-        if labels is not None:
-            raise ValueError("this model was trained without classes: leave labels out")
-        return None
-    if labels is None:
-        return torch.arange(num_classes if count is None else count) % num_classes
-    chosen = torch.as_tensor(labels)
-    if chosen.ndim == 0:
-        chosen = chosen.expand(1 if count is None else count)
-    if (
-        chosen.ndim != 1
-        or len(chosen) == 0
-        or chosen.is_floating_point()
-        or (count is not None and len(chosen) != count)
-    ):
-        raise ValueError(
-            f"labels must be whole numbers, one a sample ({count or 'any number'}); got {labels}"
-        )
-    if chosen.min() < 0 or chosen.max() > num_classes:
-        raise ValueError(
-            f"labels must lie in 0..{num_classes - 1}, or be {num_classes} for none; "
-            f"got {int(chosen.min())}..{int(chosen.max())}"
-        )
-    return chosen.long()

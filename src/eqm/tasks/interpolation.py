@@ -18,7 +18,8 @@ from eqm.descent.rules import State
 from eqm.descent.stopping import Step, Stop
 from eqm.field import Field
 from eqm.shapes import norms, spread
-from eqm.tasks.generation import Model, chosen_labels, starting_noise
+from eqm.tasks.generation import Model, starting_noise
+from eqm.tasks.labels import Labels, chosen_labels
 from eqm.tasks.sampling import Sampling
 
 Way = Literal["noise", "landscape"]
@@ -27,7 +28,7 @@ Way = Literal["noise", "landscape"]
 def vary(
     model: Model,
     images: Tensor,
-    labels: Tensor | Sequence[int] | int | None = None,
+    labels: Labels = None,
     *,
     strength: float = 0.5,
     count: int = 1,
@@ -52,7 +53,7 @@ def vary(
     x = _known(model, images).repeat_interleave(count, dim=0)
     classes = None
     if labels is not None:
-        classes = chosen_labels(labels, len(images), model.config.num_classes)
+        classes = chosen_labels(model, labels, len(images))
     rows = None if classes is None else classes.repeat_interleave(count).tolist()
     field = sampling.make_field(model, model.config.num_classes, labelled=rows is not None)
     noise = starting_noise(model.config.shape, seeds=range(seed, seed + len(x))).to(x)
@@ -64,7 +65,7 @@ def interpolate(
     model: Model,
     first: Tensor,
     last: Tensor,
-    labels: tuple[int, int] | None = None,
+    labels: tuple[int | str, int | str] | None = None,
     *,
     count: int = 9,
     through: Way = "noise",
@@ -147,9 +148,11 @@ class _Path(Stop):
         return step.path >= self.lengths[step.index] * (1 - 1e-4), state
 
 
-def _between(model: Model, labels: tuple[int, int] | None, t: Tensor, sampling: Sampling) -> Field:
+def _between(
+    model: Model, labels: tuple[int | str, int | str] | None, t: Tensor, sampling: Sampling
+) -> Field:
     """The field whose labels are numbers of images of the chain, at t (count,)."""
-    pair = None if labels is None else chosen_labels(labels, 2, model.config.num_classes)
+    pair = None if labels is None else chosen_labels(model, labels, 2)
     if pair is None:
         return lambda x, numbers: model(x, None)
     one, other = pair.tolist()

@@ -181,8 +181,9 @@ def keep_best(state: TrainingState, value: float, *, lower: bool = True) -> bool
 
 
 def settings_of(config: TrainConfig, data: dict[str, Any]) -> dict[str, Any]:
-    """All that makes a run what it is, by name."""
-    return config.flat() | {f"data.{name}": value for name, value in data.items()}
+    """All that makes a run what it is, by name; what its classes are called does not."""
+    found = {f"data.{name}": value for name, value in data.items() if name != "classes"}
+    return config.flat() | found
 
 
 def _put(state: TrainingState, header: Header, read: Callable[[str], Tensor | None]) -> None:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from eqm.data import Share, Source, shares
+from eqm.data import Share, Source, class_names, shares
 from eqm.files import DiskFullError, claim, make_folder
 from eqm.randomness import Draws
 from eqm.train.checkpoint import (
@@ -94,6 +94,9 @@ def train(config: TrainConfig, source: Source, folder: Path | str) -> Iterator[P
     device = join(config.device)
     data = {"name": source.name, "images": len(source), "fingerprint": source.fingerprint}
     data |= getattr(source, "about", {})  # such as the encoder of latents
+    names = list(class_names(source))
+    if config.model.num_classes and names != [str(number) for number in range(len(names))]:
+        data["classes"] = names
     run = Run(config, Path(folder), data)
     state = load(config, run.folder, device, data=data)
     state.run = run

@@ -1,0 +1,41 @@
+"""Classes by name."""
+
+import pytest
+
+from eqm.models import MLPConfig, build
+from eqm.tasks.labels import label_number
+
+NAMES = ["cat-face", "face-smiling", "facial", *(f"sign-{number}" for number in range(30)), "7"]
+
+
+@pytest.fixture
+def model():
+    made = build(MLPConfig(num_classes=len(NAMES), width=4, depth=1))
+    made.metadata = {"data": {"classes": NAMES}}
+    return made
+
+
+def test_a_class_goes_by_its_name_before_its_number(model):
+    assert [label_number(model, label) for label in ("Cat-Face", "7", "8")] == [0, 33, 8]
+    assert label_number(model, "none") == 34
+
+
+@pytest.mark.parametrize(
+    ("label", "sentence"),
+    [
+        ("face", "no class 'face' among 34, but cat-face, face-smiling: `eqm info MODEL` lists"),
+        ("facail", "no class 'facail' among 34, but facial, .*: `eqm info MODEL` lists them"),
+        ("zebra", "no class 'zebra' among 34: `eqm info MODEL` lists them"),
+        ("99", "labels must lie in 0..33, or be 34 for none; got 99"),
+    ],
+)
+def test_a_class_that_is_not_there_is_told_from_those_that_are_near(model, label, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        label_number(model, label)
+
+
+def test_classes_without_names_are_numbers():
+    model = build(MLPConfig(num_classes=3, width=4, depth=1))
+    assert label_number(model, "2") == 2
+    with pytest.raises(ValueError, match="no class 'cat', only numbers 0..2"):
+        label_number(model, "cat")
