@@ -121,6 +121,12 @@ def test_two_processes_are_one(images, tmp_path):
 
 
 @pytest.mark.slow
+def test_compiled_networks_that_train_together_warn_of_nothing(tmp_path):
+    runs = {"run": replace(TINY, model=UNET, compile=True, images=TINY.batch_size)}
+    assert train_together(tmp_path, runs) == ""
+
+
+@pytest.mark.slow
 def test_every_way_to_train_together_is_training_alone(images, tmp_path):
     runs = {
         f"{parallel} {energy} {type(model).__name__}": replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import timedelta
@@ -209,6 +210,8 @@ def _wrapped(
     if distributed.world_size() == 1 or config.parallel == "fsdp":
         return losses  # a model that is cut averages by itself
     places = [device.index] if device.type == "cuda" else None
+    # A compiled network gives kernels of 1x1 other strides, which are the same memory.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
     return DistributedDataParallel(losses, device_ids=places, gradient_as_bucket_view=True)
 
 
