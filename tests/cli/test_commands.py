@@ -43,6 +43,16 @@ def test_a_sheet_of_samples(model, run, tmp_path):
         assert sheet.size == (4 * 91, 4 * 91)
 
 
+def test_a_sheet_of_many_classes_stays_a_sheet(run):
+    network = build(UNetConfig(shape=(1, 4, 4), num_classes=1000, width=4, multipliers=(1,)))
+    save_pretrained(network, "m", metadata={"data": {"classes": [f"c{k}" for k in range(1000)]}})
+    counts = []
+    for labels in ([], ["--labels", *range(0, 400, 10)], ["--labels", "C7", "none"]):
+        _, out, _ = run("sample", "m", "--dry-run", *labels)
+        counts += [line.split()[1] for line in out.splitlines() if line.startswith("count ")]
+    assert counts == ["100", "400", "20"]
+
+
 def test_samples_as_numbers_are_the_pictures(model, run, tmp_path):
     arguments = ("sample", model, "--labels", 3, 5, "--count", 4, "--seed", 8)
     assert run(*arguments, "--output", "a.npz")[0] == 0

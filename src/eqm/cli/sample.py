@@ -43,9 +43,10 @@ def sample(
     Args:
         model: A trained model: its folder, its name on the hub, or one that comes with eqm (fashion-mnist,
             mnist-5k).
-        labels: Classes to sample, by number or name, in equal shares, one after the other; all of them by
-            default. `eqm info MODEL` lists them.
-        count: How many images; by default ten a class, or 64 without classes.
+        labels: Classes to sample, by number or name, in equal shares, one after the other; by default all
+            of them. `eqm info MODEL` lists them.
+        count: How many images; by default ten of each of `labels`, of all classes at most 100 together,
+            or 64 without classes.
         output: A .png for a sheet of all images, or a .npz with the array `arr_0`, (N, H, W, C), uint8.
         seed: Image k starts from noise of this seed plus k.
         rule: How to move.
@@ -110,7 +111,7 @@ def sample(
         range(network.config.num_classes)
     )
     if count is None:
-        count = 10 * len(classes) if classes else 64
+        count = 10 * len(labels) or min(10 * len(classes), 100) or 64
     if count < 1:
         raise ValueError(f"count must be at least 1; got {count}")
     chosen = [classes[k * len(classes) // count] for k in range(count)] if classes else None
