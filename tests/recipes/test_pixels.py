@@ -36,6 +36,7 @@ def test_few_pictures_are_seen_less_often_in_all(count, images):
         ((30, 30), 1, (1, 2), 4),
         ((96, 128), 2, (1, 2, 4), 4),
         ((256, 256), 2, (1, 2, 4, 4), 4),
+        ((2048, 2048), 2, (1, 2, 4, 4, 4, 4, 4), 4),
         ((101, 101), 1, (1,), 0),
     ],
 )
@@ -53,7 +54,8 @@ def test_a_network_that_was_asked_for_stays():
     asked = replace(FOLDER, model=replace(FOLDER.model, multipliers=(1, 2)))
     assert fitted(asked, pictures(side=(256, 256)))[0].model == asked.model
     wide = replace(FOLDER, model=replace(FOLDER.model, width=64))
-    assert fitted(wide, pictures(side=(96, 96)))[0].model == replace(wide.model, patch=2)
+    suited = replace(wide.model, shape=(3, 96, 96), patch=2)
+    assert fitted(wide, pictures(side=(96, 96)))[0].model == suited
 
 
 def test_a_number_to_be_picked_is_no_number_to_train_for(tmp_path):

@@ -164,7 +164,14 @@ def fitted(config: TrainConfig, pictures: Source) -> tuple[TrainConfig, list[str
             halvings, grid = halvings + 1, grid / 2
         levels = tuple(min(2**level, 4) for level in range(halvings + 1))
         heads = asked.heads if grid <= 32 else 0
-        model = replace(asked, patch=patch, multipliers=levels, heads=heads)
+        # With their shape, as levels that halve it need not halve that of the recipe.
+        model = replace(
+            asked,
+            shape=pictures.shape,  # type: ignore[arg-type]  # of three sides, as was checked
+            patch=patch,
+            multipliers=levels,
+            heads=heads,
+        )
         config = replace(config, model=model)
         picks.append(
             f"model.patch {patch}, model.multipliers {' '.join(map(str, levels))}, "
