@@ -90,6 +90,7 @@ def test_a_dry_run_prints_every_setting_and_the_cost_and_writes_nothing(run, tmp
 
 
 def test_a_dry_run_tells_the_cost_before_there_are_data(run):
+    assert "without the data yet" in run("train", "folder", "--dry-run")[1]
     status, out, err = run("train", "imagenet256-b-2", "--dry-run")
     assert (status, err) == (0, "")
     assert "model.shape" in out

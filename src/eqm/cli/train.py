@@ -47,9 +47,10 @@ def train(
     from eqm.train import Interrupted, distributed, follow, keep_best, watching
     from eqm.train import train as run
 
-    config, picks = picked(config)
+    picks: list[str] = []
     held_out = None
     try:
+        config, picks = picked(config)
         seen = open_source(config.data)
         if config.data.held_out:
             seen, held_out = split(seen, config.data.held_out)
