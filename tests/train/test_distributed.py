@@ -28,6 +28,7 @@ TINY = TrainConfig(
     checkpoint_every=64,
 )
 DOT = ObjectiveConfig(energy="dot")
+MUON = replace(TINY, optimizer=replace(TINY.optimizer, name="muon", weight_decay=0.1))
 
 
 def environment(rank: int, world_size: int, port: int) -> dict[str, str]:
@@ -143,6 +144,8 @@ def test_every_way_to_train_together_is_training_alone(images, tmp_path):
         "ddp dot in parts": replace(TINY, objective=DOT, model=TRANSFORMER, **few),
         "fsdp in parts": replace(fsdp, **few),
         "fsdp dot in parts": replace(fsdp, objective=DOT, **few),
+        "ddp muon": MUON,
+        "fsdp muon": replace(MUON, parallel="fsdp"),
         "ddp without labels": replace(TINY, model=replace(UNET, num_classes=0)),
     }
     assert compare(images, tmp_path, runs, parallel="ddp", micro_batch=0, recompute=False) == ""
