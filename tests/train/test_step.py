@@ -175,12 +175,19 @@ def test_a_streak_goes_back_to_the_checkpoint_with_other_draws(
     assert steps[-1].skipped.item() == 0  # as of the checkpoint
 
 
-@pytest.mark.parametrize("good", [0, 2])
-def test_a_run_that_stays_bad_gives_up(images, tmp_path, monkeypatch, good):
-    """From a checkpoint as from the first image on."""
-    config = replace(TINY, images=3200, patience=2)
+@pytest.mark.parametrize(
+    ("good", "clip", "advice"),
+    [
+        (0, 0.0, "lower optimizer.learning_rate or set optimizer.clip 1"),
+        (2, 1.0, "lower optimizer.learning_rate"),
+    ],
+)
+def test_a_run_that_stays_bad_gives_up(images, tmp_path, monkeypatch, good, clip, advice):
+    """From a checkpoint as from the first image on; it does not advise what is set already."""
+    optimizer = replace(TINY.optimizer, clip=clip)
+    config = replace(TINY, images=3200, patience=2, optimizer=optimizer)
     calls = poison(monkeypatch, lambda call: call > good)
-    with pytest.raises(ValueError, match="other draws 3 times: lower optimizer.learning_rate"):
+    with pytest.raises(ValueError, match=f"other draws 3 times: {advice}, in another .* if any"):
         last(train(config, images, tmp_path))
     assert len(calls) == good + 4 * 2
 

@@ -210,10 +210,14 @@ def _check_finite(run: Run, state: TrainingState) -> None:
     finite = all(local(weight).isfinite().all() for weight in state.model.parameters())
     if not all_agree(finite):
         raise ValueError(
-            f"the weights are no longer finite after {state.images:,} images: lower "
-            "optimizer.learning_rate or set optimizer.clip 1, in another folder; "
+            f"the weights are no longer finite after {state.images:,} images: {_calmer(run)}; "
             f"the checkpoint before, if any, is kept in {run.folder}"
         )
+
+
+def _calmer(run: Run) -> str:
+    clip = "" if run.config.optimizer.clip else " or set optimizer.clip 1"
+    return f"lower optimizer.learning_rate{clip}, in another folder"
 
 
 def _is_stuck(run: Run, state: TrainingState) -> bool:
@@ -227,8 +231,8 @@ def _roll_back(run: Run, state: TrainingState, times: int) -> None:
     if times > ROLLBACKS:
         raise ValueError(
             f"{streak} steps in a row before image {images:,} had no finite loss and gradient, "
-            f"and so had other draws {ROLLBACKS} times: lower optimizer.learning_rate or set "
-            f"optimizer.clip 1, in another folder; the last checkpoint is kept in {run.folder}"
+            f"and so had other draws {ROLLBACKS} times: {_calmer(run)}; "
+            f"the last checkpoint, if any, is kept in {run.folder}"
         )
     go_back(state, run.config, run.folder, data=run.data)
     state.attempt += times
