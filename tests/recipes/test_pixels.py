@@ -58,6 +58,12 @@ def test_a_network_that_was_asked_for_stays():
     assert fitted(wide, pictures(side=(96, 96)))[0].model == suited
 
 
+def test_other_recipes_keep_their_networks():
+    for name, config in RECIPES.items():
+        if len(config.model.shape) == 3 and name != "folder":
+            assert fitted(config, pictures(side=(96, 96))) == (config, []), name
+
+
 def test_a_number_to_be_picked_is_no_number_to_train_for(tmp_path):
     with pytest.raises(ValueError, match="images -1, to pick a number .* set the number"):
         train(FOLDER, pictures(), tmp_path)

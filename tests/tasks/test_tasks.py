@@ -15,12 +15,14 @@ from eqm.descent import Outcome, integrate
 from eqm.metrics import Moments
 from eqm.models import UNet, UNetConfig
 from eqm.models.inference import Frozen
+from eqm.recipes import RECIPES
 from eqm.tasks import (
     Sampling,
     advise,
     compose,
     denoise,
     draw,
+    foresee,
     generate,
     matching_error,
     starting_noise,
@@ -307,6 +309,23 @@ def test_advice_names_the_largest_stable_step():
     broken = Bowl(math.nan)
     (said,) = advise(broken, generate(broken, count=2, sampling=good), sampling=good)
     assert "not finite for plain noise" in said
+
+
+def test_settings_that_do_not_suit_an_objective_are_foreseen():
+    usual, plain = eqm.TruncatedDecay(), eqm.TruncatedDecay(scale=1.0)
+    assert foresee(Sampling(), usual) == []
+    assert foresee(Sampling(step_size=0.08, path_length=2), plain) == []
+    (said,) = foresee(Sampling(), plain)  # gamma is the path while c is 1; to .999 .8 + .2 ln 200
+    assert "end at gamma 0.5 between noise" in said
+    assert "takes a sampling.path_length of 1.9" in said
+    (said,) = foresee(Sampling("gradient-descent", step_size=0.11, path_length=2), usual)
+    assert "the largest stable sampling.step_size is 0.1; got 0.11" in said
+    assert foresee(Sampling(path_length=1.0), eqm.ConstantDecay(1.0)) == []
+
+
+def test_the_settings_of_every_recipe_suit_its_objective():
+    for config in RECIPES.values():
+        assert foresee(config.sampling, config.make_objective().decay) == [], config.name
 
 
 def test_advice_on_fitted_steps_speaks_of_no_step_size():

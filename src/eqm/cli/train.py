@@ -44,6 +44,7 @@ def train(
     from eqm.data import MissingDataError, open_source, split
     from eqm.models import cost
     from eqm.recipes.pixels import fitted, picked
+    from eqm.tasks import foresee
     from eqm.train import Interrupted, distributed, follow, keep_best, watching
     from eqm.train import train as run
 
@@ -62,6 +63,9 @@ def train(
         if not dry_run:
             raise
         about = f"without the data yet: {error}"
+    objective = config.make_objective()
+    if not objective.noise_conditioning:  # which has its own clock
+        picks += [f"note: {sentence}" for sentence in foresee(config.sampling, objective.decay)]
     folder = output or Path("runs") / config.name
     size = cost(config.model)
     if distributed.is_main():

@@ -194,4 +194,5 @@ def _mirroring(config: TrainConfig) -> list[str]:
 
 def _picked(model: NetworkConfig) -> list[Any]:
     """The sizes of a network that the recipe `folder` picks, where none of them was asked for."""
-    return [getattr(model, name, None) for name in ("patch", "multipliers", "blocks", "heads")]
+    names = ("shape", "patch", "multipliers", "blocks", "heads")
+    return [getattr(model, name, None) for name in names]

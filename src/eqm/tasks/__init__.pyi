@@ -1,4 +1,4 @@
-from .advice import advise
+from .advice import advise, foresee
 from .calibration import Calibration
 from .composition import Composition, compose
 from .denoising import denoise, estimate_gamma, estimate_sigma
@@ -31,6 +31,7 @@ __all__ = [
     "draw",
     "estimate_gamma",
     "estimate_sigma",
+    "foresee",
     "gather",
     "generate",
     "interpolate",

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from eqm.corruption import Decay
 from eqm.descent import Descent, GradientDescent, Outcome, PathLength, descend, stability, stiffness
 from eqm.energy import Energy
 from eqm.field import Field
@@ -19,6 +20,8 @@ LOOK = 8
 """Samples that are looked at."""
 CAREFUL = 200
 """Steps of a descent that is careful enough to arrive where the settings do not."""
+ARRIVED = 0.9
+"""The gamma that a path must lead to at least."""
 ENOUGH = 1.0
 """The longest path of that descent: more leads no farther, and its steps would be too long."""
 
@@ -81,6 +84,38 @@ def advise(
             f"{(last / first).min():.2g}"
         ]
     return []
+
+
+def foresee(sampling: Sampling, decay: Decay) -> list[str]:
+    """What the sampling settings of a field that is yet to be trained will come to, as far as its
+    decay tells; a sentence each, none if all is well.
+
+    A perfect field leads from noise to data by d gamma / d path = c(gamma), and its stiffness near
+    the data is -c'(1): paths may be too short, and steps too long. The steps of a decay that is not
+    0 at the data are not judged.
+    """
+    near, parts = 0.999, 1000
+    gamma = (torch.arange(parts, dtype=torch.float64) + 0.5) * (near / parts)
+    path = (near / parts / decay(gamma)).cumsum(0)
+    said = []
+    reached = float(gamma[int((path < sampling.path_length).sum()) - 1])
+    if reached < ARRIVED:
+        said.append(
+            f"samples will end at gamma {reached:.2g} between noise, 0, and data, 1: with this objective "
+            f"the path takes a sampling.path_length of {path[-1]:.2g}"
+        )
+    limit = stability(sampling.make_rule())
+    stiff = float(decay(gamma[-1:])) / (1 - float(gamma[-1]))
+    if (
+        limit is not None
+        and float(decay(torch.ones(1))) == 0
+        and sampling.step_size * stiff > limit
+    ):
+        said.append(
+            f"samples will swing near the data: with this objective the largest stable "
+            f"sampling.step_size is {limit / stiff:.2g}; got {sampling.step_size:g}"
+        )
+    return said
 
 
 def _largest_stable(
