@@ -329,6 +329,23 @@ def test_path_and_evaluations_are_counted(rule, path, evaluations):
 # --- each rule's own promises -------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("rule", [eqm.Adam(0.01), eqm.RMSProp(0.01)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_running_means_are_exact_in_half_precision(rule, dtype):
+    # a zero, one whose square float16 does not hold, and two that it does
+    slope = torch.tensor([[0.0, 1e-4, 3.0, -3.0]])
+    moved = {}
+    for kind in (dtype, torch.float32):
+        state, moves = rule.init(slope.to(kind)), []
+        for k in range(50):
+            at = torch.zeros(1, 4, dtype=kind), state, torch.tensor([k])
+            move = rule.step(lambda x, kind=kind, k=k: (slope * (1 + k / 50)).to(kind), *at)
+            state = move.state
+            moves.append(move.x.float())
+        moved[kind] = torch.cat(moves)
+    torch.testing.assert_close(moved[dtype], moved[torch.float32], rtol=0.01, atol=0)
+
+
 def test_barzilai_borwein_steps_by_the_inverse_of_each_samples_curvature():
     curvature = torch.tensor([[20.0], [10.0], [40.0], [1.0], [-5.0], [0.0]])
     rule = eqm.BarzilaiBorwein(first=0.04, smallest=0.03, largest=0.2)

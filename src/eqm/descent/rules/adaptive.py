@@ -24,7 +24,8 @@ class Adam:
 
     Each sample corrects the bias by its own k. The path counts learning rates: it measures how far
     an element can have moved, not the flow of the field, so from noise to data it is several times
-    that of gradient descent.
+    that of gradient descent. The means are kept in float32 at least: half precision loses squares
+    and the floor.
     """
 
     step_size: float | Schedule
@@ -38,17 +39,18 @@ class Adam:
         check_positive(floor=self.floor)
 
     def init(self, x: Tensor) -> State:
-        return torch.zeros_like(x), torch.zeros_like(x)
+        return torch.zeros_like(_exact(x)), torch.zeros_like(_exact(x))
 
     def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
         mean, square = state
         size = size_of(self.step_size, steps)
         gradient, count = gradient_of(x), steps + 1
-        mean = torch.lerp(gradient, mean, self.momentum)
-        square = torch.lerp(gradient.square(), square, self.memory)
-        scale = (square / _correction(self.memory, count, x)).sqrt() + self.floor
-        direction = mean / _correction(self.momentum, count, x) / scale
-        return Move(x - spread(size, x) * direction, gradient, size, (mean, square))
+        exact = _exact(gradient)
+        mean = torch.lerp(exact, mean, self.momentum)
+        square = torch.lerp(exact.square(), square, self.memory)
+        scale = (square / _correction(self.memory, count, exact)).sqrt() + self.floor
+        direction = mean / _correction(self.momentum, count, exact) / scale
+        return Move(x - spread(size, x) * direction.to(x), gradient, size, (mean, square))
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ class RMSProp:
     v_k = memory * v_{k-1} + (1 - memory) * g_k^2
     x_{k+1} = x_k - step_size * g_k / (sqrt(v_k / (1 - memory^k)) + floor)
 
-    It is `Adam` without momentum, and what is said there of the path holds here; torch's RMSprop
-    leaves the bias in.
+    It is `Adam` without momentum, and what is said there of the path and of precision holds here;
+    torch's RMSprop leaves the bias in.
     """
 
     step_size: float | Schedule
@@ -73,15 +75,16 @@ class RMSProp:
         check_positive(floor=self.floor)
 
     def init(self, x: Tensor) -> State:
-        return (torch.zeros_like(x),)
+        return (torch.zeros_like(_exact(x)),)
 
     def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
         (square,) = state
         size = size_of(self.step_size, steps)
         gradient, count = gradient_of(x), steps + 1
-        square = torch.lerp(gradient.square(), square, self.memory)
-        scale = (square / _correction(self.memory, count, x)).sqrt() + self.floor
-        return Move(x - spread(size, x) * gradient / scale, gradient, size, (square,))
+        exact = _exact(gradient)
+        square = torch.lerp(exact.square(), square, self.memory)
+        scale = (square / _correction(self.memory, count, exact)).sqrt() + self.floor
+        return Move(x - spread(size, x) * (exact / scale).to(x), gradient, size, (square,))
 
 
 @dataclass(frozen=True)
@@ -189,8 +192,12 @@ class Anderson:
 def _correction(memory: float, steps: Tensor, x: Tensor) -> float | Tensor:
     """What a running mean that began at zero has to be divided by after `steps` (A,) values, which
     is 1 - memory^steps."""
-    exact = torch.promote_types(x.dtype, torch.float32)  # bfloat16 counts to 256
-    return spread(-torch.expm1(steps.to(exact) * math.log(memory or 1e-300)), x)
+    return spread(-torch.expm1(steps.to(x.dtype) * math.log(memory or 1e-300)), x)
+
+
+def _exact(x: Tensor) -> Tensor:
+    """The same in float32 at least, for squares and sums of products."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _remember(history: Tensor, newest: Tensor, kept: Tensor) -> Tensor:
