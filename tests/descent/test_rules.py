@@ -357,6 +357,19 @@ def test_barzilai_borwein_steps_by_the_inverse_of_each_samples_curvature():
     assert sizes == pytest.approx([0.05, 0.1, 0.03, 0.2, 0.2, 0.2], rel=1e-4)
 
 
+@pytest.mark.parametrize("scale", [1e-4, 4.0])
+def test_half_precision_neither_loses_nor_overflows_what_is_summed(scale):
+    # float16 holds neither the squares of the small moves nor the sum of those of the large ones
+    x = torch.full((2, 4096), scale, dtype=torch.float16)
+    field = lambda x, labels: 16 * x  # noqa: E731
+    rule = eqm.BarzilaiBorwein(1 / 32, largest=0.2)
+    first, second = islice(iterate(field, x, rule=rule), 2)
+    assert (second.path - first.path).tolist() == pytest.approx([1 / 16] * 2)
+    # half way by descent, and the rest by the secant
+    first, second = islice(iterate(field, x, rule=eqm.Anderson(1 / 32, depth=1)), 2)
+    assert second.x.abs().max() < 0.01 * first.x.abs().min()
+
+
 def test_anderson_takes_no_longer_steps_than_it_reaches():
     def plateau(x, labels):
         return x / x.norm(dim=1, keepdim=True) + 1e-4 * x.sin()

@@ -118,7 +118,7 @@ class BarzilaiBorwein:
     def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
         previous, previous_gradient = state
         gradient = gradient_of(x)
-        moved = (x - previous).flatten(1)
+        moved = _exact(x - previous).flatten(1)
         curvature = (moved * (gradient - previous_gradient).flatten(1)).sum(1)
         size = moved.square().sum(1) / curvature
         size = size.where(curvature > 0, self.largest).clamp(self.smallest, self.largest)
@@ -161,7 +161,7 @@ class Anderson:
         size = size_of(self.step_size, steps)
         gradient = gradient_of(x)
         moved, change = (x - previous).flatten(1), (gradient - previous_gradient).flatten(1)
-        curved = (steps > 0) & ((moved * change).sum(1) > 0)
+        curved = (steps > 0) & ((_exact(moved) * change).sum(1) > 0)
         moves = _remember(moves, moved, curved)  # (A, depth, D)
         changes = _remember(changes, change, curved)
         weight = self._weights(changes, gradient.flatten(1))  # (A, 1, depth)
@@ -179,11 +179,11 @@ class Anderson:
 
     def _weights(self, changes: Tensor, gradient: Tensor) -> Tensor:
         # A step not yet made is a column of zeros, and gets the weight zero.
-        exact = torch.promote_types(gradient.dtype, torch.float32)
-        gram = (changes @ changes.mT).to(exact)  # (A, depth, depth)
-        total = gram.diagonal(dim1=1, dim2=2).sum(1) * self.ridge + torch.finfo(exact).tiny
+        changes = _exact(changes)
+        gram = changes @ changes.mT  # (A, depth, depth)
+        total = gram.diagonal(dim1=1, dim2=2).sum(1) * self.ridge + torch.finfo(gram.dtype).tiny
         ridge = torch.diag_embed(total[:, None].expand(-1, self.depth))
-        target = (changes @ gradient[:, :, None]).to(exact)
+        target = changes @ _exact(gradient)[:, :, None]
         # solve_ex reports a singular matrix instead of raising: one spoiled row disturbs nobody
         weight = torch.linalg.solve_ex(gram + ridge, target)[0]
         return weight.mT.to(gradient.dtype)
