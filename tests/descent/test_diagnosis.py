@@ -39,6 +39,14 @@ def test_an_energy_has_no_curl_and_a_network_has():
     assert curl(net, x, probes=4).min() > 0.3
     assert curl(eqm.DotEnergy(net), x, probes=4).max() < 1e-4
     assert curl(lambda x, labels: torch.ones_like(x), x).tolist() == [0, 0]
+    assert curl(lambda x, labels: 0 * x, x).tolist() == [0, 0]
+
+
+def test_where_the_field_is_not_finite_curl_does_not_call_it_a_gradient():
+    factor = torch.tensor([[1.0], [torch.nan]])
+    found = curl(lambda x, labels: factor * x, torch.ones(2, 3))
+    assert found[0] == 0
+    assert found[1].isnan()
 
 
 def test_the_exact_field_of_three_points_is_no_gradient():

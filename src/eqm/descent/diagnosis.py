@@ -27,8 +27,8 @@ def curl(
 
     A field is the gradient of an energy where J is symmetric. The norms are estimated from the
     products of J and of J^T with `probes` random directions, the same for each sample; with as many
-    probes as x has elements the directions are the axes, and the result exact. Costs one evaluation
-    that keeps its graph and three backward passes a probe.
+    probes as x has elements the directions are the axes, and the result exact. NaN where the field is
+    not finite. Costs one evaluation that keeps its graph and three backward passes a probe.
 
     >>> turn = torch.tensor([[1.0, -1.0], [1.0, 1.0]])
     >>> curl(lambda x, labels: x @ turn.T, torch.ones(1, 2))
@@ -51,7 +51,7 @@ def curl(
             (forward,) = torch.autograd.grad(pulled, weight, v, retain_graph=True)
             skew = skew + norms(forward - backward).square()
             size = size + norms(forward).square() + norms(backward).square()
-    return (skew / (2 * size)).nan_to_num().sqrt().detach()
+    return (skew / (2 * size)).masked_fill(size == 0, 0.0).sqrt().detach()
 
 
 @torch.no_grad()
