@@ -21,6 +21,11 @@ def test_moments_are_the_steps_that_iterate_yields_and_ended_samples_stay():
     assert moved.path.tolist() == [[0, 0], [0.5, 0.5], [0.5, 1.5], [0.5, 2.0]]
 
 
+def test_moments_of_many_steps_are_not_reached_a_step_early():
+    moved = record(bowl, torch.ones(1, 1), rule=HALVE, at=[9_999, 10_000], max_steps=20_000)
+    assert moved.steps.tolist() == [[9_999], [10_000]]
+
+
 def test_moments_of_the_path_are_each_samples_own():
     rule = eqm.BarzilaiBorwein(first=0.1, smallest=0.1, largest=0.2)
     curvature = torch.tensor([10.0, 5.0])

@@ -72,7 +72,9 @@ def record(
     moments = list(at)
     if not moments or moments[0] < 0 or moments != sorted(set(moments)):
         raise ValueError(f"at must be rising, from 0 or more, such as range(0, 20); got {moments}")
-    marks = torch.tensor(moments, dtype=torch.float64) * (1 - 1e-4)  # as PathLength
+    marks = torch.tensor(moments, dtype=torch.float64)
+    if by == "path":
+        marks = marks * (1 - 1e-4)  # as PathLength
     every = iterate(field, x, labels, rule=rule, stop=stop)
     order = torch.arange(len(marks), device=x.device)[:, None]
     frames = x.detach().repeat(len(marks), *[1] * x.ndim)  # (T, B, ...)
