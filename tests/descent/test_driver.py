@@ -207,6 +207,33 @@ def test_integration_follows_the_exact_flow_of_one_datum(decay):
     torch.testing.assert_close(integrate(flow, start, steps=4, start=0.5, decay=decay).x, datum)
 
 
+def test_integration_tells_of_each_sample_what_it_did():
+    def ends_in_a_wall(x, labels, gamma):  # at 0.5, after the first half of the way
+        return torch.where((x > 0.45) & (labels[:, None] == 1), torch.inf, -1.0).double()
+
+    start = torch.zeros(3, 1, dtype=torch.bfloat16)
+    start[2] = torch.nan
+    found = integrate(ends_in_a_wall, start, torch.tensor([0, 1, 1]), steps=8)
+    assert found.x.dtype == torch.bfloat16  # though the field is not
+    assert found.x[:2, 0].tolist() == [1.0, 0.5]
+    assert found.outcome == (Outcome.CONVERGED, Outcome.DIVERGED, Outcome.DIVERGED)
+    assert found.steps.tolist() == found.evaluations.tolist() == [8, 5, 1]
+    assert found.gradient_norm[:2].tolist() == [1.0, math.inf]
+
+
+def test_integration_in_half_precision_guides_in_the_interval_given():
+    seen = []
+
+    def counting(x, labels, gamma):
+        seen.append(len(x))
+        return torch.zeros_like(x)
+
+    half = {"guidance": 2.0, "null_label": 1, "guidance_interval": (0.35, 0.65)}
+    x = torch.zeros(1, 2, dtype=torch.bfloat16)
+    integrate(counting, x, torch.tensor([0]), steps=1000, **half)
+    assert [k for k, size in enumerate(seen) if size == 2] == list(range(350, 650))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -240,6 +267,10 @@ def test_integration_follows_the_exact_flow_of_one_datum(decay):
         (
             lambda: integrate(bowl, torch.ones(1, 1), steps=4, decay=lambda g: g),
             "decay must be positive before gamma = 1",
+        ),
+        (
+            lambda: integrate(lambda x, y, gamma: x[:, :1], torch.ones(1, 2), steps=4),
+            "must return the shape",
         ),
     ],
 )

@@ -114,7 +114,7 @@ def advance(field: Field, batch: Batch, *, rule: Rule, stop: Stop | None) -> tup
     def gradient_of(point: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        return _checked(here(point, batch.labels), point)
+        return checked(here(point, batch.labels), point)
 
     here = along(field, batch.path)
     x, gradient, covered, rule_state = rule.step(
@@ -209,8 +209,11 @@ def outcome_of(step: Step) -> Tensor:
     return step.converged + 2 * step.diverged
 
 
-def _checked(gradient: Tensor, point: Tensor) -> Tensor:
-    """The gradient in the type of the samples: autocast gives it in another."""
+def checked(gradient: Tensor, point: Tensor) -> Tensor:
+    """The gradient in the type of the samples: autocast gives it in another.
+
+    Raises ValueError for what is no floating-point tensor of the shape of the samples.
+    """
     if not isinstance(gradient, Tensor) or not gradient.is_floating_point():
         kind = getattr(gradient, "dtype", type(gradient).__name__)
         raise ValueError(f"a field must return a floating-point tensor, the gradient; got {kind}")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from eqm.descent.driver import Descent, Outcome
+from eqm.descent.driver import Descent, Outcome, checked
 from eqm.field import Field, along
 from eqm.guidance import guide
 from eqm.shapes import all_finite, norms, spread
@@ -34,10 +34,10 @@ def integrate(
     field and decay vanish together. `start` is the gamma the starts are at, 0 for noise. The sign is
     that of every field here, minus the velocity. `guidance`, `null_label` and `guidance_interval` (of
     gamma, which is the path here) are those of `guide`. A sample that arrives at gamma = 1 counts as
-    converged.
+    converged, one that stops being finite as diverged, by the step that it stopped at.
 
     Raises ValueError for `steps` below 1, `start` outside [0, 1), a decay that is not positive
-    before gamma = 1, guidance without a null label.
+    before gamma = 1, guidance without a null label, a field that changes the shape.
     """
     if steps < 1 or not 0 <= start < 1:
         raise ValueError(
@@ -59,18 +59,21 @@ def integrate(
     guided: Field = now
     if null_label is not None:
         guided = guide(now, guidance, null_label, interval=guidance_interval)
-    gradient, whole = torch.zeros_like(x), torch.ones(len(x), dtype=torch.bool, device=x.device)
+    whole = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    made, gradient_norm = whole.long() * 0, x.new_full((len(x),), torch.nan)
     with torch.no_grad():
         for gamma, stride in zip(levels.tolist(), strides.tolist(), strict=True):
-            gradient = along(guided, x.new_full((len(x),), gamma))(x, labels)
+            # float32 whatever x is: bfloat16 would round the bounds of an interval
+            path = torch.full((len(x),), gamma, device=x.device)
+            gradient = checked(along(guided, path)(x, labels), x)
+            made, gradient_norm = made + whole, norms(gradient).where(whole, gradient_norm)
             end = x - stride * gradient
-            whole &= all_finite(end)
+            whole = whole & all_finite(end)
             x = end.where(spread(whole, x), x)
-    made = torch.full((len(x),), steps, device=x.device)
     return Descent(
         x,
         made,
         made.clone(),
-        norms(gradient),
+        gradient_norm,
         tuple(Outcome.CONVERGED if good else Outcome.DIVERGED for good in whole.tolist()),
     )
