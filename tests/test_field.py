@@ -67,6 +67,21 @@ def test_guidance_in_an_interval_acts_on_those_inside_and_evaluates_no_others_tw
         eqm.guide(towards_label, 2.0, NULL, interval=(0.3, 0.1))
 
 
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("interval", [None, (0.2, 0.4)])
+def test_a_guided_field_of_fields_with_intervals_hands_them_the_path(interval, fixed):
+    early = eqm.guide(towards_label, 3.0, NULL, interval=(0.0, 0.2), fixed=fixed)
+    field = eqm.guide(early, 2.0, NULL, interval=interval, fixed=fixed)
+    path = torch.tensor([0.1, 0.3])
+    # the first in reach of the early one, the second not; both or the second in that of the other
+    first = X[0] - 3 * LABELS[0] + 2 * NULL
+    if interval is None:
+        first = 2 * first - (X[0] - NULL)
+    second = X[1] - 2 * LABELS[1] + NULL
+    found = eqm.field.along(field, path)(X, LABELS)
+    torch.testing.assert_close(found, torch.stack([first, second]))
+
+
 @pytest.mark.parametrize("step_size", [0.01, 0.02, 0.1 / 3])
 def test_guidance_in_an_interval_counts_the_steps_that_begin_in_it(step_size):
     # sums of steps miss the bounds by a rounding: ten steps of 0.01 come to less than 0.1

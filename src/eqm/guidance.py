@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eqm.field import Field
+from eqm.field import Field, along
 from eqm.shapes import spread
 
 
@@ -58,31 +58,35 @@ class _Guided:
     fixed: bool
 
     def __call__(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        return self._both(x, labels)
+        return self._both(self.field, x, labels)
 
-    def _both(self, x: Tensor, labels: Tensor | None, inside: Tensor | None = None) -> Tensor:
+    def _both(
+        self, field: Field, x: Tensor, labels: Tensor | None, inside: Tensor | None = None
+    ) -> Tensor:
         labels = self._known(labels)
         every = torch.cat([labels, torch.full_like(labels, self.null_label)])
-        labelled, unlabelled = self.field(torch.cat([x, x]), every).chunk(2)
+        labelled, unlabelled = field(torch.cat([x, x]), every).chunk(2)
         led = self._led(labelled, unlabelled)
         return led if inside is None else led.where(spread(inside, x), labelled)
 
     def at(self, path: Tensor) -> Field:
-        if self.interval is None:
-            return self
-        # as PathLength reads lengths: a sum of steps may end a rounding before it
-        low, high = (bound * (1 - 1e-4) for bound in self.interval)
-        inside = (path >= low) & (path < high)
-        if self.fixed:
-            return lambda x, labels: self._both(x, labels, inside)
+        inside = None
+        if self.interval is not None:
+            # as PathLength reads lengths: a sum of steps may end a rounding before it
+            low, high = (bound * (1 - 1e-4) for bound in self.interval)
+            inside = (path >= low) & (path < high)
+        if inside is None or self.fixed:
+            both = along(self.field, path.repeat(2))
+            return lambda x, labels: self._both(both, x, labels, inside)
         rows = inside.nonzero().flatten()
         if len(rows) == 0:
-            return self.field
+            return along(self.field, path)
+        field = along(self.field, torch.cat([path, path[rows]]))
 
         def guided(x: Tensor, labels: Tensor | None) -> Tensor:
             labels = self._known(labels)
             null = torch.full_like(labels[rows], self.null_label)
-            every = self.field(torch.cat([x, x[rows]]), torch.cat([labels, null]))
+            every = field(torch.cat([x, x[rows]]), torch.cat([labels, null]))
             labelled, unlabelled = every.split([len(x), len(rows)])
             return labelled.index_copy(0, rows, self._led(labelled[rows], unlabelled))
 
