@@ -54,6 +54,23 @@ def test_a_lost_mode_costs_recall_and_coverage_and_a_false_one_precision_and_den
     assert false[1].coverage == 1
 
 
+@pytest.mark.parametrize(("most", "size", "k"), [(2, 7, 3), (3, 16, 2), (255, 64, 1)])
+def test_what_is_as_far_as_the_neighbour_is_within(most: int, size: int, k: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randint(most + 1, (2, 150, size), generator=generator)
+    a[:50] = b[50:100]  # copies, and many that are equally far
+    square = lambda x, y: (x[:, None] - y).square().sum(2)  # noqa: E731  # exact, of integers
+
+    def radii(x: torch.Tensor) -> torch.Tensor:
+        return square(x, x).fill_diagonal_(1 << 40).sort(1).values[:, k - 1]
+
+    inside = square(a, b) <= radii(b)
+    found = overlap(a.float(), b.float(), neighbours=k)
+    assert torch.equal(found.balls, inside.sum(1))
+    assert torch.equal(found.covered, inside.any(0))
+    assert torch.equal(found.recalled, (square(a, b) <= radii(a)[:, None]).any(0))
+
+
 def test_copies_lie_in_every_ball_of_theirs() -> None:
     rows = normal(30, 4, seed=7)
     found = overlap(rows, rows, neighbours=3)

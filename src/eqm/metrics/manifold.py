@@ -72,8 +72,9 @@ def density_coverage(
 def overlap(samples: Tensor, references: Tensor, *, neighbours: int) -> Overlap:
     """Returns which rows of samples (N, D) and references (M, D) lie in whose balls.
 
-    Distances are Euclidean, in float64, a block at a time. Raises ValueError for shapes that disagree,
-    values that are not finite, and sets of no more rows than `neighbours`.
+    Distances are Euclidean, in float64, a block at a time. What is as far as the k-th neighbour lies in
+    the ball, as a copy of that does, whichever way the two distances are rounded. Raises ValueError for
+    shapes that disagree, values that are not finite, and sets of no more rows than `neighbours`.
     """
     require_alike(samples, references)
     fewest = min(len(samples), len(references))
@@ -96,7 +97,8 @@ def overlap(samples: Tensor, references: Tensor, *, neighbours: int) -> Overlap:
 
 
 def _radii(rows: Tensor, neighbours: int) -> Tensor:
-    """The squared distance of each row to its k-th nearest other, (N,)."""
+    """The squared distance of each row to its k-th nearest other, and what rounding may add to one
+    that is equal, (N,)."""
     radii, nearest = [], rows
     for _, columns, square in blocks(rows, rows, exclude_self=True):
         if columns.start:
@@ -104,7 +106,10 @@ def _radii(rows: Tensor, neighbours: int) -> Tensor:
         nearest = square.topk(min(neighbours, square.shape[1]), largest=False).values
         if columns.stop >= len(rows):
             radii.append(nearest[:, -1])
-    return torch.cat(radii)
+    square = torch.cat(radii)
+    # of what the squares are expanded around, in `blocks`
+    sizes = (rows - rows.mean(0, dtype=square.dtype)).square().sum(1)
+    return square + 256 * torch.finfo(square.dtype).eps * (square + sizes)
 
 
 def _mean(values: Tensor) -> float:
