@@ -25,6 +25,7 @@ from eqm.evaluation import (
     suitable_features,
 )
 from eqm.evaluation.samples import read_npz
+from eqm.models import UNetConfig, build
 from eqm.pictures import to_uint8
 from eqm.tasks import Sampling
 
@@ -61,6 +62,33 @@ def test_the_protocol_tells_the_settings_that_have_a_part_in_samples(model):
     assert by_fit["fitted"] == fitted.fitted
     assert "rule" not in by_fit
     assert by_fit["guidance"] == 2.0
+
+
+def test_the_protocol_leaves_out_settings_that_do_nothing():
+    guided = Sampling("gradient-descent", 0.1, 0.9, 0.3, guidance=2.0, guidance_interval=(0.1, 0.2))
+    ahead = replace(guided, rule="nesterov-lookahead", gradient_ratio=0.1, guidance=1.0)
+
+    def settings(sampling, **config):
+        network = build(UNetConfig(shape=(1, 8, 8), width=4, multipliers=(1, 2), **config))
+        drawing = drawn(network, Pixels(), name="a model", count=4, sampling=sampling)
+        return {
+            k: v for k, v in drawing.subject.settings.items() if k not in ("seeds", "precision")
+        }
+
+    path = {"step_size": 0.1, "path_length": 0.3}
+    interval = {"guidance": 2.0, "guidance_interval": (0.1, 0.2)}
+    plain = {"rule": "gradient-descent", **path, "gradient_ratio": 0.0}
+    assert settings(guided, num_classes=3) == plain | interval
+    assert settings(guided) == plain  # there is no label to guide towards
+    told = {"rule": "euler, even in gamma", **path}
+    assert settings(ahead, num_classes=3) == {
+        "rule": "nesterov-lookahead",
+        **path,
+        "momentum": 0.9,
+        "gradient_ratio": 0.1,
+    }
+    assert settings(guided, num_classes=3, noise_conditioning=True) == told | interval
+    assert settings(ahead, num_classes=3, noise_conditioning=True) == told
 
 
 def test_a_sample_that_diverges_ends_the_measurement(model):

@@ -129,19 +129,29 @@ def drawn(
         {
             "seeds": f"{seed}..{seed + count - 1}",
             "precision": "bfloat16" if half else str(fast.dtype).removeprefix("torch."),
-            **_used(chosen),
+            **_used(chosen, labelled=bool(classes), told=model.config.noise_conditioning),
         },
     )
     shape = tuple(encoder.image_shape_of(model.config.shape))
     return Samples(subject, shape, classes, batches, model.metadata)
 
 
-def _used(sampling: Sampling) -> dict[str, Any]:
-    """The settings that have a part in samples from noise."""
-    rule = {"rule", "step_size", "momentum", "path_length", "gradient_ratio"}
-    idle = rule if sampling.fitted else {"fitted"}
-    settings = asdict(sampling).items()
-    return {name: value for name, value in settings if name not in idle and value is not None}
+def _used(sampling: Sampling, *, labelled: bool, told: bool) -> dict[str, Any]:
+    """The settings that have a part in samples from noise, of a model that has labels or is told the
+    noise level: that one goes by Euler steps, whatever the rule."""
+    settings = asdict(sampling)
+    if told:
+        settings["rule"] = "euler, even in gamma"
+        idle = {"momentum", "gradient_ratio", "fitted"}
+    elif sampling.fitted:
+        idle = {"rule", "step_size", "momentum", "path_length", "gradient_ratio"}
+    else:
+        idle = {"fitted"} if sampling.rule == "nesterov-lookahead" else {"fitted", "momentum"}
+    if not labelled or sampling.guidance == 1:
+        idle |= {"guidance", "guidance_interval"}
+    return {
+        name: value for name, value in settings.items() if name not in idle and value is not None
+    }
 
 
 def from_npz(path: Path) -> Source:
