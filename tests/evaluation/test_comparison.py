@@ -70,6 +70,30 @@ def test_a_comparison_is_a_table_a_file_and_a_plot(reports, tmp_path):
         write(found, tmp_path / "c.pdf")
 
 
+def test_pairs_are_said_to_be_of_one_noise_only_where_they_are(reports):
+    def seeded(report, seeds):
+        return replace(report, measurements=tuple(told(one, seeds) for one in report.measurements))
+
+    def told(one, seeds):
+        samples = replace(one.protocol.samples, settings={"seeds": seeds})
+        return replace(one, protocol=replace(one.protocol, samples=samples))
+
+    a, b = reports
+    for pair, so in [
+        ((a, b), False),  # pictures
+        ((seeded(a, "0..9"), seeded(b, "0..9")), True),
+        ((seeded(a, "0..9"), seeded(b, "5..14")), False),
+        ((seeded(a, "0..9"), b), False),
+    ]:
+        assert ("drawn from one noise" in str(compare(*pair))) == so
+
+
+def test_a_plot_without_anything_better_or_worse_is_drawn_empty(reports, tmp_path):
+    nothing = replace(compare(*reports), differences=())
+    write(nothing, tmp_path / "c.png")
+    assert (tmp_path / "c.png").exists()
+
+
 def test_reports_by_other_protocols_do_not_compare(reports, features):
     reference = reports[0].reference[0]
     samples = from_source(digits(), count=899)

@@ -15,8 +15,8 @@ from eqm.evaluation.table import Table, caption, grouped
 from eqm.metrics import bootstrap
 
 _INTERVAL = (
-    "95 % confidence interval; that of B - A over pairs, sample k of A and sample k of B, as drawn from "
-    "one noise. Of twenty true differences of nothing, one will seem to be something"
+    "95 % confidence interval; that of B - A over pairs, sample k of A and sample k of B{}. Of twenty "
+    "true differences of nothing, one will seem to be something"
 )
 
 
@@ -63,8 +63,11 @@ class Comparison:
     def table(self) -> Table:
         """Both numbers, their difference, and which is better."""
         told = caption([one.a for one in self.differences])
-        samples = self.b.measurements[0].protocol.samples
-        told = {"A": told.pop("samples"), "B": str(samples), **told, "[ ]": _INTERVAL}
+        a, b = (report.measurements[0].protocol.samples for report in (self.a, self.b))
+        seeds = a.settings.get("seeds")
+        one_noise = seeds is not None and seeds == b.settings.get("seeds")
+        pairs = _INTERVAL.format(", as drawn from one noise" if one_noise else "")
+        told = {"A": told.pop("samples"), "B": str(b), **told, "[ ]": pairs}
         rows = grouped(
             [one.a for one in self.differences],
             [
@@ -110,7 +113,8 @@ class Comparison:
             axes.axvline(0, color=GREY, linewidth=0.8)
             axes.set_xscale("symlog", linthresh=10)
             axes.set_yticks(range(len(shown)), [one.a.name for one in shown])
-            names = (Path(each.protocol.samples.name).name for each in (shown[0].b, shown[0].a))
+            both = (report.measurements[0].protocol.samples for report in (self.b, self.a))
+            names = (Path(samples.name).name for samples in both)
             axes.set_title("B: {}; A: {}".format(*names), loc="left")
             axes.set_xlabel("% of A; B is better to the right")
 
