@@ -84,6 +84,15 @@ def test_images_are_let_go_and_no_more_rows_kept_than_asked(source, pixels):
     assert found.moments.count == len(source)
 
 
+def test_no_more_rows_of_the_reference_are_kept_than_the_protocol_says(source, pixels):
+    settings = Settings(("kernel",), keep=50)
+    samples = from_source(source, count=60)
+    report = evaluate(samples, source, [pixels], settings=settings)
+    assert "from 50 rows of features at most" in str(report["kernel"].protocol)
+    assert len(report.reference[0].vectors) == 50
+    assert report.reference[0].moments.count == len(source)
+
+
 def test_a_number_is_not_printed_without_its_protocol(halves, pixels, tmp_path):
     report = evaluate(from_source(halves[0]), halves[1], [pixels])
     text = str(report["frechet"])

@@ -77,7 +77,10 @@ def evaluate_each(
         rest = seen(from_source(reference, skip=part))
         subject = from_source(reference).subject
         both = zip(real, rest, strict=True)
-        whole = tuple(replace(a.merge(b), subject=subject) for a, b in both)
+        whole = tuple(
+            replace(a.merge(b), subject=subject).of_some(settings.keep, seed=settings.seed)
+            for a, b in both
+        )
     for one in every:
         _require_range(one[0], whole[0])
 

@@ -91,6 +91,12 @@ class Statistics:
         moments, lowest = self.moments.merge(other.moments), min(self.lowest, other.lowest)
         return replace(self, moments=moments, spatial=spatial, lowest=lowest, **rows)
 
+    def of_some(self, most: int, *, seed: int) -> Statistics:
+        """The same with at most so many of the rows, at random."""
+        rows: dict[str, Any] = {name: getattr(self, name) for name in _ROWS}
+        rows = {k: row if row is None else few(row, most, seed=seed) for k, row in rows.items()}
+        return replace(self, **rows)
+
     def in_order(self) -> Statistics:
         """The same with the rows in the order of their images."""
         rows: dict[str, Any] = {name: getattr(self, name) for name in _ROWS}
