@@ -234,6 +234,9 @@ def test_moments_that_others_saved_serve_for_the_distances_of_moments(source, pi
     assert found["frechet"].value == pytest.approx(expected["frechet"].value, rel=1e-2)
     assert found["frechet"].protocol.reference.count is None
     assert any("kernel" in note and "file of moments" in note for note in found.notes)
+    sought = evaluate(samples, open_statistics(tmp_path / "digits.npz"), [pixels], training=source)
+    assert sought["frechet"].protocol.training is None  # no copies could be looked for
+    assert any("memorisation" in note and "file of moments" in note for note in sought.notes)
     np.savez(tmp_path / "other.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     other = open_statistics(tmp_path / "other.npz")
     with pytest.raises(ValueError, match="features of one size; got 64 and 2048"):

@@ -91,7 +91,7 @@ def evaluate_each(
 
     def case(f: int, a: Statistics, b: Statistics, k: int | None = None) -> Case:
         lens = lens_of(features[f], settings, size=len(a.moments.mean))
-        subject = None if trained_on is None or k is None else trained_on.subject
+        subject = None if trained_on is None or near is None or k is None else trained_on.subject
         distances = None if near is None or k is None else (near[f][k], near[f][-1])
         protocol = Protocol(
             *(a.subject, b.subject, lens, subject, settings.keep, settings.seed, version("eqm"))

@@ -154,6 +154,8 @@ def _accuracy(case: Case) -> Iterator[Measurement]:
 
 
 def _memorisation(case: Case) -> Iterator[Measurement]:
+    for one in (case.samples, case.reference):
+        _rows(one)  # of which some are looked for
     mine, real = _present(case.nearest, "images that were trained on: give --training")
     unseen = real[real > 1e-4 * real.max()]  # a network rounds one image in two ways
     if len(unseen) < 10:
