@@ -17,7 +17,12 @@ def model():
 
 def test_a_class_goes_by_its_name_before_its_number(model):
     assert [label_number(model, label) for label in ("Cat-Face", "7", "8")] == [0, 33, 8]
-    assert label_number(model, "none") == 34
+    assert [label_number(model, label) for label in ("none", "NULL")] == [34, 34]
+
+
+def test_classes_whose_names_differ_in_capitals_alone_are_told_apart(model):
+    model.metadata = {"data": {"classes": ["A", "B", "a"]}}
+    assert [label_number(model, label) for label in ("A", "a", "b")] == [0, 2, 1]
 
 
 @pytest.mark.parametrize(

@@ -25,13 +25,17 @@ def class_names(model: Any) -> list[str]:
 def label_number(model: Any, label: str) -> int:
     """The number of the class of that name, in capitals or not; of `none` that of the null label.
 
-    Where no class has the name, one that is a whole number is a number. Raises ValueError for a class
-    that the model does not have.
+    Of names that differ in capitals alone it is the one that is written as `label` is. Where no class
+    has the name, one that is a whole number is a number. Raises ValueError for a class that the model
+    does not have.
     """
-    count, names = model.config.num_classes, [name.lower() for name in class_names(model)]
+    count, written = model.config.num_classes, class_names(model)
+    names = [name.lower() for name in written]
+    if label in written:
+        return written.index(label)
     if label.lower() in names:
         return names.index(label.lower())
-    if label in NONE:
+    if label.lower() in NONE:
         return int(count)
     if not count:
         raise ValueError("this model was trained without classes: leave labels out")
@@ -42,7 +46,7 @@ def label_number(model: Any, label: str) -> int:
     if not names:
         raise ValueError(f"there is no class {label!r}, only numbers 0..{count - 1}")
     if len(names) <= FEW:
-        raise ValueError(f"there is no class {label!r}, only {', '.join(names)}")
+        raise ValueError(f"there is no class {label!r}, only {', '.join(written)}")
     parts = [name for name in names if label.lower() in name.split("-")]
     near = ", ".join(parts or get_close_matches(label.lower(), names, cutoff=0.5))
     raise ValueError(
