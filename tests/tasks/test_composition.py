@@ -86,6 +86,15 @@ def test_models_are_composed_by_name(model, other):
     torch.testing.assert_close(found, mean + 2 * (model(x, one) - mean))
 
 
+def test_classes_that_are_called_by_digits_go_by_their_names(model):
+    named = network(0, multipliers=(1,))
+    named.metadata = {"data": {"classes": ["3", "007", "0"]}}
+    for expression, number in (("3", 0), ("007", 1), ("0", 2), ("1", 1), ("2", 2)):
+        found = compose(named, expression, sampling=FIVE)
+        torch.testing.assert_close(found.x, generate(named, expression, sampling=FIVE).x)
+        torch.testing.assert_close(found.x, generate(model, number, sampling=FIVE).x)
+
+
 def test_a_composition_can_be_watched_and_balanced(model):
     both = Composition.of(model, "0 + 1", balance=True, sampling=FIVE)
     moved = watch(both, count=2, sampling=FIVE, moments=5)

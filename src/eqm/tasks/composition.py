@@ -15,7 +15,7 @@ from eqm.field import Field
 from eqm.shapes import spread
 from eqm.tasks.expressions import Term, parse
 from eqm.tasks.generation import Model, generate
-from eqm.tasks.labels import label_number
+from eqm.tasks.labels import class_names, label_number
 from eqm.tasks.sampling import Sampling
 
 
@@ -179,6 +179,8 @@ def _found(term: Term, models: Mapping[str, Model], expression: str) -> tuple[st
             else f"there is no model {name!r}, only {', '.join(models) or 'one without a name'}"
         )
     classes = models[name].config.num_classes
+    if isinstance(label, int) and str(label) in class_names(models[name]):
+        label = str(label)  # names go before numbers, as everywhere
     if isinstance(label, str):
         try:
             label = label_number(models[name], label)

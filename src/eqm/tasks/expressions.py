@@ -102,7 +102,8 @@ def _term(expression: str, tokens: deque[_Token], weight: float) -> Term:
             model, _, token = token.text, tokens.popleft(), tokens.popleft()
         label: int | str | None = token.text
         if token.kind == "number" and token.text.isdecimal():
-            label = int(token.text)
+            number = int(token.text)  # 007 may be what a class is called
+            label = number if str(number) == token.text else token.text
         elif token.kind == "name" and token.text in NONE:
             label = None
         elif token.kind not in ("name", "quoted"):
