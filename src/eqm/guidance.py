@@ -48,6 +48,13 @@ def guide(
     return field if scale == 1 else _Guided(field, scale, null_label, channels, interval, fixed)
 
 
+def within(path: Tensor, interval: tuple[float, float]) -> Tensor:
+    """True (B,) for the samples whose path (B,) is in the interval [low, high)."""
+    # as PathLength reads lengths: a sum of steps may end a rounding before it
+    low, high = (bound * (1 - 1e-4) for bound in interval)
+    return (path >= low) & (path < high)
+
+
 @dataclass(frozen=True)
 class _Guided:
     field: Field
@@ -70,11 +77,7 @@ class _Guided:
         return led if inside is None else led.where(spread(inside, x), labelled)
 
     def at(self, path: Tensor) -> Field:
-        inside = None
-        if self.interval is not None:
-            # as PathLength reads lengths: a sum of steps may end a rounding before it
-            low, high = (bound * (1 - 1e-4) for bound in self.interval)
-            inside = (path >= low) & (path < high)
+        inside = None if self.interval is None else within(path, self.interval)
         if inside is None or self.fixed:
             both = along(self.field, path.repeat(2))
             return lambda x, labels: self._both(both, x, labels, inside)

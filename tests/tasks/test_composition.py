@@ -45,6 +45,14 @@ def test_one_label_is_that_label_and_its_weight_is_guidance(model):
     torch.testing.assert_close(nothing.x, generate(model, [3, 3], sampling=FIVE).x)
 
 
+def test_guidance_begins_and_ends_where_that_of_one_label_does(model):
+    for interval in ((0.2, 0.3), (0.1, 0.2)):  # ten steps of .02 come to a rounding less than .2
+        sampling = replace(GUIDED, path_length=0.3, guidance_interval=interval)
+        expected = generate(model, 2, seed=4, sampling=sampling)
+        found = compose(model, "2", seed=4, sampling=sampling)
+        torch.testing.assert_close(found.x, expected.x, rtol=1e-4, atol=1e-4)
+
+
 def test_a_composition_is_the_descent_of_the_sum_it_says(model):
     found = compose(model, "trouser + 0.5*bag - 'T-Shirt'", count=2, seed=1, sampling=GUIDED)
     parts = [eqm.condition(model, label) for label in (1, 2, 0, 3)]

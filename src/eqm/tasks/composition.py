@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from eqm import composition
 from eqm.descent import Descent
 from eqm.field import Field
+from eqm.guidance import within
 from eqm.shapes import spread
 from eqm.tasks.expressions import Term, parse
 from eqm.tasks.generation import Model, generate
@@ -110,8 +111,7 @@ class Composition:
         interval, guidance = self.sampling.guidance_interval, self.sampling.guidance
         if interval is None:
             return self
-        inside = (path >= interval[0]) & (path < interval[1])
-        scale = torch.where(inside, guidance, 1.0)
+        scale = torch.where(within(path, interval), guidance, 1.0)
         return lambda x, labels: self._field(spread(scale, x))(x, None)
 
     def _field(self, scale: composition.Weight) -> Field:
