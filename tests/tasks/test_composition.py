@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -51,6 +51,16 @@ def test_guidance_begins_and_ends_where_that_of_one_label_does(model):
         expected = generate(model, 2, seed=4, sampling=sampling)
         found = compose(model, "2", seed=4, sampling=sampling)
         torch.testing.assert_close(found.x, expected.x, rtol=1e-4, atol=1e-4)
+
+
+def test_fitted_steps_of_one_label_are_not_those_of_a_composition():
+    tuned = network(0, multipliers=(1,))
+    tuned.metadata["sampling"] = asdict(replace(GUIDED, fitted=((1, 0.02, 0, 0),) * 2))
+    both = Composition.of(tuned, "0 + 1")
+    expected = compose(tuned, "0 + 1")
+    assert expected.steps.tolist() == [5]
+    assert torch.equal(generate(both).x, expected.x)
+    assert torch.equal(watch(both).x[-1], expected.x)
 
 
 def test_a_composition_is_the_descent_of_the_sum_it_says(model):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -90,8 +90,8 @@ class Composition:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What is stored with the model."""
-        return self.model.metadata
+        """What is stored with the model, and how a composition descends."""
+        return {**self.model.metadata, "sampling": asdict(self.sampling)}
 
     @property
     def dtype(self) -> torch.dtype:
