@@ -32,9 +32,12 @@ def test_variations_reach_from_the_image_itself_to_a_sample(model, images):
     still = vary(model, images, strength=0, count=2, sampling=FIVE)
     torch.testing.assert_close(still.x, images.repeat_interleave(2, dim=0))
     assert still.evaluations.sum() == 0
-    fresh = vary(model, images, [0, 2], strength=1, count=2, seed=5, sampling=FIVE)
-    expected = generate(model, [0, 0, 2, 2], seed=5, sampling=FIVE)
-    torch.testing.assert_close(fresh.x, expected.x, rtol=1e-4, atol=1e-4)
+    fitted = replace(FIVE, fitted=((1, 0.02, 0, 0),) * 2)
+    for sampling in (FIVE, replace(FIVE, gradient_ratio=0.999), fitted):
+        fresh = vary(model, images, [0, 2], strength=1, count=2, seed=5, sampling=sampling)
+        expected = generate(model, [0, 0, 2, 2], seed=5, sampling=sampling)
+        torch.testing.assert_close(fresh.x, expected.x, rtol=1e-4, atol=1e-4)
+        assert torch.equal(fresh.steps, expected.steps)
     assert vary(model, images, strength=0.25, sampling=FIVE).steps.tolist() == [3, 3]
 
 

@@ -57,6 +57,10 @@ def vary(
     rows = None if classes is None else classes.repeat_interleave(count).tolist()
     field = sampling.make_field(model, model.config.num_classes, labelled=rows is not None)
     noise = starting_noise(model.config.shape, seeds=range(seed, seed + len(x))).to(x)
+    if strength == 1 and len(x):  # nothing is left of the images: descend as samples do
+        return in_order(
+            stream(field, noise, rows, **sampling.from_noise(), batch_size=min(batch_size, len(x)))
+        )
     strengths = torch.full((len(x),), float(strength))
     return _renoised(field, x, noise, strengths, rows, sampling, batch_size)
 
