@@ -4,6 +4,7 @@ from torch.nn import functional
 
 import eqm
 from eqm.data import digits
+from eqm.descent import Outcome
 from eqm.tasks import Blur, Downsample, Grey, Inpaint, restore, starting_noise
 from eqm.tasks.operators import least_squares
 
@@ -78,6 +79,21 @@ def test_noise_is_not_fitted(oracle, digit):
         operator(restore(oracle, y, operator, noise=noise).x) - clean for noise in (0.3, 0.0)
     )
     assert told.norm() < 0.5 * untold.norm()
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", OPERATORS)
+def test_models_of_half_precision_restore(digit, name, kind):
+    def field(x, labels):
+        assert x.dtype == kind
+        return 4 * x
+
+    field.shape, operator = (1, 8, 8), OPERATORS[name]
+    y = operator(digit[:2].float()).to(kind)
+    end = restore(field, y, operator, steps=5)
+    assert end.x.dtype == kind
+    assert end.outcome == (Outcome.CONVERGED,) * 2
+    assert (operator(end.x.float()) - y).abs().max() < 0.05
 
 
 def test_each_image_may_have_its_own_mask(oracle, digit):

@@ -95,16 +95,16 @@ def restore(
             what = Inpaint((holes[0, 0] > 0).to(weight))
     if operator in ("blur", "motion"):
         noise = max(noise, 2 / 255 / 12**0.5)
-    whole = torch.zeros(1, *shape).to(weight)
+    whole = torch.zeros(1, *shape, device=weight.device)
     given, _ = read_images(pictures, shape if measure else what(whole).shape[1:], resize=resize)
-    y = given.to(weight)
+    y = given.to(weight.device)
     if measure or operator == "inpaint":
         y = what(y)
     classes = labels_of(labels, len(y), network)
     make_folder(output.parent)
     descent = restored(
         network,
-        y,
+        y.to(weight),
         what,
         classes,
         noise=noise,
@@ -113,12 +113,12 @@ def restore(
         steps=steps,
         sampling=Sampling.of(network.metadata).but(guidance=guidance),
     )
-    images = descent.x
+    images = found = descent.x.float()
     if output.suffix == ".png":
         each = images.unflatten(0, (-1, count))
         seen = functional.interpolate(y, shape[1:]).expand(-1, shape[0], -1, -1)
         rows = [seen[:, None], each] + ([each.mean(1, keepdim=True)] if count > 1 else [])
         images = torch.cat(rows, 1).flatten(0, 1)
     write_images(images, output, columns=len(images) // len(y))
-    misfit = (what(descent.x) - y.repeat_interleave(count, 0)).square().mean().sqrt()
+    misfit = (what(found) - y.repeat_interleave(count, 0)).square().mean().sqrt()
     print(f"{descent}, {steps} evaluations each, misfit {misfit:.2g}: {output}")

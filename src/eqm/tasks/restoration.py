@@ -42,7 +42,7 @@ def restore(
     `.x` is (B * count, ...), the `count` samples of a measurement one after the other, each from its
     own seed, `seed` and on: where they differ, the measurement does not tell. Their mean has the
     better PSNR. `labels` (B,), `decay` and the guidance of `sampling` are as in `denoise`. The cost
-    is `steps` evaluations an image.
+    is `steps` evaluations an image. The misfit is found in float32 at least, whatever the field's type.
 
     Each descends energy and misfit together; see `Fit`, the rule, for how.
 
@@ -61,8 +61,9 @@ def restore(
             f"a measurement must be of images in -1..1, so within {LARGEST:g}; got values from "
             f"{measurement.min():.3g} to {measurement.max():.3g}: rescale it"
         )
+    exact = measurement.to(torch.promote_types(measurement.dtype, torch.float32))
     with torch.no_grad():
-        check_linear(operator, tuple(shape), measurement)
+        check_linear(operator, tuple(shape), exact)
     if labels is not None and labels.shape != measurement.shape[:1]:
         raise ValueError(
             f"labels must be one a measurement, ({len(measurement)},); got {tuple(labels.shape)}"
@@ -74,7 +75,7 @@ def restore(
         field_of(field, sampling, labels),
         starts,
         None if labels is None else labels[rows],
-        rule=Fit(part(operator, rows), measurement[rows], decay or decay_of(field), steps, noise),
+        rule=Fit(part(operator, rows), exact[rows], decay or decay_of(field), steps, noise),
         stop=Evaluations(steps),
         max_steps=steps,
     )
@@ -114,12 +115,13 @@ class Fit:
         gradient = gradient_of(x)
         level = steps / self.steps
         size = reach(level, self.decay)
-        predicted = x - spread(size, x) * gradient
+        predicted = x.to(self.measurement) - spread(size, x) * gradient
         # all samples have made as many steps
         share = (1 - level[0]) ** 2
         ridge = self.noise**2 * float((level[0] ** 2 + share) / share)
         operator = part(self.operator, rows)
         misfit = self.measurement[rows] - operator(predicted)
-        predicted = predicted + least_squares(operator, misfit, x, ridge=ridge)
-        x = corrupt(predicted, normal(key, steps, x), (level + 1 / self.steps).clamp(max=1))
+        predicted = predicted + least_squares(operator, misfit, predicted, ridge=ridge)
+        fresh = normal(key, steps, predicted)
+        x = corrupt(predicted, fresh, (level + 1 / self.steps).clamp(max=1)).to(x)
         return Move(x, gradient, 1 / self.steps / self.decay(level), state)
