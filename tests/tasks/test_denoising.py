@@ -83,6 +83,13 @@ def test_what_cannot_be_denoised_is_named(oracle, settings, message):
         denoise(oracle, **settings)
 
 
+@pytest.mark.parametrize("sigma", [None, 0.0, 1e-4])
+def test_the_mean_of_what_is_nearly_clean_is_finite_in_bfloat16(digit, sigma):
+    x = digit[:2].bfloat16()
+    end = denoise(lambda x, labels: 0 * x, x, sigma=sigma, aim="mean")
+    torch.testing.assert_close(end.x, x, rtol=0, atol=0.01)
+
+
 def test_a_model_that_must_be_told_the_level_is_refused():
     told = build(MLPConfig(shape=(3,), width=8, depth=1, noise_conditioning=True))
     with pytest.raises(ValueError, match=r"follow its flow with eqm.descent.integrate"):

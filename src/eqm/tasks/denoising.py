@@ -152,13 +152,14 @@ class _ToMean:
     def step(self, gradient_of: Any, x: Tensor, state: State, steps: Tensor) -> Move:
         gradient = gradient_of(x)
         gamma = state[0] if state else _level(x, gradient, self.decay)
-        size = reach(gamma, self.decay)
+        size = reach(gamma, self.decay).to(x)
         return Move(x - spread(size, x) * gradient, gradient, size, state)
 
 
 def reach(gamma: Tensor, decay: Decay) -> Tensor:
     """The step (1 - gamma) / c(gamma) that leads from level gamma to the mean of the images."""
-    gamma = gamma.clamp(max=1 - 1 / LEVELS)  # the limit at the data, where both are 0
+    exact = torch.promote_types(gamma.dtype, torch.float32)  # bfloat16 has nothing next to 1
+    gamma = gamma.to(exact).clamp(max=1 - 1 / LEVELS)  # the limit at the data, where both are 0
     return (1 - gamma) / decay(gamma)
 
 
