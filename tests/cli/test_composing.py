@@ -14,6 +14,7 @@ def run(capsys, tmp_path, monkeypatch):
     network = UNet(UNetConfig(shape=(1, 8, 8), num_classes=10, width=4, multipliers=(1,)))
     save_pretrained(network, "m", metadata={"sampling": {"step_size": 0.1}})
     Image.fromarray(np.full((8, 8), 255, np.uint8)).save("white.png")
+    Image.fromarray(np.full((8, 8, 3), 255, np.uint8)).save("colour.png")
 
     def call(*arguments):
         try:
@@ -68,6 +69,10 @@ def test_ways_and_variations_begin_with_the_pictures(run):
         ),
         (("compose", "m", "12"), "the model has labels 0..9 and none; got 12"),
         (("compose", "m", "7", "--masks", "white.png"), "given as NAME=PATH; got white.png"),
+        (
+            ("compose", "m", "7", "--masks", "a=colour.png"),
+            "of 8x8 pixels and 3 channels; a mask has 8x8 pixels and 1 channel: bring it to that shape\n",
+        ),
         (("compose", "m", "7", "--output", "a.gif"), "output must end in .png or .npz"),
         (("compose", "m", "7", "--models", "f=fashion-mnist"), "models must be of one shape"),
         (("interpolate", "m", "digits:0"), "two pictures or more; got 1"),

@@ -5,7 +5,7 @@ from PIL import Image
 
 from eqm.cli.main import main
 from eqm.data import digits
-from eqm.models import UNet, UNetConfig, save_pretrained
+from eqm.models import UNet, UNetConfig, from_pretrained, save_pretrained
 
 
 @pytest.fixture
@@ -66,6 +66,27 @@ def test_what_is_known_stays(run):
     assert "misfit" in out
     with Image.open("restored.png") as sheet:  # given, two samples and their mean, twice
         assert sheet.size == (7 * (4 * 9 + 1), 7 * (2 * 9 + 1))
+
+
+def test_a_mask_is_brought_to_the_shape_if_asked(run):
+    given = ("restore", "m", "digits:0", "--count", 1, "--steps", 2, "--measure")
+    Image.open("mask.png").convert("RGB").resize((16, 16), 0).save("large.png")
+    status, _, error = run(*given, "--mask", "large.png")
+    assert status == 2
+    assert "a mask has 8x8 pixels and 1 channel: bring it to that shape, or add --resize" in error
+    for mask, more in (("mask.png", ()), ("large.png", ("--resize",))):
+        assert run(*given, "--mask", mask, "--output", mask + ".npz", *more)[0] == 0
+    assert torch.equal(read("mask.png.npz"), read("large.png.npz"))
+
+
+@pytest.mark.parametrize("operator", ["blur", "downsample"])
+def test_models_of_half_precision_restore(run, operator):
+    model = from_pretrained("m")
+    save_pretrained(model.bfloat16(), "m")
+    given = ("restore", "m", "digits:0", "--operator", operator, "--measure", "--steps", 3)
+    status, out, error = run(*given)
+    assert (status, error) == (0, "")
+    assert "4 converged" in out
 
 
 @pytest.mark.parametrize(

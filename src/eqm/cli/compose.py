@@ -64,7 +64,7 @@ def compose(
     more = {name: from_pretrained(m, device=weight.device) for name, m in _named(models).items()}
     weights = {}
     for name, path in _named(masks).items():
-        mask, _ = read_images([path], (1, height, width))
+        mask, _ = read_images([path], (1, height, width), resize=None, taker="a mask has")
         mask = torch.nn.functional.interpolate((mask[:1] + 1) / 2, tuple(shape[1:]), mode="area")
         weights[name] = mask[0, 0].to(weight)
     sampling = Sampling.of(network.metadata).but(guidance=guidance)

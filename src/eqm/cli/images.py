@@ -16,17 +16,23 @@ if TYPE_CHECKING:
 STILL = (".png", ".npz")
 ANY = (*STILL, ".gif", ".mp4")
 """What images can be written as."""
+Check = Callable[[str, tuple[int, ...]], None]
+"""Raises ValueError for what is called so where its shape is not the wanted one."""
 
 
 def read_images(
-    paths: Sequence[Path | str], shape: Sequence[int], *, resize: bool = False
+    paths: Sequence[Path | str],
+    shape: Sequence[int],
+    *,
+    resize: bool | None = False,
+    taker: str = "the model takes",
 ) -> tuple[Tensor, list[str]]:
     """The pictures at `paths`, (B, C, H, W) float32 in -1..1, and what each is called.
 
     Each path is a picture, or what `eqm train --data.path` takes: a folder, an archive, an .npz, a data
     set by name. `:5` or `:0-7` after one that holds many picks some, counted from 0. `shape` (C, H, W)
-    is what they must have; with `resize` they are cropped to a square, resized and turned to its
-    channels.
+    is what they must have, and `taker` who says so; with `resize` they are cropped to a square, resized
+    and turned to its channels. None is for commands that do not offer that.
 
     Raises ValueError for what is not there or cannot be read, another shape, numbers out of range.
     """
@@ -42,11 +48,22 @@ def read_images(
             f"pictures can be resized to squares of 1, 3 or 4 channels alone, not to {shape}: "
             "bring them to that shape first"
         )
-    read = [_read(str(path), shape, resize) for path in paths]
+
+    def check(what: str, found: tuple[int, ...]) -> None:
+        if len(found) != 3 or (found != shape and not resize):
+            offer = ", or add --resize" * (resize is False)
+            raise ValueError(
+                f"{what} of {_words(found)}; {taker} {_words(shape)}"
+                + (f": bring it to that shape{offer}" if len(found) == 3 else "")
+            )
+
+    read = [_read(str(path), shape, bool(resize), check) for path in paths]
     return torch.cat([images for images, _ in read]), [name for _, names in read for name in names]
 
 
-def _read(where: str, shape: tuple[int, ...], resize: bool) -> tuple[Tensor, list[str]]:
+def _read(
+    where: str, shape: tuple[int, ...], resize: bool, check: Check
+) -> tuple[Tensor, list[str]]:
     import torch
 
     from eqm.data import DataConfig, Pictures, open_source
@@ -61,7 +78,7 @@ def _read(where: str, shape: tuple[int, ...], resize: bool) -> tuple[Tensor, lis
         rows = _rows(path, wanted, len(source))
         names = [f"{path}:{row}" for row in rows.tolist()]
         if source.shape != shape:
-            _check(f"{path} holds pictures", source.shape, shape, resize)
+            check(f"{path} holds pictures", source.shape)
             source = open_source(DataConfig(path, channels=shape[0], size=shape[1]))
     else:
         files = _files(path)
@@ -112,7 +129,7 @@ def _files(path: str) -> Files:
     return files_at(path)
 
 
-def _check_headers(files: Files, rows: Tensor, shape: tuple[int, ...], resize: bool) -> None:
+def _check_headers(files: Files, rows: Tensor, check: Check) -> None:
     """Before any is decoded: a wrong one says its name and what it is."""
     from eqm.data.decoding import header, reason
     from eqm.data.pictures import DAMAGED
@@ -124,15 +141,7 @@ def _check_headers(files: Files, rows: Tensor, shape: tuple[int, ...], resize: b
                 found = header(file)
         except DAMAGED as error:
             raise ValueError(f"cannot read the picture {name} ({reason(error)})") from error
-        _check(f"{name} is a picture", (found.channels, found.height, found.width), shape, resize)
-
-
-def _check(what: str, found: tuple[int, ...], shape: tuple[int, ...], resize: bool) -> None:
-    if len(found) != 3 or (found != shape and not resize):
-        raise ValueError(
-            f"{what} of {_words(found)}; the model takes {_words(shape)}"
-            + (": bring it to that shape, or add --resize" if len(found) == 3 else "")
-        )
+        check(f"{name} is a picture", (found.channels, found.height, found.width))
 
 
 def _words(shape: tuple[int, ...]) -> str:

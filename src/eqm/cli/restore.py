@@ -91,7 +91,8 @@ def restore(
         case "grey":
             what = Grey()
         case _:
-            holes, _ = read_images([str(mask)], (1, *shape[1:]))
+            wanted = (1, *shape[1:])
+            holes, _ = read_images([str(mask)], wanted, resize=resize, taker="a mask has")
             what = Inpaint((holes[0, 0] > 0).to(weight))
     if operator in ("blur", "motion"):
         noise = max(noise, 2 / 255 / 12**0.5)
