@@ -13,6 +13,7 @@ def run(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     network = UNet(UNetConfig(shape=(1, 8, 8), num_classes=10, width=4, multipliers=(1,)))
     save_pretrained(network, "m", metadata={"sampling": {"step_size": 0.1}})
+    save_pretrained(UNet(UNetConfig(shape=(2, 8, 8), width=4, multipliers=(1,))), "two")
     Image.fromarray(np.full((8, 8), 255, np.uint8)).save("white.png")
     Image.fromarray(np.full((8, 8, 3), 255, np.uint8)).save("colour.png")
 
@@ -73,6 +74,8 @@ def test_ways_and_variations_begin_with_the_pictures(run):
             ("compose", "m", "7", "--masks", "a=colour.png"),
             "of 8x8 pixels and 3 channels; a mask has 8x8 pixels and 1 channel: bring it to that shape\n",
         ),
+        # before anything is drawn, which that seed would not let be
+        (("compose", "two", "none", "--seed", 2**63), "a picture needs 1, 3 or 4 channels; got 2"),
         (("compose", "m", "7", "--output", "a.gif"), "output must end in .png or .npz"),
         (("compose", "m", "7", "--models", "f=fashion-mnist"), "models must be of one shape"),
         (("interpolate", "m", "digits:0"), "two pictures or more; got 1"),

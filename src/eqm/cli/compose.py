@@ -57,7 +57,7 @@ def compose(
     from eqm.tasks import Composition, Sampling, generate
 
     check_output(output, STILL)
-    network, encoder = open_model(model, vae=vae, device=device)
+    network, encoder = open_model(model, vae=vae, device=device, output=output)
     weight = next(network.parameters())
     shape = network.config.shape
     _, height, width = encoder.image_shape_of(shape)

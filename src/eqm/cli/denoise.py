@@ -64,7 +64,7 @@ def denoise(
         raise ValueError(f"--add must be a share of noise from 0 and below 1; got {add:g}")
     if add and sigma is not None:
         raise ValueError("--add mixes pictures with noise and needs no --sigma: leave one out")
-    network = open_pixel_model(model, device=device)
+    network = open_pixel_model(model, device=device, output=output)
     config = network.config
     x, _ = read_images(pictures, config.shape, resize=resize)
     x = x.to(next(network.parameters()))

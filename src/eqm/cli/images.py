@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,7 @@ def _read(
     else:
         files = _files(path)
         rows = _rows(path, wanted, len(files.names))
-        _check_headers(files, rows, shape, resize)
+        _check_headers(files, rows, check)
         channels, height, width = shape
         source = Pictures(
             files,
@@ -186,10 +186,12 @@ def check_output(output: Path, endings: Sequence[str], *, name: str = "output") 
         raise ValueError(f"{name} must be a file; {output} is a folder: choose another name")
 
 
-def open_model(name: str, *, vae: str | None, device: str) -> tuple[Any, Encoder]:
+def open_model(
+    name: str, *, vae: str | None, device: str, output: Path | None = None
+) -> tuple[Any, Encoder]:
     """The model called `name` on its device, and what decodes its samples to pictures.
 
-    Raises ValueError for a model of anything but pictures.
+    Raises ValueError for a model of anything but pictures, or of such as `output` cannot hold.
     """
     from eqm.devices import pick_device
     from eqm.encoders import encoder_of
@@ -202,11 +204,16 @@ def open_model(name: str, *, vae: str | None, device: str) -> tuple[Any, Encoder
             f"this command is for models of pictures; {name} is of shape {network.config.shape}: "
             "use it in Python"
         )
-    return network, encoder_of(network.metadata, vae, device=where)
+    encoder = encoder_of(network.metadata, vae, device=where)
+    _check_channels(encoder.image_shape_of(network.config.shape), output)
+    return network, encoder
 
 
-def open_pixel_model(name: str, *, device: str) -> Any:
-    """The model called `name` on its device. Raises ValueError for a model of anything but pixels."""
+def open_pixel_model(name: str, *, device: str, output: Path) -> Any:
+    """The model called `name` on its device.
+
+    Raises ValueError for a model of anything but pixels, or of pictures that `output` cannot hold.
+    """
     from eqm.devices import pick_device
     from eqm.models import from_pretrained
 
@@ -217,7 +224,15 @@ def open_pixel_model(name: str, *, device: str) -> Any:
             f"this command is for models of pixels; {name} is of "
             f"{'latents' if data.get('encoder') else f'shape {shape}'}: use another model"
         )
+    _check_channels(shape, output)
     return network
+
+
+def _check_channels(shape: Sequence[int], output: Path | None) -> None:
+    from eqm.pictures import check_channels
+
+    if output is not None and output.suffix != ".npz":
+        check_channels(shape[0])
 
 
 def labels_of(labels: Sequence[str], count: int, model: Any) -> Tensor | None:

@@ -49,7 +49,7 @@ def interpolate(
     from eqm.tasks import interpolate as between
 
     check_output(output, ANY)
-    network, encoder = open_model(model, vae=vae, device=device)
+    network, encoder = open_model(model, vae=vae, device=device, output=output)
     images, _ = read_images(pictures, encoder.image_shape_of(network.config.shape), resize=resize)
     if len(images) < 2:
         raise ValueError(f"a way needs two pictures or more; got {len(images)}")
@@ -117,7 +117,7 @@ def vary(
     from eqm.tasks import vary as varied
 
     check_output(output, STILL)
-    network, encoder = open_model(model, vae=vae, device=device)
+    network, encoder = open_model(model, vae=vae, device=device, output=output)
     images, _ = read_images(pictures, encoder.image_shape_of(network.config.shape), resize=resize)
     make_folder(output.parent)
     latents, _ = encoder.encode(images)

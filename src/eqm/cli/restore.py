@@ -76,7 +76,7 @@ def restore(
         raise ValueError(
             "--mask, a picture that is white where pixels are known, goes with inpaint"
         )
-    network = open_pixel_model(model, device=device)
+    network = open_pixel_model(model, device=device, output=output)
     config = network.config
     shape = tuple(config.shape)
     weight = next(network.parameters())
