@@ -74,6 +74,10 @@ def test_ways_and_variations_begin_with_the_pictures(run):
             ("compose", "m", "7", "--masks", "a=colour.png"),
             "of 8x8 pixels and 3 channels; a mask has 8x8 pixels and 1 channel: bring it to that shape\n",
         ),
+        (
+            ("compose", "m", "c:7", "--models", "b=m"),
+            "there is no model 'c', only one without a name, b\n",
+        ),
         # before anything is drawn, which that seed would not let be
         (("compose", "two", "none", "--seed", 2**63), "a picture needs 1, 3 or 4 channels; got 2"),
         (("compose", "m", "7", "--output", "a.gif"), "output must end in .png or .npz"),

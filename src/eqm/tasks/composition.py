@@ -176,7 +176,7 @@ def _found(term: Term, models: Mapping[str, Model], expression: str) -> tuple[st
         raise wrong(
             f"say of which model, as in {next(iter(models))}:{label or 'none'}"
             if not name
-            else f"there is no model {name!r}, only {', '.join(models) or 'one without a name'}"
+            else f"there is no model {name!r}, only {', '.join(name or 'one without a name' for name in models)}"
         )
     classes = models[name].config.num_classes
     if isinstance(label, int) and str(label) in class_names(models[name]):
