@@ -79,6 +79,25 @@ def test_what_cannot_be_done_is_one_sentence(run, arguments, sentence):
     assert sentence in error
 
 
+def test_pictures_whose_names_are_not_utf_8_are_written(run, tmp_path):
+    try:
+        (tmp_path / "noise.png").rename(tmp_path / "\udcff.png")
+    except OSError:
+        pytest.skip("this system has UTF-8 names alone")
+    given = ("m", "\udcff.png", "--normal", "digits:0-99", "--output", "a.csv")
+    assert run(*given)[0] == 0
+    assert "\\udcff.png" in (tmp_path / "a.csv").read_text(encoding="utf-8")
+
+
+def test_pictures_of_two_channels_have_heat_maps_in_grey(run, tmp_path):
+    save_pretrained(UNet(UNetConfig(shape=(2, 8, 8), width=4, multipliers=(1,))), "two")
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 2, 8, 8), np.uint8)
+    np.savez("two.npz", images=pixels)
+    given = ("two", "two.npz:0", "--normal", "two.npz", "--fpr", 0.3, "--maps", "heat")
+    assert run(*given)[::2] == (0, "")
+    assert len(list((tmp_path / "heat").iterdir())) == 1
+
+
 def test_another_score_than_the_stored_one_needs_normal_pictures(run):
     assert run("m", "noise.png", "--normal", "digits:0-99", "--score", "loss", "--keep")[0] == 0
     status, _, error = run("m", "noise.png", "--score", "dot", "complexity")

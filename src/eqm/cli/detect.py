@@ -129,7 +129,11 @@ def _print(rows: list[dict[str, Any]], known: str, fpr: float) -> None:
 def _write(rows: list[dict[str, Any]], about: dict[str, Any], output: Path) -> None:
     from eqm.files import replacing
 
-    with replacing(output) as path, path.open("w", encoding="utf-8", newline="") as file:
+    with (
+        replacing(output) as path,
+        # names of pictures need not be UTF-8
+        path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         if output.suffix == ".csv":
             table = csv.DictWriter(file, rows[0])
             table.writeheader()
