@@ -156,7 +156,7 @@ def _draw(pictures: Tensor, maps: Tensor, names: Sequence[str], folder: Path) ->
     wide = interpolate(maps[:, None], size, mode="bilinear") if maps.shape[-2:] != size else maps
     for k, name in enumerate(names):
         picture = pictures[k : k + 1, :3]
-        colour = picture.expand(1, 3, *size) if len(picture[0]) < 3 else picture
-        pair = torch.cat([colour, heat(picture, wide[k].view(1, *size))])
+        colour = picture if picture.shape[1] == 3 else picture.mean(1, keepdim=True)
+        pair = torch.cat([colour.expand(1, 3, *size), heat(picture, wide[k].view(1, *size))])
         with replacing(folder / f"{k:04}-{Path(name).stem.replace(':', '-')}.png") as path:
             grid(pair, columns=2, scale=max(1, 224 // size[0])).save(path, format="png")
