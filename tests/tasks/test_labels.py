@@ -1,9 +1,10 @@
 """Classes by name."""
 
+import numpy as np
 import pytest
 
 from eqm.models import MLPConfig, build
-from eqm.tasks.labels import label_number
+from eqm.tasks.labels import chosen_labels, label_number
 
 NAMES = ["cat-face", "face-smiling", "facial", *(f"sign-{number}" for number in range(30)), "7"]
 
@@ -37,6 +38,14 @@ def test_classes_whose_names_differ_in_capitals_alone_are_told_apart(model):
 def test_a_class_that_is_not_there_is_told_from_those_that_are_near(model, label, sentence):
     with pytest.raises(ValueError, match=sentence):
         label_number(model, label)
+
+
+def test_labels_of_numpy_are_labels(model):
+    assert chosen_labels(model, np.int64(2), 2).tolist() == [2, 2]
+    assert chosen_labels(model, np.array([3, 1]), None).tolist() == [3, 1]
+    assert chosen_labels(model, np.array(["7", "facial"]), None).tolist() == [33, 2]
+    with pytest.raises(ValueError, match="whole numbers or names"):
+        chosen_labels(model, 3.0, None)
 
 
 def test_classes_without_names_are_numbers():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -73,7 +73,7 @@ def chosen_labels(model: Any, labels: Labels, count: int | None) -> Tensor | Non
         return torch.arange(num_classes if count is None else count) % num_classes
     if isinstance(labels, str):
         labels = label_number(model, labels)
-    elif not isinstance(labels, Tensor | int):
+    elif isinstance(labels, Iterable) and not isinstance(labels, Tensor):
         labels = [label_number(model, one) if isinstance(one, str) else one for one in labels]
     chosen = torch.as_tensor(labels)
     if chosen.ndim == 0:
