@@ -80,6 +80,10 @@ def test_ways_and_variations_begin_with_the_pictures(run):
         ),
         # before anything is drawn, which that seed would not let be
         (("compose", "two", "none", "--seed", 2**63), "a picture needs 1, 3 or 4 channels; got 2"),
+        (
+            ("sample", "two", "--labels", "none", "--output", "a.npz", "--dry-run"),
+            "leave labels out",
+        ),
         (("compose", "m", "7", "--output", "a.gif"), "output must end in .png or .npz"),
         (("compose", "m", "7", "--models", "f=fashion-mnist"), "models must be of one shape"),
         (("interpolate", "m", "digits:0"), "two pictures or more; got 1"),

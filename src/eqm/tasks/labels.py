@@ -35,10 +35,10 @@ def label_number(model: Any, label: str) -> int:
         return written.index(label)
     if label.lower() in names:
         return names.index(label.lower())
-    if label.lower() in NONE:
-        return int(count)
     if not count:
         raise ValueError("this model was trained without classes: leave labels out")
+    if label.lower() in NONE:
+        return int(count)
     if label.isdecimal() and int(label) <= count:
         return int(label)
     if label.isdecimal():
