@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from eqm.cli.main import main
-from eqm.models import UNet, UNetConfig, save_pretrained
+from eqm.models import UNet, UNetConfig, from_pretrained, save_pretrained
 
 
 @pytest.fixture
@@ -59,6 +59,17 @@ def test_ways_and_variations_begin_with_the_pictures(run):
     assert run("vary", "m", "digits:0-1", "--labels", 0, 1)[0] == 0
     with Image.open("variations.png") as sheet:
         assert sheet.size == (7 * 82, 7 * 19)
+
+
+def test_ways_that_diverge_are_told(run):
+    broken = from_pretrained("m")
+    for weight in broken.parameters():
+        torch.nn.init.constant_(weight, torch.nan)
+    save_pretrained(broken, "broken")
+    for through in ("noise", "landscape"):
+        status, _, error = run("interpolate", "broken", "digits:0-1", "--through", through)
+        assert status == 0
+        assert " of 9 images diverged: " in error
 
 
 @pytest.mark.parametrize(

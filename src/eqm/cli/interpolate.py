@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -44,6 +45,7 @@ def interpolate(
     import torch
 
     from eqm.cli.images import ANY, check_output, open_model, read_images, write_images
+    from eqm.descent import Outcome
     from eqm.files import make_folder
     from eqm.tasks import Sampling
     from eqm.tasks import interpolate as between
@@ -57,7 +59,7 @@ def interpolate(
         raise ValueError(f"labels must be one a picture; got {len(labels)} for {len(images)}")
     make_folder(output.parent)
     latents, _ = encoder.encode(images)
-    ways = [
+    ends = [
         between(
             network,
             latents[k],
@@ -68,12 +70,16 @@ def interpolate(
             strength=strength,
             seed=seed,
             sampling=Sampling.of(network.metadata).but(guidance=guidance),
-        ).x
+        )
         for k in range(len(images) - 1)
     ]
-    frames = encoder.decode(torch.cat(ways))
+    frames = encoder.decode(torch.cat([end.x for end in ends]))
     write_images(frames, output, columns=count)
-    print(f"{len(ways)} way{'s' * (len(ways) > 1)} of {count} images through {through}: {output}")
+    print(f"{len(ends)} way{'s' * (len(ends) > 1)} of {count} images through {through}: {output}")
+    lost = sum(end.outcome.count(Outcome.DIVERGED) for end in ends)
+    if lost:
+        why = "the step size of the model is too large for it, or its weights are damaged"
+        print(f"eqm: note: {lost} of {len(frames)} images diverged: {why}", file=sys.stderr)
 
 
 def vary(
