@@ -146,6 +146,7 @@ def truncate(folder):
         (change(architecture=["gan"]), "transformer, unet, mlp; got"),
         (change(energy="mean"), "implicit, dot, norm; got 'mean'"),
         (change(metadata=3), "object as metadata"),
+        (change(metadata={"data": ["a"]}), r"object as metadata.data; got \['a'\]"),
         (change(network=None), "object as network"),
         (change(network={"wide": 3}), "shape, width; got wide"),
         (change(network={"width": "3"}),

@@ -40,6 +40,14 @@ def test_a_class_that_is_not_there_is_told_from_those_that_are_near(model, label
         label_number(model, label)
 
 
+def test_names_that_are_no_list_are_named(model):
+    model.metadata = {"data": {"classes": None}}
+    assert label_number(model, "3") == 3
+    model.metadata = {"data": {"classes": 5}}
+    with pytest.raises(ValueError, match=r"list names as data.classes; got 5"):
+        label_number(model, "3")
+
+
 def test_labels_of_numpy_are_labels(model):
     assert chosen_labels(model, np.int64(2), 2).tolist() == [2, 2]
     assert chosen_labels(model, np.array([3, 1]), None).tolist() == [3, 1]

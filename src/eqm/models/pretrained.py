@@ -234,6 +234,9 @@ def _read_description(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} must have an energy among {known}; got {energy!r}")
     if not isinstance(description.setdefault("metadata", {}), dict):
         raise ValueError(f"{path} must have an object as metadata; got {description['metadata']!r}")
+    for name in ("data", "training"):
+        if not isinstance(part := description["metadata"].get(name) or {}, dict):
+            raise ValueError(f"{path} must have an object as metadata.{name}; got {part!r}")
     return description
 
 

@@ -17,9 +17,15 @@ FEW = 20
 
 
 def class_names(model: Any) -> list[str]:
-    """What the classes of a model are called; empty where they have numbers alone."""
+    """What the classes of a model are called; empty where they have numbers alone.
+
+    Raises ValueError where what is stored with the model is no list of names.
+    """
     data = getattr(model, "metadata", {}).get("data") or {}
-    return [str(name) for name in data.get("classes", ())]
+    names = data.get("classes") or ()
+    if not isinstance(names, list | tuple):
+        raise ValueError(f"the model's metadata must list names as data.classes; got {names!r}")
+    return [str(name) for name in names]
 
 
 def label_number(model: Any, label: str) -> int:
