@@ -175,6 +175,7 @@ def test_fitted_steps_hold_for_the_settings_they_were_fitted_with():
     assert Sampling.of({"sampling": json.loads(json.dumps(asdict(FITTED)))}) == FITTED
     assert FITTED.but(guidance=None, path_length=0.1) == FITTED
     assert FITTED.but(guidance=2.0) == replace(FIVE, guidance=2.0)
+    assert FITTED.but(rule="gradient-descent") == FIVE
     for rows in ([[1, 2, 3]], 3, [[1, 2, 3, math.inf]], ["abcd"]):
         with pytest.raises(ValueError, match="fitted must be rows of four numbers"):
             Sampling(fitted=rows)

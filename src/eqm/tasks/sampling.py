@@ -75,10 +75,13 @@ class Sampling:
     def but(self, **changes: Any) -> Sampling:
         """The same with some settings changed; None leaves one as it is.
 
-        Fitted steps hold for the settings they were fitted with: a change drops them."""
+        Fitted steps hold for the settings they were fitted with: a change drops them, and so does
+        a rule that is asked for by name, were it the stored one."""
         made = {name: value for name, value in changes.items() if value is not None}
         other = replace(self, **made)
-        return self if other == self else replace(other, **{"fitted": ()} | made)
+        if other == self and "rule" not in made:
+            return self
+        return replace(other, **{"fitted": ()} | made)
 
     def from_noise(self) -> dict[str, Any]:
         """How samples descend from noise: `rule`, `stop` and `max_steps`, for `stream` and its like."""
