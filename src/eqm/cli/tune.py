@@ -56,6 +56,7 @@ def tune(
     import torch
 
     from eqm.data import DataConfig, open_source
+    from eqm.descent.checks import check_count
     from eqm.devices import pick_device
     from eqm.models import for_inference, from_pretrained
     from eqm.models.pretrained import store_metadata
@@ -63,6 +64,7 @@ def tune(
     from eqm.tasks import Sampling
     from eqm.tasks import tune as tune_model
 
+    check_count(references=references)
     if not model.is_dir():
         raise ValueError(f"eqm tune needs the folder of a model, to store settings in; got {model}")
     network = from_pretrained(model, device=pick_device(device))
