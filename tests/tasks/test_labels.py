@@ -48,6 +48,11 @@ def test_names_that_are_no_list_are_named(model):
         label_number(model, "3")
 
 
+def test_labels_of_another_number_are_told_as_they_were_given(model):
+    with pytest.raises(ValueError, match=r"one a sample \(3\); got \['7', 'facial'\]"):
+        chosen_labels(model, ["7", "facial"], 3)
+
+
 def test_labels_of_numpy_are_labels(model):
     assert chosen_labels(model, np.int64(2), 2).tolist() == [2, 2]
     assert chosen_labels(model, np.array([3, 1]), None).tolist() == [3, 1]

@@ -77,11 +77,12 @@ def chosen_labels(model: Any, labels: Labels, count: int | None) -> Tensor | Non
         return None
     if labels is None:
         return torch.arange(num_classes if count is None else count) % num_classes
+    numbers: Any = labels
     if isinstance(labels, str):
-        labels = label_number(model, labels)
+        numbers = label_number(model, labels)
     elif isinstance(labels, Iterable) and not isinstance(labels, Tensor):
-        labels = [label_number(model, one) if isinstance(one, str) else one for one in labels]
-    chosen = torch.as_tensor(labels)
+        numbers = [label_number(model, one) if isinstance(one, str) else one for one in labels]
+    chosen = torch.as_tensor(numbers)
     if chosen.ndim == 0:
         chosen = chosen.expand(1 if count is None else count)
     if (
