@@ -57,6 +57,7 @@ def test_the_last_factor_is_the_label():
     [
         ("", r"'': expected a label .* at position 1; got the end"),
         ("7 +", "expected a label .* at position 4; got the end"),
+        ("2*1e999*7", "expected a finite weight at position 3; got '1e999'"),
         ("7*0.5", "expected a label .* at position 3; got '0.5'"),
         ("7 3", r"expected \+, - or the end at position 3; got '3'"),
         ("7 & 3", "expected .* at position 3; got '&'"),

@@ -6,6 +6,7 @@ import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import NamedTuple
 
 from eqm.tasks.labels import NONE
@@ -89,6 +90,8 @@ def _term(expression: str, tokens: deque[_Token], weight: float) -> Term:
         if tokens and tokens[0].kind == "*":
             if token.kind == "number" and complement is None:
                 weight *= float(token.text)
+                if not isfinite(weight):
+                    raise _expected("a finite weight", expression, token)
             elif token.kind in ("name", "quoted"):
                 masks.append(f"{'~' if complement else ''}{token.text}")
             else:
