@@ -134,6 +134,7 @@ def test_what_cannot_be_restored_is_named(oracle, settings, message):
         (lambda: Blur(torch.ones(2, 3)), r"both odd; got \(2, 3\)"),
         (lambda: Blur.gaussian(0.0), "sigma must be a positive number of pixels"),
         (lambda: Blur.motion(0), "length must be pixels from 1"),
+        (lambda: Blur.motion(3, float("inf")), "angle must be degrees; got inf"),
     ],
 )
 def test_operators_that_are_none_are_named(make, message):

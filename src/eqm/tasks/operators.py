@@ -106,6 +106,8 @@ class Blur:
         """A straight move of `length` pixels, `angle` degrees from the horizontal."""
         if not 1 <= length < 1000:
             raise ValueError(f"length must be pixels from 1; got {length}")
+        if not math.isfinite(angle):
+            raise ValueError(f"angle must be degrees; got {angle}")
         half = length // 2
         kernel = torch.zeros(2 * half + 1, 2 * half + 1)
         for place in torch.linspace(-half, half, 8 * half + 1).tolist():
