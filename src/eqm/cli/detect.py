@@ -78,7 +78,8 @@ def detect(
 
     asked = score[0] if len(score) == 1 else score
     if normal:
-        detector = EqmDetector(network, asked or "combined", 0.05 if fpr is None else fpr)
+        rate = 0.05 if fpr is None else fpr
+        detector = EqmDetector(network, asked or "combined", rate, batch_size=batch_size)
     else:
         detector = EqmDetector.load(model, network)
         if asked and asked != detector.score:
@@ -86,8 +87,8 @@ def detect(
                 f"the calibration stored with {model} is of the score {detector.score}; for "
                 f"{' and '.join(score)} give normal pictures, --normal PICTURES"
             )
-        detector = replace(detector, fpr=detector.fpr if fpr is None else fpr)
-    detector.batch_size = batch_size
+        rate = detector.fpr if fpr is None else fpr
+        detector = replace(detector, fpr=rate, batch_size=batch_size)
     pictures, latents, names = read(images)
     for folder in filter(None, [output and output.parent, maps]):
         make_folder(folder)
