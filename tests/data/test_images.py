@@ -91,10 +91,21 @@ def test_an_npz_opens_whatever_the_place_of_its_channels(tmp_path, shape, expect
     assert np.array_equal(back.numpy().reshape(shape), arrays)
 
 
+def test_samples_can_be_data(tmp_path):
+    pixels = np.arange(32, dtype=np.uint8).reshape(2, 4, 4, 1)
+    np.savez(tmp_path / "samples.npz", arr_0=pixels, arr_1=[0, 1])
+    images = open_images(str(tmp_path / "samples.npz"))
+    assert np.array_equal(images.data[:, 0].numpy(), pixels[..., 0])
+    assert images.labels.tolist() == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"pictures": np.zeros((2, 4, 4))}, "must hold an array `images`; it holds pictures"),
+        (
+            {"pictures": np.zeros((2, 4, 4))},
+            "must hold an array `images` or `arr_0`; it holds pictures",
+        ),
         (
             {"images": np.zeros((2, 4, 4), np.int64)},
             "must be uint8, uint16 or floating point; got int64",

@@ -19,12 +19,14 @@ from eqm.data.images import Images, count_classes
 from eqm.data.points import Points
 
 LOG = logging.getLogger(__name__)
+NAMES = (("images", "labels"), ("arr_0", "arr_1"))
+"""What an .npz calls its images and labels; the second as ADM and `eqm sample` write samples."""
 _IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 _PARTS = (("train", "training"), ("t10k", "test"))
 
 
 def from_npz(path: Path, config: DataConfig) -> Images | Points:
-    """The arrays `images` and, if there are any, `labels` of an .npz.
+    """The arrays `images` and, if there are any, `labels` of an .npz; or `arr_0` and `arr_1`.
 
     `images` is (N, H, W), (N, H, W, C) with 1, 3 or 4 channels, or (N, C, H, W); uint8 0..255,
     uint16 0..65535 or floating point -1..1. Points are (N, 2), floating point. Raises ValueError
@@ -35,11 +37,12 @@ def from_npz(path: Path, config: DataConfig) -> Images | Points:
             found = {name: arrays[name] for name in arrays.files}
     except (ValueError, TypeError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is not a readable .npz of plain arrays ({error})") from error
-    if "images" not in found:
-        raise ValueError(
-            f"{path} must hold an array `images`; it holds {', '.join(sorted(found)) or 'nothing'}"
-        )
-    return from_array(path.stem, found["images"], found.get("labels"), config)
+    for images, labels in NAMES:
+        if images in found:
+            return from_array(path.stem, found[images], found.get(labels), config)
+    raise ValueError(
+        f"{path} must hold an array `images` or `arr_0`; it holds {', '.join(sorted(found)) or 'nothing'}"
+    )
 
 
 def from_npy(path: Path, config: DataConfig) -> Images | Points:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from eqm.data import DataConfig, Source
-from eqm.data.arrays import from_array
+from eqm.data.arrays import NAMES, from_array
 from eqm.data.parts import digest
 from eqm.descent import Outcome
 from eqm.encoders import Encoder
@@ -155,13 +155,13 @@ def _used(sampling: Sampling, *, labelled: bool, told: bool) -> dict[str, Any]:
 
 
 def from_npz(path: Path) -> Source:
-    """The images of an .npz: `arr_0` (N, H, W, C) as ADM writes samples, or `images`; with labels, if
-    there are any, in `arr_1` or `labels`. What is not compressed is mapped, not read.
+    """The images of an .npz, `images` or `arr_0` (N, H, W, C) as ADM writes samples; with labels, if
+    there are any, in `labels` or `arr_1`. What is not compressed is mapped, not read.
 
     Raises ValueError for another file, values that are neither uint8 nor in -1..1, and NaN.
     """
     arrays = read_npz(path)
-    for images, labels in (("arr_0", "arr_1"), ("images", "labels")):
+    for images, labels in NAMES:
         if images in arrays:
             config = DataConfig(str(path))
             return from_array(path.stem, arrays[images], arrays.get(labels), config)
