@@ -7,7 +7,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from eqm.models import UNet, UNetConfig
 
 TINY = UNetConfig(
-    shape=(3, 4, 8), num_classes=4, noise_conditioning=True, width=4, multipliers=(1, 2, 2), heads=2
+    shape=(3, 4, 8),
+    num_classes=4,
+    noise_conditioning=True,
+    width=4,
+    multipliers=(1, 2, 2),
+    heads=2,
+    positions=True,
 )
 
 
@@ -40,6 +46,14 @@ def test_fresh_unet_keeps_the_shape_and_is_zero(config):
     gradient = UNet(config)(x, None, gamma)
     assert gradient.shape == x.shape
     assert not gradient.any()
+
+
+def test_with_positions_alone_it_tells_places_far_from_the_border_apart():
+    for positions in (False, True):
+        config = UNetConfig(shape=(1, 16, 16), width=4, multipliers=(1,), positions=positions)
+        middle = randomised(config)(torch.zeros(1, *config.shape, dtype=torch.float64))
+        middle = middle[0, 0, 7:9, 7:9]
+        assert (middle.std() > 1e-3) == positions
 
 
 def test_labels_and_noise_level_change_the_field():

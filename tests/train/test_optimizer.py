@@ -1,5 +1,6 @@
 import math
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -33,6 +34,11 @@ def set_gradients(model, seed):
     ("config", "hidden", "outer"),
     [
         (UNET, "encoder.0.0.conv1.weight", {"stem.weight", "head.weight"}),
+        (
+            replace(UNET, positions=True),
+            "encoder.0.0.conv1.weight",
+            {"stem.weight", "head.weight"},
+        ),
         (
             MLPConfig(shape=(2,), num_classes=3, width=8, depth=1),
             "blocks.0.fc1.weight",

@@ -62,6 +62,9 @@ class UNetConfig:
     """Residual blocks of a level on the way down and again on the way up."""
     heads: int = 0
     """Heads of the self-attention at the lowest level; 0 leaves it out."""
+    positions: bool = False
+    """Whether each level learns what is particular about each of its places: pictures that have their
+    parts where all others have them, such as faces, are learnt in a fraction of the images."""
 
     def __post_init__(self) -> None:
         _check_common(self, rank=3, positive=("patch", "width", "multipliers", "blocks"))

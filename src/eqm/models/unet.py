@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
@@ -19,9 +20,10 @@ class UNet(Network):
 
     Channels change only where the resolution does: a strided convolution goes down, a pointwise
     one and a nearest-neighbour copy go up, and the way up adds what the way down left at its
-    level. Labels (and gamma) scale and shift the features of every block. The output layer
-    starts at zero. Every operation can be differentiated twice; the attention, if there is one,
-    under the math kernel of `torch.nn.attention.sdpa_kernel`.
+    level. With `config.positions` each level adds a map of its own on the way down. Labels (and
+    gamma) scale and shift the features of every block. The output layer starts at zero. Every
+    operation can be differentiated twice; the attention, if there is one, under the math kernel of
+    `torch.nn.attention.sdpa_kernel`.
     """
 
     config: UNetConfig
@@ -33,6 +35,7 @@ class UNet(Network):
 
         self.condition = Conditioning(config, lowest)
         self.stem = nn.Conv2d(channels * config.patch**2, config.width, 3, padding=1)
+        self.positions = nn.ParameterList(_maps(config, widths) if config.positions else [])
         self.encoder = nn.ModuleList(Level(config, width) for width in widths)
         self.down = nn.ModuleList(nn.Conv2d(a, b, 3, 2, padding=1) for a, b in pairwise(widths))
         self.attention = SelfAttention(lowest, config.heads) if config.heads else None
@@ -53,9 +56,9 @@ class UNet(Network):
         self.check(x, labels, gamma)
         condition = self.condition(labels, gamma)
         h = self.stem(F.pixel_unshuffle(x, self.config.patch))
-        skips = []
-        for level, down in zip(self.encoder, [*self.down, None], strict=True):
-            h = self.through(level, h, condition)
+        skips, positions = [], self.positions or [None] * len(self.encoder)
+        for level, position, down in zip(self.encoder, positions, [*self.down, None], strict=True):
+            h = self.through(level, h if position is None else h + position, condition)
             if down is not None:
                 skips.append(h)
                 h = down(h)
@@ -114,6 +117,13 @@ class SelfAttention(nn.Module):
         q, k, v = qkv.transpose(-1, -2).unbind(1)  # each (B, heads, H W, C / heads)
         h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2)
         return x + self.proj(h.reshape(x.shape))
+
+
+def _maps(config: UNetConfig, widths: list[int]) -> Iterator[nn.Parameter]:
+    """What each level adds at each of its places, (C, H, W), nothing at first."""
+    height, width = (side // config.patch for side in config.shape[1:])
+    for level, channels in enumerate(widths):
+        yield nn.Parameter(torch.zeros(channels, height >> level, width >> level))
 
 
 def _norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:

@@ -68,7 +68,13 @@ OPENMOJI = replace(
     FASHION_MNIST,
     name="openmoji-32",
     model=UNetConfig(
-        shape=(3, 32, 32), num_classes=101, width=64, multipliers=(1, 2, 2), blocks=2, heads=4
+        shape=(3, 32, 32),
+        num_classes=101,
+        width=64,
+        multipliers=(1, 2, 2),
+        blocks=2,
+        heads=4,
+        positions=True,
     ),
     data=DataConfig("openmoji-32", held_out=0.0),
     objective=ObjectiveConfig(scale=1.0),
@@ -81,7 +87,14 @@ FOLDER = replace(
     OPENMOJI,
     name="folder",
     # One class stands for as many as there are; none are made up where there are none.
-    model=UNetConfig(shape=(3, 64, 64), num_classes=1, width=32, multipliers=(1, 2, 4), heads=4),
+    model=UNetConfig(
+        shape=(3, 64, 64),
+        num_classes=1,
+        width=32,
+        multipliers=(1, 2, 4),
+        heads=4,
+        positions=True,
+    ),
     data=DataConfig("pictures", held_out=0.0, size=-1, flip=True),
     images=-1,
     batch_size=64,

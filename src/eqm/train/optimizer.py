@@ -23,7 +23,7 @@ def make_optimizer(
 
     Weights fall into groups: hidden matrices (of linear layers, and kernels of convolutions, but
     those of the first, the last and the conditioning layers), which Muon orthogonalises if it is
-    asked for; other matrices and kernels; and vectors and embeddings, which never decay. Build
+    asked for; other matrices and kernels; and vectors, maps and embeddings, which never decay. Build
     it after the model is sharded. The state_dict is one of torch, whatever the name.
     """
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
@@ -33,9 +33,10 @@ def make_optimizer(
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        if parameter.ndim < 2 or id(parameter) in embeddings:
+        parts = set(name.split("."))
+        if parameter.ndim < 2 or id(parameter) in embeddings or "positions" in parts:
             rest.append(parameter)
-        elif OUTER & set(name.split(".")):
+        elif OUTER & parts:
             outer.append(parameter)
         else:
             hidden.append(parameter)
