@@ -32,6 +32,7 @@ def openmoji(config: DataConfig) -> Source:
     # A glyph is 1.29 times as wide as the font's size; 0.775 of the side just holds it.
     font = ImageFont.truetype(str(folder / "font" / "glyf_colr0.ttf"), 0.775 * side)
     names = sorted(path.stem for path in (folder / "svg").glob("*.svg"))
+    found = classes(names)
     pages = []
     for name in names:
         emoji = "".join(chr(int(code, 16)) for code in name.split("-"))
@@ -39,14 +40,13 @@ def openmoji(config: DataConfig) -> Source:
         centre = (side // 2, side // 2)
         ImageDraw.Draw(page).text(centre, emoji, font=font, embedded_color=True, anchor="mm")
         pages.append(np.asarray(centre_crop(page, size)))
-    found = classes(names)
     numbers = {name: number for number, name in enumerate(sorted(set(found)))}
     labels = np.array([numbers[name] for name in found])
     return from_array("openmoji-32", np.stack(pages), labels, config, tuple(numbers))
 
 
 def classes(names: list[str]) -> list[str]:
-    """Unicode's subgroup of each emoji, named by its code points: `1F431` is a `cat-face`.
+    """Unicode's subgroup of each emoji, named by its code points: `1F431` is an `animal-mammal`.
 
     A variant that Unicode does not list, such as the flag of a region, is classed as what it starts
     with.

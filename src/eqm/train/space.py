@@ -29,7 +29,7 @@ def check_space(state: TrainingState, config: TrainConfig, folder: Path) -> None
 
 
 def bytes_of(state: TrainingState) -> int:
-    """Bytes that `save` writes."""
+    """Bytes of a checkpoint, and of the weights to sample from that go with it."""
     groups = state.optimizer.param_groups
     # Muon keeps one mean of a matrix's gradients, AdamW two of each; none is there at first.
     means = sum(_bytes(group["params"]) * (1 if group.get("orthogonal") else 2) for group in groups)
