@@ -319,6 +319,8 @@ def test_settings_that_do_not_suit_an_objective_are_foreseen():
     (said,) = foresee(Sampling(), plain)  # gamma is the path while c is 1; to .999 .8 + .2 ln 200
     assert "end at gamma 0.5 between noise" in said
     assert "takes a sampling.path_length of 1.9" in said
+    (said,) = foresee(Sampling(step_size=1e-5, path_length=1e-5), usual)
+    assert "end at gamma 0 between noise" in said
     (said,) = foresee(Sampling("gradient-descent", step_size=0.11, path_length=2), usual)
     assert "the largest stable sampling.step_size is 0.1; got 0.11" in said
     assert foresee(Sampling(path_length=1.0), eqm.ConstantDecay(1.0)) == []

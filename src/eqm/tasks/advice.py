@@ -98,7 +98,7 @@ def foresee(sampling: Sampling, decay: Decay) -> list[str]:
     gamma = (torch.arange(parts, dtype=torch.float64) + 0.5) * (near / parts)
     path = (near / parts / decay(gamma)).cumsum(0)
     said = []
-    reached = float(gamma[int((path < sampling.path_length).sum()) - 1])
+    reached = float((path < sampling.path_length).sum()) * near / parts
     if reached < ARRIVED:
         said.append(
             f"samples will end at gamma {reached:.2g} between noise, 0, and data, 1: with this objective "
