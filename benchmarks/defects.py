@@ -1,0 +1,98 @@
+"""How well defective solar cells are told from functional ones, beside baselines.
+
+    python benchmarks/defects.py --model runs/elpv --sheet docs/assets/detect.png
+
+A model of the recipe `elpv`, which saw functional cells alone, and baselines that saw the same: the AUROC
+of functional cells held out against defective ones, and heat maps of three of these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from scorers import Remembering, Scorer, baselines, everything, nearest_in
+from timing import record
+
+from eqm.data import DataConfig, open_source, split
+from eqm.metrics import auroc
+from eqm.pictures import grid, heat
+from eqm.tasks import EqmDetector
+from eqm.tasks.scores import Probe
+
+
+def main(
+    model: str = "runs/elpv",
+    count: int = 1000,
+    features: str = "lite0",
+    sheet: Path | None = None,
+    threads: int = 1,
+    quick: bool = False,
+) -> None:
+    """Prints the table and keeps it in results/defects.md.
+
+    Args:
+        model: Folder of a model of functional cells.
+        count: The most defective cells.
+        features: What `eqm.features.open_features` opens.
+        sheet: Picture of heat maps of three defective cells and a functional one, if you like.
+        threads: CPU threads.
+        quick: Only try whether everything runs.
+    """
+    torch.set_num_threads(threads)
+    with record("defects", "Detection of defective solar cells", keep=not quick):
+        cells(model, 40 if quick else count, features, sheet)
+
+
+def cells(folder: str, count: int, features: str, sheet: Path | None) -> None:
+    """Prints AUROC of functional cells held out against defective ones; draws heat maps of three."""
+    network = Remembering(folder)
+    size = network.config.shape[1]
+    functional = DataConfig("elpv", size=size, classes=("functional",), labels=False)
+    known, held = split(open_source(functional), functional.held_out)
+    if known.fingerprint != network.metadata["data"]["fingerprint"]:
+        raise ValueError(f"{folder} was trained on other cells than these: train the recipe elpv")
+    seen, normal = everything(known), everything(held)
+    defective = everything(open_source(replace(functional, classes=("defective",))))[:count]
+    halves = normal[torch.randperm(len(normal), generator=torch.Generator().manual_seed(0))].chunk(
+        2
+    )
+    print(
+        f"ELPV: {len(normal)} functional cells held out against {len(defective)} defective ones at "
+        f"{size}x{size}, trained on {len(seen)} functional ones. AUROC; what is calibrated is so on one half of "
+        "the functional cells and measured on the other, the mean of both ways.\n"
+    )
+    print("| score | AUROC |\n|---|---|")
+    detector = EqmDetector(network)
+    for name in ("dot", "gradient-norm", "loss", "losses", "residuals", "combined"):
+        areas = []
+        for fresh, left in (halves, halves[::-1]):
+            detector = EqmDetector(network, name).fit(fresh)
+            areas.append(auroc(detector.score_samples(left), detector.score_samples(defective)))
+        print(f"| `{name}` | {np.mean(areas):.3f} |", flush=True)
+    probe = Probe.of(network, gammas=[0.1])
+    low = EqmDetector(network, "loss", probe=probe).fit(normal)
+    scorers: dict[str, Scorer] = {
+        "loss at gamma 0.1": low.score_samples,
+        "largest value of its anomaly map": lambda x: low.anomaly_map(x).flatten(1).amax(1),
+        **baselines(seen),
+    }
+    near = nearest_in(features, seen)
+    scorers |= {} if near is None else {f"5th nearest by {features}": near}
+    for name, score in scorers.items():
+        print(f"| {name} | {auroc(score(normal), score(defective)):.3f} |", flush=True)
+    print()
+    if sheet is not None:
+        order = detector.score_samples(defective).argsort(descending=True)
+        chosen = defective[order[[len(order) // k for k in (8, 4, 2)]]]
+        usual = halves[0][:1]  # calibrated on the other half
+        shown = torch.cat([chosen, usual])
+        maps = heat(shown, low.anomaly_map(shown))
+        grid(torch.cat([shown.expand_as(maps), maps]), columns=4, scale=2).save(sheet)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
