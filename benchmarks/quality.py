@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 import tyro
+from timing import record
 from torch import Tensor
 
 import eqm
 from eqm.data import DataConfig, Images, open_source
-from eqm.devices import heading
 from eqm.features import accuracy, embed, train_classifier
 from eqm.metrics import Moments, frechet_distance
 from eqm.pictures import grid
@@ -38,8 +38,9 @@ def main(
     seed: int = 1_000_000,
     threads: int = 1,
     sheet: Path | None = None,
+    quick: bool = False,
 ) -> None:
-    """Prints the table.
+    """Prints the table and keeps it in results/quality-NAME.md.
 
     Args:
         model: Name or folder of a trained model.
@@ -51,7 +52,10 @@ def main(
         seed: Of the noise.
         threads: CPU threads; 0 leaves it to torch.
         sheet: Picture of the first samples of every row, if you like.
+        quick: Only try whether everything runs.
     """
+    if quick:
+        count, epochs = 40, 1
     if threads:
         torch.set_num_threads(threads)
     network = eqm.from_pretrained(model)
@@ -65,18 +69,6 @@ def main(
     labels = torch.arange(count) % seen.num_classes
     chosen = torch.randperm(len(seen), generator=torch.Generator().manual_seed(0))[:count]
 
-    print(heading())
-    print(
-        f"{model}: {replace(sampling, fitted=())}, with {len(sampling.fitted)} fitted steps at its own "
-        f"guidance; {count} samples a row, Frechet distance to {len(others)} test pictures "
-        f"in {reference.mean.numel()} features of a classifier trained for {epochs} epochs.\n"
-    )
-    print(
-        "| | recognised | Frechet distance | diversity | evaluations a sample | seconds |\n"
-        + "|---" * 6
-        + "|"
-    )
-
     def row(name: str, images: Tensor, classes: Tensor, evaluations: str, seconds: str) -> None:
         features = embed(classifier, images)
         right = accuracy(classifier, images, classes)
@@ -87,19 +79,31 @@ def main(
             flush=True,
         )
 
-    row("training pictures", seen.data[chosen], seen.classes[chosen], "", "")
-    row("test pictures", real.data[:count], real.classes[:count], "", "")
-    sheets = []
-    for scale in guidance:
-        since = time.perf_counter()
-        ends = generate(network, labels, seed=seed, sampling=sampling.but(guidance=scale))
-        seconds = time.perf_counter() - since
-        mean = ends.evaluations.float().mean().item()
-        pictures = ends.x.clamp(-1, 1)  # as they are shown and saved
-        row(f"samples, guidance {scale:g}", pictures, labels, f"{mean:.1f}", f"{seconds:.0f}")
-        sheets.append(pictures[: 4 * seen.num_classes])
-    if sheet is not None:
-        grid(torch.cat(sheets), columns=seen.num_classes, scale=2).save(sheet)
+    known = Path(model).name
+    with record(f"quality-{known}", f"Samples of {known}", keep=not quick):
+        print(
+            f"{model}: {replace(sampling, fitted=())}, with {len(sampling.fitted)} fitted steps at its own "
+            f"guidance; {count} samples a row, Frechet distance to {len(others)} test pictures "
+            f"in {reference.mean.numel()} features of a classifier trained for {epochs} epochs.\n"
+        )
+        print(
+            "| | recognised | Frechet distance | diversity | evaluations a sample | seconds |\n"
+            + "|---" * 6
+            + "|"
+        )
+        row("training pictures", seen.data[chosen], seen.classes[chosen], "", "")
+        row("test pictures", real.data[:count], real.classes[:count], "", "")
+        sheets = []
+        for scale in guidance:
+            since = time.perf_counter()
+            ends = generate(network, labels, seed=seed, sampling=sampling.but(guidance=scale))
+            seconds = time.perf_counter() - since
+            mean = ends.evaluations.float().mean().item()
+            pictures = ends.x.clamp(-1, 1)  # as they are shown and saved
+            row(f"samples, guidance {scale:g}", pictures, labels, f"{mean:.1f}", f"{seconds:.0f}")
+            sheets.append(pictures[: 4 * seen.num_classes])
+        if sheet is not None:
+            grid(torch.cat(sheets), columns=seen.num_classes, scale=2).save(sheet)
 
 
 def whole(name: str) -> Images:
