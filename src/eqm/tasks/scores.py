@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -59,7 +59,8 @@ class Probe:
     ) -> Probe:
         """The probe for a field: decay and descent as stored with its weights, else defaults."""
         told = bool(getattr(getattr(field, "config", None), "noise_conditioning", False))
-        sampling = Sampling.of(getattr(field, "metadata", None) or {})
+        stored = Sampling.of(getattr(field, "metadata", None) or {})
+        sampling = replace(stored, fitted=())  # which are for descents from noise
         objective = EquilibriumMatching(decay_of(field), told)
         return cls(objective, sampling, tuple(gammas), draws, seed)
 
