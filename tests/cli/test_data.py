@@ -64,8 +64,11 @@ def test_the_recipe_for_ones_own_pictures_says_what_it_picked(photos, tmp_path, 
     assert settings["model.multipliers"] == "[1, 2, 4]"
     assert main([*arguments, "--data.size", "16", "--data.no-flip"]) == 0
     out = capsys.readouterr().out
-    assert "typically" not in out
+    assert "data.size" not in out.partition("mirrored")[0]  # nothing to pick
+    assert "data.channels 3\n" in out  # some are grey
     assert "[3, 16, 16]" in out
+    assert main([*arguments, "--data.channels", "1"]) == 0
+    assert "[1, 32, 32]" in capsys.readouterr().out
     assert main([*arguments, "--data.size", "192", "--images", "64"]) == 0
     out = capsys.readouterr().out
     assert "500 times" not in out

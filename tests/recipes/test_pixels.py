@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from eqm.data import Images
+from eqm.data import DataConfig, Images, open_source
 from eqm.models import build
 from eqm.recipes import RECIPES
 from eqm.recipes.pixels import fitted
@@ -67,3 +67,9 @@ def test_other_recipes_keep_their_networks():
 def test_a_number_to_be_picked_is_no_number_to_train_for(tmp_path):
     with pytest.raises(ValueError, match="images -1, to pick a number .* set the number"):
         train(FOLDER, pictures(), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["size", "channels"])
+def test_what_is_to_be_picked_cannot_be_opened(name):
+    with pytest.raises(ValueError, match=f"data.{name} -1, to pick what suits .* set a number"):
+        open_source(DataConfig("digits", **{name: -1}))

@@ -292,7 +292,8 @@ def test_the_estimator_turns_rows_to_images_and_the_sign_around(model):
 def test_the_bundled_model_has_a_calibration():
     detector = EqmDetector.load("fashion-mnist", network := eqm.from_pretrained("fashion-mnist"))
     assert network.metadata["sampling"]["fitted"]
-    assert detector.probe is not None and detector.probe.sampling.fitted == ()
+    assert detector.probe is not None
+    assert detector.probe.sampling.fitted == ()
     flat = torch.full((2, 1, 28, 28), 0.3)
     assert detector.field is network
     assert detector.p_values(flat).max() == 1 / 2501  # none of 2,500 normal scores is as high

@@ -21,7 +21,7 @@ class DataConfig:
     picks one that suits what is found (the recipe `folder`)."""
     channels: int = 0
     """Turn pictures into 1 (grey), 3 (colour, on white) or 4 (colour and opacity) channels; 0 takes
-    them as they are."""
+    them as they are, -1 picks grey or colour by what is found (the recipe `folder`)."""
     flip: bool = False
     """Mirror pictures left to right, at random, half of them each time."""
     labels: bool = True
@@ -43,9 +43,10 @@ class DataConfig:
             raise ValueError(
                 f"data.size must be a side in pixels, 0 (as they are) or -1 (picked); got {self.size}"
             )
-        if self.channels not in (0, 1, 3, 4):
+        if self.channels not in (-1, 0, 1, 3, 4):
             raise ValueError(
-                f"data.channels must be 1, 3, 4 or 0 (as they are); got {self.channels}"
+                "data.channels must be 1, 3, 4, 0 (as they are) or -1 (picked); "
+                f"got {self.channels}"
             )
         for name in ("workers", "memory"):
             if getattr(self, name) < 0:

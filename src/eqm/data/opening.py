@@ -25,11 +25,12 @@ def open_source(config: DataConfig) -> Source:
     be trained on: no pictures, damaged archives, mixed sizes or channels, labels out of range, a
     class without pictures.
     """
-    if config.size < 0:
-        raise ValueError(
-            "data.size -1, to pick a side that suits the pictures, is for the recipe `folder`: "
-            "set the side, or 0 for pictures as they are"
-        )
+    for name, value in (("size", config.size), ("channels", config.channels)):
+        if value < 0:
+            raise ValueError(
+                f"data.{name} -1, to pick what suits the pictures, is for the recipe `folder`: "
+                "set a number, or 0 for pictures as they are"
+            )
     source = _source(config)
     if config.classes:
         source = of_classes(source, config.classes)

@@ -95,7 +95,7 @@ FOLDER = replace(
         heads=4,
         positions=True,
     ),
-    data=DataConfig("pictures", held_out=0.0, size=-1, flip=True),
+    data=DataConfig("pictures", held_out=0.0, size=-1, channels=-1, flip=True),
     images=-1,
     batch_size=64,
     checkpoint_every=25_000,  # as a laptop is slow
@@ -113,36 +113,40 @@ DESCRIPTIONS = {
 
 
 def picked(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
-    """The set-up with `data.size` -1 replaced by what suits the pictures, and what was picked.
+    """The set-up with `data.size` and `data.channels`, where they are -1, replaced by what suits the
+    pictures, and what was picked.
 
-    The side is 64, or 32 where half of the pictures have a shorter side under 64; channels are 3
-    where any picture has colours and they are mixed. A set-up with another `data.size` comes back
-    as it is. Raises ValueError when the pictures cannot be opened.
+    The side is 64, or 32 where half of the pictures have a shorter side under 64; channels are 1
+    where all pictures are grey, else 3. What is not -1 comes back as it is. Raises ValueError when
+    the pictures cannot be opened.
     """
-    if config.data.size != -1:
+    asked = config.data
+    if -1 not in (asked.size, asked.channels):
         return config, []
     from eqm.data.opening import files_at, opens_arrays
     from eqm.data.pictures import survey, threads
 
-    data = replace(config.data, size=0)
-    if opens_arrays(data):  # of one size by nature
+    if opens_arrays(asked):  # of one size by nature
+        data = replace(asked, size=max(asked.size, 0), channels=max(asked.channels, 0))
         picks = replace(config, data=data)
         return picks, ["sizes and channels are those of the arrays", *_mirroring(picks)]
-    files = files_at(data.path)
-    looks = survey(files, threads(data))
+    files = files_at(asked.path)
+    looks = survey(files, threads(asked))
     found: list[Header] = [look for look in looks if not isinstance(look, str)]
     if not found:
-        raise ValueError(f"{data.path}: not one of {len(files.names):,} pictures can be read")
+        raise ValueError(f"{asked.path}: not one of {len(files.names):,} pictures can be read")
     typical = median(min(look.width, look.height) for look in found)
-    size = 64 if typical >= 64 else 32
-    kinds = {look.channels for look in found}
-    # What is see-through is laid on white: opacity is seldom what is to be learnt.
-    channels = 1 if kinds == {1} else 3
-    picks = replace(config, data=replace(data, size=size, channels=channels))
+    suits = {
+        "size": 64 if typical >= 64 else 32,
+        # What is see-through is laid on white: opacity is seldom what is to be learnt.
+        "channels": 1 if {look.channels for look in found} == {1} else 3,
+    }
+    suits = {name: value for name, value in suits.items() if getattr(asked, name) == -1}
+    picks = replace(config, data=replace(asked, **suits))
     classes = f"{len(files.class_names):,} classes" if files.class_names else "no classes"
     return picks, [
         f"{len(found):,} readable pictures, {classes}, the shorter side typically {typical:g} pixels",
-        f"data.size {size}, data.channels {channels}",
+        ", ".join(f"data.{name} {value}" for name, value in suits.items()),
         *_mirroring(picks),
     ]
 
