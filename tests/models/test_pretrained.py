@@ -210,4 +210,4 @@ def test_a_model_that_comes_with_the_package_draws_at_once():
     x = torch.zeros(2, *model.config.shape)
     assert model(x, torch.tensor([0, 9])).isfinite().all()
     assert model.metadata["sampling"]["guidance"] == 1.5
-    assert model.metadata["training"]["images_seen"] == 1_050_000
+    assert model.metadata["training"]["images_seen"] == 1_050_112
