@@ -22,8 +22,8 @@ import eqm
 from eqm.data import digits
 from eqm.descent import Rule, Stop
 from eqm.features import accuracy, embed, train_classifier
+from eqm.field import Field
 from eqm.metrics import Moments, frechet_distance
-from eqm.models import Network
 from eqm.tasks import starting_noise
 
 MOMENTUM = 0.3
@@ -90,12 +90,12 @@ CALIBRATED, CALIBRATION, CAREFUL = 100, 1_000_000, 100
 """Samples that weights are fitted to, the seed of their first, and the steps of their descents."""
 
 
-def fits(field: Network, labels: Tensor, path: float) -> Make:
+def fits(field: Field, shape: tuple[int, ...], labels: Tensor, path: float) -> Make:
     """Makes the rule of n steps that is fitted to careful descents, of the last labels from noise of
     their own."""
     labels = labels[-CALIBRATED:]
     first = CALIBRATION
-    noise = starting_noise(field.config.shape, seeds=range(first, first + len(labels)))
+    noise = starting_noise(shape, seeds=range(first, first + len(labels)))
     careful = eqm.AdamsBashforth(path / CAREFUL)
     way = eqm.descent.record(field, noise, labels, rule=careful, at=range(CAREFUL + 1))
     return lambda size, n: eqm.descent.fit_multistep(field, way, labels, steps=n)
@@ -147,7 +147,7 @@ def main(
         for path in paths:
             print(f"\nPath {path:g}\n\n| rule | {' | '.join(map(str, evaluations))} |")
             print("|---" * (len(evaluations) + 1) + "|")
-            fitted = fits(field, first.classes, path)
+            fitted = fits(field, field.config.shape, first.classes, path)
             for name, (make, cost) in (RULES | {FITTED: (fitted, 1)}).items():
                 if only.lower() in name.lower():
                     steps = [max(1, budget // cost) for budget in evaluations]
