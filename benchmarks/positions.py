@@ -1,0 +1,90 @@
+"""What small networks make of faces, told apart by whether they know their places, as a Markdown table.
+
+    python benchmarks/positions.py --sheet docs/assets/positions.png
+
+The recipe `folder` learns the first 100 pictures of scikit-image's `lfw_subset`, all aligned faces, once
+with maps that each level learns of its places and once without. Measured are its loss in the last tenth of
+the run, and the Frechet distance of its samples to the faces in their 16 principal components.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import tyro
+from PIL import Image
+from skimage import data as pictures
+from timing import record
+
+from eqm import from_pretrained
+from eqm.data import Source, open_source
+from eqm.features import fit_pca
+from eqm.metrics import Moments, frechet_distance
+from eqm.pictures import grid
+from eqm.randomness import Draws
+from eqm.recipes import RECIPES
+from eqm.recipes.pixels import fitted, picked
+from eqm.tasks import generate
+from eqm.train import TrainConfig, train
+
+FACES = 100
+"""How many of the pictures are faces; they come first."""
+
+
+def main(
+    images: int = 20_000, count: int = 200, sheet: Path | None = None, quick: bool = False
+) -> None:
+    """Prints the table and keeps it in results/positions.md.
+
+    Args:
+        images: Images a run sees.
+        count: Samples of either network.
+        sheet: Picture of the first faces and samples of either network, if you like.
+        quick: Try whether it runs, with few images, and keep nothing.
+    """
+    images, count = (640, 20) if quick else (images, count)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as place, record("positions", "Places", keep=not quick):
+        folder = Path(place)
+        config, faces = recipe_for(written(folder / "faces"))
+        real = faces.batch(rows := torch.arange(len(faces)), Draws(0, rows))
+        features = fit_pca([real], 16)
+        reference = Moments.of(features(real).vector)
+        shown = [real[:10]]
+        print(f"Recipe folder, {len(real)} faces of {tuple(real.shape[1:])}, {images:,} images.\n")
+        print("| knows its places | training loss | Frechet distance |\n|---|---|---|", flush=True)
+        for positions in (True, False):
+            model = replace(config.model, positions=positions)  # type: ignore[arg-type]
+            run, end = replace(config, model=model, images=images), folder / str(positions)
+            losses = [step.loss for step in train(run, faces, end)]
+            loss = torch.stack(losses[-len(losses) // 10 :]).mean()
+            drawn = generate(from_pretrained(end), count=count).x.clamp(-1, 1)
+            distance = frechet_distance(Moments.of(features(drawn).vector), reference)
+            shown.append(drawn[:10])
+            print(f"| {'yes' if positions else 'no'} | {loss:.4f} | {distance:.2f} |", flush=True)
+        if sheet is not None:
+            grid(torch.cat(shown), columns=10, scale=2).save(sheet)
+
+
+def written(folder: Path) -> Path:
+    """The folder, with a picture of each face in it."""
+    folder.mkdir()
+    for number, face in enumerate(pictures.lfw_subset()[:FACES]):
+        Image.fromarray((face * 255).round().astype("uint8")).save(folder / f"{number:03}.png")
+    return folder
+
+
+def recipe_for(folder: Path) -> tuple[TrainConfig, Source]:
+    """The recipe `folder` as it suits these pictures, and the pictures."""
+    recipe = RECIPES["folder"]
+    config, _ = picked(replace(recipe, data=replace(recipe.data, path=str(folder))))
+    source = open_source(config.data)
+    config, _ = fitted(replace(config, watch_every=0, threads=1), source)
+    return config.suited_to(source), source
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
