@@ -140,7 +140,7 @@ def picked(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
     if not found:
         raise ValueError(f"{asked.path}: not one of {len(files.names):,} pictures can be read")
     typical = median(min(look.width, look.height) for look in found)
-    suits = {
+    suits: dict[str, Any] = {
         "size": 64 if typical >= 64 else 32,
         # What is see-through is laid on white: opacity is seldom what is to be learnt.
         "channels": 1 if {look.channels for look in found} == {1} else 3,
