@@ -240,6 +240,8 @@ def stops(base: Found, path: float, ratios, lengths, streamed) -> None:  # type:
             ):
                 held["steps as long" if times == 1 else "longer steps"].append(title)
     print()
+    if not ratios:
+        return
     for kind, which in held.items():
         print(
             f"At most {SHARES[0]:.0%} of the evaluations and {SHARES[1]:.0%} of the seconds at a distance "
