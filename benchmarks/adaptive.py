@@ -92,7 +92,7 @@ def main(
         test: Data to be like; for the digits, half of them.
         count: Samples.
         batch: Samples at a time.
-        path: Total path of a descent; 250 steps of the paper's 0.0017 make 0.425.
+        path: Total path of a descent at multiplier 4; 250 steps of the paper's 0.0017 make 0.425.
         ratios: Shares of its first gradient norm at which a sample stops.
         lengths: With the stop, steps are so many times as long.
         budgets: Evaluations of the field a sample is given, for the comparison of rules.

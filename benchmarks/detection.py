@@ -20,7 +20,7 @@ from functools import partial
 import torch
 import tyro
 from scipy.stats import binomtest
-from scorers import Remembering, Scorer, baselines, nearest_in, rows_of, some
+from scorers import Remembering, Scorer, baselines, faces, nearest_in, rows_of, some
 from skimage import data as pictures
 from timing import record, table
 from torch import Tensor
@@ -33,9 +33,6 @@ from eqm.descent import integrate
 from eqm.metrics import auroc, average_precision, bootstrap, fpr_at_tpr
 from eqm.tasks import EqmDetector
 from eqm.tasks.scores import Probe
-
-FACES = 100
-"""How many pictures of scikit-image's `lfw_subset` are faces; they come first."""
 
 
 def main(
@@ -194,13 +191,13 @@ def anomalies(count: int) -> dict[str, Tensor]:
     """Pictures of 28x28 in grey that are no clothes."""
     generator = torch.Generator().manual_seed(0)
     few, shape = min(count, 150), (1, 28, 28)
-    faces = torch.from_numpy(pictures.lfw_subset()[:FACES]).float()[:, None] * 2 - 1
+    small = torch.from_numpy(faces()).float()[:, None] * 2 - 1
     tiles = []
     for kind in (pictures.brick, pictures.grass, pictures.gravel):
         whole = torch.from_numpy(kind()).float()[None, None] / 127.5 - 1
         whole = interpolate(whole, size=(252, 252), mode="area")
         tiles.append(whole.unfold(2, 28, 28).unfold(3, 28, 28).reshape(-1, *shape))
-    larger = interpolate(faces, size=(28, 28), mode="bilinear", antialias=True).clamp(-1, 1)
+    larger = interpolate(small, size=(28, 28), mode="bilinear", antialias=True).clamp(-1, 1)
     found = {
         "MNIST": some("mnist-5k", count),
         "uniform noise": torch.rand(few, *shape, generator=generator) * 2 - 1,

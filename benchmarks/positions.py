@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import tyro
 from PIL import Image
-from skimage import data as pictures
+from scorers import everything, faces
 from timing import record
 
 from eqm import from_pretrained
@@ -24,14 +24,10 @@ from eqm.data import Source, open_source
 from eqm.features import fit_pca
 from eqm.metrics import Moments, frechet_distance
 from eqm.pictures import grid
-from eqm.randomness import Draws
 from eqm.recipes import RECIPES
 from eqm.recipes.pixels import fitted, picked
 from eqm.tasks import generate
 from eqm.train import TrainConfig, train
-
-FACES = 100
-"""How many of the pictures are faces; they come first."""
 
 
 def main(
@@ -49,8 +45,8 @@ def main(
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place, record("positions", "Places", keep=not quick):
         folder = Path(place)
-        config, faces = recipe_for(written(folder / "faces"))
-        real = faces.batch(rows := torch.arange(len(faces)), Draws(0, rows))
+        config, source = recipe_for(written(folder / "faces"))
+        real = everything(source)
         features = fit_pca([real], 16)
         reference = Moments.of(features(real).vector)
         shown = [real[:10]]
@@ -59,7 +55,7 @@ def main(
         for positions in (True, False):
             model = replace(config.model, positions=positions)  # type: ignore[arg-type]
             run, end = replace(config, model=model, images=images), folder / str(positions)
-            losses = [step.loss for step in train(run, faces, end)]
+            losses = [step.loss for step in train(run, source, end)]
             loss = torch.stack(losses[-len(losses) // 10 :]).mean()
             drawn = generate(from_pretrained(end), count=count).x.clamp(-1, 1)
             distance = frechet_distance(Moments.of(features(drawn).vector), reference)
@@ -72,7 +68,7 @@ def main(
 def written(folder: Path) -> Path:
     """The folder, with a picture of each face in it."""
     folder.mkdir()
-    for number, face in enumerate(pictures.lfw_subset()[:FACES]):
+    for number, face in enumerate(faces()):
         Image.fromarray((face * 255).round().astype("uint8")).save(folder / f"{number:03}.png")
     return folder
 

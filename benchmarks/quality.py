@@ -79,8 +79,8 @@ def main(
             flush=True,
         )
 
-    known = Path(model).name
-    with record(f"quality-{known}", f"Samples of {known}", keep=not quick):
+    called = Path(model).name
+    with record(f"quality-{called}", f"Samples of {called}", keep=not quick):
         print(
             f"{model}: {replace(sampling, fitted=())}, with {len(sampling.fitted)} fitted steps at its own "
             f"guidance; {count} samples a row, Frechet distance to {len(others)} test pictures "

@@ -1,4 +1,4 @@
-"""What the benchmarks of detection share: pictures, baselines, and a model that remembers."""
+"""What the benchmarks of detection share: baselines, a model that remembers, and pictures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import torch
+from skimage import data
 from sklearn.ensemble import IsolationForest
 from torch import Tensor
 
@@ -74,6 +76,11 @@ def nearest_in(features: str, known: Tensor) -> Scorer | None:
             return torch.cat([network(batch).vector for batch in x.split(64)])
 
     return partial(nearest, describe(known), describe)
+
+
+def faces() -> np.ndarray:
+    """The faces of scikit-image's `lfw_subset`, (100, 25, 25) in 0..1; the other half are none."""
+    return data.lfw_subset()[:100]
 
 
 def rows_of(source: Source, rows: Sequence[int]) -> Tensor:

@@ -46,7 +46,7 @@ Settings = Mapping[str, Any]
 whose trained weights of the same seed it begins with."""
 
 EQM: Settings = {}
-"""Equilibrium matching as the recipes have it: decay truncated at .8, multiplier 4."""
+"""Equilibrium matching as the paper has it: decay truncated at .8, multiplier 4."""
 ONE: Settings = {"objective.scale": 1.0}
 """The same at multiplier 1."""
 CONSTANT: Settings = {"objective.decay": "constant", "objective.scale": 1.0}
