@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from eqm import files
-from eqm.files import make_folder, replacing
+from eqm.files import filling, make_folder, replacing
 
 
 def test_a_file_takes_its_place_whole(tmp_path):
@@ -45,6 +45,21 @@ def test_a_folder_that_cannot_be_is_said_in_a_sentence(tmp_path):
         replacing(tmp_path / "file" / "inside") as path,
     ):
         path.write_text("never")
+
+
+def test_a_folder_is_filled_whole_or_not_at_all(tmp_path):
+    with pytest.raises(KeyboardInterrupt), filling(tmp_path / "new") as folder:
+        (folder / "one").touch()
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "empty").mkdir()
+    for name in ("new", "empty"):
+        with filling(tmp_path / name) as folder:
+            (folder / "one").touch()
+        assert [path.name for path in (tmp_path / name).iterdir()] == ["one"]
+    with pytest.raises(OSError, match="cannot write"), filling(tmp_path / "new") as folder:
+        (folder / "other").touch()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["one"]
 
 
 def test_two_processes_may_ask_for_a_folder_at_once(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ FULL = 1 << 16
 
 NOT_WRITABLE = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT),
-    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY),
 }
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
@@ -70,6 +70,26 @@ def replacing(path: Path | str) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+@contextmanager
+def filling(folder: Path | str) -> Iterator[Path]:
+    """A temporary folder to write files into; it becomes `folder`, a new or an empty one, when the block
+    ends.
+
+    When the block fails, or is interrupted, nothing of it stays. Raises as `writing` does.
+    """
+    folder = Path(folder).resolve()
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        with writing(folder):
+            shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+            temporary.mkdir(parents=True)
+            yield temporary
+            temporary.replace(folder)
+            _sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def make_folder(path: Path | str) -> Path:

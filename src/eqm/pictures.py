@@ -56,8 +56,19 @@ def grid(images: Tensor, *, columns: int, scale: int = 1, gap: int = 1) -> Image
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
 
+def picture(image: Tensor) -> Image:
+    """One image (C, H, W) in -1..1 as a picture of its size.
+
+    Raises ValueError for other than 1, 3 or 4 channels."""
+    from PIL import Image
+
+    check_channels(len(image))
+    (pixels,) = to_uint8(image[None])
+    return Image.fromarray(pixels[:, :, 0] if len(image) == 1 else pixels)
+
+
 def check_channels(channels: int) -> None:
-    """Raises ValueError for what `grid` cannot make a picture of."""
+    """Raises ValueError for what no picture can be made of."""
     if channels not in (1, 3, 4):
         raise ValueError(
             f"a picture needs 1, 3 or 4 channels; got {channels}: decode latents first, or save an .npz"

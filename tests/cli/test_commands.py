@@ -40,7 +40,7 @@ def test_a_sheet_of_samples(model, run, tmp_path):
     assert status == 0
     assert "Descent of 100" in out
     with Image.open(tmp_path / "samples.png") as sheet:
-        assert sheet.size == (4 * 91, 4 * 91)
+        assert sheet.size == (7 * 91, 7 * 91)
 
 
 def test_a_sheet_of_many_classes_stays_a_sheet(run):

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -49,6 +51,13 @@ def test_pictures_are_denoised(run):
     assert (
         run("denoise", "m", "digits:0", "--sigma", 0, "--aim", "mean", "--output", "b.npz")[0] == 0
     )
+    given = ("digits:3", "digits:5", "--add", 0.5)
+    assert run("denoise", "m", *given, "--output", "each")[0] == 0
+    assert {path.name for path in Path("each").iterdir()} == {"digits-3.png", "digits-5.png"}
+    assert run("denoise", "m", *given, "--output", "c.npz")[0] == 0
+    for name, pixels in zip(("digits-3", "digits-5"), read("c.npz"), strict=True):
+        with Image.open(f"each/{name}.png") as picture:
+            assert np.array_equal(np.asarray(picture), pixels)
     whole = read("b.npz")  # no noise, nothing to do
     expected = ((digits().data[0, 0] + 1) * 127.5).round()
     assert (whole[0] - expected).abs().max() <= 2

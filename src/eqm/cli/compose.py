@@ -39,7 +39,8 @@ def compose(
             are there.
         count: How many images.
         output: A .png for a sheet, each row of compositions above those of its labels alone, from the
-            same noise; or a .npz with the compositions as `arr_0`, (N, H, W, C), uint8.
+            same noise; a folder for a .png of each composition; or a .npz with them as `arr_0`,
+            (N, H, W, C), uint8.
         seed: Image k starts from noise of this seed plus k.
         guidance: What all weights are multiplied with; by default what is stored with the model.
         balance: Bring what the labels add to one norm, so that none drowns another.
@@ -51,7 +52,8 @@ def compose(
 
     import torch
 
-    from eqm.cli.images import STILL, check_output, open_model, read_images, write_images
+    from eqm.cli.images import open_model, read_images
+    from eqm.cli.output import STILL, check_output, write_images
     from eqm.files import make_folder
     from eqm.models import from_pretrained
     from eqm.tasks import Composition, Sampling, generate
@@ -76,15 +78,15 @@ def compose(
     descent = drawn(both)
     images = encoder.decode(descent.x)
     columns = min(count, 10)
-    rows = ""
+    sheet, rows = images, ""
     if output.suffix == ".png" and len(both.fields) > 1:
         alone = [encoder.decode(drawn(part).x) for part in both.alone()]
         sheets = zip(*(every.split(columns) for every in (images, *alone)), strict=True)
         whole = [part for rows in sheets for part in rows]
         rows = f"; below each row its {len(alone)} labels alone"
         last = torch.full_like(images[:1], 1.0).expand(columns - len(whole[-1]), -1, -1, -1)
-        images = torch.cat([torch.cat([part, last[: columns - len(part)]]) for part in whole])
-    write_images(images, output, columns=columns)
+        sheet = torch.cat([torch.cat([part, last[: columns - len(part)]]) for part in whole])
+    write_images(images, output, columns=columns, sheet=sheet)
     print(f"{descent}, {descent.evaluations.float().mean():.0f} steps each: {output}{rows}")
 
 

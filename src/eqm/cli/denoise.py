@@ -38,7 +38,8 @@ def denoise(
         add: Mix clean pictures with this share of noise first, 0 to 1, to see what comes of it: each row of
             the sheet is then a picture, the same with noise, and what became of it.
         labels: The class of each picture, or one for all, by number or name, if you know it.
-        output: A .png for a sheet, or a .npz with the array `arr_0`, (N, H, W, C), uint8.
+        output: A .png for a sheet, a folder for a .png each, called as the picture and of its size, or a
+            .npz with the array `arr_0`, (N, H, W, C), uint8.
         seed: Of the noise that is added.
         guidance: Classifier-free guidance scale, with labels; by default what is stored with the model.
         resize: Crop and resize pictures that are not of the model's size.
@@ -46,14 +47,8 @@ def denoise(
     """
     import torch
 
-    from eqm.cli.images import (
-        STILL,
-        check_output,
-        labels_of,
-        open_pixel_model,
-        read_images,
-        write_images,
-    )
+    from eqm.cli.images import labels_of, open_pixel_model, read_images
+    from eqm.cli.output import STILL, check_output, file_names, write_images
     from eqm.corruption import corrupt
     from eqm.files import make_folder
     from eqm.tasks import Sampling, estimate_sigma, starting_noise
@@ -66,7 +61,7 @@ def denoise(
         raise ValueError("--add mixes pictures with noise and needs no --sigma: leave one out")
     network = open_pixel_model(model, device=device, output=output)
     config = network.config
-    x, _ = read_images(pictures, config.shape, resize=resize)
+    x, names = read_images(pictures, config.shape, resize=resize)
     x = x.to(next(network.parameters()))
     clean = x
     if add:
@@ -80,8 +75,7 @@ def denoise(
     make_folder(output.parent)
     sampling = Sampling.of(network.metadata).but(guidance=guidance)
     descent = cleaned(network, x, classes, sigma=deviation, aim=aim, sampling=sampling)
-    if add and output.suffix == ".png":
-        write_images(torch.stack([clean, x, descent.x], 1).flatten(0, 1), output, columns=3)
-    else:
-        write_images(descent.x, output, columns=min(len(x), 10))
+    rows = torch.stack([clean, x, descent.x], 1).flatten(0, 1) if add else descent.x
+    columns = 3 if add else min(len(x), 10)
+    write_images(descent.x, output, columns=columns, sheet=rows, names=file_names(names))
     print(f"{descent}, {descent.evaluations.float().mean():.0f} evaluations each: {output}")

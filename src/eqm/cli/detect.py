@@ -58,7 +58,8 @@ def detect(
     """
     from dataclasses import replace
 
-    from eqm.cli.images import check_output, open_model, read_images
+    from eqm.cli.images import open_model, read_images
+    from eqm.cli.output import check_output
     from eqm.files import make_folder
     from eqm.tasks import EqmDetector
 
@@ -150,14 +151,15 @@ def _draw(pictures: Tensor, maps: Tensor, names: Sequence[str], folder: Path) ->
     import torch
     from torch.nn.functional import interpolate
 
+    from eqm.cli.output import file_names
     from eqm.files import replacing
     from eqm.pictures import grid, heat
 
     size = pictures.shape[-2:]
     wide = interpolate(maps[:, None], size, mode="bilinear") if maps.shape[-2:] != size else maps
-    for k, name in enumerate(names):
+    for k, name in enumerate(file_names(names)):
         picture = pictures[k : k + 1, :3]
         colour = picture if picture.shape[1] == 3 else picture.mean(1, keepdim=True)
         pair = torch.cat([colour.expand(1, 3, *size), heat(picture, wide[k].view(1, *size))])
-        with replacing(folder / f"{k:04}-{Path(name).stem.replace(':', '-')}.png") as path:
+        with replacing(folder / f"{name}.png") as path:
             grid(pair, columns=2, scale=max(1, 224 // size[0])).save(path, format="png")

@@ -1,4 +1,5 @@
-"""Pictures that a command is given (files, folders, archives, arrays, a data set by name) or makes."""
+"""Pictures that a command is given (files, folders, archives, arrays, a data set by name), and the models
+that take them."""
 
 from __future__ import annotations
 
@@ -13,9 +14,6 @@ if TYPE_CHECKING:
     from eqm.data.containers import Files
     from eqm.encoders import Encoder
 
-STILL = (".png", ".npz")
-ANY = (*STILL, ".gif", ".mp4")
-"""What images can be written as."""
 Check = Callable[[str, tuple[int, ...]], None]
 """Raises ValueError for what is called so where its shape is not the wanted one."""
 
@@ -151,41 +149,6 @@ def _words(shape: tuple[int, ...]) -> str:
     return f"{width}x{height} pixels and {channels} channel{'s' * (channels > 1)}"
 
 
-def write_images(images: Tensor, output: Path, *, columns: int) -> None:
-    """Returns nothing; writes images (N, C, H, W) in -1..1 as `output` ends: a sheet for .png, the
-    array `arr_0` (N, H, W, C) uint8 for .npz, one after the other for .gif and .mp4.
-
-    Raises ValueError for other names; `check_output` does so before the work.
-    """
-    import numpy as np
-
-    from eqm.files import replacing
-    from eqm.pictures import MOVING, animate, grid, to_uint8
-
-    check_output(output, ANY)
-    scale = max(1, 56 // images.shape[-1])
-    if output.suffix in MOVING:
-        animate((grid(image[None], columns=1, scale=2 * scale) for image in images), output)
-        return
-    with replacing(output) as path:
-        if output.suffix == ".png":
-            grid(images, columns=columns, scale=scale).save(path, format="png")
-        else:
-            with path.open("wb") as file:
-                np.savez(file, arr_0=to_uint8(images))
-
-
-def check_output(output: Path, endings: Sequence[str], *, name: str = "output") -> None:
-    """Raises ValueError unless `output`, the option called `name`, ends in one of `endings` and is no
-    folder."""
-    if output.suffix not in endings:
-        raise ValueError(
-            f"{name} must end in {', '.join(endings[:-1])} or {endings[-1]}; got {output}"
-        )
-    if output.is_dir():
-        raise ValueError(f"{name} must be a file; {output} is a folder: choose another name")
-
-
 def open_model(
     name: str, *, vae: str | None, device: str, output: Path | None = None
 ) -> tuple[Any, Encoder]:
@@ -193,6 +156,7 @@ def open_model(
 
     Raises ValueError for a model of anything but pictures, or of such as `output` cannot hold.
     """
+    from eqm.cli.output import check_drawable
     from eqm.devices import pick_device
     from eqm.encoders import encoder_of
     from eqm.models import from_pretrained
@@ -205,7 +169,8 @@ def open_model(
             "use it in Python"
         )
     encoder = encoder_of(network.metadata, vae, device=where)
-    _check_channels(encoder.image_shape_of(network.config.shape), output)
+    if output is not None:
+        check_drawable(encoder.image_shape_of(network.config.shape)[0], output)
     return network, encoder
 
 
@@ -214,6 +179,7 @@ def open_pixel_model(name: str, *, device: str, output: Path) -> Any:
 
     Raises ValueError for a model of anything but pixels, or of pictures that `output` cannot hold.
     """
+    from eqm.cli.output import check_drawable
     from eqm.devices import pick_device
     from eqm.models import from_pretrained
 
@@ -224,15 +190,8 @@ def open_pixel_model(name: str, *, device: str, output: Path) -> Any:
             f"this command is for models of pixels; {name} is of "
             f"{'latents' if data.get('encoder') else f'shape {shape}'}: use another model"
         )
-    _check_channels(shape, output)
+    check_drawable(shape[0], output)
     return network
-
-
-def _check_channels(shape: Sequence[int], output: Path | None) -> None:
-    from eqm.pictures import check_channels
-
-    if output is not None and output.suffix != ".npz":
-        check_channels(shape[0])
 
 
 def labels_of(labels: Sequence[str], count: int, model: Any) -> Tensor | None:

@@ -35,7 +35,8 @@ def interpolate(
         through: "noise" blends, adds noise and descends; "landscape" lets a chain of blends descend
             together, held by springs.
         strength: The share of noise halfway, 0 to 1.
-        output: A .png for a strip a way, a .gif or .mp4 that moves, or a .npz with the array `arr_0`.
+        output: A .png for a strip a way, a folder for a .png each, a .gif or .mp4 that moves, or a .npz with
+            the array `arr_0`.
         seed: Of the noise.
         guidance: Classifier-free guidance scale; by default what is stored with the model.
         resize: Crop and resize pictures that are not of the model's size.
@@ -44,7 +45,8 @@ def interpolate(
     """
     import torch
 
-    from eqm.cli.images import ANY, check_output, open_model, read_images, write_images
+    from eqm.cli.images import open_model, read_images
+    from eqm.cli.output import ANY, check_output, write_images
     from eqm.descent import Outcome
     from eqm.files import make_folder
     from eqm.tasks import Sampling
@@ -106,8 +108,8 @@ def vary(
         labels: The class of each picture, by number or name, if you know it.
         strength: How far they go: 0 is the picture, 1 any other sample.
         count: Variations of each picture.
-        output: A .png for a sheet, each row a picture and then its variations; or a .npz with the
-            variations as `arr_0`, (N, H, W, C), uint8.
+        output: A .png for a sheet, each row a picture and then its variations; a folder for a .png of each
+            variation, called as its picture; or a .npz with the variations as `arr_0`, (N, H, W, C), uint8.
         seed: Row k of all variations has noise of this seed plus k.
         guidance: Classifier-free guidance scale; by default what is stored with the model.
         resize: Crop and resize pictures that are not of the model's size.
@@ -117,14 +119,17 @@ def vary(
     """
     import torch
 
-    from eqm.cli.images import STILL, check_output, open_model, read_images, write_images
+    from eqm.cli.images import open_model, read_images
+    from eqm.cli.output import STILL, check_output, file_names, write_images
     from eqm.files import make_folder
     from eqm.tasks import Sampling
     from eqm.tasks import vary as varied
 
     check_output(output, STILL)
     network, encoder = open_model(model, vae=vae, device=device, output=output)
-    images, _ = read_images(pictures, encoder.image_shape_of(network.config.shape), resize=resize)
+    images, names = read_images(
+        pictures, encoder.image_shape_of(network.config.shape), resize=resize
+    )
     make_folder(output.parent)
     latents, _ = encoder.encode(images)
     descent = varied(
@@ -138,8 +143,12 @@ def vary(
         batch_size=batch_size,
     )
     found = encoder.decode(descent.x)
-    if output.suffix == ".png":
-        rows = found.unflatten(0, (len(images), count))
-        found = torch.cat([images[:, None].to(found), rows], dim=1).flatten(0, 1)
-    write_images(found, output, columns=count + 1)
+    rows = torch.cat([images[:, None].to(found), found.unflatten(0, (len(images), count))], dim=1)
+    write_images(
+        found,
+        output,
+        columns=count + 1,
+        sheet=rows.flatten(0, 1),
+        names=file_names(names, each=count),
+    )
     print(f"{descent}: {output}")

@@ -50,7 +50,8 @@ def restore(
         steps: Evaluations of the model a sample.
         measure: The pictures are whole: first do to them what `operator` says, to see what comes of it.
         labels: The class of each picture, or one for all, by number or name, if you know it.
-        output: A .png for a sheet, or a .npz with the samples as `arr_0`, (N * count, H, W, C), uint8.
+        output: A .png for a sheet, a folder for a .png of each sample, called as its picture, or a .npz with
+            the samples as `arr_0`, (N * count, H, W, C), uint8.
         seed: Sample k starts from noise of this seed plus k.
         guidance: Classifier-free guidance scale, with labels; by default what is stored with the model.
         resize: Crop and resize pictures that are not of the size they should have.
@@ -59,14 +60,8 @@ def restore(
     import torch
     from torch.nn import functional
 
-    from eqm.cli.images import (
-        STILL,
-        check_output,
-        labels_of,
-        open_pixel_model,
-        read_images,
-        write_images,
-    )
+    from eqm.cli.images import labels_of, open_pixel_model, read_images
+    from eqm.cli.output import STILL, check_output, file_names, write_images
     from eqm.files import make_folder
     from eqm.tasks import Blur, Downsample, Grey, Inpaint, Operator, Sampling
     from eqm.tasks import restore as restored
@@ -97,7 +92,7 @@ def restore(
     if operator in ("blur", "motion"):
         noise = max(noise, 2 / 255 / 12**0.5)
     whole = torch.zeros(1, *shape, device=weight.device)
-    given, _ = read_images(pictures, shape if measure else what(whole).shape[1:], resize=resize)
+    given, names = read_images(pictures, shape if measure else what(whole).shape[1:], resize=resize)
     y = given.to(weight.device)
     if measure or operator == "inpaint":
         y = what(y)
@@ -114,12 +109,17 @@ def restore(
         steps=steps,
         sampling=Sampling.of(network.metadata).but(guidance=guidance),
     )
-    images = found = descent.x.float()
-    if output.suffix == ".png":
-        each = images.unflatten(0, (-1, count))
-        seen = functional.interpolate(y, shape[1:]).expand(-1, shape[0], -1, -1)
-        rows = [seen[:, None], each] + ([each.mean(1, keepdim=True)] if count > 1 else [])
-        images = torch.cat(rows, 1).flatten(0, 1)
-    write_images(images, output, columns=len(images) // len(y))
+    found = descent.x.float()
+    each = found.unflatten(0, (-1, count))
+    seen = functional.interpolate(y, shape[1:]).expand(-1, shape[0], -1, -1)
+    mean = [each.mean(1, keepdim=True)] if count > 1 else []
+    rows = torch.cat([seen[:, None], each, *mean], 1)
+    write_images(
+        found,
+        output,
+        columns=rows.shape[1],
+        sheet=rows.flatten(0, 1),
+        names=file_names(names, each=count),
+    )
     misfit = (what(found) - y.repeat_interleave(count, 0)).square().mean().sqrt()
     print(f"{descent}, {steps} evaluations each, misfit {misfit:.2g}: {output}")

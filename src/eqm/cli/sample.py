@@ -47,7 +47,8 @@ def sample(
             of them. `eqm info MODEL` lists them.
         count: How many images; by default ten of each of `labels`, of all classes at most 100 together,
             or 64 without classes.
-        output: A .png for a sheet of all images, or a .npz with the array `arr_0`, (N, H, W, C), uint8.
+        output: A .png for a sheet of all images, a folder for a .png each, or a .npz with the array `arr_0`,
+            (N, H, W, C), uint8.
         seed: Image k starts from noise of this seed plus k.
         rule: How to move.
         step_size: Size of a step.
@@ -69,17 +70,16 @@ def sample(
     """
     from dataclasses import asdict, replace
 
-    import numpy as np
     import torch
 
-    from eqm.cli.images import STILL, check_output
+    from eqm.cli.output import STILL, check_drawable, check_output, write_images
     from eqm.cli.show import show_settings
     from eqm.descent import in_order
     from eqm.devices import pick_device
     from eqm.encoders import encoder_of
-    from eqm.files import make_folder, replacing
+    from eqm.files import make_folder
     from eqm.models import for_inference, from_pretrained
-    from eqm.pictures import MOVING, check_channels, grid, to_uint8
+    from eqm.pictures import MOVING, check_channels, grid
     from eqm.pictures import animate as write_animation
     from eqm.tasks import Sampling, advise, draw, gather, watch
     from eqm.tasks.labels import label_number
@@ -96,7 +96,8 @@ def sample(
         )
     encoder = encoder_of(network.metadata, vae, device=where)
     shape = encoder.image_shape_of(network.config.shape)
-    if output.suffix == ".png" or animate is not None:
+    check_drawable(shape[0], output)
+    if animate is not None:
         check_channels(shape[0])
     sampling = Sampling.of(network.metadata).but(
         rule=rule,
@@ -144,13 +145,8 @@ def sample(
         raise failure
     descent = in_order(ends)
     images = encoder.decode(descent.x)
-    with replacing(output) as path:
-        if output.suffix == ".png":
-            scale = max(1, 32 // shape[-1])
-            grid(images, columns=10 if classes else 8, scale=scale).save(path, format="png")
-        else:
-            with path.open("wb") as file:
-                np.savez(file, arr_0=to_uint8(images))
+    columns = 10 if classes else 8
+    write_images(images, output, columns=columns)
     print(f"{descent}, {descent.evaluations.float().mean():.0f} evaluations each: {output}")
     if failure is not None:
         sentence = (
@@ -167,7 +163,6 @@ def sample(
         steady = replace(sampling, fitted=())  # a few long steps show nothing of the way
         moving = watch(network, shown, count=min(count, 100), seed=seed, sampling=steady)
         scale = max(1, 32 // shape[-1])
-        columns = 10 if classes else 8
         write_animation(
             (grid(encoder.decode(x), columns=columns, scale=scale) for x in moving.x), animate
         )

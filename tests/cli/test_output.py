@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eqm.cli.output import STILL, check_output, file_names, write_images
+
+IMAGES = torch.linspace(-1, 1, 2 * 3 * 4 * 5).view(2, 3, 4, 5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_folder_holds_each_picture_pixel_by_pixel(tmp_path, channels):
+    images = IMAGES[:, :channels]
+    write_images(images, tmp_path / "array.npz", columns=1)
+    write_images(images, tmp_path / "new", columns=1, names=["a", "b"])
+    expected = np.load(tmp_path / "array.npz")["arr_0"]
+    for name, pixels in zip("ab", expected, strict=True):
+        with Image.open(tmp_path / "new" / f"{name}.png") as picture:
+            assert picture.size == (5, 4)
+            assert np.array_equal(np.asarray(picture).reshape(pixels.shape), pixels)
+    (tmp_path / "empty.png").mkdir()
+    write_images(images, tmp_path / "empty.png", columns=1)
+    assert {path.name for path in (tmp_path / "empty.png").iterdir()} == {
+        "000000.png",
+        "000001.png",
+    }
+
+
+def test_files_that_are_there_are_not_mixed_with_new_ones(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "kept.png").touch()
+    with pytest.raises(ValueError, match="mine has files in it: choose another name"):
+        check_output(tmp_path / "mine", STILL)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="must be a folder; .*file is a file"):
+        check_output(tmp_path / "file", STILL)
+    with pytest.raises(ValueError, match=r"end in \.png or \.npz, or have no ending for a folder"):
+        check_output(tmp_path / "a.jpg", STILL)
+    (tmp_path / "b.csv").mkdir()
+    with pytest.raises(ValueError, match=r"must be a file; .* is a folder"):
+        check_output(tmp_path / "b.csv", (".csv", ".json"))
+
+
+def test_results_are_called_as_their_pictures_are():
+    assert file_names(["in/a.png", "pack.zip/b.c.jpg", "digits:3", "x.npz:12"]) == [
+        *("a", "b.c", "digits-3", "x-12")
+    ]
+    assert file_names(["in/a.png", "in/A.jpg"]) == ["0000-a", "0001-A"]
+    assert file_names(["a.png", "b.png"], each=2) == ["a-0", "a-1", "b-0", "b-1"]
