@@ -22,8 +22,8 @@ def difference_loss(
     Its value is exact. Its gradient with respect to the weights is a difference of ordinary passes:
     with the residual r = gradient - target held fixed it is 2/D times the derivative of the
     energy's weight gradient along r, and that is taken between x and x + h r, or with `central`
-    between x - h r and x + h r. Attention stays fused, and wrappers for distributed training see
-    nothing but forward passes and one backward pass. The weight gradients of small networks are off by
+    between x - h r and x + h r. Attention stays fused, and DDP sees nothing but forward passes
+    and one backward pass. The weight gradients of small networks are off by
     some 1e-3 to 2e-3 of their norm for a dot energy, by some 1e-4 `central`, which costs another
     forward pass; those of a norm energy by several times as much.
 

@@ -86,7 +86,9 @@ class Energy(nn.Module):
         gradient = torch.compile(torch.func.grad(total), fullgraph=True)
 
         def field(x: Tensor, labels: Tensor | None = None) -> Tensor:
-            with sdpa_kernel(SDPBackend.MATH):
+            # The graph stays whole under DDP, which would have it cut amid the transform.
+            whole = torch._dynamo.config.patch(optimize_ddp=False)
+            with sdpa_kernel(SDPBackend.MATH), whole:
                 return gradient(x, labels)
 
         return field

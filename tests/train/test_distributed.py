@@ -123,8 +123,23 @@ def test_two_processes_are_one(images, tmp_path):
 
 @pytest.mark.slow
 def test_compiled_networks_that_train_together_warn_of_nothing(tmp_path):
-    runs = {"run": replace(TINY, model=UNET, compile=True, images=TINY.batch_size)}
-    assert train_together(tmp_path, runs) == ""
+    run = replace(TINY, model=UNET, compile=True, images=TINY.batch_size)
+    assert train_together(tmp_path, {"run": run}) == ""
+
+
+@pytest.mark.slow
+def test_compiled_energies_train_together(images, tmp_path):
+    # of more weights than DDP has in its first bucket, where it would cut the graph
+    large = replace(
+        TINY,
+        model=MLPConfig(shape=(1, 8, 8), num_classes=10, width=300, depth=3),
+        objective=DOT,
+        images=2 * TINY.batch_size,
+        compile=True,
+    )
+    runs = {"ddp": large, "fsdp": replace(large, parallel="fsdp")}
+    said = compare(images, tmp_path, runs, parallel="ddp", compile=False)
+    assert said.count("an explicit energy that is cut over processes is not compiled") == 1
 
 
 @pytest.mark.slow

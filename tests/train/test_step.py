@@ -71,6 +71,16 @@ def test_micro_batches_and_recomputing_change_nothing(images, tmp_path, network,
     assert_same_to_rounding(ours, plain)
 
 
+@pytest.mark.slow
+def test_a_compiled_network_that_recomputes_takes_the_same_step(images, tmp_path):
+    config = replace(TINY, model=NETWORKS[2], images=64)
+    ways = []
+    for name, changes in (("plain", {}), ("both", {"compile": True, "recompute": True})):
+        ways.append(last(train(replace(config, **changes), images, tmp_path / name)))
+    plain, both = (moved(way.state, config) for way in ways)
+    assert_same_to_rounding(both, plain)
+
+
 def running_out(monkeypatch, most):
     """Lets memory run out for more than so many images; gives the sizes that were tried."""
     at, tried = EquilibriumMatching.at, []

@@ -137,6 +137,8 @@ def test_what_classes_are_called_is_kept_with_the_weights_and_may_change(images,
         {"model": MLPConfig(shape=(1, 8, 8), num_classes=10, width=16)},
         {"objective": ObjectiveConfig(energy="dot", decay="piecewise")},
         {"precision": "bfloat16"},
+        # together they cannot be, and the less memory is what counts
+        {"objective": ObjectiveConfig(energy="dot"), "compile": True, "recompute": True},
     ],
 )
 def test_every_kind_of_run_trains_and_loads(images, tmp_path, changes):
@@ -316,6 +318,14 @@ def test_a_run_that_cannot_be_is_named(images, tmp_path, config, message):
                 objective=replace(FLOW, energy="dot"),
             ),
             "noise_conditioning must be off",
+        ),
+        (
+            lambda: replace(
+                TINY,
+                parallel="fsdp",
+                objective=ObjectiveConfig(energy="dot", gradient="difference"),
+            ),
+            "difference needs all weights on every process: parallel must be ddp; got fsdp",
         ),
     ],
 )

@@ -45,7 +45,9 @@ class Network(nn.Module):
         """What `block` makes of the inputs, keeping no more of it than `checkpointing` says."""
         if self.checkpointing and torch.is_grad_enabled():
             # What an energy asks of attention must hold again when the block is run again.
-            plain = not torch.backends.cuda.flash_sdp_enabled()
+            # A compiled one is not run again: what is to be computed twice is in its graph.
+            compiling = torch.compiler.is_compiling()
+            plain = not compiling and not torch.backends.cuda.flash_sdp_enabled()
 
             def run(*inputs: Tensor) -> Tensor:
                 with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():

@@ -129,6 +129,12 @@ class TrainConfig:
             "norm",
         )
 
+        _check(
+            self.objective.gradient == "exact" or self.parallel == "ddp",
+            "objective.gradient difference needs all weights on every process: parallel must be ddp",
+            self.parallel,
+        )
+
     def make_objective(self) -> EquilibriumMatching:
         """The objective these settings describe."""
         from eqm.objective import EquilibriumMatching

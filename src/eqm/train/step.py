@@ -190,7 +190,8 @@ class _Losses(nn.Module):
         self.model = model
         self._objective: EquilibriumMatching = config.make_objective()
         compiled = config.compile and not self._objective.difference
-        self._field = (_compiled(model) if compiled else model,)  # not a module of its own
+        field = _compiled(model, recompute=config.recompute) if compiled else model
+        self._field = (field,)  # not a module of its own
         self._dropout, self._null = config.label_dropout, config.model.num_classes
         self._config, self._device = config, device
 
@@ -215,8 +216,14 @@ def _wrapped(
     return DistributedDataParallel(losses, device_ids=places, gradient_as_bucket_view=True)
 
 
-def _compiled(model: nn.Module) -> Field:
-    if distributed.is_cut(model) and not isinstance(model, Energy):
+def _compiled(model: nn.Module, *, recompute: bool) -> Field:
+    cut = distributed.is_cut(model)
+    if isinstance(model, Energy) and (cut or recompute):  # what compiles it has room for neither
+        if distributed.is_main():
+            how = "cut over processes" if cut else "recomputed"
+            _log.warning("an explicit energy that is %s is not compiled", how)
+        return model
+    if cut:
         for block in blocks_of(model):  # what gathers the weights stays outside
             block.compile()
         return model
