@@ -67,6 +67,13 @@ def test_it_is_the_same_each_time_and_for_any_batch_size(held_out):
     torch.testing.assert_close(small, once, rtol=1e-5, atol=0)
 
 
+def test_no_more_images_are_held_at_once_than_in_training(held_out):
+    state, sizes = start(CONFIG, CPU), []
+    state.average.register_forward_pre_hook(lambda net, given: sizes.append(len(given[0])))
+    HeldOut(replace(CONFIG, micro_batch=5), held_out)(SimpleNamespace(state=state))
+    assert max(sizes) == 5
+
+
 def test_the_averaged_weights_are_what_is_measured_and_kept(held_out):
     state = start(CONFIG, CPU)
     with torch.no_grad():

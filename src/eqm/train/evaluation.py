@@ -12,7 +12,7 @@ from eqm.field import Field
 from eqm.objective import EquilibriumMatching
 from eqm.randomness import Draws, generator_at
 from eqm.train.config import TrainConfig
-from eqm.train.distributed import world_size
+from eqm.train.distributed import all_agree, world_size
 from eqm.train.loop import Progress
 from eqm.train.precision import in_training_precision
 from eqm.train.sight import Sight
@@ -44,18 +44,24 @@ def loss_by_gamma(
     """
     count = min(len(source), SAMPLES)
     chosen = torch.randperm(len(source), generator=generator_at("held out", seed=0, position=0))
-    losses = torch.zeros(BANDS, device=device)
-    for first in range(0, count, batch_size):
-        rows = chosen[first : min(first + batch_size, count)]
-        draws = Draws(0, torch.arange(first, first + len(rows)))
-        data = source.batch(rows, draws).to(device)
-        labels = source.labels[rows].to(device) if labelled and source.labels is not None else None
-        noise = draws.normal("held-out noise", (BANDS, *data.shape[1:])).to(device)
-        place = draws.uniform("held-out gamma", (BANDS,)).to(device)
-        for band in range(BANDS):
-            gamma = (band + place[:, band]) / BANDS
-            loss = objective.at(field, data, labels, noise=noise[:, band], gamma=gamma)
-            losses[band] += loss.sum() / count
+    losses, failure = torch.zeros(BANDS, device=device), None
+    try:
+        for first in range(0, count, batch_size):
+            rows = chosen[first : min(first + batch_size, count)]
+            draws = Draws(0, torch.arange(first, first + len(rows)))
+            data = source.batch(rows, draws).to(device)
+            known = labelled and source.labels is not None
+            labels = source.labels[rows].to(device) if known else None  # type: ignore[index]
+            noise = draws.normal("held-out noise", (BANDS, *data.shape[1:])).to(device)
+            place = draws.uniform("held-out gamma", (BANDS,)).to(device)
+            for band in range(BANDS):
+                gamma = (band + place[:, band]) / BANDS
+                loss = objective.at(field, data, labels, noise=noise[:, band], gamma=gamma)
+                losses[band] += loss.sum() / count
+    except Exception as error:
+        failure = error
+    if not all_agree(failure is None):  # else the others would wait for this process for ever
+        raise failure or RuntimeError("another process failed")
     if world_size() > 1:  # all must agree to the bit on which weights are the best
         distributed.broadcast(losses, src=0)
     return losses.cpu()
@@ -86,7 +92,7 @@ class HeldOut:
                 config.make_objective(),
                 labelled=config.model.num_classes > 0,
                 device=device,
-                batch_size=min(config.batch_size, SAMPLES),
+                batch_size=min(config.micro_batch or config.batch_size // world_size(), SAMPLES),
             ).tolist()
         loss = sum(losses) / BANDS
         if self.keep_best is not None:
