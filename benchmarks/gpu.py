@@ -10,6 +10,9 @@ and the next one goes on. Small sizes on a CPU try whether it runs:
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -79,21 +82,29 @@ def parts(quick: bool, official: bool, device: str) -> list[str]:
 
 def in_process(name: str, checkout: Path | None, device: str, quick: bool, seconds: float) -> str:
     """What a part says that runs in its own process, or how it failed."""
-    count = max(torch.cuda.device_count(), 1)
+    count = torch.cuda.device_count() if device == "cuda" else 1
     command = [sys.executable]
     if name.split()[0] in ("ddp", "fsdp"):
+        if count < 2 and device == "cuda":
+            return "not measured: one device"
         command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     command += [__file__, "--device", device, "--part", name]
     command += ["--quick"] * quick + ([] if checkout is None else ["--checkout", str(checkout)])
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
     try:
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+        out, errors = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # with its workers, which would keep the device
+        process.communicate()
         return f"failed: not done in {seconds:.0f} s"
-    said = [line for line in ran.stdout.splitlines() if line.startswith("=")]
-    if ran.returncode == 0 and said:
-        return said[-1][1:].strip()
-    words = (ran.stderr.strip().splitlines() or ["no word"])[-1]
-    return f"failed: {words[:160].replace('|', '/')}"
+    said = [line for line in out.splitlines() if line.startswith("=")]
+    words = errors.strip().splitlines() or ["no word"]
+    if process.returncode == 0 and said:
+        smaller = [line for line in words if "memory ran out" in line]
+        return " ".join([said[-1][1:].strip(), *smaller[-1:]])
+    why = [line for line in words if re.match(r"(\[rank\d+\]: )?[\w.]*Error\b", line)]
+    return f"failed: {(why or words)[-1][:160].replace('|', '/')}"
 
 
 def run(part: str, checkout: Path | None, device: str, quick: bool) -> str:

@@ -45,7 +45,8 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, *, seconds: float = 0.
     takes more to keep it busy.
     """
     size = 512 if device.type == "cpu" else 8192 if device.type == "cuda" else 2048
-    a = torch.full((size, size), 0.5, device=device, dtype=dtype)
+    # random, as constant ones switch fewer transistors, and a device that is warm runs slower
+    a = torch.randn(size, size, device=device, dtype=dtype)
     out = torch.empty_like(a)
     synchronize = _synchronizer(device)
     best, end = float("inf"), time.perf_counter() + seconds
