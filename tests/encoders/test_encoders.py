@@ -62,12 +62,20 @@ def test_decoding_undoes_scale_and_shift_first(vae, kind, generator):
     torch.testing.assert_close(images, expected)
 
 
-def test_decoding_in_parts_changes_nothing(vae, monkeypatch, generator):
+def test_parts_change_nothing(vae, monkeypatch, generator):
     encoder = open_encoder(vae())
     z = torch.randn(5, 4, 4, 4, generator=generator)
     whole = encoder.decode(z)
+    posterior = encoder.encode(whole)
     monkeypatch.setattr("eqm.encoders.autoencoder._PIXELS_AT_A_TIME", 2 * 8 * 8)
     torch.testing.assert_close(encoder.decode(z), whole)
+    sizes: list[int] = []
+    encode = encoder.network.encode
+    monkeypatch.setattr(
+        encoder.network, "encode", lambda x, **more: sizes.append(len(x)) or encode(x, **more)
+    )
+    torch.testing.assert_close(encoder.encode(whole), posterior)
+    assert sizes == [2, 2, 1]
 
 
 def test_gradients_flow_through_a_decoder_whose_weights_are_frozen(vae):

@@ -20,7 +20,7 @@ from eqm.encoders.encoder import Encoder, Pixels
 KINDS = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
 _CONFIG, _WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 _PIXELS_AT_A_TIME = 1 << 20
-"""Of the images decoded at once: activations take some hundred times the memory of an image."""
+"""Of the images encoded or decoded at once: activations take some hundred times the memory of an image."""
 
 
 def open_encoder(name: str | Path, *, device: str | torch.device = "cpu") -> Encoder:
@@ -116,24 +116,34 @@ class Autoencoder:
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the latents of `pixels` (B, C, H, W) in -1..1."""
         self.shape_of(pixels.shape[1:])
+        found = [self._posterior(part) for part in _parts(pixels, pixels.shape)]
+        mean, std = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return (mean - self.shift) * self.scale, std * abs(self.scale)
+
+    def _posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         (found,) = self.network.encode(self._here(pixels), return_dict=False)
         if isinstance(found, Tensor):
-            mean, std = found, torch.zeros_like(found)
-        else:
-            mean, std = found.mean, found.std
-        return (mean - self.shift) * self.scale, std * abs(self.scale)
+            return found, torch.zeros_like(found)
+        return found.mean, found.std
 
     def decode(self, latents: Tensor) -> Tensor:
         """The images of `latents` (B, C, H, W), in -1..1: what lies outside is clipped."""
-        _, height, width = self.image_shape_of(latents.shape[1:])
+        shape = self.image_shape_of(latents.shape[1:])
         z = self._here(latents) / self.scale + self.shift
-        parts = z.split(max(1, _PIXELS_AT_A_TIME // (height * width)))
         return torch.cat(
-            [self.network.decode(part, return_dict=False)[0].clamp(-1, 1) for part in parts]
+            [
+                self.network.decode(part, return_dict=False)[0].clamp(-1, 1)
+                for part in _parts(z, shape)
+            ]
         )
 
     def _here(self, x: Tensor) -> Tensor:
         return x.to(next(self.network.parameters()))
+
+
+def _parts(batch: Tensor, image: Sequence[int]) -> tuple[Tensor, ...]:
+    """A batch, cut into what memory holds of images of the shape (..., H, W)."""
+    return batch.split(max(1, _PIXELS_AT_A_TIME // (image[-2] * image[-1])))
 
 
 def _given(config: dict[str, Any], key: str, otherwise: Any) -> Any:
