@@ -45,6 +45,12 @@ def test_one_label_is_that_label_and_its_weight_is_guidance(model):
     torch.testing.assert_close(nothing.x, generate(model, [3, 3], sampling=FIVE).x)
 
 
+def test_masks_are_where_the_model_is():
+    elsewhere = network(0, multipliers=(1,)).to("meta")
+    both = Composition.of(elsewhere, "left*mine*0 + ~mine*1", masks={"mine": torch.ones(4, 4)})
+    assert {weight.device.type for weight in both.weights} == {"meta"}
+
+
 def test_guidance_begins_and_ends_where_that_of_one_label_does(model):
     for interval in ((0.2, 0.3), (0.1, 0.2)):  # ten steps of .02 come to a rounding less than .2
         sampling = replace(GUIDED, path_length=0.3, guidance_interval=interval)

@@ -63,6 +63,8 @@ class Composition:
         first = _first(named)
         shape = first.config.shape
         known = halves(shape) | {name: _mask(name, m, shape) for name, m in (masks or {}).items()}
+        device = next(first.parameters()).device
+        known = {name: mask.to(device) for name, mask in known.items()}
         parts: dict[tuple[str, int | None], composition.Weight] = {}
         for term in parse(expression):
             part, weight = _found(term, named, expression), _weight(term, known, expression)

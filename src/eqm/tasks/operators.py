@@ -48,7 +48,9 @@ class Inpaint:
             raise ValueError("mask must keep something; got 0 everywhere: 1 is what is known")
 
     def __getitem__(self, rows: Tensor) -> Inpaint:
-        return self if self.mask.ndim < 4 or len(self.mask) == 1 else Inpaint(self.mask[rows])
+        if self.mask.ndim < 4 or len(self.mask) == 1:
+            return self
+        return Inpaint(self.mask[rows.to(self.mask.device)])
 
     def __call__(self, x: Tensor) -> Tensor:
         mask = self.mask.to(x)
@@ -108,9 +110,10 @@ class Blur:
             raise ValueError(f"length must be pixels from 1; got {length}")
         if not math.isfinite(angle):
             raise ValueError(f"angle must be degrees; got {angle}")
-        half = length // 2
+        reach = (length - 1) / 2  # from the middle of the first pixel to that of the last
+        half = math.ceil(reach)
         kernel = torch.zeros(2 * half + 1, 2 * half + 1)
-        for place in torch.linspace(-half, half, 8 * half + 1).tolist():
+        for place in torch.linspace(-reach, reach, round(8 * reach) + 1).tolist():
             turn = math.radians(angle)
             row, column = half - place * math.sin(turn), half + place * math.cos(turn)
             top, left = min(int(row), 2 * half), min(int(column), 2 * half)
