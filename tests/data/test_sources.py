@@ -180,6 +180,36 @@ def test_an_npy_takes_its_labels_from_beside_and_may_hold_points(tmp_path):
     assert points("spirals").fingerprint == open_source(config("points:spirals")).fingerprint
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("given", ["L", "RGB", "RGBA"])
+def test_arrays_take_the_channels_that_pictures_would(tmp_path, given, channels):
+    pixels = RANDOM.integers(0, 256, (3, 8, 8, 4), dtype=np.uint8)
+    pictures = [Image.fromarray(rgba).convert(given) for rgba in pixels]
+    (tmp_path / "pictures").mkdir()
+    for k, picture in enumerate(pictures):
+        picture.save(tmp_path / "pictures" / f"{k}.png")
+    array = np.stack([np.asarray(picture) for picture in pictures])
+    np.save(tmp_path / "bytes.npy", array)
+    np.save(tmp_path / "floats.npy", array / np.float32(127.5) - 1)
+    expected = everything(open_source(config(tmp_path / "pictures", channels=channels))).astype(int)
+    for name in ("bytes.npy", "floats.npy"):
+        found = everything(open_source(config(tmp_path / name, channels=channels)))
+        assert found.shape == expected.shape
+        assert np.abs(found - expected).max() <= 1  # Pillow rounds twice
+
+
+def test_pictures_beside_what_may_hold_others_are_not_passed_over(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(PIXELS["cat/0.png"]))
+    for name in ("manifest.json", "state.json"):  # not ours
+        (tmp_path / name).write_text('{"name": "icons"}')
+    assert len(open_source(config(tmp_path))) == 1
+    for name in ("old.tar", "old.parquet"):
+        (tmp_path / name).touch()
+        with pytest.raises(ValueError, match=f"such as a.png, beside {name}"):
+            open_source(config(tmp_path))
+        (tmp_path / name).unlink()
+
+
 def test_floats_that_seem_to_lie_in_another_range_are_said(tmp_path, caplog):
     whole = RANDOM.random((4, 8, 8))
     np.save(tmp_path / "bright.npy", whole)

@@ -111,12 +111,12 @@ def _channels_first(name: str, images: np.ndarray) -> Tensor:
 def _fitted(name: str, data: Tensor, config: DataConfig) -> Tensor:
     """The images (N, C, H, W) with the channels and the size that `config` asks for."""
     if config.channels and data.ndim == 4 and config.channels != data.shape[1]:
-        if data.shape[1] != 1 or config.channels != 3:
+        if not {config.channels, data.shape[1]} <= {1, 3, 4}:
             raise ValueError(
-                f"{name}: cannot turn arrays of {data.shape[1]} channels into {config.channels}: "
-                "leave data.channels 0"
+                f"{name}: only 1, 3 and 4 channels can be turned into one another; got "
+                f"{data.shape[1]}, to become {config.channels}"
             )
-        data = data.expand(-1, 3, -1, -1)
+        data = torch.cat([_coloured(part, config.channels) for part in data.split(1024)])
     size = config.size
     if size <= 0 or data.ndim != 4 or data.shape[2:] == (size, size):
         return data
@@ -182,3 +182,20 @@ def read_idx(path: Path) -> np.ndarray:
         )
     array = np.frombuffer(bytearray(raw), dtype, offset=start)  # a copy that may be written
     return array.astype(dtype.newbyteorder("="), copy=False).reshape(shape)
+
+
+def _coloured(images: Tensor, channels: int) -> Tensor:
+    """Images (N, 1, 3 or 4, H, W) with other channels, as files of pictures get them: what is
+    see-through is laid on white, and grey weighs colours as ITU-R 601 does."""
+    low, high = (0.0, 255.0) if images.dtype == torch.uint8 else (-1.0, 1.0)
+    x = images.float()
+    if x.shape[1] == 4:
+        share = (x[:, 3:] - low) / (high - low)
+        x = x[:, :3] * share + high * (1 - share)
+    if channels == 1:
+        x = (x * x.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)
+    elif x.shape[1] == 1:
+        x = x.expand(-1, 3, -1, -1)
+    if channels == 4:
+        x = torch.cat([x, torch.full_like(x[:, :1], high)], 1)
+    return x.round().byte() if images.dtype == torch.uint8 else x

@@ -111,7 +111,8 @@ def files_of(path: Path) -> list[Path]:
     if (path / "state.json").is_file():
         try:
             listed = json.loads((path / "state.json").read_text(encoding="utf-8"))
-            return [path / entry["filename"] for entry in listed["_data_files"]]
+            if "_data_files" in listed:  # else it is somebody else's
+                return [path / entry["filename"] for entry in listed["_data_files"]]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path / 'state.json'} is damaged: save the data set again"

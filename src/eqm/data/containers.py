@@ -284,7 +284,7 @@ def classes_of(
         )
     if empty := sorted(first - set(counts)):
         raise ValueError(
-            f"{where}: the class folder {', '.join(empty)} has no pictures: fill or remove it"
+            f"{where}: the class folder {', '.join(empty)} has no pictures: fill it, or move it elsewhere"
         )
     classes = tuple(sorted(counts))
     number = {name: k for k, name in enumerate(classes)}

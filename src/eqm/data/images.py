@@ -130,15 +130,16 @@ def check_labels(name: str, labels: Tensor | None, length: int, num_classes: int
 
 
 def _check_range(name: str, data: Tensor) -> None:
-    finite = data.isfinite().flatten(1).all(1)
+    parts = data.split(1024)  # of what may be larger than the memory
+    finite = torch.cat([part.isfinite().flatten(1).all(1) for part in parts])
     if not finite.all():
         bad = (~finite).nonzero().flatten().tolist()
         raise ValueError(
             f"{name}: {len(bad)} of {len(finite)} images hold NaN or infinity, "
             f"the first is number {bad[0]}: remove them"
         )
-    if data.abs().max() > 1.001:
-        low, high = data.min().item(), data.max().item()
+    low, high = data.min().item(), data.max().item()
+    if max(-low, high) > 1.001:
         raise ValueError(
             f"{name}: images must lie in -1..1; got {low:g}..{high:g}: rescale them, 0..255 as uint8"
         )

@@ -184,8 +184,13 @@ class Latents:
 
 
 def is_latents(folder: Path | str) -> bool:
-    """Whether `folder` is one of latents."""
-    return (Path(folder) / MANIFEST).is_file()
+    """Whether `folder` is one of latents, whole or damaged."""
+    path = Path(folder) / MANIFEST
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError:
+        return True
+    return isinstance(found, dict) and found.get("format") == FORMAT
 
 
 def open_latents(folder: Path | str, *, flip: bool = True) -> Latents:

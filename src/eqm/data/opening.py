@@ -10,7 +10,7 @@ import torch
 from eqm.data.arrays import from_idx, from_npy, from_npz, is_idx
 from eqm.data.columns import files_of, hub_table, table
 from eqm.data.config import DataConfig
-from eqm.data.containers import Files, folder, tars, zipped
+from eqm.data.containers import SUFFIXES, Files, folder, tars, zipped
 from eqm.data.latents import is_latents, open_latents
 from eqm.data.named import NAMED
 from eqm.data.parts import class_names, of_classes, without_labels
@@ -91,9 +91,14 @@ def files_at(where: str) -> Files:
     path = Path(where)
     try:
         if path.is_dir():
-            if files_of(path):
-                return table(path)
-            return tars(where) if any(path.glob("*.tar")) else folder(path)
+            tables, archives = files_of(path), sorted(path.glob("*.tar"))
+            loose = [file.name for file in path.iterdir() if file.suffix.lower() in SUFFIXES]
+            if loose and (packed := tables or archives):
+                raise ValueError(
+                    f"{where} holds pictures, such as {loose[0]}, beside {packed[0].name}, which may hold "
+                    "others: move one of the two elsewhere"
+                )
+            return table(path) if tables else tars(where) if archives else folder(path)
         match path.suffix.lower() if path.is_file() else "":
             case ".zip":
                 return zipped(path)
