@@ -22,7 +22,12 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("asked", "seen_by"), [([], "classifier:digits"), (["--features", "random"], "random")]
+    ("asked", "seen_by"),
+    [
+        ([], "classifier:digits"),
+        (["--features", "random"], "random"),
+        (["--features", "pca:5"], "pca:5"),
+    ],
 )
 def test_settings_are_judged_by_features_and_stored_with_them(folder, capsys, asked, seen_by):
     assert main(["tune", str(folder), *FEW, *asked]) == 0

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from eqm.data import Source
     from eqm.tasks.tuning import Features
 
@@ -77,11 +79,12 @@ def tune(
     source = open_source(replace(settings, path=data) if data else settings)
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
     rows = order[:references]
-    seen_by, eyes = _eyes(features, source, network.metadata)
+    pictures = source.batch(rows, Draws(seed, rows))
+    seen_by, eyes = _eyes(features, source, pictures, network.metadata)
     print(f"features: {seen_by}")
     found = tune_model(
         for_inference(network, precision=precision),
-        source.batch(rows, Draws(seed, rows)),
+        pictures,
         None if source.labels is None else source.labels[rows],
         samples=samples,
         evaluations=evaluations,
@@ -110,7 +113,9 @@ def tune(
     print(f"stored in {model}; the settings before are kept there under metadata.tuning.before")
 
 
-def _eyes(name: str, source: Source, metadata: dict[str, Any]) -> tuple[str, Features | None]:
+def _eyes(
+    name: str, source: Source, pictures: Tensor, metadata: dict[str, Any]
+) -> tuple[str, Features | None]:
     """The name of the features that are meant, and what they make of samples; None is random ones."""
     from eqm.evaluation import suitable_features
     from eqm.features import open_features
@@ -123,5 +128,5 @@ def _eyes(name: str, source: Source, metadata: dict[str, Any]) -> tuple[str, Fea
         return name, None
     if latents:
         raise ValueError(f"features {name} see pictures, and this model makes none: take random")
-    eyes = open_features(name)
+    eyes = open_features(name, reference=[pictures])
     return eyes.name, lambda images: eyes(images.clamp(-1, 1)).vector

@@ -49,11 +49,12 @@ def fit_pca(
     >>> fit_pca(images, 3)(images).vector.shape
     torch.Size([20, 3])
     """
+    exact = "cpu" if torch.device(device).type == "mps" else device  # which has no float64
     count, total, products = 0, torch.zeros(0), torch.zeros(0)
     shape: tuple[int, ...] = ()
     for batch in images.split(1024) if isinstance(images, Tensor) else images:
         require_images(batch)
-        rows = batch.flatten(1).to(device, torch.float64)
+        rows = batch.flatten(1).to(exact, torch.float64)
         if not count:
             shape, size = tuple(batch.shape[1:]), rows.shape[1]
             if size > _LARGEST:
@@ -79,5 +80,7 @@ def fit_pca(
     basis = vectors[:, -components:].flip(1)  # of the largest eigenvalues, in falling order
     basis = basis * basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()
     return from_module(
-        Projection(shape, mean.float(), basis.float()), name=f"pca:{components}", size=components
+        Projection(shape, mean.float(), basis.float()).to(device),
+        name=f"pca:{components}",
+        size=components,
     )
