@@ -62,12 +62,15 @@ def test_a_folder_is_filled_whole_or_not_at_all(tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["one"]
 
 
-def test_two_processes_may_ask_for_a_folder_at_once(tmp_path, monkeypatch):
-    def other_was_faster(folder):
-        (folder / ".writable").unlink()
-
-    monkeypatch.setattr(files, "_sync_folder", other_was_faster)
-    assert make_folder(tmp_path / "new") == tmp_path / "new"
+def test_asking_for_a_folder_leaves_nothing_in_it(tmp_path):
+    for _ in range(2):
+        assert make_folder(tmp_path / "new") == tmp_path / "new"
+    assert not list((tmp_path / "new").iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        OSError, match=r"cannot write .*file \(File exists\): choose another folder"
+    ):
+        make_folder(tmp_path / "file")
 
 
 def test_who_may_read_a_file_does_not_depend_on_its_writer(tmp_path):

@@ -18,9 +18,12 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
-        return torch.empty(0, device=name).device
+        device = torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f'device "{name}" is not available here: use cpu or auto') from error
+    if device.type == "meta":
+        raise ValueError("the device meta computes nothing: use cpu or auto")
+    return device
 
 
 def machine() -> str:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import BinaryIO
 
 FULL = 1 << 16
@@ -98,9 +99,9 @@ def make_folder(path: Path | str) -> Path:
     Raises OSError with a sentence otherwise: ask before long work, not after.
     """
     path = Path(path)
-    with replacing(path / ".writable") as probe:
-        probe.touch()
-    (path / ".writable").unlink(missing_ok=True)  # another process may ask as well
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=path).close()
     return path
 
 

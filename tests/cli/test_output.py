@@ -1,9 +1,11 @@
+import sys
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from eqm.cli.output import STILL, check_output, file_names, write_images
+from eqm.cli.output import ANY, STILL, check_output, file_names, write_images
 
 IMAGES = torch.linspace(-1, 1, 2 * 3 * 4 * 5).view(2, 3, 4, 5)
 
@@ -18,9 +20,9 @@ def test_a_folder_holds_each_picture_pixel_by_pixel(tmp_path, channels):
         with Image.open(tmp_path / "new" / f"{name}.png") as picture:
             assert picture.size == (5, 4)
             assert np.array_equal(np.asarray(picture).reshape(pixels.shape), pixels)
-    (tmp_path / "empty.png").mkdir()
-    write_images(images, tmp_path / "empty.png", columns=1)
-    assert {path.name for path in (tmp_path / "empty.png").iterdir()} == {
+    (tmp_path / "an.empty").mkdir()
+    write_images(images.split(1), tmp_path / "an.empty", columns=1)
+    assert {path.name for path in (tmp_path / "an.empty").iterdir()} == {
         "000000.png",
         "000001.png",
     }
@@ -36,9 +38,15 @@ def test_files_that_are_there_are_not_mixed_with_new_ones(tmp_path):
         check_output(tmp_path / "file", STILL)
     with pytest.raises(ValueError, match=r"end in \.png or \.npz, or have no ending for a folder"):
         check_output(tmp_path / "a.jpg", STILL)
-    (tmp_path / "b.csv").mkdir()
+    (tmp_path / "b.png").mkdir()
     with pytest.raises(ValueError, match=r"must be a file; .* is a folder"):
-        check_output(tmp_path / "b.csv", (".csv", ".json"))
+        check_output(tmp_path / "b.png", STILL)
+
+
+def test_a_film_needs_its_writer_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(ValueError, match=r"pip install 'eqm\[video\]'"):
+        check_output(tmp_path / "a.mp4", ANY)
 
 
 def test_results_are_called_as_their_pictures_are():

@@ -51,6 +51,8 @@ def test_a_dry_run_tells_what_encoding_would_take(vae, photos, tmp_path, capsys)
     assert main(["encode", str(photos), *arguments]) == 0
     assert "0.000 GB in 1 files" in capsys.readouterr().out
     assert not output.exists()
+    assert main(["encode", str(photos), *arguments, "--shard-size", "0"]) == 2
+    assert "shard_size must be at least 1; got 0" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -207,10 +207,15 @@ def test_the_command_prints_a_table_and_says_what_is_wrong(model, tmp_path, caps
     assert {one["better"] for one in json.loads(Path(files[0]).read_text())["differences"]} <= {
         *("", "cannot tell")
     }
+    few = [*arguments[:4], "--metrics", "frechet", "--features", "pca:4"]
+    assert main(few) == 0
+    assert "pca:4" in capsys.readouterr().out
     for more, sentence in [
         (("--reference", str(tmp_path / "nothing")), "there is no"),
         (("--features", "nonsense"), "features must be"),
         (("--output", "report.txt"), ".json or .md"),
+        (("--output", "/dev/null/x.md"), "choose another folder"),
+        (("--save-reference", "/dev/null/x.safetensors"), "choose another folder"),
         (("--save-reference", "x.npz"), "in a .safetensors"),
     ]:
         assert main(["eval", str(model), "--count", "30", *more]) == 2

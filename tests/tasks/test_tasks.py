@@ -280,6 +280,15 @@ class Bowl(torch.nn.Module):
         return self.curvature * (x - self.centre)
 
 
+class Bowls(Bowl):
+    """A bowl for each of two classes, and one for all."""
+
+    config = replace(Bowl.config, num_classes=2)
+
+    def forward(self, x, labels=None, gamma=None):
+        return self.curvature * (x - labels.view(-1, 1, 1, 1))
+
+
 class Level(Bowl):
     """The bowl, but nowhere steeper than 4."""
 
@@ -310,6 +319,11 @@ def test_advice_names_the_largest_stable_step():
     broken = Bowl(math.nan)
     (said,) = advise(broken, generate(broken, count=2, sampling=good), sampling=good)
     assert "not finite for plain noise" in said
+    wild = replace(good, guidance=1e38)
+    labels = torch.tensor([0, 1])
+    descent = generate(Bowls(), labels, sampling=wild)
+    (said,) = advise(Bowls(), descent, labels, sampling=wild)
+    assert "guidance 1e+38 is too large" in said
 
 
 def test_settings_that_do_not_suit_an_objective_are_foreseen():

@@ -239,6 +239,10 @@ def test_what_cannot_be_reconstructed_is_named(run, tmp_path, capsys):
     assert main(["ema", str(tmp_path), *command[2:], "0.1"]) == 2
     assert "holds no snapshots of averages: train with" in capsys.readouterr().err
     assert not (tmp_path / "model").exists()
+    weights = (run / "model.safetensors").read_bytes()
+    assert main(["ema", str(run), "--output", str(run), "--sigma-rel", "0.1"]) == 2
+    assert "holds a model already: choose another folder" in capsys.readouterr().err
+    assert (run / "model.safetensors").read_bytes() == weights
 
 
 def test_a_damaged_or_foreign_snapshot_is_named(tmp_path):

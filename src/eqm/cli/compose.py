@@ -28,7 +28,8 @@ def compose(
 
     An expression is a sum of labels, by number or name, each with its weights before it, joined by `*`;
     a weight is a number, a mask or ~ and a mask, which is the rest of the picture. Negative weights
-    lead away. `none` is the field without label; it takes what the other weights leave of 1.
+    lead away; an expression that begins with one needs `--` before it. `none` is the field without
+    label; it takes what the other weights leave of 1.
 
     Args:
         model: A trained model: its folder, its name on the hub, or one that comes with eqm (fashion-mnist,

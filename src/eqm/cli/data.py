@@ -9,7 +9,7 @@ import tyro
 
 
 def data(
-    action: tyro.conf.Positional[Literal["check"]],
+    action: Annotated[tyro.conf.Positional[Literal["check"]], tyro.conf.arg(metavar="check")],
     path: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH")],
     workers: int = 0,
 ) -> None:

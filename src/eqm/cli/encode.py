@@ -48,19 +48,23 @@ def encode(
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
+    from eqm.cli.output import check_apart
     from eqm.cli.show import show_settings
     from eqm.data import DataConfig, open_latents, open_source
     from eqm.data import encode as run
     from eqm.data.latents import STORAGE
+    from eqm.descent.checks import check_count
     from eqm.devices import pick_device
     from eqm.encoders import open_encoder
 
+    check_apart(output, path)
+    check_count(shard_size=shard_size, batch_size=batch_size)
     rank, world_size, local_rank = (
         int(os.environ.get(name, default))
         for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
     )
     where = pick_device(device)
-    if where.type == "cuda" and where.index is None:
+    if where.type == "cuda" and world_size > 1:
         where = torch.device("cuda", local_rank)
     source = open_source(DataConfig(path, size=size, channels=channels, workers=workers))
     encoder = open_encoder(vae, device=where)

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.progress import Progress
+    from torch import Tensor
 
+    from eqm.data import Source
     from eqm.evaluation import Batch, Samples
 
 
@@ -85,6 +87,7 @@ def eval_(
     from eqm.data import DataConfig
     from eqm.evaluation import (
         Settings,
+        Statistics,
         evaluate_each,
         open_reference,
         open_samples,
@@ -95,6 +98,7 @@ def eval_(
     from eqm.evaluation import compare as difference
     from eqm.evaluation.writing import require_suffix
     from eqm.features import open_features
+    from eqm.files import make_folder
     from eqm.train import distributed
 
     for path in output:
@@ -103,6 +107,10 @@ def eval_(
         save_reference.suffix != ".safetensors" or len(features) > 1
     ):
         raise ValueError("--save-reference keeps one kind of features in a .safetensors")
+    for path in (*output, *filter(None, [save_reference])):
+        if path.is_dir():
+            raise ValueError(f"output must be a file; {path} is a folder: choose another name")
+        make_folder(path.parent)
     settings = Settings(metrics=metrics, keep=keep, batch_size=batch_size, seed=seed)
     place = distributed.join(device)
     config = DataConfig(size=size, channels=channels)
@@ -136,7 +144,14 @@ def eval_(
             said = f"features: {name} ({why}); --features takes others"
             console.print(said, highlight=False, soft_wrap=True)
             features = (name,)
-        eyes = [open_features(name, device=place) for name in features]
+        eyes = [
+            open_features(
+                name,
+                device=place,
+                reference=None if isinstance(against, Statistics) else _pictures(against),
+            )
+            for name in features
+        ]
         with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
             reports = evaluate_each(
                 *(several, against, eyes),
@@ -153,6 +168,15 @@ def eval_(
                 save_statistics(save_reference, reports[0].reference[0])
     finally:
         distributed.leave()
+
+
+def _pictures(source: Source) -> Iterator[Tensor]:
+    """All that a source holds, on every process: what is fitted to them must be the same on each."""
+    from torch import arange
+
+    from eqm.randomness import Draws
+
+    return (source.batch(rows, Draws(0, rows)) for rows in arange(len(source)).split(256))
 
 
 def _shown(samples: Samples, bar: Progress) -> Samples:

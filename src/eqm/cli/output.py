@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,16 @@ FOLDER = ""
 """A folder of pictures has no ending."""
 STILL = (".png", ".npz", FOLDER)
 ANY = (*STILL, ".gif", ".mp4")
+
+
+def check_apart(output: Path, pictures: str) -> None:
+    """Raises ValueError where `output` lies in the folder `pictures`, which would no longer hold the same."""
+    place = Path(pictures)
+    if place.is_dir() and output.resolve().is_relative_to(place.resolve()):
+        raise ValueError(
+            f"output must lie outside of the pictures, {pictures}, whose number and classes it would "
+            f"change; got {output}: choose another --output"
+        )
 
 
 def check_output(output: Path, endings: Sequence[str], *, name: str = "output") -> None:
@@ -33,17 +44,22 @@ def check_output(output: Path, endings: Sequence[str], *, name: str = "output") 
         raise ValueError(f"{name} must end in {', '.join(some)} or {last}{also}; got {output}")
     if output.is_dir():
         raise ValueError(f"{name} must be a file; {output} is a folder: choose another name")
+    if output.suffix == ".mp4" and find_spec("imageio_ffmpeg") is None:
+        raise ValueError(
+            "an .mp4 needs imageio-ffmpeg, which is not installed: pip install 'eqm[video]', or write "
+            "a .gif"
+        )
 
 
 def write_images(
-    images: Tensor,
+    images: Tensor | Iterable[Tensor],
     output: Path,
     *,
     columns: int,
     sheet: Tensor | None = None,
     names: Sequence[str] = (),
 ) -> None:
-    """Returns nothing; writes images (N, C, H, W) in -1..1 as `output` ends.
+    """Returns nothing; writes images (N, C, H, W) in -1..1, whole or in parts, as `output` ends.
 
     A sheet for .png, of `sheet` (M, C, H, W) if there is more to be seen than the images; the array
     `arr_0` (N, H, W, C) uint8 for .npz; one after the other for .gif and .mp4; and into a folder pixel
@@ -52,27 +68,32 @@ def write_images(
     Raises ValueError for other names; `check_output` does so before the work.
     """
     import numpy as np
+    import torch
 
     from eqm.files import filling, replacing
     from eqm.pictures import animate, grid, picture, to_uint8
 
     check_output(output, ANY)
-    scale = max(1, 56 // images.shape[-1])
+    parts = [images] if isinstance(images, torch.Tensor) else images
+    one_by_one = (image for part in parts for image in part)
     match _ending(output):
-        case ".gif" | ".mp4":
-            animate((grid(image[None], columns=1, scale=2 * scale) for image in images), output)
         case ".npz":
+            array = np.concatenate([to_uint8(part) for part in parts])
             with replacing(output) as path, path.open("wb") as file:
-                np.savez(file, arr_0=to_uint8(images))
+                np.savez(file, arr_0=array)
         case ".png":
-            shown = images if sheet is None else sheet
+            shown = torch.cat(list(parts)) if sheet is None else sheet
             with replacing(output) as path:
+                scale = max(1, 56 // shown.shape[-1])
                 grid(shown, columns=columns, scale=scale).save(path, format="png")
+        case ".gif" | ".mp4":
+            shown = torch.stack(list(one_by_one))
+            scale = 2 * max(1, 56 // shown.shape[-1])
+            animate((grid(image[None], columns=1, scale=scale) for image in shown), output)
         case _:
-            names = names or [f"{k:06}" for k in range(len(images))]
             with filling(output) as folder:
-                for name, image in zip(names, images, strict=True):
-                    picture(image).save(folder / f"{name}.png")
+                for k, image in enumerate(one_by_one):
+                    picture(image).save(folder / f"{names[k] if names else f'{k:06}'}.png")
 
 
 def check_drawable(channels: int, output: Path) -> None:
@@ -84,7 +105,7 @@ def check_drawable(channels: int, output: Path) -> None:
 
 
 def _ending(output: Path) -> str:
-    return FOLDER if output.is_dir() else output.suffix
+    return FOLDER if output.is_dir() and output.suffix not in ANY else output.suffix
 
 
 def file_names(names: Sequence[str], *, each: int = 1) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -75,7 +74,6 @@ def sample(
     from eqm.cli.output import STILL, check_drawable, check_output, write_images
     from eqm.cli.show import show_settings
     from eqm.descent import in_order
-    from eqm.devices import pick_device
     from eqm.encoders import encoder_of
     from eqm.files import make_folder
     from eqm.models import for_inference, from_pretrained
@@ -83,11 +81,13 @@ def sample(
     from eqm.pictures import animate as write_animation
     from eqm.tasks import Sampling, advise, draw, gather, watch
     from eqm.tasks.labels import label_number
+    from eqm.train import distributed
 
     check_output(output, STILL)
     if animate is not None:
         check_output(animate, MOVING, name="animate")
-    where = pick_device(device)
+    where = distributed.join(device)
+    atexit.register(distributed.leave)
     network = from_pretrained(model, device=where)
     if len(network.config.shape) != 3:
         raise ValueError(
@@ -124,7 +124,6 @@ def sample(
     if animate is not None:
         make_folder(animate.parent)
     fast = for_inference(network, precision=precision, compile=compile)
-    first = _join_processes()
     ends: list[Finished] = []
     failure: BaseException | None = None
     try:
@@ -135,7 +134,7 @@ def sample(
     except (KeyboardInterrupt, ValueError, RuntimeError, MemoryError) as error:
         failure = error
     ends = gather(ends)  # all must come here: a process that left would end those that wait for it
-    if not first:
+    if not distributed.is_main():
         if failure is not None:
             print(f"eqm: {str(failure) or 'interrupted'}", file=sys.stderr)
         return
@@ -144,9 +143,9 @@ def sample(
     if failure is not None and not ends:
         raise failure
     descent = in_order(ends)
-    images = encoder.decode(descent.x)
     columns = 10 if classes else 8
-    write_images(images, output, columns=columns)
+    parts = (encoder.decode(x) for x in descent.x.split(batch_size))
+    write_images(parts, output, columns=columns)
     print(f"{descent}, {descent.evaluations.float().mean():.0f} evaluations each: {output}")
     if failure is not None:
         sentence = (
@@ -167,15 +166,3 @@ def sample(
             (grid(encoder.decode(x), columns=columns, scale=scale) for x in moving.x), animate
         )
         print(f"{len(moving)} moments of the first {moving.x.shape[1]}: {animate}")
-
-
-def _join_processes() -> bool:
-    """Whether this is the first process, after joining the others that torchrun started."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return True
-    from torch import distributed
-
-    if not distributed.is_initialized():
-        distributed.init_process_group("gloo")  # samples meet on the CPU
-        atexit.register(distributed.destroy_process_group)
-    return distributed.get_rank() == 0

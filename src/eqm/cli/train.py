@@ -40,21 +40,32 @@ def train(
         output: Folder for weights, checkpoint and log; runs/NAME by default.
         dry_run: Only print the settings, the size of the network and its cost; the data may be missing.
     """
+    from eqm.cli.output import check_apart
     from eqm.cli.show import show_settings
     from eqm.data import MissingDataError, open_source, split
+    from eqm.data.opening import opens_arrays
     from eqm.models import cost
     from eqm.recipes.pixels import fitted, picked
     from eqm.tasks import foresee
     from eqm.train import Interrupted, distributed, follow, keep_best, watching
     from eqm.train import train as run
 
+    folder = output or Path("runs") / config.name
+    if not opens_arrays(config.data):
+        check_apart(folder, config.data.path)
     picks: list[str] = []
     held_out = None
+    asked, recipe = config.model.shape, RECIPES.get(config.name)
     try:
         config, picks = picked(config)
         seen = open_source(config.data)
         if config.data.held_out:
             seen, held_out = split(seen, config.data.held_out)
+        if recipe and asked not in (recipe.model.shape, seen.shape):
+            raise ValueError(
+                f"model.shape must be that of the data, {seen.shape}; got {asked}: leave it out, and set "
+                "data.size and data.channels"
+            )
         config, more = fitted(config, seen)
         config, picks = config.suited_to(seen), picks + more
         kept = 0 if held_out is None else len(held_out)
@@ -66,7 +77,6 @@ def train(
     objective = config.make_objective()
     if not objective.noise_conditioning:  # which has its own clock
         picks += [f"note: {sentence}" for sentence in foresee(config.sampling, objective.decay)]
-    folder = output or Path("runs") / config.name
     size = cost(config.model)
     if distributed.is_main():
         for pick in picks:

@@ -197,7 +197,7 @@ def folder_of(name: str) -> Path:
         return Path(name)
     if name in bundled():
         return _BUNDLED / name
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
+    if Path(name).exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
         raise ValueError(
             "expected a folder, a model that comes with eqm "
             f"({', '.join(bundled())}) or a Hub name such as owner/name; got {name}"

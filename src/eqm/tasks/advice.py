@@ -53,6 +53,8 @@ def advise(
     field = sampling.make_field(model, config.num_classes, labelled=part is not None)
     first = norms(field(noise, part)).float()
     if not first.isfinite().all():
+        if norms(model(noise, part)).isfinite().all():
+            return [f"guidance {sampling.guidance:g} is too large: values became infinite"]
         return [
             "the network returns values that are not finite for plain noise: its weights are damaged, "
             "or its precision is too low"

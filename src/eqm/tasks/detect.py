@@ -235,12 +235,13 @@ class EqmDetector:
             score = stored["score"]
             score = score if isinstance(score, str) else tuple(score)
             detector = cls(field, score, stored["fpr"], probe, calibration=calibration)
+            weights = stored["weights"]
         except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(
                 f"{where} must hold a whole detector; {reason}: calibrate it again"
             ) from error
-        if stored["weights"] != _fingerprint(field):
+        if weights != _fingerprint(field):
             raise ValueError(
                 f"the detector in {where} was calibrated with other weights than these: calibrate it again"
             )
