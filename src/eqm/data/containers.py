@@ -279,7 +279,7 @@ def classes_of(
     elif "" in counts:
         loose = next(n for n, part in zip(names, parts, strict=True) if len(part) <= depth + 1)
         raise ValueError(
-            f"{where} has {counts['']} pictures beside class folders, such as {loose}: "
+            f"{where} has {counts['']} picture{'s' * (counts[''] > 1)} beside class folders, such as {loose}: "
             "put each into a folder, or keep only pictures or only folders"
         )
     if empty := sorted(first - set(counts)):

@@ -218,9 +218,9 @@ def _read_description(path: Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(
-            f"{path.parent} must hold {_CONFIG}; it does not: save or download it again"
-        ) from None
+        runs = (path.parent / "log.jsonl").exists()
+        advice = "wait until the run has saved its weights" if runs else "save or download it again"
+        raise ValueError(f"{path.parent} must hold {_CONFIG}; it does not: {advice}") from None
     except ValueError as error:
         raise ValueError(f"{path} must be JSON; {error}: save or download it again") from None
     if not isinstance(description, dict) or description.get("format") != "eqm":
