@@ -66,7 +66,7 @@ class UNet(Network):
             h = self.attention(h)
         for level, up in zip(reversed(self.decoder), [None, *reversed(self.up)], strict=True):
             if up is not None:
-                h = skips.pop() + F.interpolate(up(h), scale_factor=2.0)
+                h = skips.pop() + _doubled(up(h))
             h = self.through(level, h, condition)
         return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.config.patch)
 
@@ -117,6 +117,15 @@ class SelfAttention(nn.Module):
         q, k, v = qkv.transpose(-1, -2).unbind(1)  # each (B, heads, H W, C / heads)
         h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2)
         return x + self.proj(h.reshape(x.shape))
+
+
+def _doubled(x: Tensor) -> Tensor:
+    """Each pixel four times, (B, C, 2 H, 2 W).
+
+    `F.interpolate` does so too, but compiled for a CPU by torch 2.13 it sends no gradient back in
+    bfloat16.
+    """
+    return x[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2).flatten(4, 5).flatten(2, 3)
 
 
 def _maps(config: UNetConfig, widths: list[int]) -> Iterator[nn.Parameter]:
