@@ -96,3 +96,21 @@ def test_another_dtype_and_labels_that_are_no_tensor_are_named():
         network(torch.zeros(1, 1, 4, 4), [1])
     with torch.autocast("cpu", torch.bfloat16):
         assert network(torch.zeros(1, 1, 4, 4, dtype=torch.bfloat16)).isfinite().all()
+
+
+def test_compiled_in_bfloat16_every_weight_gets_its_gradient(generator):
+    network = UNet(UNetConfig(shape=(1, 16, 16), width=8, multipliers=(1, 2), heads=0))
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(torch.randn(weight.shape, generator=generator) * 0.1)
+    x = torch.randn(8, 1, 16, 16, generator=generator)
+    gradients = []
+    for field in (network, network.compiled()):
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = (field(x).float() * x).mean()
+        loss.backward()
+        gradients.append({n: p.grad for n, p in network.named_parameters() if p.grad is not None})
+    plain, compiled = gradients
+    for name, gradient in plain.items():
+        assert (compiled[name] - gradient).norm() < 0.1 * gradient.norm(), name
