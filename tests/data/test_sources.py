@@ -379,7 +379,7 @@ def _all_broken(path):
         (lambda path: None, "no pictures in"),
         (_mixed_sizes, r"2 sizes, from 8x5 \(b.png\) to 8x8 \(a.png\): set data.size"),
         (_mixed_channels, r"channels: 1 \(b.png\), 3 \(a.png\): set data.channels"),
-        (_loose, "1 pictures beside class folders, such as b.png"),
+        (_loose, "1 picture beside class folders, such as b.png"),
         (_empty_class, "the class folder fish has no pictures"),
         (_all_broken, "1 of 1 pictures cannot be read, the first is a.png"),
     ],
