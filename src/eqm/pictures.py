@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,14 +110,19 @@ def animate(
             _film(pictures, file, seconds, rest)
 
 
-def _film(pictures: list[Image], file: Path, seconds: float, rest: float) -> None:
-    try:
-        from imageio_ffmpeg import write_frames
-    except ImportError as error:
+def check_film_writer() -> None:
+    """Raises ValueError where what `animate` writes an .mp4 with is not installed."""
+    if find_spec("imageio_ffmpeg") is None:
         raise ValueError(
             "an .mp4 needs imageio-ffmpeg, which is not installed: pip install 'eqm[video]', "
             "or write a .gif"
-        ) from error
+        )
+
+
+def _film(pictures: list[Image], file: Path, seconds: float, rest: float) -> None:
+    check_film_writer()
+    from imageio_ffmpeg import write_frames
+
     width, height = (size + size % 2 for size in pictures[0].size)  # H.264 wants even sizes
     writer = write_frames(
         os.fspath(file),

@@ -57,12 +57,7 @@ def test_a_blur_is_a_convolution_that_repeats_the_edges():
         assert blur.kernel.sum() == pytest.approx(1)
         torch.testing.assert_close(blur.kernel, blur.kernel.flip(0, 1), rtol=0, atol=1e-3)
     assert Blur.motion(5).kernel[2].sum() == pytest.approx(1)  # along the middle row
-    for length in (
-        4,
-        5,
-        8,
-        9,
-    ):  # as wide as it says: the variance of an even move, and of the pixels
+    for length in (4, 5, 8, 9):  # as wide as it says: the variances of an even move and of pixels
         row = Blur.motion(length).kernel.sum(0)
         places = torch.arange(len(row)) - len(row) // 2
         spread = (row * places**2).sum().item()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,11 +43,10 @@ def check_output(output: Path, endings: Sequence[str], *, name: str = "output") 
         raise ValueError(f"{name} must end in {', '.join(some)} or {last}{also}; got {output}")
     if output.is_dir():
         raise ValueError(f"{name} must be a file; {output} is a folder: choose another name")
-    if output.suffix == ".mp4" and find_spec("imageio_ffmpeg") is None:
-        raise ValueError(
-            "an .mp4 needs imageio-ffmpeg, which is not installed: pip install 'eqm[video]', or write "
-            "a .gif"
-        )
+    if output.suffix == ".mp4":
+        from eqm.pictures import check_film_writer
+
+        check_film_writer()
 
 
 def write_images(

@@ -128,7 +128,6 @@ class TrainConfig:
             "or set start_from to a trained model",
             "norm",
         )
-
         _check(
             self.objective.gradient == "exact" or self.parallel == "ddp",
             "objective.gradient difference needs all weights on every process: parallel must be ddp",
