@@ -72,11 +72,12 @@ def main(
 def parts(quick: bool, official: bool, device: str) -> list[str]:
     """What is measured, the most telling first."""
     sizes = ["EqM-S/8"] if quick else ["EqM-B/2", "EqM-XL/2", "EqM-S/2", "EqM-L/2"]
-    names = ["matmul"]
-    for size in sizes:
-        names += [f"train ours {size}"] + [f"train official {size}"] * official
-    names += [f"sample ours {sizes[0]}"] + [f"sample official {sizes[0]}"] * official
-    names += [f"stream ours {sizes[0]}", f"ddp ours {sizes[0]}", f"fsdp ours {sizes[0]}"]
+    whose = ["ours", "official"] if official else ["ours"]
+    first, *others = [[f"train {who} {size}" for who in whose] for size in sizes]
+    sampling = [f"sample {who} {sizes[0]}" for who in whose]
+    names = ["matmul", *first, *(others[0] if others else []), *sampling]
+    names += [name for training in others[1:] for name in training]
+    names += [f"{kind} ours {sizes[0]}" for kind in ("stream", "ddp", "fsdp")]
     return names
 
 

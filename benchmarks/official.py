@@ -183,6 +183,8 @@ def official_network(checkout: Path, config: TransformerConfig) -> nn.Module:
     It builds on three layers of the package timm; where that is missing, ours of the same
     arithmetic stand in.
     """
+    # as its scripts set it; so does ours beside it then, where it computes in float32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     if find_spec("timm") is None:
         install_stand_ins()
     sys.path.insert(0, str(checkout))

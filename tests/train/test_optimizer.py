@@ -92,6 +92,12 @@ def test_orthogonalising_keeps_the_singular_vectors_and_evens_the_values(shape):
     assert core.diag().max() < 1.3
 
 
+def test_many_matrices_are_orthogonalised_as_each_is():
+    matrices = torch.randn(3, 8, 20, generator=torch.Generator().manual_seed(0))
+    together = orthogonalised(matrices)
+    torch.testing.assert_close(together, torch.stack([orthogonalised(m) for m in matrices]))
+
+
 def reference_pair(shape):
     """Our Muon and torch's on the same matrix of `shape`."""
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(1))

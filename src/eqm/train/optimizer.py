@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from eqm.train.settings import OptimizerConfig
 
 OUTER = {"stem", "head", "condition", "x_embedder", "t_embedder", "y_embedder", "final_layer"}
 """Parts of our networks that touch images, labels or noise levels: AdamW's, never Muon's."""
+TOGETHER = 2**24
+"""Entries of the matrices that are orthogonalised at once, which bounds the memory for it."""
 
 
 def make_optimizer(
@@ -113,24 +115,26 @@ class Muon(torch.optim.Optimizer):
         bad = self.found_inf
         share = 1.0 if bad is None else 1 - bad  # of the step that is taken, told on the device
         rate, towards = group["lr"] * share, (1 - group["momentum"]) * share
-        for weight in weights:
-            state, gradient = self.state[weight], weight.grad
-            assert gradient is not None
-            if not state:
-                state["mean"] = torch.zeros_like(weight)
-            local, mean = _local(gradient), _local(state["mean"])
-            if self.grad_scale is not None:
-                local.div_(self.grad_scale)
-            if bad is not None:
-                local.masked_fill_(bad > 0, 0)
-            mean.lerp_(local, towards)
-            ahead = _whole(gradient.lerp(state["mean"], group["momentum"]))
-            matrix = ahead.flatten(1)
-            update = orthogonalised(matrix).reshape(ahead.shape).to(weight.dtype)
-            size = 0.2 * math.sqrt(max(matrix.shape))
-            target = _local(weight)
-            target.mul_(1 - rate * group["weight_decay"])
-            target.sub_(_part(update, weight) * (rate * size))
+        for alike in _alike(weights):
+            ahead = []
+            for weight in alike:
+                state, gradient = self.state[weight], weight.grad
+                assert gradient is not None
+                if not state:
+                    state["mean"] = torch.zeros_like(weight)
+                local, mean = _local(gradient), _local(state["mean"])
+                if self.grad_scale is not None:
+                    local.div_(self.grad_scale)
+                if bad is not None:
+                    local.masked_fill_(bad > 0, 0)
+                mean.lerp_(local, towards)
+                ahead.append(_whole(gradient.lerp(state["mean"], group["momentum"])).flatten(1))
+            size = 0.2 * math.sqrt(max(ahead[0].shape))
+            for weight, update in zip(alike, orthogonalised(torch.stack(ahead)), strict=True):
+                whole = update.reshape(weight.shape).to(weight.dtype)
+                target = _local(weight)
+                target.mul_(1 - rate * group["weight_decay"])
+                target.sub_(_part(whole, weight) * (rate * size))
 
     def _step_others(self, group: dict[str, Any], weights: list[Tensor]) -> None:
         for weight in weights:
@@ -161,21 +165,35 @@ class Muon(torch.optim.Optimizer):
         )
 
 
-def orthogonalised(matrix: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
-    """About UV^T of the `matrix` U S V^T: singular values between 0.7 and 1.2, (m, n) in `dtype`.
+def orthogonalised(matrices: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
+    """About UV^T of each of the `matrices` U S V^T: singular values between 0.7 and 1.2.
 
-    Five steps of a Newton-Schulz iteration of the fifth order, whose coefficients are Jordan's
-    (2024), in bfloat16 by default, on the CPU in float32, which is faster there.
+    (..., m, n) in `dtype`. Five steps of a Newton-Schulz iteration of the fifth order, whose
+    coefficients are Jordan's (2024), in bfloat16 by default, on the CPU in float32, which is
+    faster there.
     """
-    dtype = dtype or (torch.float32 if matrix.device.type == "cpu" else torch.bfloat16)
-    x = matrix.to(dtype)
-    tall = x.shape[0] > x.shape[1]
+    dtype = dtype or (torch.float32 if matrices.device.type == "cpu" else torch.bfloat16)
+    x = matrices.to(dtype)
+    tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
-    x = x / x.norm().clamp(min=1e-7)
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     for _ in range(5):
         square = x @ x.mT
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
     return x.mT if tall else x
+
+
+def _alike(weights: list[Tensor]) -> Iterator[list[Tensor]]:
+    """The weights in lists of one shape, no longer than `TOGETHER` allows: an accelerator takes
+    about as long for many small matrices as for one. On a CPU, where it takes longer, each by
+    itself."""
+    by_shape: dict[torch.Size, list[Tensor]] = {}
+    for weight in weights:
+        by_shape.setdefault(weight.shape, []).append(weight)
+    for shape, alike in by_shape.items():
+        together = 0 if alike[0].device.type == "cpu" else TOGETHER
+        count = max(together // shape.numel(), 1)
+        yield from (alike[first : first + count] for first in range(0, len(alike), count))
 
 
 def _whole(tensor: Any) -> Tensor:
