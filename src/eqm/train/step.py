@@ -21,6 +21,7 @@ from eqm.train import distributed
 from eqm.train.blocks import blocks_of
 from eqm.train.config import TrainConfig
 from eqm.train.ema import update_average
+from eqm.train.graphs import Recorded
 from eqm.train.precision import in_training_precision
 from eqm.train.schedule import learning_rate_at
 from eqm.train.state import TrainingState
@@ -128,20 +129,31 @@ def make_step(
                 raise out_of_memory(data)
             shrink(len(data))
 
-    def step(data: Tensor, labels: Tensor | None, draws: Draws) -> Step:
+    def update(
+        data: Tensor, labels: Tensor | None, draws: Draws, rate: float | Tensor
+    ) -> tuple[Tensor, ...]:
+        """Loss, norm of the gradient, and 1 where the weights were left as they were, else 0."""
         loss = distributed.mean(backward(data, labels, draws))
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         norm = distributed.whole(nn.utils.get_total_norm(gradients))
         if settings.clip:
             factor = (settings.clip / (norm + 1e-6)).clamp(max=1.0)
             torch._foreach_mul_([distributed.local(part) for part in gradients], factor)
-        batch = len(data) * distributed.world_size()
-        state.images += batch
-        rate = learning_rate_at(settings, images=state.images, total=config.images)
         for group in optimizer.param_groups:
             group["lr"] = rate
         bad = (~(loss.isfinite() & norm.isfinite())).float()
         step_unless(bad, optimizer)
+        return loss, norm, bad
+
+    recorded = config.compile and device.type == "cuda" and distributed.world_size() == 1
+    take = Recorded(update, optimizer, device) if recorded else update
+
+    def step(data: Tensor, labels: Tensor | None, draws: Draws) -> Step:
+        batch = len(data) * distributed.world_size()
+        images = state.images + batch
+        rate = learning_rate_at(settings, images=images, total=config.images)
+        loss, norm, bad = take(data, labels, draws, rate)
+        state.images = images
         state.skipped += bad
         state.streak.add_(1).mul_(bad)
         update_average(

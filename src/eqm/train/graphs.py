@@ -1,0 +1,107 @@
+"""Steps of small networks, freed of the time it takes to ask a GPU for each of their kernels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from eqm.randomness import Draws
+
+WARM_UP = 3
+"""Calls before the recorded one, in which what is compiled, chosen and allocated once comes to be."""
+ROOM = 3
+"""A graph keeps the memory of a step for itself: how many times the peak until then there must be."""
+
+Update = Callable[[Tensor, Tensor | None, Draws, float | Tensor], tuple[Tensor, ...]]
+"""What changes weights, of a batch (data, labels, draws) and a learning rate: scalars that say how it went."""
+
+_log = logging.getLogger(__name__)
+
+
+class Recorded:
+    """An update of weights that is recorded as a CUDA graph once it is warm, then replayed.
+
+    A step of a small network is more than a thousand kernels, and Python takes ten times as long to ask for
+    them as a GPU takes to run them. A graph asks for all at once. It holds for one size of batch, one
+    seed and the memory of the optimizer as it is: another batch or seed is recorded anew, and who loads
+    a checkpoint into the optimizer goes on with another seed. A step that takes too much of the
+    device's memory, or that cannot be recorded, is computed as it is.
+    """
+
+    def __init__(
+        self, update: Update, optimizer: torch.optim.Optimizer, device: torch.device
+    ) -> None:
+        self._update, self._optimizer, self._device = update, optimizer, device
+        self._stream = torch.cuda.Stream(device)
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._kind: object = None
+        self._calls = 0
+        self._off = False
+
+    def __call__(
+        self, data: Tensor, labels: Tensor | None, draws: Draws, rate: float
+    ) -> tuple[Tensor, ...]:
+        kind = (data.shape, labels is None, draws.seed)
+        if kind != self._kind:
+            self._kind, self._graph, self._calls = kind, None, 0
+        self._calls += 1
+        inputs = [data, draws.positions] + ([] if labels is None else [labels])
+        here = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(here)
+        with torch.cuda.stream(self._stream):
+            if self._graph is None and self._calls > WARM_UP and not self._off and self._fits():
+                self._graph = self._record(inputs, draws.seed)
+            if self._graph is None:
+                results = self._update(data, labels, draws, rate)
+            else:
+                for kept, new in zip(self._inputs, inputs, strict=True):
+                    kept.copy_(new)
+                self._rate.fill_(rate)
+                self._graph.replay()
+                results = tuple(result.clone() for result in self._results)
+        here.wait_stream(self._stream)
+        return results
+
+    def _record(self, inputs: list[Tensor], seed: int) -> torch.cuda.CUDAGraph | None:
+        self._inputs = [torch.empty_like(kept) for kept in inputs]
+        self._rate = torch.zeros((), device=self._device)
+        data, positions, *labels = self._inputs
+        graph = torch.cuda.CUDAGraph()
+        # Of this thread alone: others load data meanwhile, and pin its memory.
+        recording = torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local")
+        try:
+            with _recordable(self._optimizer), recording:
+                self._results = self._update(
+                    data, labels[0] if labels else None, Draws(seed, positions), self._rate
+                )
+        except RuntimeError as error:
+            self._off = True
+            reason = str(error).partition("\n")[0]
+            _log.warning(
+                "a step cannot be recorded as a CUDA graph (%s): going on as it is", reason
+            )
+            return None
+        return graph
+
+    def _fits(self) -> bool:
+        peak = torch.cuda.max_memory_allocated(self._device)
+        return ROOM * peak < torch.cuda.get_device_properties(self._device).total_memory
+
+
+@contextmanager
+def _recordable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Tells torch's optimizers that they may be recorded: told all the time, they warn of it."""
+    groups = optimizer.param_groups
+    before = [dict(group) for group in groups]
+    try:
+        for group in groups:
+            group["capturable"] = True
+        yield
+    finally:
+        for group, settings in zip(groups, before, strict=True):
+            group.clear()
+            group.update(settings)
