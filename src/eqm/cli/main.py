@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass, replace
 from typing import Any
@@ -53,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
+    # Training and sampling on CUDA are in bfloat16: what is left in float32 is little.
+    warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
     try:
         with _plain_settings():
             tyro.extras.subcommand_cli_from_dict(

@@ -65,8 +65,10 @@ def tune(
     from eqm.randomness import Draws
     from eqm.tasks import Sampling
     from eqm.tasks import tune as tune_model
+    from eqm.tasks.generation import check_seeds
 
     check_count(references=references)
+    check_seeds([seed])
     if not model.is_dir():
         raise ValueError(f"eqm tune needs the folder of a model, to store settings in; got {model}")
     network = from_pretrained(model, device=pick_device(device))

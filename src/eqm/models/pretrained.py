@@ -118,8 +118,9 @@ def from_pretrained(
     """The saved network or energy in eval mode on `device`, with its `.metadata`.
 
     `name` is a folder written by `save_pretrained`, the name of a model that comes with the package
-    (`fashion-mnist`, `mnist-5k`), or `owner/name` of a model on the Hugging Face Hub, of which these two files
-    are downloaded. The dtype is that of the file and the parameters stay trainable.
+    (`fashion-mnist`, `mnist-5k`, `openmoji-32`), or `owner/name` of a model on the Hugging Face Hub, of which
+    these two files are downloaded. The dtype is that of the file, float32 for what comes with the
+    package, and the parameters stay trainable.
     Raises ValueError where the folder, a file or a tensor is missing, damaged or of another kind.
     """
     folder = folder_of(os.fspath(name))
@@ -133,6 +134,8 @@ def from_pretrained(
         raise ValueError(
             f"{path} must be a complete safetensors file; got {error}: save or download it again"
         ) from None
+    if folder.parent == _BUNDLED:  # where float16 saves room
+        tensors = {name: tensor.float() for name, tensor in tensors.items()}
     network = load_weights(_network_config(description, folder / _CONFIG), tensors, str(path))
     network.metadata = description["metadata"]
     return with_energy(network, description["energy"]).eval()

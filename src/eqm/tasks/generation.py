@@ -42,12 +42,17 @@ def starting_noise(shape: Sequence[int], *, seeds: Sequence[int]) -> Tensor:
 
     Raises ValueError for seeds of more than 63 bits.
     """
-    if any(not -(2**63) <= seed < 2**63 for seed in seeds):
-        raise ValueError(f"seed must lie in [-2^63, 2^63); got {seeds[0]}")
+    check_seeds(seeds)
     rows = [
         torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed)) for seed in seeds
     ]
     return torch.stack(rows) if rows else torch.empty(0, *shape)
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raises ValueError for a seed of more than 63 bits."""
+    if any(not -(2**63) <= seed < 2**63 for seed in seeds):
+        raise ValueError(f"seed must lie in [-2^63, 2^63); got {seeds[0]}")
 
 
 def draw(

@@ -14,7 +14,7 @@ from eqm.descent import AdamsBashforth, Descent, fit_multistep, record
 from eqm.descent.checks import check_count
 from eqm.field import Field
 from eqm.metrics import Moments, frechet_distance
-from eqm.tasks.generation import Model, generate, starting_noise
+from eqm.tasks.generation import Model, check_seeds, generate, starting_noise
 from eqm.tasks.sampling import RuleName, Sampling
 
 Features = Callable[[Tensor], Tensor]
@@ -126,11 +126,13 @@ def tune(
     with each trial as it is made.
 
     Raises ValueError for fewer than 8 samples or references, references of another shape than the
-    model's, and a model that is told the noise level, whose sampling has nothing to tune.
+    model's, a seed of more than 63 bits, and a model that is told the noise level, whose sampling
+    has nothing to tune.
     """
     config, known = model.config, Sampling.of(model.metadata)
     stored = replace(known, fitted=())
     check_count(samples=samples, evaluations=evaluations, batch_size=batch_size)
+    check_seeds([seed])
     if min(samples, len(reference)) < 8:
         raise ValueError(
             f"tuning needs at least 8 samples and references; got {samples} and {len(reference)}"
