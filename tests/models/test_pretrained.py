@@ -205,9 +205,14 @@ def test_a_hub_name_is_downloaded(tmp_path, monkeypatch):
         from_pretrained("owner/eqm-digits")
 
 
-def test_a_model_that_comes_with_the_package_draws_at_once():
-    model = from_pretrained("fashion-mnist")
-    x = torch.zeros(2, *model.config.shape)
+@pytest.mark.parametrize(
+    ("name", "images_seen"),
+    [("fashion-mnist", 1_050_112), ("mnist-5k", 400_000), ("openmoji-32", 2_500_096)],
+)
+def test_a_model_that_comes_with_the_package_draws_at_once(name, images_seen):
+    model = from_pretrained(name)
+    x = torch.zeros(2, *model.config.shape)  # float32, in whatever precision the file is
     assert model(x, torch.tensor([0, 9])).isfinite().all()
-    assert model.metadata["sampling"]["guidance"] == 1.5
-    assert model.metadata["training"]["images_seen"] == 1_050_112
+    assert model.metadata["sampling"]["guidance"] == 1.2
+    assert model.metadata["training"]["images_seen"] == images_seen
+    assert name in pretrained.bundled()

@@ -33,7 +33,7 @@ def compose(
 
     Args:
         model: A trained model: its folder, its name on the hub, or one that comes with eqm (fashion-mnist,
-            mnist-5k).
+            mnist-5k, openmoji-32).
         expression: Such as `7 + 0.5*3 - 1`, or `left*7 + ~left*b:3` with more models and masks.
         models: More models, as NAME=MODEL; their labels are NAME:LABEL, or NAME where they have none.
         masks: Pictures of weights, as NAME=FILE, white 1 and black 0; left, right, top and bottom

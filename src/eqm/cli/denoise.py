@@ -28,7 +28,7 @@ def denoise(
 
     Args:
         model: A trained model: its folder, its name on the hub, or one that comes with eqm (fashion-mnist,
-            mnist-5k).
+            mnist-5k, openmoji-32).
         pictures: Files, folders, an .npz, a data set by name; `fashion-mnist-test:0-9` takes some of what
             holds many.
         sigma: Standard deviation of noise that was added to clean pictures, on the scale -1..1 from black

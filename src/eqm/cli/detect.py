@@ -40,7 +40,7 @@ def detect(
 
     Args:
         model: A trained model: its folder, its name on the hub, or one that comes with eqm (fashion-mnist,
-            mnist-5k).
+            mnist-5k, openmoji-32).
         images: Files, folders, an .npz, a data set by name; `mnist-5k:0-99` takes some of what holds many.
         normal: Normal pictures to calibrate on, given likewise, best 1,000 or more that the model was not
             trained on; by default the calibration stored with the model.

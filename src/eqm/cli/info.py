@@ -10,7 +10,7 @@ def info(model: Model) -> None:
 
     Args:
         model: A trained model: its folder, its name on the hub, or one that comes with eqm (fashion-mnist,
-            mnist-5k); or a preset such as EqM-B/2.
+            mnist-5k, openmoji-32); or a preset such as EqM-B/2.
     """
     from dataclasses import asdict
 

@@ -27,7 +27,7 @@ def interpolate(
 
     Args:
         model: A trained model: its folder, its name on the hub, or one that comes with eqm (fashion-mnist,
-            mnist-5k).
+            mnist-5k, openmoji-32).
         pictures: Two or more: files, folders, an .npz, a data set by name; `fashion-mnist-test:0-3` takes
             some of what holds many.
         labels: The class of each picture, by number or name, if you know it.
@@ -102,7 +102,7 @@ def vary(
 
     Args:
         model: A trained model: its folder, its name on the hub, or one that comes with eqm (fashion-mnist,
-            mnist-5k).
+            mnist-5k, openmoji-32).
         pictures: Files, folders, an .npz, a data set by name; `fashion-mnist-test:0-3` takes some of what
             holds many.
         labels: The class of each picture, by number or name, if you know it.

@@ -34,7 +34,7 @@ def restore(
 
     Args:
         model: A trained model: its folder, its name on the hub, or one that comes with eqm (fashion-mnist,
-            mnist-5k).
+            mnist-5k, openmoji-32).
         pictures: What is left of them: files, folders, an .npz, a data set by name; `fashion-mnist-test:0-3`
             takes some of what holds many.
         operator: What became of them: inpaint (holes), downsample (means of blocks), blur (a bell),

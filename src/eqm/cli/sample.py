@@ -41,7 +41,7 @@ def sample(
 
     Args:
         model: A trained model: its folder, its name on the hub, or one that comes with eqm (fashion-mnist,
-            mnist-5k).
+            mnist-5k, openmoji-32).
         labels: Classes to sample, by number or name, in equal shares, one after the other; by default all
             of them. `eqm info MODEL` lists them.
         count: How many images; by default ten of each of `labels`, of all classes at most 100 together,

@@ -57,7 +57,6 @@ FASHION_MNIST = replace(
     MNIST_5K,
     name="fashion-mnist",
     data=DataConfig("fashion-mnist", held_out=0.0),
-    sampling=replace(MNIST_5K.sampling, guidance=1.5),
     images=1_050_000,
 )
 
