@@ -1,5 +1,6 @@
 """Steps recorded as a CUDA graph: the same weights, also after going back, and never a bad one."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -65,6 +66,22 @@ def test_recorded_steps_take_the_weights_where_plain_ones_do(monkeypatch, name, 
         moved = torch.cat([(b - c).flatten() for _, b, c in pairs]).norm()
         assert moved > 0
         assert away < 0.02 * moved
+
+
+def test_an_optimizer_that_is_loaded_is_the_one_that_steps():
+    state, _ = run(CONFIG, [0] * 6)
+    device = torch.device("cuda")
+    step = make_step(CONFIG, state, device)
+    data, labels = torch.randn(32, 1, 8, 8, device=device), torch.zeros(32, device=device).long()
+    draws = Draws(0, torch.arange(32, device=device))
+    for _ in range(6):
+        step(data, labels, draws)
+    state.optimizer.load_state_dict(deepcopy(state.optimizer.state_dict()))
+    counts = [kept["step"] for kept in state.optimizer.state.values()]
+    before = counts[0].item()
+    for _ in range(6):
+        step(data, labels, draws)
+    assert counts[0].item() == before + 6
 
 
 def test_a_recorded_step_without_finite_loss_changes_nothing():

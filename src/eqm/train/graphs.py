@@ -27,9 +27,8 @@ class Recorded:
 
     A step of a small network is more than a thousand kernels, and Python takes ten times as long to ask for
     them as a GPU takes to run them. A graph asks for all at once. It holds for one size of batch, one
-    seed and the memory of the optimizer as it is: another batch or seed is recorded anew, and who loads
-    a checkpoint into the optimizer goes on with another seed. A step that takes too much of the
-    device's memory, or that cannot be recorded, is computed as it is.
+    seed and the memory that the optimizer has: where one of them becomes another, it is recorded anew.
+    A step that takes too much of the device's memory, or that cannot be recorded, is computed as it is.
     """
 
     def __init__(
@@ -41,13 +40,15 @@ class Recorded:
         self._kind: object = None
         self._calls = 0
         self._off = False
+        optimizer.register_load_state_dict_post_hook(self._forget)
 
     def __call__(
         self, data: Tensor, labels: Tensor | None, draws: Draws, rate: float
     ) -> tuple[Tensor, ...]:
         kind = (data.shape, labels is None, draws.seed)
         if kind != self._kind:
-            self._kind, self._graph, self._calls = kind, None, 0
+            self._kind = kind
+            self._forget()
         self._calls += 1
         inputs = [data, draws.positions] + ([] if labels is None else [labels])
         here = torch.cuda.current_stream(self._device)
@@ -86,6 +87,9 @@ class Recorded:
             )
             return None
         return graph
+
+    def _forget(self, *_: object) -> None:
+        self._graph, self._calls = None, 0
 
     def _fits(self) -> bool:
         peak = torch.cuda.max_memory_allocated(self._device)
