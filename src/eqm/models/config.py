@@ -63,8 +63,7 @@ class UNetConfig:
     heads: int = 0
     """Heads of the self-attention at the lowest level; 0 leaves it out."""
     positions: bool = False
-    """Whether each level learns what is particular about each of its places: pictures that have their
-    parts where all others have them, such as faces, are learnt in a fraction of the images."""
+    """Whether each level learns a map of its places, (C, H, W), which is added to its features."""
 
     def __post_init__(self) -> None:
         _check_common(self, rank=3, positive=("patch", "width", "multipliers", "blocks"))
