@@ -132,6 +132,7 @@ def test_a_composition_can_be_watched_and_balanced(model):
     [
         ("0 + 3", r"'0 \+ 3', position 5: the model has labels 0..2 and none; got 3"),
         ("shoe", "position 1: there is no class 'shoe', only T-shirt, trouser, bag"),
+        ("t-shirt + bag", "position 1: write the class 'T-shirt' in quotes"),
         ("b:1", "position 3: there is no model 'b'"),
         ("face*1", "position 6: there is no mask 'face', only left, right, top, bottom"),
         ("1 +", "position 4"),

@@ -187,7 +187,10 @@ def _found(term: Term, models: Mapping[str, Model], expression: str) -> tuple[st
         try:
             label = label_number(models[name], label)
         except ValueError as error:
-            raise wrong(str(error)) from None
+            rest = expression[term.position - 1 :].lower()
+            meant = [known for known in class_names(models[name]) if rest.startswith(known.lower())]
+            how = f"write the class {max(meant, key=len)!r} in quotes" if meant else str(error)
+            raise wrong(how) from None
         label = None if label == classes else label
     if label is not None and not 0 <= label < classes:
         has = f"labels 0..{classes - 1} and none" if classes else "no classes, only none"
