@@ -36,8 +36,8 @@ from eqm.metrics import Moments, frechet_distance
 from eqm.models import Network, for_inference
 from eqm.models.inference import Frozen
 from eqm.pictures import grid
-from eqm.randomness import Draws
-from eqm.tasks import starting_noise
+from eqm.randomness import SampleRandom
+from eqm.sampling import starting_noise
 
 STEPS = 250
 MULTIPLIER = 4
@@ -54,7 +54,7 @@ SHARES = (0.45, 0.50)
 class Found:
     """What a descent of all samples came to."""
 
-    evaluations: float
+    nfe: float
     seconds: float
     worked: float
     """Seconds of processor time, which do not depend on what else runs on the machine."""
@@ -146,7 +146,7 @@ def main(
             )
         )
         seconds = took()
-        return Found(ends.evaluations.double().mean().item(), *seconds, distance(ends.x))
+        return Found(ends.nfe.double().mean().item(), *seconds, distance(ends.x))
 
     def fixed() -> Found:
         """The loop of the paper."""
@@ -227,14 +227,14 @@ def stops(base: Found, path: float, ratios, lengths, streamed) -> None:  # type:
             end = "no stop" if ratio is None else f"gradient at {ratio:g}"
             title = f"{make.__name__}, steps x {times}, {end}"
             print(
-                f"| {title} | {found.evaluations:.1f} | {found.evaluations / base.evaluations:.0%} | "
+                f"| {title} | {found.nfe:.1f} | {found.nfe / base.nfe:.0%} | "
                 f"{found.seconds:.1f} | {found.seconds / base.seconds:.0%} | "
                 f"{found.worked / base.worked:.0%} | "
                 f"{found.distance:.3f} | {found.distance / base.distance:.1%} |"
             )
             if (
                 ratio is not None
-                and found.evaluations <= SHARES[0] * base.evaluations
+                and found.nfe <= SHARES[0] * base.nfe
                 and found.seconds <= SHARES[1] * base.seconds
                 and found.distance <= WITHIN * base.distance
             ):
@@ -265,14 +265,14 @@ def curves(base: Found, path: float, budgets, limit, only, rules, streamed, name
         for budget in budgets:
             n = max(1, budget // cost)
             rule = make(path / n, n)
-            stop: Stop = eqm.Evaluations(budget)
+            stop: Stop = eqm.MaxNFE(budget)
             if isinstance(rule, eqm.BarzilaiBorwein | eqm.Anderson):  # they stretch their steps
                 stop = stop | eqm.PathLength(path)
             found = streamed(rule, stop, budget)
-            lines.setdefault(rule_name, []).append((found.evaluations, found.distance))
+            lines.setdefault(rule_name, []).append((found.nfe, found.distance))
             mark = "**" if found.distance <= WITHIN * base.distance else ""
-            off = abs(found.evaluations - budget) > 0.05
-            cells.append(f"{mark}{found.distance:.3f}{mark}" + f" ({found.evaluations:.1f})" * off)
+            off = abs(found.nfe - budget) > 0.05
+            cells.append(f"{mark}{found.distance:.3f}{mark}" + f" ({found.nfe:.1f})" * off)
         print(f"| {rule_name} | {' | '.join(cells)} |")
     good = sorted(
         (points[k][0], rule_name)
@@ -310,7 +310,7 @@ def some(source: Source, count: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
     rows = order[:count].sort().values
     assert source.labels is not None
-    return source.batch(rows, Draws(0, rows)), source.labels[rows]
+    return source.batch(rows, SampleRandom(0, rows)), source.labels[rows]
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def main(
         threads: CPU threads.
     """
     torch.set_num_threads(threads)
-    seen, held_out = parts(name)
+    seen, val_data = parts(name)
     large = name == "fashion-mnist"
     settings = {"epochs": 6, "batch_size": 128} if large else {"epochs": 20, "batch_size": 64}
     since = time.process_time()
@@ -45,9 +45,9 @@ def main(
     classifier.metadata = {
         "data": seen.name,
         "images": len(seen),
-        "held_out": held_out.name,
-        "held_out_images": len(held_out),
-        "held_out_accuracy": round(accuracy(classifier, held_out.data, held_out.classes), 4),
+        "val_data": val_data.name,
+        "val_images": len(val_data),
+        "val_accuracy": round(accuracy(classifier, val_data.data, val_data.classes), 4),
         "training": settings,
     }
     classifier.save(WEIGHTS / name)
@@ -56,8 +56,8 @@ def main(
 
 def parts(name: str) -> tuple[Images, Images]:
     """What the classifier sees, and what it is judged by."""
-    if held_out := RECIPES[name].data.held_out:
-        return whole(name).split(held_out)
+    if val_data := RECIPES[name].data.val_fraction:
+        return whole(name).split(val_data)
     return whole(name), whole(f"{name}-test")
 
 

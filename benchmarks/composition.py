@@ -26,8 +26,9 @@ from eqm.data import DataConfig, open_source
 from eqm.features import Classifier, train_classifier
 from eqm.models import Network
 from eqm.pictures import grid
-from eqm.randomness import Draws
-from eqm.tasks import Composition, Sampling, compose, generate, interpolate, starting_noise
+from eqm.randomness import SampleRandom
+from eqm.sampling import Sampling, starting_noise
+from eqm.tasks import Composition, compose, generate, interpolate
 
 
 def main(
@@ -70,7 +71,7 @@ def main(
     seen, held = order[len(order) // 5 :][:training], order[: len(order) // 5]
     labels = source.labels
     assert labels is not None
-    pictures = source.batch(seen, Draws(0, seen))
+    pictures = source.batch(seen, SampleRandom(0, seen))
     judge = train_classifier(pictures, labels[seen], num_classes=source.num_classes, epochs=epochs)
     every = list(combinations(range(network.config.num_classes), 2))
     chosen = every[:: max(1, len(every) // pairs)][:pairs]
@@ -79,7 +80,9 @@ def main(
     ):
         best = composed(network, judge, chosen, count, guidances, seed)
         passes(network)
-        between(network, judge, pictures, source.batch(held, Draws(0, held)), labels[held], ways)
+        between(
+            network, judge, pictures, source.batch(held, SampleRandom(0, held)), labels[held], ways
+        )
     if sheet is not None:
         grid(best, columns=count, scale=2).save(sheet)
 

@@ -21,7 +21,7 @@ from eqm.data import DataConfig, open_source, split
 from eqm.metrics import auroc
 from eqm.pictures import grid, heat
 from eqm.tasks import EqmDetector
-from eqm.tasks.scores import Probe
+from eqm.tasks.scores import ScoreConfig
 
 
 def main(
@@ -52,7 +52,7 @@ def cells(folder: str, count: int, features: str, sheet: Path | None) -> None:
     network = Remembering(folder)
     size = network.config.shape[1]
     functional = DataConfig("elpv", size=size, classes=("functional",), labels=False)
-    known, held = split(open_source(functional), functional.held_out)
+    known, held = split(open_source(functional), functional.val_fraction)
     if known.fingerprint != network.metadata["data"]["fingerprint"]:
         raise ValueError(f"{folder} was trained on other cells than these: train the recipe elpv")
     seen, normal = everything(known), everything(held)
@@ -73,7 +73,7 @@ def cells(folder: str, count: int, features: str, sheet: Path | None) -> None:
             detector = EqmDetector(network, name).fit(fresh)
             areas.append(auroc(detector.score_samples(left), detector.score_samples(defective)))
         print(f"| `{name}` | {np.mean(areas):.3f} |", flush=True)
-    probe = Probe.of(network, gammas=[0.1])
+    probe = ScoreConfig.of(network, gammas=[0.1])
     low = EqmDetector(network, "loss", probe=probe).fit(normal)
     scorers: dict[str, Scorer] = {
         "loss at gamma 0.1": low.score_samples,

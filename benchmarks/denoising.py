@@ -32,7 +32,8 @@ from eqm.features import Features, open_features
 from eqm.metrics import Moments, bootstrap, frechet_distance, psnr, ssim
 from eqm.models import Network
 from eqm.pictures import grid
-from eqm.tasks import denoise, estimate_gamma, estimate_sigma, starting_noise
+from eqm.sampling import starting_noise
+from eqm.tasks import denoise, estimate_gamma, estimate_sigma
 
 Denoiser = Callable[[np.ndarray], np.ndarray]
 NAMES = ("landscape, sample", "landscape, mean", "flow matching, not told", "flow matching, told")
@@ -160,7 +161,7 @@ def learned(
         return torch.cat([way(part).x for part in x.split(250)])
 
     yield by(partial(denoise, network))
-    yield by(partial(denoise, network, aim="mean"))
+    yield by(partial(denoise, network, aim="mmse"))
     yield by(partial(integrate, baseline, steps=steps))
     yield by(partial(integrate, baseline, steps=steps, start=gamma))
 

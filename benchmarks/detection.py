@@ -32,7 +32,7 @@ from eqm.data import DataConfig, open_source
 from eqm.descent import integrate
 from eqm.metrics import auroc, average_precision, bootstrap, fpr_at_tpr
 from eqm.tasks import EqmDetector
-from eqm.tasks.scores import Probe
+from eqm.tasks.scores import ScoreConfig
 
 
 def main(
@@ -90,11 +90,11 @@ def clothes(
     print("| score | evaluations | " + " | ".join(sets) + " |\n|---" + "|---" * len(sets) + "|---|")
     at_most = {name: x[:few] for name, x in sets.items()}
     for gamma in (0.1, 0.3, 0.5, 1.0):
-        detector = EqmDetector(network, "loss", probe=Probe.of(network, gammas=[gamma]))
+        detector = EqmDetector(network, "loss", probe=ScoreConfig.of(network, gammas=[gamma]))
         line(f"loss at gamma {gamma:g}", 1, detector.score_samples, normal, sets)
     for name, cost in {"dot": 1, "gradient-norm": 1, "complexity": 0, "loss": 6}.items():
         line(f"`{name}`", cost, EqmDetector(network, name).score_samples, normal, sets)
-    steps = Probe.of(network).sampling.max_steps
+    steps = ScoreConfig.of(network).sampling.max_steps
     for name in ("work", "displacement", "restore", "steps"):
         score = EqmDetector(network, name).score_samples
         line(f"`{name}`", steps + (name == "work"), score, normal[:few], at_most)
@@ -160,7 +160,7 @@ def speed(model: str, count: int) -> None:
             for batch in x.split(256):
                 network(batch)
 
-    probe = Probe.of(network, gammas=[0.3])
+    probe = ScoreConfig.of(network, gammas=[0.3])
     variants: dict[str, Callable[[], object]] = {"the network alone": alone}
     for name in ("dot", "gradient-norm", "loss"):
         detector = EqmDetector(network, name, probe=probe)
@@ -182,7 +182,7 @@ def rebuilt(twin: Remembering, x: Tensor) -> Tensor:
     """How far from each picture a flow ends that starts from it half noised."""
     noise = torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(0)).expand_as(x)
     start = corrupt(x, noise, torch.full((len(x),), 0.5))
-    steps = Probe.of(twin).sampling.max_steps
+    steps = ScoreConfig.of(twin).sampling.max_steps
     end = integrate(twin, start, steps=steps, start=0.5, decay=decay_of(twin))
     return (end.x - x).flatten(1).norm(dim=1)
 

@@ -17,7 +17,7 @@ from timing import record, table
 
 from eqm.devices import pick_device
 from eqm.models import preset
-from eqm.randomness import Draws
+from eqm.randomness import SampleRandom
 from eqm.train import TrainConfig, make_step, start
 from eqm.train.config import ObjectiveConfig
 
@@ -61,7 +61,7 @@ def main(
     plain = TrainConfig(model=network, batch_size=batch, precision="float32")
     data = torch.randn(batch, 4, 32, 32, device=place)
     labels = torch.arange(batch, device=place)
-    draws = Draws(0, labels)
+    draws = SampleRandom(0, labels)
 
     def training_step(config: TrainConfig) -> Callable[[], object]:
         state = start(config, place)

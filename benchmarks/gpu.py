@@ -27,11 +27,11 @@ from timing import record, synchronize
 import eqm
 from eqm.devices import pick_device
 from eqm.models import TransformerConfig, build, cost, for_inference, preset
-from eqm.randomness import Draws
+from eqm.monitor.throughput import matmul_rate
+from eqm.randomness import SampleRandom
 from eqm.recipes import RECIPES
 from eqm.train import TrainConfig, make_step, start
 from eqm.train.distributed import is_main, join, leave, world_size
-from eqm.train.pace import matmul_rate
 
 BATCHES = {"EqM-S/2": 512, "EqM-B/2": 256, "EqM-L/2": 128, "EqM-XL/2": 128}
 
@@ -168,7 +168,7 @@ def run(part: str, checkout: Path | None, device: str, quick: bool) -> str:
         state = start(settings, place)
         state.model.train()
         ours = make_step(settings, state, place)
-        draws = Draws(0, torch.arange(count, device=place))
+        draws = SampleRandom(0, torch.arange(count, device=place))
 
         def step() -> object:
             return ours(x, labels, draws)

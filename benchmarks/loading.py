@@ -22,7 +22,7 @@ import tyro
 from PIL import Image
 from timing import record
 
-from eqm.data import DataConfig, open_source, shares
+from eqm.data import DataConfig, batches, open_source
 from eqm.data.decoding import decode
 
 
@@ -66,9 +66,9 @@ def main(
 def row(config: DataConfig, name: str, batch_size: int, rounds: int) -> None:
     """Prints how fast a data set loads."""
     source = open_source(config)
-    batches = shares(source, seed=0, position=0, batch_size=batch_size, device=torch.device("cpu"))
+    loaded = batches(source, seed=0, position=0, batch_size=batch_size, device=torch.device("cpu"))
     count = max(1, min(len(source), 40_000) // batch_size)
-    found = rate(batches, count, batch_size, rounds)
+    found = rate(loaded, count, batch_size, rounds)
     print(f"| {name} | {source.shape} | {found[0]:,.0f} | {found[1]:,.0f} |")
 
 

@@ -28,7 +28,7 @@ import eqm
 from eqm.devices import pick_device
 from eqm.models import TransformerConfig, for_inference, official, preset
 from eqm.models.transformer import Attention, PatchEmbedding, Perceptron
-from eqm.randomness import Draws
+from eqm.randomness import SampleRandom
 from eqm.train import TrainConfig, make_step, start
 
 GUIDANCE, STEP_SIZE, MOMENTUM = 1.5, 0.0017, 0.3
@@ -136,7 +136,7 @@ def our_step(
     state = start(run, place)
     state.model.train()
     step = make_step(run, state, place)
-    draws = Draws(0, torch.arange(len(data), device=place))
+    draws = SampleRandom(0, torch.arange(len(data), device=place))
     return lambda: step(data, labels, draws)
 
 

@@ -56,8 +56,8 @@ def classes(prefix: str, count: int, references: int, models: int) -> None:
     names = ["loss", "losses", "residuals", "combined"]
     areas: dict[str, list[float]] = {}
     for k in range(models):
-        settings = DataConfig("fashion-mnist", held_out=0.1, classes=(str(k),), labels=False)
-        known, held = split(open_source(settings), settings.held_out)
+        settings = DataConfig("fashion-mnist", val_fraction=0.1, classes=(str(k),), labels=False)
+        known, held = split(open_source(settings), settings.val_fraction)
         folder = Path(f"{prefix}-{k}")
         if not (folder / "model.safetensors").exists():
             learn(k, settings, known, folder)
@@ -100,7 +100,7 @@ def learn(k: int, settings: DataConfig, known: Source, folder: Path) -> None:
         batch_size=64,
         compile=False,
         threads=torch.get_num_threads(),
-        watch_every=0,
+        eval_every=0,
     )
     for _ in train(config, known, folder):
         pass

@@ -25,7 +25,7 @@ from torch import nn
 from eqm.data import digits
 from eqm.features import accuracy, embed, train_classifier
 from eqm.metrics import Moments, frechet_distance
-from eqm.randomness import Draws
+from eqm.randomness import SampleRandom
 from eqm.recipes import RECIPES
 from eqm.tasks import generate
 from eqm.train import OptimizerConfig, TrainConfig, start, train
@@ -59,14 +59,14 @@ def main(
         images, ema_halflives = 2_000, ema_halflives[:1]
     recipe = replace(RECIPES["digits"], images=images)
     torch.set_num_threads(recipe.threads)
-    seen, held_out = digits().split(recipe.data.held_out or 0.2)
+    seen, val_data = digits().split(recipe.data.val_fraction or 0.2)
     classifier = train_classifier(seen.data, seen.classes, num_classes=seen.num_classes)
     first, second = digits().split(0.5)
     reference = Moments.of(embed(classifier, second.data))
 
     def loss(model: nn.Module) -> float:
-        data, labels = (t.repeat_interleave(REPEATS, 0) for t in (held_out.data, held_out.classes))
-        draws = Draws(12345, torch.arange(len(data)))
+        data, labels = (t.repeat_interleave(REPEATS, 0) for t in (val_data.data, val_data.classes))
+        draws = SampleRandom(12345, torch.arange(len(data)))
         noise, gamma = draws.normal("noise", data.shape[1:]), draws.uniform("gamma")
         with torch.no_grad():
             each = recipe.make_objective().at(model, data, labels, noise=noise, gamma=gamma)

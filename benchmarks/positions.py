@@ -78,7 +78,7 @@ def recipe_for(folder: Path) -> tuple[TrainConfig, Source]:
     recipe = RECIPES["folder"]
     config, _ = picked(replace(recipe, data=replace(recipe.data, path=str(folder))))
     source = open_source(config.data)
-    config, _ = fitted(replace(config, watch_every=0, threads=1), source)
+    config, _ = fitted(replace(config, eval_every=0, threads=1), source)
     return config.suited_to(source), source
 
 

@@ -24,8 +24,9 @@ from eqm.data import DataConfig, Images, open_source
 from eqm.features import accuracy, embed, train_classifier
 from eqm.metrics import Moments, frechet_distance
 from eqm.pictures import grid
-from eqm.randomness import Draws
-from eqm.tasks import Sampling, generate
+from eqm.randomness import SampleRandom
+from eqm.sampling import Sampling
+from eqm.tasks import generate
 
 
 def main(
@@ -69,21 +70,22 @@ def main(
     labels = torch.arange(count) % seen.num_classes
     chosen = torch.randperm(len(seen), generator=torch.Generator().manual_seed(0))[:count]
 
-    def row(name: str, images: Tensor, classes: Tensor, evaluations: str, seconds: str) -> None:
+    def row(name: str, images: Tensor, classes: Tensor, nfe: str, seconds: str) -> None:
         features = embed(classifier, images)
         right = accuracy(classifier, images, classes)
         distance = frechet_distance(Moments.of(features), reference)
         spread = diversity(features, classes)
         print(
-            f"| {name} | {right:.3f} | {distance:.2f} | {spread:.2f} | {evaluations} | {seconds} |",
+            f"| {name} | {right:.3f} | {distance:.2f} | {spread:.2f} | {nfe} | {seconds} |",
             flush=True,
         )
 
     called = Path(model).name
     with record(f"quality-{called}", f"Samples of {called}", keep=not quick):
         print(
-            f"{model}: {replace(sampling, fitted=())}, with {len(sampling.fitted)} fitted steps at its own "
-            f"guidance; {count} samples a row, Frechet distance to {len(others)} test pictures "
+            f"{model}: {replace(sampling, multistep_coefficients=())}, with "
+            f"{len(sampling.multistep_coefficients)} fitted steps at its own guidance; "
+            f"{count} samples a row, Frechet distance to {len(others)} test pictures "
             f"in {reference.mean.numel()} features of a classifier trained for {epochs} epochs.\n"
         )
         print(
@@ -98,7 +100,7 @@ def main(
             since = time.perf_counter()
             ends = generate(network, labels, seed=seed, sampling=sampling.but(guidance=scale))
             seconds = time.perf_counter() - since
-            mean = ends.evaluations.float().mean().item()
+            mean = ends.nfe.float().mean().item()
             pictures = ends.x.clamp(-1, 1)  # as they are shown and saved
             row(f"samples, guidance {scale:g}", pictures, labels, f"{mean:.1f}", f"{seconds:.0f}")
             sheets.append(pictures[: 4 * seen.num_classes])
@@ -110,7 +112,7 @@ def whole(name: str) -> Images:
     """All of a data set, as the classifier wants it."""
     source = open_source(DataConfig(name))
     rows = torch.arange(len(source))
-    data = source.batch(rows, Draws(0, rows))
+    data = source.batch(rows, SampleRandom(0, rows))
     return Images(source.name, data, source.labels, source.num_classes)
 
 

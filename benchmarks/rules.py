@@ -24,7 +24,7 @@ from eqm.descent import Rule, Stop
 from eqm.features import accuracy, embed, train_classifier
 from eqm.field import Field
 from eqm.metrics import Moments, frechet_distance
-from eqm.tasks import starting_noise
+from eqm.sampling import starting_noise
 
 MOMENTUM = 0.3
 FAR = 100
@@ -104,7 +104,7 @@ def fits(field: Field, shape: tuple[int, ...], labels: Tensor, path: float) -> M
 def main(
     model: Path,
     paths: tuple[float, ...] = (0.4, 0.5),
-    evaluations: tuple[int, ...] = (3, 5, 10, 20, 40),
+    nfe: tuple[int, ...] = (3, 5, 10, 20, 40),
     only: str = "",
     quick: bool = False,
 ) -> None:
@@ -118,7 +118,7 @@ def main(
         quick: Try whether it runs, with few evaluations, and keep nothing.
     """
     if quick:
-        paths, evaluations = paths[:1], evaluations[:1]
+        paths, nfe = paths[:1], nfe[:1]
     field = eqm.from_pretrained(model)
     seen, _ = digits().split(0.2)
     classifier = train_classifier(seen.data, seen.classes, num_classes=seen.num_classes)
@@ -127,14 +127,14 @@ def main(
     noise = starting_noise(first.shape, seeds=range(len(first)))
 
     def measures(rule: Rule, path: float, budget: int) -> str:
-        stop: Stop = eqm.Evaluations(budget)
+        stop: Stop = eqm.MaxNFE(budget)
         if isinstance(rule, eqm.BarzilaiBorwein | eqm.Anderson):  # they stretch their steps
             stop = stop | eqm.PathLength(path)
         end = eqm.descend(field, noise, first.classes, rule=rule, stop=stop)
         drawn = end.x.nan_to_num().clamp(-FAR, FAR)
         distance = frechet_distance(Moments.of(embed(classifier, drawn)), reference)
         recognised = 100 * accuracy(classifier, drawn, first.classes)
-        spent = end.evaluations.double().mean().item()
+        spent = end.nfe.double().mean().item()
         return f"{distance:.3f} / {recognised:.1f}" + (f" ({spent:.1f})" if spent != budget else "")
 
     real = frechet_distance(Moments.of(embed(classifier, first.data)), reference)
@@ -145,15 +145,15 @@ def main(
             f"in brackets where it is not that of the column. Real digits: {real:.3f}."
         )
         for path in paths:
-            print(f"\nPath {path:g}\n\n| rule | {' | '.join(map(str, evaluations))} |")
-            print("|---" * (len(evaluations) + 1) + "|")
+            print(f"\nPath {path:g}\n\n| rule | {' | '.join(map(str, nfe))} |")
+            print("|---" * (len(nfe) + 1) + "|")
             fitted = fits(field, field.config.shape, first.classes, path)
             for name, (make, cost) in (RULES | {FITTED: (fitted, 1)}).items():
                 if only.lower() in name.lower():
-                    steps = [max(1, budget // cost) for budget in evaluations]
+                    steps = [max(1, budget // cost) for budget in nfe]
                     cells = [
                         measures(make(path / n, n), path, budget)
-                        for n, budget in zip(steps, evaluations, strict=True)
+                        for n, budget in zip(steps, nfe, strict=True)
                     ]
                     print(f"| {name} | {' | '.join(cells)} |", flush=True)
 

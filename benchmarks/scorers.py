@@ -17,7 +17,7 @@ from torch import Tensor
 import eqm
 from eqm.data import DataConfig, Source, open_source
 from eqm.features import open_features
-from eqm.randomness import Draws
+from eqm.randomness import SampleRandom
 
 Scorer = Callable[[Tensor], Tensor]
 """One number a picture, higher = more anomalous."""
@@ -86,7 +86,7 @@ def faces() -> np.ndarray:
 def rows_of(source: Source, rows: Sequence[int]) -> Tensor:
     """Those pictures of a source."""
     chosen = torch.tensor(rows)
-    return source.batch(chosen, Draws(0, chosen))
+    return source.batch(chosen, SampleRandom(0, chosen))
 
 
 def everything(source: Source) -> Tensor:

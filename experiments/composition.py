@@ -27,7 +27,7 @@ def drawn(bench: Bench, seed: int, pair: tuple[int, ...]) -> Tensor:
     """Samples (COUNT, C, H, W) of the mean of the fields of the labels."""
     parts = [eqm.condition(model(bench, EQM, seed), label) for label in pair]
     field = eqm.compose(parts, [1 / len(parts)] * len(parts))
-    noise, steps = starts(bench, seed, COUNT)[0], bench.at.evaluations
+    noise, steps = starts(bench, seed, COUNT)[0], bench.at.nfe
     rule = NesterovLookahead(PATH / steps)
     return descend(field, noise, rule=rule, max_steps=steps).x.clamp(-1, 1)
 
@@ -95,7 +95,7 @@ def composition(bench: Bench) -> str:
         for a, b in pairs
     ]
     how = (
-        f"{bench.basis} {COUNT} samples of each, {bench.at.evaluations} steps of the look-ahead rule, "
+        f"{bench.basis} {COUNT} samples of each, {bench.at.nfe} steps of the look-ahead rule, "
         "without guidance. Recognised as both: the two most probable classes of the classifier are the two."
     )
     return conclude(bench, "composition", "Two labels at once", rows, verdicts, how=how)

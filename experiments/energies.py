@@ -26,7 +26,7 @@ def energies(bench: Bench) -> str:
         "objective.energy": "norm",
         "optimizer.learning_rate": recipe.optimizer.learning_rate / 4,
         "optimizer.clip": 1.0,
-        "start_from": half,
+        "init_from": half,
     }
     dot = {"objective.energy": "dot"}
     found = distances(bench, {"implicit": EQM, "dot product": dot, "squared norm": norm})

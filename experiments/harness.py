@@ -26,23 +26,23 @@ from torch import Tensor
 
 from eqm.corruption import Decay
 from eqm.data import DataConfig, Source, open_source, split
-from eqm.data.parts import digest
+from eqm.data.subset import digest
 from eqm.descent import EvenGamma, GradientDescent, NesterovLookahead, Rule, descend, integrate
 from eqm.energy import Energy
 from eqm.features import Classifier, embed
 from eqm.files import replacing
 from eqm.metrics import Moments, frechet_distance
 from eqm.models import Network, from_pretrained
-from eqm.randomness import Draws
+from eqm.randomness import SampleRandom
 from eqm.recipes import RECIPES
-from eqm.tasks import Sampling, starting_noise
+from eqm.sampling import Sampling, starting_noise
 from eqm.train import TrainConfig, train
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 Model = Network | Energy
 Settings = Mapping[str, Any]
-"""Changes of a recipe, by their names on the command line; `start_from` holds those of the variant
+"""Changes of a recipe, by their names on the command line; `init_from` holds those of the variant
 whose trained weights of the same seed it begins with."""
 
 EQM: Settings = {}
@@ -65,7 +65,7 @@ class Scale(NamedTuple):
     """Data that samples are to be like."""
     count: int
     """Samples of a measurement, and real images that give the floor; the others are the reference."""
-    evaluations: int
+    nfe: int
     """Of the field, a sample."""
 
 
@@ -119,7 +119,7 @@ class Bench:
     """Folder of trained variants, which the experiments share."""
     processes: int = 2
     """Processes that train and sample side by side, on one thread each."""
-    evaluations: int = 0
+    nfe: int = 0
     """Of the field, a sample; 0 for the number of the scale."""
     eqm: str = ""
     """Folder or name of a model to take for equilibrium matching, instead of training one a seed: the
@@ -132,13 +132,19 @@ class Bench:
         """The scale, with what was asked otherwise."""
         scale = SCALES[self.scale]
         recipe = replace(scale.recipe, images=self.images or scale.recipe.images)
-        return scale._replace(recipe=recipe, evaluations=self.evaluations or scale.evaluations)
+        return scale._replace(recipe=recipe, nfe=self.nfe or scale.nfe)
 
     def config(self, changes: Settings, seed: int) -> TrainConfig:
         """The recipe with some settings changed."""
-        fixed = {"seed": seed, "name": "experiment", "threads": 1, "watch_every": 0, "keep": 1}
-        if start := changes.get("start_from"):
-            changes = {**changes, "start_from": str(self.folder(start, seed))}
+        fixed = {
+            "seed": seed,
+            "name": "experiment",
+            "threads": 1,
+            "eval_every": 0,
+            "keep_checkpoints": 1,
+        }
+        if start := changes.get("init_from"):
+            changes = {**changes, "init_from": str(self.folder(start, seed))}
         return changed(self.at.recipe, {**fixed, **changes})
 
     def folder(self, changes: Settings, seed: int) -> Path:
@@ -157,7 +163,7 @@ class Bench:
     @property
     def how(self) -> str:
         """The protocol, in words."""
-        return f"{self.protocol} {self.at.evaluations} evaluations of the field a sample."
+        return f"{self.protocol} {self.at.nfe} evaluations of the field a sample."
 
     @property
     def protocol(self) -> str:
@@ -190,7 +196,7 @@ def model(bench: Bench, changes: Settings, seed: int) -> Model:
         return from_pretrained(given)
     config, folder = bench.config(changes, seed), bench.folder(changes, seed)
     if not (folder / "trained").exists():
-        if start := changes.get("start_from"):
+        if start := changes.get("init_from"):
             model(bench, start, seed)
         for _ in train(config, parts(bench)[0], folder):
             pass
@@ -209,8 +215,8 @@ def parts(bench: Bench) -> tuple[Source, Source]:
     """What the variants learn, and images of its kind that they never see."""
     data = bench.at.recipe.data
     every = open_source(data)
-    if data.held_out:
-        return split(every, data.held_out)
+    if data.val_fraction:
+        return split(every, data.val_fraction)
     return every, open_source(DataConfig(bench.at.test))
 
 
@@ -319,7 +325,7 @@ def everything(source: Source) -> tuple[Tensor, Tensor]:
     """All images of a data set and their labels."""
     rows = torch.arange(len(source))
     assert source.labels is not None
-    return source.batch(rows, Draws(0, rows)), source.labels
+    return source.batch(rows, SampleRandom(0, rows)), source.labels
 
 
 def measured(
@@ -333,13 +339,13 @@ def measured(
     first = 10_000 * seed + 1_000_000 * tuning
     labels = real.labels[:: 2 if tuning else 1]
     given = _given(bench, changes)
-    protocol = digest(first, len(labels), real.reference.mean, sampler, scale.evaluations, given)
+    protocol = digest(first, len(labels), real.reference.mean, sampler, scale.nfe, given)
     file = bench.folder(changes, seed) / f"distance-{protocol}.json"
     if not file.exists():
         field = model(bench, changes, seed)
         decay = bench.config(changes, seed).objective.make_decay()
         noise = starting_noise(field.config.shape, seeds=range(first, first + len(labels)))
-        drawn = samples(field, noise, labels, decay, sampler, scale.evaluations)
+        drawn = samples(field, noise, labels, decay, sampler, scale.nfe)
         with replacing(file) as temporary:
             temporary.write_text(json.dumps(real.distance(drawn)))
     return json.loads(file.read_text())

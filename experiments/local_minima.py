@@ -46,8 +46,8 @@ def arrived(bench: Bench, seed: int, dimension: int) -> tuple[float, ...]:
 def remoteness(bench: Bench, seed: int, name: str) -> tuple[float, ...]:
     """The median distance to the nearest training image over that of held-out images, after each of PATHS."""
     field, (x, labels) = model(bench, VARIANTS[name], seed), starts(bench, seed, 300)
-    seen, held_out = (everything(part)[0] for part in parts(bench))
-    real = nearest_distances(held_out[:300], seen).distance.median()
+    seen, val_data = (everything(part)[0] for part in parts(bench))
+    real = nearest_distances(val_data[:300], seen).distance.median()
     found, before = [], 0.0
     for path in PATHS:
         x = descend(

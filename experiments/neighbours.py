@@ -18,7 +18,7 @@ PATH, COUNT, SHARES = 250 * 0.0017, 500, (0.01, 0.1, 0.5, 0.9)
 
 def drawn(bench: Bench, seed: int) -> Tensor:
     """Samples (N, C, H, W), N at most COUNT."""
-    steps, rule = bench.at.evaluations, NesterovLookahead(PATH / bench.at.evaluations)
+    steps, rule = bench.at.nfe, NesterovLookahead(PATH / bench.at.nfe)
     ends = descend(model(bench, EQM, seed), *starts(bench, seed, COUNT), rule=rule, max_steps=steps)
     return ends.x.clamp(-1, 1)
 
@@ -30,8 +30,8 @@ def distances(bench: Bench, seed: int, _: None) -> Tensor:
 
 def neighbours(bench: Bench) -> str:
     prepare(bench, EQM)
-    seen, held_out = (everything(part)[0] for part in parts(bench))
-    real = nearest_distances(held_out[:COUNT], seen).distance
+    seen, val_data = (everything(part)[0] for part in parts(bench))
+    real = nearest_distances(val_data[:COUNT], seen).distance
     every = seedwise(bench, distances, [None])[None]
     with drawing(bench.output / f"neighbours-{bench.scale}.png", panels=2) as (left, right):
         edges = torch.linspace(0, max(real.max(), *(d.max() for d in every)).item(), 50)

@@ -34,7 +34,7 @@ PAPER = {
 def distance(bench: Bench, seed: int, cell: tuple[str, float]) -> float:
     """The distance of what a model makes of noised images."""
     name, level = cell
-    field, real, steps = model(bench, VARIANTS[name], seed), judge(bench), bench.at.evaluations
+    field, real, steps = model(bench, VARIANTS[name], seed), judge(bench), bench.at.nfe
     noise, labels = starts(bench, seed)
     x = corrupt(real.images, noise, torch.full((len(noise),), 1 - level))
     if name in PATHS:

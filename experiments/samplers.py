@@ -30,9 +30,9 @@ PAPER = {
 
 def distance(bench: Bench, seed: int, cell: tuple[str, int]) -> float:
     """The distance of samples that a rule finds in so many evaluations of the field each."""
-    name, evaluations = cell
+    name, nfe = cell
     rule, a_step, _ = RULES[name]
-    steps = evaluations // a_step
+    steps = nfe // a_step
     ends = descend(
         model(bench, EQM, seed), *starts(bench, seed), rule=rule(PATH / steps), max_steps=steps
     )

@@ -60,7 +60,7 @@ def test_an_experiment_says_what_its_distances_say(monkeypatch, tmp_path, ours, 
 def test_an_experiment_runs_and_finds_what_it_has_trained(monkeypatch, tmp_path):
     monkeypatch.setattr(harness, "SAMPLERS", harness.SAMPLERS[::5])
     bench = harness.Bench(
-        seeds=1, images=256, evaluations=1, processes=1, output=tmp_path, models=tmp_path / "models"
+        seeds=1, images=256, nfe=1, processes=1, output=tmp_path, models=tmp_path / "models"
     )
     first = conditioning.conditioning(bench)
     assert "undecided" in first  # one seed decides nothing

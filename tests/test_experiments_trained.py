@@ -74,7 +74,7 @@ def test_the_bound_of_a_bowl_is_the_closed_form(monkeypatch):
 def test_an_experiment_runs_to_its_report(monkeypatch, tmp_path):
     monkeypatch.setattr(composition, "COUNT", 8)
     bench = harness.Bench(
-        **{"seeds": 2, "images": 256, "evaluations": 2, "processes": 1},
+        **{"seeds": 2, "images": 256, "nfe": 2, "processes": 1},
         **{"output": tmp_path, "models": tmp_path / "models"},
     )
     text = composition.composition(bench)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from scipy import stats
 
-from eqm.randomness import Draws, generator_at, philox
+from eqm.randomness import SampleRandom, generator_at, philox
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_the_bits_are_those_published_with_the_generator(counter, key, expected)
 
 
 def test_draws_have_their_distributions_and_are_independent():
-    draws = Draws(3, torch.arange(2000) + 2**40)
+    draws = SampleRandom(3, torch.arange(2000) + 2**40)
     uniform, normal = draws.uniform("gamma", (10,)), draws.normal("noise", (11,))
     assert stats.kstest(uniform.flatten().numpy(), "uniform").pvalue > 0.01
     assert stats.kstest(normal.flatten().numpy(), "norm").pvalue > 0.01
@@ -33,11 +33,11 @@ def test_draws_have_their_distributions_and_are_independent():
 
 
 def test_a_sample_draws_the_same_in_any_company():
-    draws = Draws(0, torch.tensor([7, 3, 2**33 + 7]))
+    draws = SampleRandom(0, torch.tensor([7, 3, 2**33 + 7]))
     whole = draws.normal("noise", (3, 3))
     assert torch.equal(draws[1:].normal("noise", (3, 3)), whole[1:])
     assert not torch.equal(whole[0], whole[2])
-    assert not torch.equal(whole, Draws(1, draws.positions).normal("noise", (3, 3)))
+    assert not torch.equal(whole, SampleRandom(1, draws.positions).normal("noise", (3, 3)))
     assert not torch.equal(whole, draws.normal("flip", (3, 3)))
     assert draws.uniform("gamma").shape == (3,)
     assert draws[:0].normal("noise", (3, 3)).shape == (0, 3, 3)

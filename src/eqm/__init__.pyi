@@ -1,4 +1,16 @@
-from . import data, descent, encoders, features, metrics, models, recipes, tasks, train
+from . import (
+    data,
+    descent,
+    encoders,
+    features,
+    metrics,
+    models,
+    monitor,
+    recipes,
+    sampling,
+    tasks,
+    train,
+)
 from .composition import compose, condition
 from .corruption import ConstantDecay, LinearDecay, PiecewiseDecay, TruncatedDecay, corrupt
 from .descent import (
@@ -7,9 +19,7 @@ from .descent import (
     Anderson,
     BarzilaiBorwein,
     CosineSteps,
-    Descent,
     Euler,
-    Evaluations,
     EvenGamma,
     GradientDescent,
     GradientNorm,
@@ -17,6 +27,7 @@ from .descent import (
     Heun,
     Langevin,
     LinearMultistep,
+    MaxNFE,
     Nesterov,
     NesterovLookahead,
     Outcome,
@@ -24,6 +35,7 @@ from .descent import (
     RelativeGradientNorm,
     RMSProp,
     RungeKutta4,
+    Solution,
     Stagnation,
     TorchOptimizer,
     descend,
@@ -36,6 +48,7 @@ from .guidance import guide
 from .models import from_pretrained, save_pretrained
 from .objective import EquilibriumMatching, FlowMatching
 from .optimal import OptimalField
+from .sampling import Sampling
 
 __all__ = [
     "Adam",
@@ -44,11 +57,11 @@ __all__ = [
     "BarzilaiBorwein",
     "ConstantDecay",
     "CosineSteps",
-    "Descent",
+    "Solution",
     "DotEnergy",
     "EquilibriumMatching",
     "Euler",
-    "Evaluations",
+    "MaxNFE",
     "EvenGamma",
     "Field",
     "FlowMatching",
@@ -69,6 +82,7 @@ __all__ = [
     "RMSProp",
     "RelativeGradientNorm",
     "RungeKutta4",
+    "Sampling",
     "Stagnation",
     "TorchOptimizer",
     "TruncatedDecay",
@@ -85,7 +99,9 @@ __all__ = [
     "iterate",
     "metrics",
     "models",
+    "monitor",
     "recipes",
+    "sampling",
     "save_pretrained",
     "stream",
     "tasks",

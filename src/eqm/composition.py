@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eqm.field import Field, along
-from eqm.shapes import norms, spread
+from eqm.shapes import norms, per_sample
 
 Weight = float | Tensor
 """How much a field counts: a number, or a tensor that x (B, ...) can be multiplied with."""
@@ -103,7 +103,7 @@ class _Sum:
             # brought to the size of the others
             noise = 64 * torch.finfo(sizes.dtype).eps * norms(total)
             scales = (sizes.mean(0) / sizes).where(sizes > noise, 0.0)
-            parts = [spread(scale, x) * part for scale, part in zip(scales, parts, strict=True)]
+            parts = [per_sample(scale, x) * part for scale, part in zip(scales, parts, strict=True)]
         for weight, part in zip(self.weights, parts, strict=True):
             total = total + _fitted(weight, x) * part
         return total

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from eqm.shapes import spread
+from eqm.shapes import per_sample
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,7 @@ def corrupt(data: Tensor, noise: Tensor, gamma: Tensor) -> Tensor:
         raise ValueError(
             f"gamma must have shape ({len(data)},), one value a sample; got {tuple(gamma.shape)}{hint}"
         )
-    gamma = spread(gamma.to(data.dtype), data)  # (B, 1, ...)
+    gamma = per_sample(gamma.to(data.dtype), data)  # (B, 1, ...)
     return gamma * data + (1 - gamma) * noise
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from eqm.energy import Energy
-from eqm.shapes import spread
+from eqm.shapes import per_sample
 
 
 def difference_loss(
@@ -49,7 +49,7 @@ def difference_loss(
     # difference, small enough for the curvature not to matter.
     lengths = residual.flatten(1).norm(dim=1).clamp(min=torch.finfo(x.dtype).tiny ** 0.5)
     step = _SHARE[central] * x.detach().flatten(1).norm(dim=1) / lengths  # (B,)
-    way = spread(step, x) * residual
+    way = per_sample(step, x) * residual
     x = x.detach()
     rise = energy.energy(x + way, labels) - (energy.energy(x - way, labels) if central else here)
     slope = rise * (2 / residual[0].numel() / ((1 + central) * step))

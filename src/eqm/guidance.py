@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from eqm.field import Field, along
-from eqm.shapes import spread
+from eqm.shapes import per_sample
 
 
 def guide(
@@ -74,7 +74,7 @@ class _Guided:
         every = torch.cat([labels, torch.full_like(labels, self.null_label)])
         labelled, unlabelled = field(torch.cat([x, x]), every).chunk(2)
         led = self._led(labelled, unlabelled)
-        return led if inside is None else led.where(spread(inside, x), labelled)
+        return led if inside is None else led.where(per_sample(inside, x), labelled)
 
     def at(self, path: Tensor) -> Field:
         inside = None if self.interval is None else within(path, self.interval)

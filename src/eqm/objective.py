@@ -11,7 +11,7 @@ from eqm.corruption import ConstantDecay, Decay, TruncatedDecay, corrupt
 from eqm.difference import difference_loss
 from eqm.energy import Energy
 from eqm.field import Field
-from eqm.shapes import spread
+from eqm.shapes import per_sample
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class EquilibriumMatching:
         not fit, or the field returns another shape than it was given.
         """
         x = corrupt(data, noise, gamma)
-        target = (noise - data) * spread(self.decay(gamma).to(data.dtype), data)
+        target = (noise - data) * per_sample(self.decay(gamma).to(data.dtype), data)
         if self.difference and torch.is_grad_enabled():
             if not isinstance(field, Energy):
                 raise ValueError(

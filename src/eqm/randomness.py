@@ -27,7 +27,7 @@ def generator_at(purpose: str, *, seed: int, position: int) -> Generator:
 
 
 @dataclass(frozen=True)
-class Draws:
+class SampleRandom:
     """The random numbers of B samples, each a function of the seed, the purpose and its position.
 
     Whoever draws them, in whatever batch, on whatever device, gets the same ones: a run may change
@@ -42,9 +42,9 @@ class Draws:
     seed: int
     positions: Tensor
 
-    def __getitem__(self, rows: slice) -> Draws:
+    def __getitem__(self, rows: slice) -> SampleRandom:
         """The draws of some of the samples."""
-        return Draws(self.seed, self.positions[rows])
+        return SampleRandom(self.seed, self.positions[rows])
 
     def uniform(self, purpose: str, shape: Sequence[int] = ()) -> Tensor:
         """Uniform on [0, 1), (B, *shape), float32."""

@@ -8,11 +8,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def spread(values: Tensor, x: Tensor) -> Tensor:
+def per_sample(values: Tensor, x: Tensor) -> Tensor:
     """Values (B,) shaped (B, 1, ...), to combine them with x (B, ...).
 
     >>> import torch
-    >>> spread(torch.tensor([1.0, 2.0]), torch.ones(2, 3)) * torch.ones(2, 3)
+    >>> per_sample(torch.tensor([1.0, 2.0]), torch.ones(2, 3)) * torch.ones(2, 3)
     tensor([[1., 1., 1.],
             [2., 2., 2.]])
     """

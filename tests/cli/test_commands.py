@@ -38,7 +38,7 @@ def run(capsys, tmp_path, monkeypatch):
 def test_a_sheet_of_samples(model, run, tmp_path):
     status, out, _ = run("sample", model)
     assert status == 0
-    assert "Descent of 100" in out
+    assert "Solution of 100" in out
     with Image.open(tmp_path / "samples.png") as sheet:
         assert sheet.size == (7 * 91, 7 * 91)
 
@@ -149,7 +149,7 @@ def test_help_does_not_say_the_opposite_of_what_a_flag_does(run):
 
 
 def test_nothing_held_out_trains_on_everything(run):
-    status, out, _ = run("train", "digits", *SMALL, "--data.held-out", 0, "--seed", 20260101)
+    status, out, _ = run("train", "digits", *SMALL, "--data.val-fraction", 0, "--seed", 20260101)
     assert status == 0
     assert "1,797 images to train on, 0 held out" in out
 
@@ -210,7 +210,7 @@ def test_bad_input_is_one_sentence_and_status_2(model, run, arguments, sentence)
     (model / "x.png").mkdir(exist_ok=True)
     status, out, err = run(*[argument.format(model=model) for argument in arguments])
     assert status == 2
-    assert "Descent" not in out  # said before the work
+    assert "Solution" not in out  # said before the work
     assert sentence in err
     assert err.strip().startswith("eqm: ")
     assert len(err.strip().splitlines()) == 1

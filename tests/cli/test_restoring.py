@@ -38,18 +38,18 @@ def read(name):
 def test_pictures_are_denoised(run):
     status, out, _ = run("denoise", "m", "digits:0-3", "--add", 0.5, "--labels", 0, 1, 2, 3)
     assert status == 0
-    assert "Descent of 4: 4 converged" in out
+    assert "Solution of 4: 4 converged" in out
     with Image.open("denoised.png") as sheet:
         assert sheet.size[1] > sheet.size[0]  # a row a picture: as it was, noisy, denoised
     status, out, _ = run(
-        *("denoise", "m", "digits:0", "--sigma", "estimate", "--aim", "mean"),
+        *("denoise", "m", "digits:0", "--sigma", "estimate", "--aim", "mmse"),
         *("--output", "a.npz"),
     )
     assert status == 0
     assert out.startswith("sigma ")
     assert "1 evaluations each" in out
     assert (
-        run("denoise", "m", "digits:0", "--sigma", 0, "--aim", "mean", "--output", "b.npz")[0] == 0
+        run("denoise", "m", "digits:0", "--sigma", 0, "--aim", "mmse", "--output", "b.npz")[0] == 0
     )
     given = ("digits:3", "digits:5", "--add", 0.5)
     assert run("denoise", "m", *given, "--output", "each")[0] == 0

@@ -6,9 +6,9 @@ import torch
 
 from eqm.cli.main import main
 from eqm.models import UNet, UNetConfig, save_pretrained
-from eqm.tasks import Sampling
+from eqm.sampling import Sampling
 
-FEW = ["--samples", "16", "--evaluations", "4", "--references", "60"]
+FEW = ["--samples", "16", "--nfe", "4", "--references", "60"]
 
 
 @pytest.fixture
@@ -58,5 +58,5 @@ def test_steps_are_fitted_to_the_rule_that_is_kept(folder, capsys):
         said.count("samples 16") == 1 + 2 * 2 + 2 + 2
     )  # itself, to two ways, confirmed, summed up
     stored = Sampling.of(json.loads((folder / "config.json").read_text())["metadata"])
-    assert stored.fitted
-    assert replace(stored, fitted=()) == Sampling()
+    assert stored.multistep_coefficients
+    assert replace(stored, multistep_coefficients=()) == Sampling()

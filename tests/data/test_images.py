@@ -26,11 +26,11 @@ def test_the_digits_are_what_scikit_learn_carries():
 
 def test_a_split_is_disjoint_complete_and_even_among_classes():
     images = digits()
-    seen, held_out = images.split(0.2)
-    assert len(seen) + len(held_out) == len(images)
-    shares = held_out.classes.bincount() / images.classes.bincount()
+    seen, val_data = images.split(0.2)
+    assert len(seen) + len(val_data) == len(images)
+    shares = val_data.classes.bincount() / images.classes.bincount()
     assert ((shares - 0.2).abs() < 0.01).all()
-    both = torch.cat([seen.data, held_out.data]).flatten(1)
+    both = torch.cat([seen.data, val_data.data]).flatten(1)
     assert torch.equal(both.sum(0), images.data.flatten(1).sum(0))
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from eqm.data import Images, check, check_latents, encode, is_latents, open_latents, shares
+from eqm.data import Images, batches, check, check_latents, encode, is_latents, open_latents
 from eqm.data.latents import digest
 from eqm.encoders import Pixels
-from eqm.randomness import Draws
+from eqm.randomness import SampleRandom
 
 
 class Blurry:
@@ -50,7 +50,7 @@ def copy(encoded, tmp_path):
 
 
 def draws(count, start=0):
-    return Draws(0, torch.arange(start, start + count))
+    return SampleRandom(0, torch.arange(start, start + count))
 
 
 def contents(folder):
@@ -88,9 +88,9 @@ def test_latents_are_a_source(images, encoded):
         "scale": 0.5,
         "shift": 0.0,
     }
-    share = next(shares(latents, seed=0, position=0, batch_size=4, device=torch.device("cpu")))
-    assert share.data.shape == (4, 3, 4, 6)
-    assert share.labels.shape == (4,)
+    batch = next(batches(latents, seed=0, position=0, batch_size=4, device=torch.device("cpu")))
+    assert batch.data.shape == (4, 3, 4, 6)
+    assert batch.labels.shape == (4,)
 
 
 def test_a_part_is_those_latents_and_remembers_their_encoder(encoded):

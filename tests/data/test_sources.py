@@ -15,9 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-from eqm.data import DataConfig, check, class_names, open_source, points, shares, split
+from eqm.data import DataConfig, batches, check, class_names, open_source, points, split
 from eqm.data.decoding import centre_crop, decode
-from eqm.randomness import Draws
+from eqm.randomness import SampleRandom
 
 RANDOM = np.random.default_rng(0)
 PIXELS = {
@@ -45,7 +45,7 @@ def config(path, **settings):
 def everything(source):
     """All samples of a source as bytes, (N, H, W, C)."""
     rows = torch.arange(len(source))
-    images = source.batch(rows, Draws(0, rows))
+    images = source.batch(rows, SampleRandom(0, rows))
     assert images.dtype == torch.float32
     return ((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
 
@@ -225,7 +225,7 @@ def test_sixteen_bits_keep_their_range(tmp_path):
     (tmp_path / "a.png").write_bytes(encoded(grey))
     (tmp_path / "b.png").write_bytes(encoded(grey))
     source = open_source(config(tmp_path))
-    image = source.batch(torch.tensor([1]), Draws(0, torch.tensor([0])))[0, 0]
+    image = source.batch(torch.tensor([1]), SampleRandom(0, torch.tensor([0])))[0, 0]
     torch.testing.assert_close(image, torch.from_numpy(grey.astype(np.float32)) / 32767.5 - 1)
     np.save(tmp_path / "c.npy", grey[None])
     torch.testing.assert_close(open_source(config(tmp_path / "c.npy")).data[0, 0], image)
@@ -256,22 +256,24 @@ def test_flips_are_drawn_by_position(tmp_path):
     np.save(tmp_path / "a.npy", images)
     source = open_source(config(tmp_path / "a.npy", flip=True))
     rows = torch.arange(200)
-    batch = source.batch(rows, Draws(3, rows))
-    plain = replace(source, flip=False).batch(rows, Draws(3, rows))
+    batch = source.batch(rows, SampleRandom(3, rows))
+    plain = replace(source, flip=False).batch(rows, SampleRandom(3, rows))
     flipped = (batch == plain.flip(-1)).flatten(1).all(1)
     assert ((batch == plain).flatten(1).all(1) ^ flipped).all()
     assert 60 < flipped.sum() < 140
-    assert torch.equal(source.batch(rows[7:9], Draws(3, rows[7:9])), batch[7:9])
-    assert torch.equal(source.batch(rows, Draws(3, rows)), batch)  # the data are as they were
+    assert torch.equal(source.batch(rows[7:9], SampleRandom(3, rows[7:9])), batch[7:9])
+    assert torch.equal(
+        source.batch(rows, SampleRandom(3, rows)), batch
+    )  # the data are as they were
 
 
 def test_parts_are_even_disjoint_and_known_apart(tmp_path):
     whole = open_source(config(make_folder(tmp_path)))
-    seen, held_out = split(whole, 1 / 3)
-    assert (len(seen), held_out.labels.tolist()) == (4, [0, 1])
-    both = np.concatenate([everything(seen), everything(held_out)])
+    seen, val_data = split(whole, 1 / 3)
+    assert (len(seen), val_data.labels.tolist()) == (4, [0, 1])
+    both = np.concatenate([everything(seen), everything(val_data)])
     assert sorted(map(bytes, both)) == sorted(map(bytes, everything(whole)))
-    prints = {whole.fingerprint, seen.fingerprint, held_out.fingerprint}
+    prints = {whole.fingerprint, seen.fingerprint, val_data.fingerprint}
     assert len(prints) == 3
     assert split(whole, 1 / 3)[0].fingerprint == seen.fingerprint
     dogs = open_source(config(tmp_path, classes=("dog",)))
@@ -328,14 +330,14 @@ def test_links_in_a_circle_end_and_links_to_nowhere_are_broken_pictures(tmp_path
 def test_batches_that_are_loaded_ahead_are_the_batches(tmp_path, memory):
     source = open_source(config(make_folder(tmp_path), flip=True, memory=memory))
     settings = {"seed": 5, "batch_size": 4, "device": torch.device("cpu")}
-    ahead = shares(source, position=0, **settings)
+    ahead = batches(source, position=0, **settings)
     whole = [next(ahead) for _ in range(4)]
     ahead.close()
-    again = next(shares(source, position=8, **settings))
+    again = next(batches(source, position=8, **settings))
     assert torch.equal(again.data, whole[2].data)
     assert torch.equal(again.labels, whole[2].labels)
     halves = [
-        next(shares(source, position=8, rank=rank, world_size=2, **settings)) for rank in (0, 1)
+        next(batches(source, position=8, rank=rank, world_size=2, **settings)) for rank in (0, 1)
     ]
     assert torch.equal(torch.cat([half.data for half in halves]), again.data)
     assert torch.equal(halves[1].draws.uniform("gamma"), again.draws[2:].uniform("gamma"))
@@ -346,7 +348,7 @@ def test_what_loading_ahead_meets_is_raised_where_it_is_asked_for(tmp_path):
     (tmp_path / "cat/1.png").write_bytes(b"")
     source = open_source(config(tmp_path, broken="fail", size=8, channels=3))
     with pytest.raises(ValueError, match="cannot read cat/1.png"):
-        list(shares(source, seed=0, position=0, batch_size=6, device=torch.device("cpu")))
+        list(batches(source, seed=0, position=0, batch_size=6, device=torch.device("cpu")))
 
 
 def _mixed_sizes(path):

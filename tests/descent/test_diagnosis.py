@@ -96,7 +96,7 @@ def test_dopri5_follows_the_flow():
     exact = start @ torch.linalg.matrix_exp(-matrix).mT
     torch.testing.assert_close(end.x[[0, 2]], exact[[0, 2]], rtol=1e-6, atol=1e-8)
     assert end.outcome == ("converged", "diverged", "converged")
-    assert end.evaluations[1] == 0 < end.evaluations[0] == end.evaluations[2]
+    assert end.nfe[1] == 0 < end.nfe[0] == end.nfe[2]
     with pytest.raises(ValueError, match="length must be a positive number"):
         dopri5(linear(matrix), start, length=0)
     with pytest.raises(ValueError, match="could not be followed"):

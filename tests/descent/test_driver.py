@@ -88,7 +88,7 @@ def test_samples_stop_at_their_own_time_and_say_why():
     )
     assert descent.steps.tolist() == [1, 2, 5, 5]
     assert descent.outcome == ("converged", "converged", "converged", "max_steps")
-    assert descent.evaluations.tolist() == [1, 2, 5, 5]
+    assert descent.nfe.tolist() == [1, 2, 5, 5]
     torch.testing.assert_close(descent.gradient_norm, torch.tensor([0.5, 0.5, 0.5, 1e9 / 16]))
 
 
@@ -165,7 +165,7 @@ def test_a_descent_says_what_did_not_end_well():
     )
     assert str(missed).endswith("2 max_steps before a stop (gradient norm 1 to 3)")
     lost = eqm.descend(bowl, torch.full((1, 1), torch.nan), rule=eqm.GradientDescent(0.5))
-    assert str(lost) == "Descent of 1: 1 diverged; use a smaller step size, or check the starts"
+    assert str(lost) == "Solution of 1: 1 diverged; use a smaller step size, or check the starts"
 
 
 def test_nothing_to_do_is_done():
@@ -217,7 +217,7 @@ def test_integration_tells_of_each_sample_what_it_did():
     assert found.x.dtype == torch.bfloat16  # though the field is not
     assert found.x[:2, 0].tolist() == [1.0, 0.5]
     assert found.outcome == (Outcome.CONVERGED, Outcome.DIVERGED, Outcome.DIVERGED)
-    assert found.steps.tolist() == found.evaluations.tolist() == [8, 5, 1]
+    assert found.steps.tolist() == found.nfe.tolist() == [8, 5, 1]
     assert found.gradient_norm[:2].tolist() == [1.0, math.inf]
 
 

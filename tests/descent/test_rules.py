@@ -245,7 +245,7 @@ def test_a_batch_equals_its_rows_one_by_one_with_early_stopping(oracle, noise, r
         alone = eqm.descend(oracle, noise[i : i + 1], rule=rule, stop=stop, max_steps=60)
         torch.testing.assert_close(alone.x[0], whole.x[i], rtol=1e-8, atol=1e-8)
         assert alone.steps[0] == whole.steps[i]
-        assert alone.evaluations[0] == whole.evaluations[i]
+        assert alone.nfe[0] == whole.nfe[i]
         assert alone.outcome[0] == whole.outcome[i]
 
 
@@ -309,7 +309,7 @@ def test_rule_keeps_the_type_shape_and_start(rule, dtype):
 
 
 @pytest.mark.parametrize(
-    ("rule", "path", "evaluations"),
+    ("rule", "path", "nfe"),
     [
         (eqm.Heun(0.1), 0.4, 8),
         (eqm.RungeKutta4(0.1), 0.4, 16),
@@ -320,10 +320,10 @@ def test_rule_keeps_the_type_shape_and_start(rule, dtype):
         (eqm.BarzilaiBorwein(0.01, 0.01, 0.05), 0.01 + 3 * 0.05, 4),
     ],
 )
-def test_path_and_evaluations_are_counted(rule, path, evaluations):
+def test_path_and_evaluations_are_counted(rule, path, nfe):
     *_, last = islice(iterate(bowl, torch.ones(2, 2), rule=rule), 4)
     assert last.path.tolist() == pytest.approx([path] * 2)
-    assert last.evaluations.tolist() == [evaluations] * 2
+    assert last.nfe.tolist() == [nfe] * 2
 
 
 # --- each rule's own promises -------------------------------------------------------------------

@@ -13,7 +13,7 @@ STOPS = {
     "relative": eqm.RelativeGradientNorm(0.05),
     "stagnation": eqm.Stagnation(2, 0.2),
     "path": eqm.PathLength(2.0),
-    "evaluations": eqm.Evaluations(5),
+    "nfe": eqm.MaxNFE(5),
     "either": eqm.RelativeGradientNorm(0.01) | eqm.Stagnation(4) | eqm.GradientNorm(0.02),
 }
 
@@ -86,8 +86,8 @@ def test_stagnation_ends_a_wandering_sample_and_leaves_the_falling_one():
     ],
 )
 def test_the_budget_of_evaluations_is_not_overdrawn(rule, budget, spent):
-    descent = eqm.descend(bowl, torch.ones(3, 1), rule=rule, stop=eqm.Evaluations(budget))
-    assert descent.evaluations.tolist() == [spent] * 3
+    descent = eqm.descend(bowl, torch.ones(3, 1), rule=rule, stop=eqm.MaxNFE(budget))
+    assert descent.nfe.tolist() == [spent] * 3
 
 
 def test_either_keeps_the_memory_of_both():
@@ -129,7 +129,7 @@ def test_a_stop_of_ones_own_needs_one_method():
     steps = list(iterate(bowl, torch.tensor([[1.0], [4.0]]), rule=HALVE, stop=Within()))
     assert [step.index.tolist() for step in steps] == [[0, 1]] * 3 + [[1]] * 2
     ends = eqm.descend(
-        bowl, torch.tensor([[1.0], [4.0]]), rule=HALVE, stop=eqm.Evaluations(4) | Within()
+        bowl, torch.tensor([[1.0], [4.0]]), rule=HALVE, stop=eqm.MaxNFE(4) | Within()
     )
     assert ends.steps.tolist() == [3, 4]
 
@@ -149,7 +149,7 @@ def test_steps_tell_what_has_converged():
         (lambda: eqm.RelativeGradientNorm(1.5), r"ratio must lie in \(0, 1\]"),
         (lambda: eqm.Stagnation(0), "patience must be at least 1 step"),
         (lambda: eqm.Stagnation(3, math.nan), r"ratio must lie in \(0, 1\]"),
-        (lambda: eqm.Evaluations(0), "budget must be at least 1 evaluation"),
+        (lambda: eqm.MaxNFE(0), "budget must be at least 1 evaluation"),
     ],
 )
 def test_bad_settings_are_named(call, message):

@@ -34,7 +34,7 @@ def test_a_stream_comes_to_what_a_batch_does(oracle, noise, rule, batch_size, fi
     assert [end.index for end in ends] == list(range(25))
     torch.testing.assert_close(torch.stack([end.x for end in ends]), whole.x)
     assert [end.steps for end in ends] == whole.steps.tolist()
-    assert [end.evaluations for end in ends] == whole.evaluations.tolist()
+    assert [end.nfe for end in ends] == whole.nfe.tolist()
     assert tuple(end.outcome for end in ends) == whole.outcome
     torch.testing.assert_close(eqm.descent.in_order(ends).gradient_norm, whole.gradient_norm)
 

@@ -20,7 +20,7 @@ def model(tmp_path):
     metadata = {
         "sampling": {"step_size": 0.1, "path_length": 0.3},
         "data": {"name": "digits", "images": 1438},
-        "training": {"data.path": "digits", "data.held_out": 0.2, "data.classes": []},
+        "training": {"data.path": "digits", "data.val_fraction": 0.2, "data.classes": []},
     }
     save_pretrained(network, tmp_path / "model", metadata=metadata)
     return tmp_path / "model"

@@ -19,7 +19,7 @@ from eqm.evaluation import (
     save_statistics,
     write,
 )
-from eqm.evaluation.measures import Case
+from eqm.evaluation.measures import MetricInput
 from eqm.features import Classifier, open_features
 from eqm.features.features import from_module
 from eqm.metrics import Moments, frechet_distance, kernel_distance, precision_recall
@@ -78,14 +78,14 @@ def test_images_are_let_go_and_no_more_rows_kept_than_asked(source, pixels):
             del batch
 
     samples = replace(from_source(source), batches=watched)
-    found = gather(samples, [pixels], Settings(keep=50, batch_size=64))[0]
+    found = gather(samples, [pixels], Settings(max_rows=50, batch_size=64))[0]
     assert max(most) <= 2
     assert found.vectors.shape == (50, 64)
     assert found.moments.count == len(source)
 
 
 def test_no_more_rows_of_the_reference_are_kept_than_the_protocol_says(source, pixels):
-    settings = Settings(("kernel",), keep=50)
+    settings = Settings(("kernel",), max_rows=50)
     samples = from_source(source, count=60)
     report = evaluate(samples, source, [pixels], settings=settings)
     assert "from 50 rows of features at most" in str(report["kernel"].protocol)
@@ -135,7 +135,7 @@ def test_copies_of_training_images_are_told_from_new_ones(source, pixels):
 
 
 def test_the_bounds_of_a_share_are_shares():
-    case = Case(None, None, None, SimpleNamespace(seed=0))
+    case = MetricInput(None, None, None, SimpleNamespace(seed=0))
     assert case.share("copies", torch.arange(1000) < 1).interval == (0, 0.003)
 
 

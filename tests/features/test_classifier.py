@@ -16,11 +16,11 @@ def test_held_out_digits_are_recognised() -> None:
     pixels, labels = datasets.load_digits(return_X_y=True)
     images = torch.from_numpy(pixels).float().reshape(-1, 1, 8, 8) / 8 - 1
     labels = torch.from_numpy(labels)
-    seen, held_out = selection.train_test_split(
+    seen, val_data = selection.train_test_split(
         torch.arange(len(labels)), test_size=0.2, stratify=labels, random_state=0
     )
     classifier = train_classifier(images[seen], labels[seen], num_classes=10)
-    assert accuracy(classifier, images[held_out], labels[held_out]) >= 0.97
+    assert accuracy(classifier, images[val_data], labels[val_data]) >= 0.97
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 5, 9)])
@@ -84,7 +84,7 @@ def test_input_that_means_nothing_is_refused() -> None:
 def test_a_saved_classifier_comes_back_as_the_same_features(tmp_path: Path) -> None:
     images, labels = normal(24, 3, 6, 6).clamp(-1, 1), torch.arange(24) % 3
     classifier = train_classifier(images, labels, num_classes=3, epochs=1)
-    classifier.metadata = {"held_out_accuracy": 0.5}
+    classifier.metadata = {"val_accuracy": 0.5}
     classifier.save(tmp_path)
     assert Classifier.load(tmp_path).metadata == classifier.metadata
     one, two = (open_features(f"classifier:{tmp_path}") for _ in range(2))

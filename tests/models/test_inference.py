@@ -14,7 +14,8 @@ from eqm.models import (
     save_pretrained,
 )
 from eqm.models.transformer import attend
-from eqm.tasks import Sampling, generate
+from eqm.sampling import Sampling
+from eqm.tasks import generate
 
 CONFIGS = [
     TransformerConfig(shape=(2, 4, 4), num_classes=3, width=16, depth=2, heads=2),
@@ -41,7 +42,7 @@ def test_checkpointing_changes_no_gradient(config, kind):
     network = random_network(config).double()
     field = network if kind == "implicit" else eqm.DotEnergy(network)
     gradients, saved = [], []
-    for network.checkpointing in (False, True):
+    for network.activation_checkpointing in (False, True):
         network.zero_grad()
         kept = 0
 

@@ -13,7 +13,7 @@ def test_what_models_that_come_with_the_package_draw_is_recognised(name, least):
     classifier = Classifier.load(name)
     assert accuracy(classifier, ends.x.clamp(-1, 1), labels) >= least
     assert accuracy(classifier, ends.x.clamp(-1, 1), labels.roll(1)) < 0.2
-    assert ends.evaluations.max() <= 8
+    assert ends.nfe.max() <= 8
 
 
 def test_emoji_have_the_colours_of_what_they_are():

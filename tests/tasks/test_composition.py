@@ -6,7 +6,8 @@ import torch
 import eqm
 from eqm.descent import descend
 from eqm.models import UNet, UNetConfig
-from eqm.tasks import Composition, Sampling, compose, generate, starting_noise, watch
+from eqm.sampling import Sampling, starting_noise
+from eqm.tasks import Composition, compose, generate, watch
 
 FIVE = Sampling("gradient-descent", step_size=0.02, path_length=0.1)
 GUIDED = replace(FIVE, guidance=2.0)
@@ -61,7 +62,9 @@ def test_guidance_begins_and_ends_where_that_of_one_label_does(model):
 
 def test_fitted_steps_of_one_label_are_not_those_of_a_composition():
     tuned = network(0, multipliers=(1,))
-    tuned.metadata["sampling"] = asdict(replace(GUIDED, fitted=((1, 0.02, 0, 0),) * 2))
+    tuned.metadata["sampling"] = asdict(
+        replace(GUIDED, multistep_coefficients=((1, 0.02, 0, 0),) * 2)
+    )
     both = Composition.of(tuned, "0 + 1")
     expected = compose(tuned, "0 + 1")
     assert expected.steps.tolist() == [5]

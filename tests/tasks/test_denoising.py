@@ -5,7 +5,8 @@ import eqm
 from eqm.data import digits
 from eqm.metrics import psnr
 from eqm.models import MLPConfig, build
-from eqm.tasks import Sampling, denoise, estimate_gamma, estimate_sigma, starting_noise
+from eqm.sampling import Sampling, starting_noise
+from eqm.tasks import denoise, estimate_gamma, estimate_sigma
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +44,11 @@ def test_the_mean_of_a_normal_distribution_is_that_of_wiener(decay, sigma):
         return decay(gamma) * ((1 - gamma) - gamma * variance) / share * x
 
     y = noise_of(3)
-    end = denoise(field, y, sigma=sigma, aim="mean", decay=decay)
+    end = denoise(field, y, sigma=sigma, aim="mmse", decay=decay)
     torch.testing.assert_close(end.x, y * variance / (variance + sigma**2))
-    each = denoise(field, y, sigma=torch.full((3,), sigma), aim="mean", decay=decay)
+    each = denoise(field, y, sigma=torch.full((3,), sigma), aim="mmse", decay=decay)
     torch.testing.assert_close(each.x, end.x)
-    assert end.evaluations.tolist() == [1, 1, 1]
+    assert end.nfe.tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize("gamma", [0.2, 0.5, 0.8, 0.95])
@@ -55,7 +56,7 @@ def test_the_field_tells_the_level_and_its_mean_is_nearer_than_the_image(oracle,
     noisy = eqm.corrupt(digit, noise_of(100), torch.full((100,), gamma))
     found = estimate_gamma(oracle, noisy)
     assert (found - gamma).abs().median() < 0.06  # 64 numbers tell no more
-    mean = denoise(oracle, noisy, aim="mean").x
+    mean = denoise(oracle, noisy, aim="mmse").x
     assert (psnr(mean, digit) > psnr(noisy / gamma, digit)).float().mean() > 0.95
 
 
@@ -71,7 +72,7 @@ def test_the_finest_detail_tells_the_noise(sigma):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"aim": "median"}, "aim must be one of sample, mean; got 'median'"),
+        ({"aim": "median"}, "aim must be one of sample, mmse; got 'median'"),
         ({"sigma": -1.0}, r"sigma must be .* got -1.0"),
         ({"sigma": torch.ones(3)}, r"one an image \(2,\)"),
         ({"x": torch.full((2, 1, 8, 8), 200.0)}, "within 12; got values from 200 to 200: rescale"),
@@ -86,7 +87,7 @@ def test_what_cannot_be_denoised_is_named(oracle, settings, message):
 @pytest.mark.parametrize("sigma", [None, 0.0, 1e-4])
 def test_the_mean_of_what_is_nearly_clean_is_finite_in_bfloat16(digit, sigma):
     x = digit[:2].bfloat16()
-    end = denoise(lambda x, labels: 0 * x, x, sigma=sigma, aim="mean")
+    end = denoise(lambda x, labels: 0 * x, x, sigma=sigma, aim="mmse")
     torch.testing.assert_close(end.x, x, rtol=0, atol=0.01)
 
 

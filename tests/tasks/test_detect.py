@@ -15,12 +15,13 @@ from eqm.energy import DotEnergy
 from eqm.metrics import auroc
 from eqm.models import UNet, UNetConfig, save_pretrained
 from eqm.objective import EquilibriumMatching
-from eqm.tasks import EqmDetector, EqmOutlierDetector, Sampling
+from eqm.sampling import Sampling
+from eqm.tasks import EqmDetector, EqmOutlierDetector
 from eqm.tasks.calibration import _precision
-from eqm.tasks.scores import SCORES, Probe, View
+from eqm.tasks.scores import SCORES, ScoreConfig, ScoreContext
 
 STEP = Sampling("gradient-descent", step_size=0.01, path_length=0.1)  # ten steps
-PROBE = Probe(EquilibriumMatching(), STEP, gammas=(0.3, 1.0))
+PROBE = ScoreConfig(EquilibriumMatching(), STEP, gammas=(0.3, 1.0))
 SMALL = UNetConfig(shape=(1, 8, 8), num_classes=3, width=4, multipliers=(1,))
 
 
@@ -71,9 +72,9 @@ def test_complexity_is_what_zlib_makes_of_the_pixels():
 def test_scores_of_one_datum_have_a_closed_form():
     datum = torch.tensor([0.5, -0.5, 0.2]).view(1, 1, 1, 3)
     field = eqm.OptimalField(datum, LinearDecay(4.0))  # 4 (z - datum), whatever gamma
-    probe = Probe(EquilibriumMatching(LinearDecay(4.0)), STEP, gammas=(0.0, 0.5), draws=3)
+    probe = ScoreConfig(EquilibriumMatching(LinearDecay(4.0)), STEP, gammas=(0.0, 0.5), draws=3)
     x = torch.cat([datum, datum + 0.1])
-    view = View(field, x, None, probe)
+    view = ScoreContext(field, x, None, probe)
     # the field says 4 (z - datum) and should say 4 (z - x): 4 * 0.1 apart, whatever the noise
     torch.testing.assert_close(
         SCORES["loss"](view), torch.tensor([0.0, 0.16]), atol=1e-4, rtol=1e-3
@@ -163,8 +164,10 @@ def test_several_numbers_are_measured_by_their_covariance():
 
 def test_a_model_that_is_told_the_noise_level_is_told(model):
     told = UNet(replace(SMALL, noise_conditioning=True)).eval()
-    assert Probe.of(told).objective == EquilibriumMatching(ConstantDecay(), noise_conditioning=True)
-    assert Probe.of(model).objective == EquilibriumMatching(TruncatedDecay())
+    assert ScoreConfig.of(told).objective == EquilibriumMatching(
+        ConstantDecay(), noise_conditioning=True
+    )
+    assert ScoreConfig.of(model).objective == EquilibriumMatching(TruncatedDecay())
     asked = []
 
     class Told(torch.nn.Module):
@@ -175,7 +178,7 @@ def test_a_model_that_is_told_the_noise_level_is_told(model):
             return x
 
     x = normal(30, shape=(1, 8, 8))
-    probe = Probe.of(Told(), gammas=(0.25, 1.0))
+    probe = ScoreConfig.of(Told(), gammas=(0.25, 1.0))
     EqmDetector(Told(), "loss", probe=probe).score_samples(x)
     assert asked == [[0.25], [1.0]]
     with pytest.raises(ValueError, match="told the noise level does not descend"):
@@ -200,7 +203,7 @@ def test_a_map_says_where():
 def test_a_detector_lies_with_the_weights_and_comes_back(model, tmp_path, score):
     x = normal(60, shape=(1, 8, 8))
     save_pretrained(model, tmp_path)
-    probe = replace(Probe.of(model, gammas=(0.2, 0.9), draws=2, seed=3), sampling=STEP)
+    probe = replace(ScoreConfig.of(model, gammas=(0.2, 0.9), draws=2, seed=3), sampling=STEP)
     detector = EqmDetector(model, score, fpr=0.1, probe=probe).fit(x)
     detector.save(tmp_path)
     loaded = EqmDetector.load(tmp_path)
@@ -263,7 +266,7 @@ def test_bad_input_is_one_sentence(model):
         with pytest.raises(ValueError, match=sentence):
             EqmDetector(model, **settings)
     with pytest.raises(ValueError, match="gammas must be numbers from 0"):
-        Probe.of(model, gammas=(1.5,))
+        ScoreConfig.of(model, gammas=(1.5,))
 
 
 @parametrize_with_checks(
@@ -291,9 +294,9 @@ def test_the_estimator_turns_rows_to_images_and_the_sign_around(model):
 
 def test_the_bundled_model_has_a_calibration():
     detector = EqmDetector.load("fashion-mnist", network := eqm.from_pretrained("fashion-mnist"))
-    assert network.metadata["sampling"]["fitted"]
+    assert network.metadata["sampling"]["multistep_coefficients"]
     assert detector.probe is not None
-    assert detector.probe.sampling.fitted == ()
+    assert detector.probe.sampling.multistep_coefficients == ()
     flat = torch.full((2, 1, 28, 28), 0.3)
     assert detector.field is network
     assert detector.p_values(flat).max() == 1 / 2501  # none of 2,500 normal scores is as high

@@ -6,7 +6,8 @@ import torch
 import eqm
 from eqm.descent import descend
 from eqm.models import UNet, UNetConfig
-from eqm.tasks import Sampling, generate, interpolate, vary
+from eqm.sampling import Sampling
+from eqm.tasks import generate, interpolate, vary
 from eqm.tasks.interpolation import band
 
 FIVE = Sampling("gradient-descent", step_size=0.02, path_length=0.1, guidance=1.5)
@@ -31,8 +32,8 @@ def images():
 def test_variations_reach_from_the_image_itself_to_a_sample(model, images):
     still = vary(model, images, strength=0, count=2, sampling=FIVE)
     torch.testing.assert_close(still.x, images.repeat_interleave(2, dim=0))
-    assert still.evaluations.sum() == 0
-    fitted = replace(FIVE, fitted=((1, 0.02, 0, 0),) * 2)
+    assert still.nfe.sum() == 0
+    fitted = replace(FIVE, multistep_coefficients=((1, 0.02, 0, 0),) * 2)
     for sampling in (FIVE, replace(FIVE, gradient_ratio=0.999), fitted):
         fresh = vary(model, images, [0, 2], strength=1, count=2, seed=5, sampling=sampling)
         expected = generate(model, [0, 0, 2, 2], seed=5, sampling=sampling)

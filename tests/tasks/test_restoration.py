@@ -5,7 +5,8 @@ from torch.nn import functional
 import eqm
 from eqm.data import digits
 from eqm.descent import Outcome
-from eqm.tasks import Blur, Downsample, Grey, Inpaint, restore, starting_noise
+from eqm.sampling import starting_noise
+from eqm.tasks import Blur, Downsample, Grey, Inpaint, restore
 from eqm.tasks.operators import least_squares
 
 HALF = torch.arange(8).expand(8, 8) < 4
@@ -73,7 +74,7 @@ def test_what_is_known_stays_and_the_rest_is_found(oracle, digit):
     assert (nearest == torch.arange(20).repeat_interleave(2)).float().mean() > 0.5  # .01 by chance
     later = restore(oracle, y[3:4], operator, count=2, seed=5 + 6)
     torch.testing.assert_close(later.x, end.x[6:8])  # by measurement and seed alone
-    assert end.evaluations.tolist() == [25] * 40
+    assert end.nfe.tolist() == [25] * 40
 
 
 def test_noise_is_not_fitted(oracle, digit):

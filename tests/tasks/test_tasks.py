@@ -16,19 +16,8 @@ from eqm.metrics import Moments
 from eqm.models import UNet, UNetConfig
 from eqm.models.inference import Frozen
 from eqm.recipes import RECIPES
-from eqm.tasks import (
-    Sampling,
-    advise,
-    compose,
-    denoise,
-    draw,
-    foresee,
-    generate,
-    matching_error,
-    starting_noise,
-    tune,
-    watch,
-)
+from eqm.sampling import Sampling, check_sampling, diagnose, starting_noise
+from eqm.tasks import compose, denoise, draw, generate, matching_error, tune, watch
 from eqm.tasks.tuning import _along, _Judge
 from eqm.train import ObjectiveConfig, TrainConfig
 
@@ -152,14 +141,16 @@ def test_labels_that_cannot_be_are_named(model, labels, count, message):
         generate(model, labels, count=count, sampling=FIVE)
 
 
-FITTED = Sampling("gradient-descent", 0.02, path_length=0.1, fitted=((1, 0.02, 0, 0),) * 2)
+FITTED = Sampling(
+    "gradient-descent", 0.02, path_length=0.1, multistep_coefficients=((1, 0.02, 0, 0),) * 2
+)
 
 
 def test_fitted_steps_are_taken_from_noise_and_nowhere_else(model):
     two = generate(model, [0, 1], sampling=FITTED)
     by_hand = generate(model, [0, 1], sampling=replace(FIVE, path_length=0.04))
     torch.testing.assert_close(two.x, by_hand.x)
-    assert two.evaluations.tolist() == [2, 2]
+    assert two.nfe.tolist() == [2, 2]
     assert two.outcome == (Outcome.CONVERGED,) * 2
     torch.testing.assert_close(watch(model, [0, 1], sampling=FITTED).x[-1], two.x)
     noisy = starting_noise((1, 4, 4), seeds=[0, 1])
@@ -178,7 +169,7 @@ def test_fitted_steps_hold_for_the_settings_they_were_fitted_with():
     assert FITTED.but(rule="gradient-descent") == FIVE
     for rows in ([[1, 2, 3]], 3, [[1, 2, 3, math.inf]], ["abcd"]):
         with pytest.raises(ValueError, match="fitted must be rows of four numbers"):
-            Sampling(fitted=rows)
+            Sampling(multistep_coefficients=rows)
 
 
 @pytest.mark.parametrize("seed", [2**63, -(2**64)])
@@ -299,59 +290,63 @@ class Level(Bowl):
 def test_advice_names_the_largest_stable_step():
     steep = Sampling("gradient-descent", step_size=0.12, path_length=2.4)
     descent = generate(Bowl(), count=3, sampling=steep)
-    (said,) = advise(Bowl(), descent, sampling=steep)
+    (said,) = diagnose(Bowl(), descent, sampling=steep)
     assert "the largest stable step is about 0.1 (stiffness 20); step_size is 0.12" in said
     far = replace(steep, step_size=1e10, path_length=1e12)
-    assert "diverged" in advise(Bowl(), generate(Bowl(), count=3, sampling=far), sampling=far)[0]
+    assert "diverged" in diagnose(Bowl(), generate(Bowl(), count=3, sampling=far), sampling=far)[0]
     # one that levels out far from the data only swings there, however long the steps
     level = Level()
     for wide in (
         replace(steep, step_size=0.3, gradient_ratio=0.1),
         replace(steep, step_size=10, path_length=100),
     ):
-        (said,) = advise(level, generate(level, count=3, sampling=wide), sampling=wide)
+        (said,) = diagnose(level, generate(level, count=3, sampling=wide), sampling=wide)
         assert "hardly fell: the largest stable step is about 0.1 (stiffness 20)" in said
     good = replace(steep, step_size=0.02)
-    assert advise(Bowl(), generate(Bowl(), count=3, sampling=good), sampling=good) == []
+    assert diagnose(Bowl(), generate(Bowl(), count=3, sampling=good), sampling=good) == []
     unmet = replace(good, step_size=0.001, path_length=0.01, gradient_ratio=0.1)
-    (said,) = advise(Bowl(), generate(Bowl(), count=3, sampling=unmet), sampling=unmet)
+    (said,) = diagnose(Bowl(), generate(Bowl(), count=3, sampling=unmet), sampling=unmet)
     assert "no sample met gradient_ratio 0.1 within path_length 0.01" in said
     broken = Bowl(math.nan)
-    (said,) = advise(broken, generate(broken, count=2, sampling=good), sampling=good)
+    (said,) = diagnose(broken, generate(broken, count=2, sampling=good), sampling=good)
     assert "not finite for plain noise" in said
     wild = replace(good, guidance=1e38)
     labels = torch.tensor([0, 1])
     descent = generate(Bowls(), labels, sampling=wild)
-    (said,) = advise(Bowls(), descent, labels, sampling=wild)
+    (said,) = diagnose(Bowls(), descent, labels, sampling=wild)
     assert "guidance 1e+38 is too large" in said
 
 
 def test_settings_that_do_not_suit_an_objective_are_foreseen():
     usual, plain = eqm.TruncatedDecay(), eqm.TruncatedDecay(scale=1.0)
-    assert foresee(Sampling(), usual) == []
-    assert foresee(Sampling(step_size=0.08, path_length=2), plain) == []
-    (said,) = foresee(Sampling(), plain)  # gamma is the path while c is 1; to .999 .8 + .2 ln 200
+    assert check_sampling(Sampling(), usual) == []
+    assert check_sampling(Sampling(step_size=0.08, path_length=2), plain) == []
+    (said,) = check_sampling(
+        Sampling(), plain
+    )  # gamma is the path while c is 1; to .999 .8 + .2 ln 200
     assert "end at gamma 0.5 between noise" in said
     assert "takes a sampling.path_length of 1.9" in said
-    (said,) = foresee(Sampling(step_size=1e-5, path_length=1e-5), usual)
+    (said,) = check_sampling(Sampling(step_size=1e-5, path_length=1e-5), usual)
     assert "end at gamma 0 between noise" in said
-    (said,) = foresee(Sampling("gradient-descent", step_size=0.11, path_length=2), usual)
+    (said,) = check_sampling(Sampling("gradient-descent", step_size=0.11, path_length=2), usual)
     assert "the largest stable sampling.step_size is 0.1; got 0.11" in said
-    assert foresee(Sampling(path_length=1.0), eqm.ConstantDecay(1.0)) == []
+    assert check_sampling(Sampling(path_length=1.0), eqm.ConstantDecay(1.0)) == []
 
 
 def test_the_settings_of_every_recipe_suit_its_objective():
     for config in RECIPES.values():
-        assert foresee(config.sampling, config.make_objective().decay) == [], config.name
+        assert check_sampling(config.sampling, config.make_objective().decay) == [], config.name
 
 
 def test_advice_on_fitted_steps_speaks_of_no_step_size():
     steep = Sampling("gradient-descent", 0.12, path_length=2.4)
-    short, far = (replace(steep, fitted=((1, size, 0, 0),)) for size in (0.01, -1e38))
+    short, far = (
+        replace(steep, multistep_coefficients=((1, size, 0, 0),)) for size in (0.01, -1e38)
+    )
     descent = generate(Bowl(), count=3, sampling=short)
-    assert advise(Bowl(), descent, sampling=short) == []
+    assert diagnose(Bowl(), descent, sampling=short) == []
     diverged = generate(Bowl(), count=3, sampling=far)
-    (said,) = advise(Bowl(), diverged, sampling=far)
+    (said,) = diagnose(Bowl(), diverged, sampling=far)
     assert said == "3 of 3 samples diverged: its fitted steps do not suit it, tune it anew"
 
 
@@ -359,12 +354,12 @@ def test_tuning_finds_the_path_that_keeps_the_spread_of_the_data_and_says_if_non
     model = Bowl(curvature=4.0)
     model.metadata = {"sampling": {"rule": "gradient-descent", "step_size": 0.05}}
     reference = 0.3 * starting_noise((1, 4, 4), seeds=range(1000, 1300))  # e^{-4 s} = 0.3: s = 0.3
-    found = tune(model, reference, samples=64, evaluations=12)
+    found = tune(model, reference, samples=64, nfe=12)
     assert found.improved
     assert found.after.distance < 0.2 * found.before.distance
     assert 0.25 < found.sampling.path_length < 0.35
     model.metadata = {"sampling": asdict(found.sampling)}
-    again = tune(model, reference, samples=64, evaluations=12)
+    again = tune(model, reference, samples=64, nfe=12)
     if not again.improved:
         assert again.sampling == found.sampling
     assert again.after.distance < 1.2 * found.after.distance
@@ -374,14 +369,16 @@ def test_tuning_finds_the_path_that_keeps_the_spread_of_the_data_and_says_if_non
         tune(model, reference[..., :2])
 
 
-@pytest.mark.parametrize("evaluations", [1, 2, 3, 7])
-def test_tuning_stays_within_its_evaluations(evaluations):
+@pytest.mark.parametrize("nfe", [1, 2, 3, 7])
+def test_tuning_stays_within_its_evaluations(nfe):
     model = Bowl(curvature=4.0)
     reference = 0.3 * starting_noise((1, 4, 4), seeds=range(1000, 1020))
-    found = tune(model, reference, samples=8, evaluations=evaluations)
+    found = tune(model, reference, samples=8, nfe=nfe)
     for trial in found.trials[:-2]:  # the last are the stored settings and the best
         cost = 2 if trial.sampling.rule == "heun" else 1
-        assert max(trial.sampling.max_steps * cost, len(trial.sampling.fitted)) <= evaluations
+        assert (
+            max(trial.sampling.max_steps * cost, len(trial.sampling.multistep_coefficients)) <= nfe
+        )
 
 
 def test_tuning_makes_as_many_steps_as_it_may():
@@ -397,7 +394,8 @@ import sys, torch
 from torch import distributed
 from eqm.models import UNet, UNetConfig
 from eqm.models.inference import Frozen
-from eqm.tasks import Sampling, generate
+from eqm.sampling import Sampling
+from eqm.tasks import generate
 torch.set_num_threads(1)
 distributed.init_process_group("gloo")
 torch.manual_seed(0)

@@ -15,7 +15,7 @@ from eqm.files import DiskFullError
 from eqm.models import MLPConfig
 from eqm.train import OptimizerConfig, TrainConfig, checkpoint, ema, keep_best, start, train
 from eqm.train.checkpoint import save
-from eqm.train.space import bytes_of
+from eqm.train.disk_space import bytes_of
 
 TINY = TrainConfig(
     model=MLPConfig(shape=(1, 8, 8), num_classes=10, width=8, depth=1),
@@ -43,10 +43,12 @@ def test_the_newest_few_stay_and_what_a_killed_process_left_goes(images, tmp_pat
     (tmp_path / "checkpoints").mkdir()
     for litter in ("000009.safetensors", ".000001.json.7.part"):
         (tmp_path / "checkpoints" / litter).touch()
-    last(train(replace(TINY, checkpoint_every=32, keep=3), images, tmp_path))
+    last(train(replace(TINY, checkpoint_every=32, keep_checkpoints=3), images, tmp_path))
     names = [f"00000{n}.{kind}" for n in (2, 3, 4) for kind in ("json", "safetensors")]
     assert kept(tmp_path) == names
-    last(train(replace(TINY, checkpoint_every=32, keep=6, images=192), images, tmp_path))
+    last(
+        train(replace(TINY, checkpoint_every=32, keep_checkpoints=6, images=192), images, tmp_path)
+    )
     assert [name[:6] for name in kept(tmp_path)[::2]] == [f"00000{n}" for n in (2, 3, 4, 5, 6)]
 
 
@@ -107,7 +109,9 @@ def test_a_disk_that_is_full_for_a_while_does_not_end_the_run(
     def full(*rest, **more):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    config = replace(TINY, checkpoint_every=32, optimizer=OptimizerConfig(ema_widths=(0.1, 0.05)))
+    config = replace(
+        TINY, checkpoint_every=32, optimizer=OptimizerConfig(ema_sigma_rel=(0.1, 0.05))
+    )
     run = train(config, images, tmp_path)
     next(run)
     before = {name: (tmp_path / "checkpoints" / name).read_bytes() for name in kept(tmp_path)}
@@ -131,7 +135,7 @@ def test_a_disk_that_is_full_for_a_while_does_not_end_the_run(
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_the_space_asked_for_is_what_a_checkpoint_takes(images, tmp_path, name):
-    config = replace(TINY, optimizer=OptimizerConfig(name=name, ema_widths=(0.1,)))
+    config = replace(TINY, optimizer=OptimizerConfig(name=name, ema_sigma_rel=(0.1,)))
     state = start(config, torch.device("cpu"))
     expected = bytes_of(state)
     last(train(config, images, tmp_path))

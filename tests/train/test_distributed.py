@@ -152,7 +152,7 @@ def test_every_way_to_train_together_is_training_alone(images, tmp_path):
         for energy in ("implicit", "dot")
         for model in (UNET, TRANSFORMER, MLPConfig(shape=(1, 8, 8), num_classes=10, width=8))
     }
-    few = {"micro_batch": 3, "recompute": True}
+    few = {"micro_batch": 3, "activation_checkpointing": True}
     fsdp = replace(TINY, parallel="fsdp", model=TRANSFORMER)
     runs |= {
         "ddp in parts": replace(TINY, **few),
@@ -163,7 +163,12 @@ def test_every_way_to_train_together_is_training_alone(images, tmp_path):
         "fsdp muon": replace(MUON, parallel="fsdp"),
         "ddp without labels": replace(TINY, model=replace(UNET, num_classes=0)),
     }
-    assert compare(images, tmp_path, runs, parallel="ddp", micro_batch=0, recompute=False) == ""
+    assert (
+        compare(
+            images, tmp_path, runs, parallel="ddp", micro_batch=0, activation_checkpointing=False
+        )
+        == ""
+    )
 
 
 @pytest.mark.slow

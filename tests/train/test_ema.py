@@ -31,7 +31,7 @@ WIDTHS = (0.05, 0.1)
 BATCH, STEPS = 32, 640
 TINY = TrainConfig(
     model=UNetConfig(shape=(1, 8, 8), num_classes=10, width=4, multipliers=(1, 2)),
-    optimizer=OptimizerConfig(learning_rate=3e-3, ema_widths=WIDTHS, ema_every=160),
+    optimizer=OptimizerConfig(learning_rate=3e-3, ema_sigma_rel=WIDTHS, ema_every=160),
     images=640,
     batch_size=32,
     checkpoint_every=320,
@@ -203,9 +203,9 @@ def test_averages_reload_to_the_bit_and_refuse_others():
     ],
 )
 def test_snapshots_are_due_at_multiples_and_at_the_end(every, before, after, due):
-    settings = OptimizerConfig(ema_widths=(0.1,), ema_every=every)
+    settings = OptimizerConfig(ema_sigma_rel=(0.1,), ema_every=every)
     assert bool(snapshots_due(settings, before=before, after=after, total=500)) is due
-    nothing = replace(settings, ema_widths=())
+    nothing = replace(settings, ema_sigma_rel=())
     assert not snapshots_due(nothing, before=before, after=after, total=500)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from eqm.models import UNetConfig
-from eqm.randomness import Draws
+from eqm.randomness import SampleRandom
 from eqm.train import OptimizerConfig, TrainConfig, make_step, start
 from eqm.train.graphs import Recorded
 
@@ -30,7 +30,7 @@ def run(config, seeds):
     losses = []
     for number, seed in enumerate(seeds):
         positions = torch.arange(32 * number, 32 * number + 32, device=device)
-        losses.append(step(data, labels, Draws(seed, positions)).loss)
+        losses.append(step(data, labels, SampleRandom(seed, positions)).loss)
     return state, torch.stack(losses)
 
 
@@ -69,7 +69,7 @@ def test_an_optimizer_that_is_loaded_is_the_one_that_steps():
     device = torch.device("cuda")
     step = make_step(CONFIG, state, device)
     data, labels = torch.randn(32, 1, 8, 8, device=device), torch.zeros(32, device=device).long()
-    draws = Draws(0, torch.arange(32, device=device))
+    draws = SampleRandom(0, torch.arange(32, device=device))
     for _ in range(6):
         step(data, labels, draws)
     state.optimizer.load_state_dict(deepcopy(state.optimizer.state_dict()))
@@ -88,7 +88,7 @@ def test_a_recorded_step_without_finite_loss_changes_nothing():
     labels = torch.zeros(32, dtype=torch.long, device=device)
     data = torch.full((32, 1, 8, 8), torch.nan, device=device)
     for _ in range(6):
-        step(data, labels, Draws(0, torch.arange(32, device=device)))
+        step(data, labels, SampleRandom(0, torch.arange(32, device=device)))
     assert state.skipped == 6
     assert all(torch.equal(a, b) for a, b in zip(before, state.model.parameters(), strict=True))
 
@@ -102,7 +102,7 @@ def test_a_step_that_cannot_be_recorded_goes_on_as_it_is(caplog):
         return (torch.tensor(data.sum().item()),)  # waits for the device, which a graph cannot
 
     recorded = Recorded(update, optimizer, device)
-    data, draws = torch.ones(4, device=device), Draws(0, torch.arange(4, device=device))
+    data, draws = torch.ones(4, device=device), SampleRandom(0, torch.arange(4, device=device))
     results = [recorded(data, None, draws, 0.1)[0].item() for _ in range(6)]
     assert results == [4.0] * 6
     assert "cannot be recorded" in caplog.text

@@ -66,8 +66,8 @@ def test_without_a_warm_up_the_learning_rate_never_rises(schedule, cooldown, ima
         ({"momentum": 1.0}, "optimizer.momentum must lie in"),
         ({"hold": -1}, "optimizer.hold must not be negative"),
         ({"eps": 0.0}, "optimizer.eps must be positive"),
-        ({"ema_widths": (0.05, 0.3)}, "optimizer.ema_widths must lie between 0 and 0.289"),
-        ({"ema_widths": (0.1, 0.1)}, "optimizer.ema_widths must be different"),
+        ({"ema_sigma_rel": (0.05, 0.3)}, "optimizer.ema_sigma_rel must lie between 0 and 0.289"),
+        ({"ema_sigma_rel": (0.1, 0.1)}, "optimizer.ema_sigma_rel must be different"),
     ],
 )
 def test_settings_without_meaning_are_named(changes, message):

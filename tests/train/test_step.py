@@ -8,7 +8,7 @@ import torch
 from eqm.data import digits
 from eqm.models import MLPConfig, TransformerConfig, UNetConfig
 from eqm.objective import EquilibriumMatching
-from eqm.randomness import Draws
+from eqm.randomness import SampleRandom
 from eqm.train import (
     ObjectiveConfig,
     OptimizerConfig,
@@ -65,7 +65,7 @@ def test_micro_batches_and_recomputing_change_nothing(images, tmp_path, network,
     objective = ObjectiveConfig(energy=energy)
     config = replace(TINY, model=network, objective=objective, images=64)
     plain = moved(last(train(config, images, tmp_path / "plain")).state, config)
-    other = replace(config, micro_batch=12, recompute=True)
+    other = replace(config, micro_batch=12, activation_checkpointing=True)
     ours = moved(last(train(other, images, tmp_path / "other")).state, config)
     assert blocks_of(start(config, torch.device("cpu")).model)
     assert_same_to_rounding(ours, plain)
@@ -75,7 +75,10 @@ def test_micro_batches_and_recomputing_change_nothing(images, tmp_path, network,
 def test_a_compiled_network_that_recomputes_takes_the_same_step(images, tmp_path):
     config = replace(TINY, model=NETWORKS[2], images=64)
     ways = []
-    for name, changes in (("plain", {}), ("both", {"compile": True, "recompute": True})):
+    for name, changes in (
+        ("plain", {}),
+        ("both", {"compile": True, "activation_checkpointing": True}),
+    ):
         ways.append(last(train(replace(config, **changes), images, tmp_path / name)))
     plain, both = (moved(way.state, config) for way in ways)
     assert_same_to_rounding(both, plain)
@@ -107,7 +110,7 @@ def test_memory_that_runs_out_halves_the_micro_batch(images, tmp_path, monkeypat
 def test_memory_for_no_image_is_said(images, tmp_path, monkeypatch):
     running_out(monkeypatch, most=0)
     with pytest.raises(
-        ValueError, match="too little memory for one image at a time: set recompute"
+        ValueError, match="too little memory for one image at a time: set activation_checkpointing"
     ):
         last(train(TINY, images, tmp_path))
 
@@ -128,7 +131,7 @@ def test_a_cut_model_does_not_wait_for_processes_that_cannot_answer(images, monk
     step = make_step(config, state, torch.device("cpu"))
     rows = torch.arange(32)
     with pytest.raises(ValueError, match="on one process alone: run .* with micro_batch 16 to go"):
-        step(images.data[rows], images.classes[rows], Draws(0, rows))
+        step(images.data[rows], images.classes[rows], SampleRandom(0, rows))
     assert waited == [(False, PATIENCE)]
 
 
@@ -175,7 +178,7 @@ def test_any_optimizer_leaves_a_bad_step_out(make):
 def test_a_streak_goes_back_to_the_checkpoint_with_other_draws(
     images, tmp_path, monkeypatch, caplog
 ):
-    config = replace(TINY, images=320, patience=2)
+    config = replace(TINY, images=320, max_bad_steps=2)
     calls = poison(monkeypatch, lambda call: call in (3, 4))
     steps = list(train(config, images, tmp_path))
     assert [step.images for step in steps] == [32, 64, 96, *range(96, 321, 32)]
@@ -195,7 +198,7 @@ def test_a_streak_goes_back_to_the_checkpoint_with_other_draws(
 def test_a_run_that_stays_bad_gives_up(images, tmp_path, monkeypatch, good, clip, advice):
     """From a checkpoint as from the first image on; it does not advise what is set already."""
     optimizer = replace(TINY.optimizer, clip=clip)
-    config = replace(TINY, images=3200, patience=2, optimizer=optimizer)
+    config = replace(TINY, images=3200, max_bad_steps=2, optimizer=optimizer)
     calls = poison(monkeypatch, lambda call: call > good)
     with pytest.raises(ValueError, match=f"other draws 3 times: {advice}, in another .* if any"):
         last(train(config, images, tmp_path))

@@ -83,7 +83,7 @@ def test_a_run_starts_from_trained_weights_and_the_norm_learns_from_them(images,
     config = replace(TINY, images=64)
     last(train(config, images, tmp_path / "implicit"))
     norm = replace(
-        config, objective=ObjectiveConfig(energy="norm"), start_from=str(tmp_path / "implicit")
+        config, objective=ObjectiveConfig(energy="norm"), init_from=str(tmp_path / "implicit")
     )
     trained = eqm.from_pretrained(tmp_path / "implicit").state_dict()
     begun = start(norm, torch.device("cpu")).model.net.state_dict()
@@ -91,10 +91,10 @@ def test_a_run_starts_from_trained_weights_and_the_norm_learns_from_them(images,
     assert last(train(norm, images, tmp_path / "norm")).gradient_norm > 0
     assert isinstance(eqm.from_pretrained(tmp_path / "norm"), eqm.NormEnergy)
     other = replace(norm, model=replace(TINY.model, width=8))
-    with pytest.raises(ValueError, match="start_from must be a model of the sizes of the run"):
+    with pytest.raises(ValueError, match="init_from must be a model of the sizes of the run"):
         next(train(other, images, tmp_path / "other"))
-    with pytest.raises(ValueError, match="or set start_from to a trained model"):
-        replace(norm, start_from="")
+    with pytest.raises(ValueError, match="or set init_from to a trained model"):
+        replace(norm, init_from="")
 
 
 def test_the_loss_falls_and_the_saved_average_is_what_loads(images, tmp_path):
@@ -138,7 +138,11 @@ def test_what_classes_are_called_is_kept_with_the_weights_and_may_change(images,
         {"objective": ObjectiveConfig(energy="dot", decay="piecewise")},
         {"precision": "bfloat16"},
         # together they cannot be, and the less memory is what counts
-        {"objective": ObjectiveConfig(energy="dot"), "compile": True, "recompute": True},
+        {
+            "objective": ObjectiveConfig(energy="dot"),
+            "compile": True,
+            "activation_checkpointing": True,
+        },
     ],
 )
 def test_every_kind_of_run_trains_and_loads(images, tmp_path, changes):
@@ -230,10 +234,10 @@ def test_the_objective_is_the_one_described(settings, decay):
 
 
 def test_the_recipe_learns_to_draw_digits(tmp_path):
-    seen, held_out = digits().split(0.2)
+    seen, val_data = digits().split(0.2)
     last(train(replace(RECIPES["digits"], images=38_400), seen, tmp_path))
     classifier = train_classifier(seen.data, seen.classes, num_classes=10)
-    assert accuracy(classifier, held_out.data, held_out.classes) >= 0.97
+    assert accuracy(classifier, val_data.data, val_data.classes) >= 0.97
     labels = torch.arange(200) % 10
     drawn = generate(eqm.from_pretrained(tmp_path), labels).x
     assert accuracy(classifier, drawn, labels) >= 0.85

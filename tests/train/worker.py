@@ -12,7 +12,7 @@ from eqm.data import digits
 from eqm.data.config import DataConfig
 from eqm.models import MLPConfig, TransformerConfig, UNetConfig
 from eqm.objective import EquilibriumMatching
-from eqm.tasks.sampling import Sampling
+from eqm.sampling.settings import Sampling
 from eqm.train import ObjectiveConfig, OptimizerConfig, TrainConfig, distributed, keep_best, train
 
 NAMES = (

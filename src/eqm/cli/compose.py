@@ -57,7 +57,8 @@ def compose(
     from eqm.cli.output import STILL, check_output, write_images
     from eqm.files import make_folder
     from eqm.models import from_pretrained
-    from eqm.tasks import Composition, Sampling, generate
+    from eqm.sampling import Sampling
+    from eqm.tasks import Composition, generate
 
     check_output(output, STILL)
     network, encoder = open_model(model, vae=vae, device=device, output=output)
@@ -88,7 +89,7 @@ def compose(
         last = torch.full_like(images[:1], 1.0).expand(columns - len(whole[-1]), -1, -1, -1)
         sheet = torch.cat([torch.cat([part, last[: columns - len(part)]]) for part in whole])
     write_images(images, output, columns=columns, sheet=sheet)
-    print(f"{descent}, {descent.evaluations.float().mean():.0f} steps each: {output}{rows}")
+    print(f"{descent}, {descent.nfe.float().mean():.0f} steps each: {output}{rows}")
 
 
 def _named(pairs: tuple[str, ...]) -> dict[str, str]:

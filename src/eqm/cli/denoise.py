@@ -12,7 +12,7 @@ def denoise(
     model: Model,
     pictures: Pictures,
     sigma: float | Literal["estimate"] | None = None,
-    aim: Literal["sample", "mean"] = "sample",
+    aim: Literal["sample", "mmse"] = "sample",
     add: float = 0.0,
     labels: tuple[str, ...] = (),
     output: Path = Path("denoised.png"),
@@ -33,7 +33,7 @@ def denoise(
             holds many.
         sigma: Standard deviation of noise that was added to clean pictures, on the scale -1..1 from black
             to white (0.2 is 25.5 of 255), or "estimate" to find it in their finest detail.
-        aim: "sample" looks real and makes up what the noise has hidden; "mean" comes nearest in PSNR and
+        aim: "sample" looks real and makes up what the noise has hidden; "mmse" comes nearest in PSNR and
             is smooth there.
         add: Mix clean pictures with this share of noise first, 0 to 1, to see what comes of it: each row of
             the sheet is then a picture, the same with noise, and what became of it.
@@ -51,8 +51,9 @@ def denoise(
     from eqm.cli.output import STILL, check_output, file_names, write_images
     from eqm.corruption import corrupt
     from eqm.files import make_folder
-    from eqm.tasks import Sampling, estimate_sigma, starting_noise
+    from eqm.sampling import Sampling, starting_noise
     from eqm.tasks import denoise as cleaned
+    from eqm.tasks import estimate_sigma
 
     check_output(output, STILL)
     if not 0 <= add < 1:
@@ -78,4 +79,4 @@ def denoise(
     rows = torch.stack([clean, x, descent.x], 1).flatten(0, 1) if add else descent.x
     columns = 3 if add else min(len(x), 10)
     write_images(descent.x, output, columns=columns, sheet=rows, names=file_names(names))
-    print(f"{descent}, {descent.evaluations.float().mean():.0f} evaluations each: {output}")
+    print(f"{descent}, {descent.nfe.float().mean():.0f} evaluations each: {output}")

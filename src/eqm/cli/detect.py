@@ -26,7 +26,7 @@ def detect(
     fpr: float | None = None,
     output: Path | None = None,
     maps: Path | None = None,
-    keep: bool = False,
+    save: bool = False,
     resize: bool = False,
     vae: str | None = None,
     batch_size: int = 256,
@@ -65,7 +65,7 @@ def detect(
 
     if output is not None:
         check_output(output, (".csv", ".json"))
-    if keep and not (normal and Path(model).is_dir()):
+    if save and not (normal and Path(model).is_dir()):
         raise ValueError(
             "--keep stores what --normal calibrates in the folder of a model: give both; "
             f"got {model} and {len(normal)} paths of normal pictures"
@@ -96,7 +96,7 @@ def detect(
     if normal:
         detector.fit(read(normal)[1])
     threshold = detector.threshold()  # before the work, should the calibration be too small for it
-    if keep:
+    if save:
         detector.save(model)
     scores = detector.score_samples(latents)
     p_values = detector.p_values_of(scores).tolist()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from eqm.tasks.sampling import RuleName
+from eqm.sampling.settings import RuleName
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ def eval_(
     vae: str | None = None,
     size: int = 0,
     channels: int = 0,
-    keep: int = 50_000,
+    max_rows: int = 50_000,
     batch_size: int = 256,
     device: str = "auto",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
@@ -111,7 +111,7 @@ def eval_(
         if path.is_dir():
             raise ValueError(f"output must be a file; {path} is a folder: choose another name")
         make_folder(path.parent)
-    settings = Settings(metrics=metrics, keep=keep, batch_size=batch_size, seed=seed)
+    settings = Settings(metrics=metrics, max_rows=max_rows, batch_size=batch_size, seed=seed)
     place = distributed.join(device)
     config = DataConfig(size=size, channels=channels)
     console = Console(stderr=True, quiet=not distributed.is_main())
@@ -174,16 +174,16 @@ def _pictures(source: Source) -> Iterator[Tensor]:
     """All that a source holds, on every process: what is fitted to them must be the same on each."""
     from torch import arange
 
-    from eqm.randomness import Draws
+    from eqm.randomness import SampleRandom
 
-    return (source.batch(rows, Draws(0, rows)) for rows in arange(len(source)).split(256))
+    return (source.batch(rows, SampleRandom(0, rows)) for rows in arange(len(source)).split(256))
 
 
 def _shown(samples: Samples, bar: Progress) -> Samples:
     """The same, and a bar that tells how many have come."""
 
     def batches(size: int) -> Iterator[Batch]:
-        task = bar.add_task(samples.subject.name, total=len(samples))
+        task = bar.add_task(samples.sample_set.name, total=len(samples))
         for batch in samples.batches(size):
             yield batch
             bar.advance(task, len(batch.numbers))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from eqm.data.containers import Files
+    from eqm.data.archives import PictureFiles
     from eqm.encoders import Encoder
 
 Check = Callable[[str, tuple[int, ...]], None]
@@ -65,9 +65,9 @@ def _read(
     import torch
 
     from eqm.data import DataConfig, Pictures, open_source
-    from eqm.data.opening import opens_arrays
+    from eqm.data.open_source import opens_arrays
     from eqm.data.pictures import threads
-    from eqm.randomness import Draws
+    from eqm.randomness import SampleRandom
 
     path, wanted = _picked(where)
     config = DataConfig(path)
@@ -95,7 +95,7 @@ def _read(
             workers=threads(config),
         )
         names = [files.names[row] for row in rows.tolist()]
-    return source.batch(rows, Draws(0, rows)), names
+    return source.batch(rows, SampleRandom(0, rows)), names
 
 
 def _picked(where: str) -> tuple[str, tuple[int, int] | None]:
@@ -118,16 +118,16 @@ def _rows(path: str, wanted: tuple[int, int] | None, count: int) -> Tensor:
     return torch.arange(first, last + 1)
 
 
-def _files(path: str) -> Files:
-    from eqm.data.containers import SUFFIXES, Files
-    from eqm.data.opening import files_at
+def _files(path: str) -> PictureFiles:
+    from eqm.data.archives import SUFFIXES, PictureFiles
+    from eqm.data.open_source import files_at
 
     if Path(path).suffix.lower() in SUFFIXES and not Path(path).is_dir():
-        return Files(path, [path], None, (), path, lambda index: Path(path).open("rb"))
+        return PictureFiles(path, [path], None, (), path, lambda index: Path(path).open("rb"))
     return files_at(path)
 
 
-def _check_headers(files: Files, rows: Tensor, check: Check) -> None:
+def _check_headers(files: PictureFiles, rows: Tensor, check: Check) -> None:
     """Before any is decoded: a wrong one says its name and what it is."""
     from eqm.data.decoding import header, reason
     from eqm.data.pictures import DAMAGED
@@ -199,7 +199,7 @@ def labels_of(labels: Sequence[str], count: int, model: Any) -> Tensor | None:
 
     Raises ValueError for labels that the model does not have, or another number of them.
     """
-    from eqm.tasks.labels import chosen_labels
+    from eqm.sampling.labels import chosen_labels
 
     if not labels:
         return None

@@ -49,7 +49,7 @@ def interpolate(
     from eqm.cli.output import ANY, check_output, write_images
     from eqm.descent import Outcome
     from eqm.files import make_folder
-    from eqm.tasks import Sampling
+    from eqm.sampling import Sampling
     from eqm.tasks import interpolate as between
 
     check_output(output, ANY)
@@ -122,7 +122,7 @@ def vary(
     from eqm.cli.images import open_model, read_images
     from eqm.cli.output import STILL, check_output, file_names, write_images
     from eqm.files import make_folder
-    from eqm.tasks import Sampling
+    from eqm.sampling import Sampling
     from eqm.tasks import vary as varied
 
     check_output(output, STILL)

@@ -63,7 +63,8 @@ def restore(
     from eqm.cli.images import labels_of, open_pixel_model, read_images
     from eqm.cli.output import STILL, check_output, file_names, write_images
     from eqm.files import make_folder
-    from eqm.tasks import Blur, Downsample, Grey, Inpaint, Operator, Sampling
+    from eqm.sampling import Sampling
+    from eqm.tasks import Blur, Downsample, Grey, Inpaint, Operator
     from eqm.tasks import restore as restored
 
     check_output(output, STILL)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from eqm.cli.arguments import Model
-from eqm.tasks.sampling import RuleName
+from eqm.sampling.settings import RuleName
 
 if TYPE_CHECKING:
     from eqm.descent import Finished
@@ -79,8 +79,9 @@ def sample(
     from eqm.models import for_inference, from_pretrained
     from eqm.pictures import MOVING, check_channels, grid
     from eqm.pictures import animate as write_animation
-    from eqm.tasks import Sampling, advise, draw, gather, watch
-    from eqm.tasks.labels import label_number
+    from eqm.sampling import Sampling, diagnose
+    from eqm.sampling.labels import label_number
+    from eqm.tasks import draw, gather, watch
     from eqm.train import distributed
 
     check_output(output, STILL)
@@ -146,7 +147,7 @@ def sample(
     columns = 10 if classes else 8
     parts = (encoder.decode(x) for x in descent.x.split(batch_size))
     write_images(parts, output, columns=columns)
-    print(f"{descent}, {descent.evaluations.float().mean():.0f} evaluations each: {output}")
+    print(f"{descent}, {descent.nfe.float().mean():.0f} evaluations each: {output}")
     if failure is not None:
         sentence = (
             f"{str(failure) or 'interrupted'}; {len(ends)} of {count} samples are in {output}"
@@ -155,11 +156,13 @@ def sample(
             sentence
         ) from failure
     labels_drawn = None if chosen is None else torch.tensor(chosen)
-    for sentence in advise(network, descent, labels_drawn, sampling=sampling, seed=seed):
+    for sentence in diagnose(network, descent, labels_drawn, sampling=sampling, seed=seed):
         print(f"eqm: note: {sentence}", file=sys.stderr)
     if animate is not None:
         shown = None if chosen is None else chosen[:100]
-        steady = replace(sampling, fitted=())  # a few long steps show nothing of the way
+        steady = replace(
+            sampling, multistep_coefficients=()
+        )  # a few long steps show nothing of the way
         moving = watch(network, shown, count=min(count, 100), seed=seed, sampling=steady)
         scale = max(1, 32 // shape[-1])
         write_animation(

@@ -43,24 +43,25 @@ def train(
     from eqm.cli.output import check_apart
     from eqm.cli.show import show_settings
     from eqm.data import MissingDataError, open_source, split
-    from eqm.data.opening import opens_arrays
+    from eqm.data.open_source import opens_arrays
     from eqm.models import cost
+    from eqm.monitor import make_monitor, run
     from eqm.recipes.pixels import fitted, picked
-    from eqm.tasks import foresee
-    from eqm.train import Interrupted, distributed, follow, keep_best, watching
-    from eqm.train import train as run
+    from eqm.sampling import check_sampling
+    from eqm.train import Interrupted, distributed, keep_best
+    from eqm.train import train as training_steps
 
     folder = output or Path("runs") / config.name
     if not opens_arrays(config.data):
         check_apart(folder, config.data.path)
     picks: list[str] = []
-    held_out = None
+    val_data = None
     asked, recipe = config.model.shape, RECIPES.get(config.name)
     try:
         config, picks = picked(config)
         seen = open_source(config.data)
-        if config.data.held_out:
-            seen, held_out = split(seen, config.data.held_out)
+        if config.data.val_fraction:
+            seen, val_data = split(seen, config.data.val_fraction)
         if recipe and asked not in (recipe.model.shape, seen.shape):
             raise ValueError(
                 f"model.shape must be that of the data, {seen.shape}; got {asked}: leave it out, and set "
@@ -68,7 +69,7 @@ def train(
             )
         config, more = fitted(config, seen)
         config, picks = config.suited_to(seen), picks + more
-        kept = 0 if held_out is None else len(held_out)
+        kept = 0 if val_data is None else len(val_data)
         about = f"{seen.name}: {len(seen):,} images to train on, {kept:,} held out"
     except MissingDataError as error:
         if not dry_run:
@@ -76,7 +77,9 @@ def train(
         about = f"without the data yet: {error}"
     objective = config.make_objective()
     if not objective.noise_conditioning:  # which has its own clock
-        picks += [f"note: {sentence}" for sentence in foresee(config.sampling, objective.decay)]
+        picks += [
+            f"note: {sentence}" for sentence in check_sampling(config.sampling, objective.decay)
+        ]
     size = cost(config.model)
     if distributed.is_main():
         for pick in picks:
@@ -89,9 +92,14 @@ def train(
         )
     if dry_run:
         return
-    watch = watching(config, folder, held_out, keep_best=keep_best)
+    monitor = make_monitor(config, folder, val_data, keep_best=keep_best)
     try:
-        end = follow(run(config, seen, folder), total=config.images, folder=folder, watch=watch)
+        end = run(
+            training_steps(config, seen, folder),
+            total=config.images,
+            folder=folder,
+            monitor=monitor,
+        )
     except Interrupted:
         if not distributed.is_main():
             raise SystemExit(130) from None  # the first process says why

@@ -18,7 +18,7 @@ def tune(
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")],
     data: str | None = None,
     samples: int = 512,
-    evaluations: int = 20,
+    nfe: int = 20,
     tolerance: float = 0.03,
     keep_rule: bool = False,
     references: int = 5000,
@@ -62,10 +62,10 @@ def tune(
     from eqm.devices import pick_device
     from eqm.models import for_inference, from_pretrained
     from eqm.models.pretrained import store_metadata
-    from eqm.randomness import Draws
-    from eqm.tasks import Sampling
+    from eqm.randomness import SampleRandom
+    from eqm.sampling import Sampling
+    from eqm.sampling.start import check_seeds
     from eqm.tasks import tune as tune_model
-    from eqm.tasks.generation import check_seeds
 
     check_count(references=references)
     check_seeds([seed])
@@ -81,7 +81,7 @@ def tune(
     source = open_source(replace(settings, path=data) if data else settings)
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
     rows = order[:references]
-    pictures = source.batch(rows, Draws(seed, rows))
+    pictures = source.batch(rows, SampleRandom(seed, rows))
     seen_by, eyes = _eyes(features, source, pictures, network.metadata)
     print(f"features: {seen_by}")
     found = tune_model(
@@ -89,7 +89,7 @@ def tune(
         pictures,
         None if source.labels is None else source.labels[rows],
         samples=samples,
-        evaluations=evaluations,
+        nfe=nfe,
         tolerance=tolerance,
         keep_rule=keep_rule,
         seed=seed,
@@ -108,8 +108,8 @@ def tune(
         "features": seen_by,
         "distance": found.after.distance,
         "distance_before": found.before.distance,
-        "evaluations": found.after.evaluations,
-        "evaluations_before": found.before.evaluations,
+        "nfe": found.after.nfe,
+        "nfe_before": found.before.nfe,
     }
     store_metadata(model, {"sampling": asdict(found.sampling), "tuning": record})
     print(f"stored in {model}; the settings before are kept there under metadata.tuning.before")

@@ -1,16 +1,16 @@
+from .batches import Batch, batches
+from .builtin import digits
 from .checking import Report, check
 from .config import DataConfig
 from .encoding import Encoded, encode
 from .images import Images
 from .latents import Latents, check_latents, is_latents, open_latents
-from .loading import Share, shares
-from .named import digits
-from .opening import open_source
+from .open_source import open_source
 from .order import batch_indices
-from .parts import Part, class_names, split
 from .pictures import Pictures
 from .points import Points, points
 from .source import MissingDataError, Source
+from .subset import Subset, class_names, split
 
 __all__ = [
     "DataConfig",
@@ -18,11 +18,11 @@ __all__ = [
     "Images",
     "Latents",
     "MissingDataError",
-    "Part",
+    "Subset",
     "Pictures",
     "Points",
     "Report",
-    "Share",
+    "Batch",
     "Source",
     "batch_indices",
     "check",
@@ -34,6 +34,6 @@ __all__ = [
     "open_latents",
     "open_source",
     "points",
-    "shares",
+    "batches",
     "split",
 ]

@@ -10,9 +10,9 @@ import torch
 from eqm.data.config import DataConfig
 from eqm.data.decoding import Header, decode, header, reason
 from eqm.data.latents import check_latents, is_latents
-from eqm.data.opening import files_at, open_source, opens_arrays
-from eqm.data.parts import class_names
+from eqm.data.open_source import files_at, open_source, opens_arrays
 from eqm.data.pictures import DAMAGED, looks, threads
+from eqm.data.subset import class_names
 
 
 @dataclass(frozen=True)

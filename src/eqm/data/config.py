@@ -14,7 +14,7 @@ class DataConfig:
     """A known data set such as `digits`, `mnist-5k`, `fashion-mnist`, `openmoji-32`, `elpv` or
     `points:moons`; else a folder, zip or tar of pictures, an .npz or .npy, an IDX or parquet file, a
     folder that `datasets` saved, or `hf:OWNER/NAME` on the Hugging Face hub."""
-    held_out: float = 0.2
+    val_fraction: float = 0.2
     """Share of each class that training never sees."""
     size: int = 0
     """Side of the square that pictures are cropped and resized to; 0 takes them as they are, -1
@@ -37,8 +37,8 @@ class DataConfig:
     """MiB of decoded 8-bit pictures to keep in memory, where all of them fit; 0 decodes each time."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.held_out < 1:
-            raise ValueError(f"data.held_out must lie in [0, 1); got {self.held_out}")
+        if not 0 <= self.val_fraction < 1:
+            raise ValueError(f"data.val_fraction must lie in [0, 1); got {self.val_fraction}")
         if self.size < -1:
             raise ValueError(
                 f"data.size must be a side in pixels, 0 (as they are) or -1 (picked); got {self.size}"

@@ -18,7 +18,7 @@ from eqm.data.latents import MANIFEST, STORAGE, Manifest, Shard, digest
 from eqm.data.source import Source
 from eqm.encoders import Encoder, about_encoder
 from eqm.files import make_folder, replacing
-from eqm.randomness import Draws
+from eqm.randomness import SampleRandom
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _write(
     batches = torch.tensor(rows).split(batch_size)
 
     def load(batch: Tensor) -> Tensor:
-        return source.batch(batch, Draws(0, batch))
+        return source.batch(batch, SampleRandom(0, batch))
 
     done = 0
     with ThreadPoolExecutor(1) as ahead:  # reads the next batch while this one is encoded

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eqm.data.parts import chosen, digest
-from eqm.randomness import Draws
+from eqm.data.subset import chosen, digest
+from eqm.randomness import SampleRandom
 
 MOST = 1_000_000
 """Classes that labels may number: what is above is an id, or a -1 that lost its sign."""
@@ -76,7 +76,7 @@ class Images:
         labels = None if self.labels is None else self.labels[rows]
         return replace(self, data=self.data[rows], labels=labels)
 
-    def batch(self, rows: Tensor, draws: Draws) -> Tensor:
+    def batch(self, rows: Tensor, draws: SampleRandom) -> Tensor:
         """The images at `rows` (B,), (B, C, H, W), float32."""
         images = self.data[rows]
         return in_range(mirrored(images, draws) if self.flip else images)
@@ -94,7 +94,7 @@ def in_range(images: Tensor) -> Tensor:
     return images.float().div_(127.5).sub_(1) if images.dtype == torch.uint8 else images
 
 
-def mirrored(images: Tensor, draws: Draws) -> Tensor:
+def mirrored(images: Tensor, draws: SampleRandom) -> Tensor:
     """The images (B, C, H, W), half of them mirrored left to right, in place, as `draws` decide."""
     flips = (draws.uniform("flip") < 0.5).nonzero().flatten()
     images[flips] = images[flips].flip(-1)

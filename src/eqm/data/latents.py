@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from eqm.files import replacing
-from eqm.randomness import Draws
+from eqm.randomness import SampleRandom
 
 MANIFEST, FORMAT, VERSION = "manifest.json", "eqm latents", 1
 STORAGE = {"float16": torch.float16, "float32": torch.float32}
@@ -144,7 +144,7 @@ class Latents:
         """What the weights that learn from these latents must remember: their encoder."""
         return {"encoder": dict(self.manifest.encoder)}
 
-    def batch(self, rows: Tensor, draws: Draws) -> Tensor:
+    def batch(self, rows: Tensor, draws: SampleRandom) -> Tensor:
         """A fresh sample of the posterior of each image at `rows` (B,), (B, C, H, W), float32."""
         rows = self.rows[rows]
         views = self.manifest.views if self.flip else 1

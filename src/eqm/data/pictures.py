@@ -17,12 +17,12 @@ import torch
 from PIL.Image import DecompressionBombError
 from torch import Tensor
 
+from eqm.data.archives import PictureFiles
 from eqm.data.config import DataConfig
-from eqm.data.containers import Files
 from eqm.data.decoding import UNREADABLE, Header, decode, header, reason
 from eqm.data.images import in_range, mirrored
-from eqm.data.parts import digest
-from eqm.randomness import Draws
+from eqm.data.subset import digest
+from eqm.randomness import SampleRandom
 
 DAMAGED = (*UNREADABLE, DecompressionBombError)
 LOG = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Pictures:
     same, so that a run can be repeated; it is named in a warning and kept in `broken`.
     """
 
-    files: Files
+    files: PictureFiles
     shape: tuple[int, int, int]
     size: int
     """Side of the square they are cropped to; 0 leaves them."""
@@ -76,7 +76,7 @@ class Pictures:
             self, rows=self.rows[rows], labels=labels, num_classes=num_classes, class_names=names
         )
 
-    def batch(self, rows: Tensor, draws: Draws) -> Tensor:
+    def batch(self, rows: Tensor, draws: SampleRandom) -> Tensor:
         """The pictures at `rows` (B,), (B, C, H, W), float32 -1..1."""
         if self._kept is not None and bool(self._ready[rows].all()):
             images = in_range(self._kept[rows])
@@ -156,7 +156,7 @@ class Pictures:
         return torch.zeros(len(self), dtype=torch.bool)
 
 
-def survey(files: Files, workers: int) -> Iterator[Header | str]:
+def survey(files: PictureFiles, workers: int) -> Iterator[Header | str]:
     """The header of every picture in order, or why it cannot be read."""
 
     def look(index: int) -> Header | str:
@@ -182,7 +182,7 @@ def threads(config: DataConfig) -> int:
     return config.workers or min(os.cpu_count() or 1, 16)
 
 
-def pictures(files: Files, config: DataConfig) -> Pictures:
+def pictures(files: PictureFiles, config: DataConfig) -> Pictures:
     """The files as a source, of the size and channels that `config` sets or the files agree on.
 
     Where both are set no file is read before training asks for it; else every header is. Raises

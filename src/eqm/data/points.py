@@ -11,8 +11,8 @@ import torch
 from torch import Generator, Tensor
 
 from eqm.data.images import check_labels
-from eqm.data.parts import digest
-from eqm.randomness import Draws
+from eqm.data.subset import digest
+from eqm.randomness import SampleRandom
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class Points:
         """Hexadecimal digest of points and labels."""
         return digest(self.data, self.labels)
 
-    def batch(self, rows: Tensor, draws: Draws) -> Tensor:
+    def batch(self, rows: Tensor, draws: SampleRandom) -> Tensor:
         """The points at `rows` (B,), (B, D)."""
         return self.data[rows]
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from eqm.randomness import Draws
+from eqm.randomness import SampleRandom
 
 
 class MissingDataError(ValueError):
@@ -43,7 +43,7 @@ class Source(Protocol):
     def __len__(self) -> int:
         """N."""
 
-    def batch(self, rows: Tensor, draws: Draws) -> Tensor:
+    def batch(self, rows: Tensor, draws: SampleRandom) -> Tensor:
         """The samples at `rows` (B,) as a field learns them, (B, *shape), float32.
 
         Chance, as in flips and in latents drawn from their posterior, comes from `draws`, which has

@@ -9,7 +9,8 @@ from eqm.demo.report import Fact, Section
 from eqm.demo.style import BLUE, GREY, RED, save
 from eqm.descent import integrate
 from eqm.metrics import frechet_distance
-from eqm.tasks import Sampling, generate, starting_noise
+from eqm.sampling import Sampling, starting_noise
+from eqm.tasks import generate
 
 EVALUATIONS = (5, 10, 20)
 PATH = 0.4

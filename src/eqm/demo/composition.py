@@ -11,7 +11,7 @@ from eqm.demo.material import Material
 from eqm.demo.report import Fact, Section
 from eqm.demo.style import save, show
 from eqm.descent import descend
-from eqm.tasks import starting_noise
+from eqm.sampling import starting_noise
 
 PAIRS = ((4, 6), (3, 9), (1, 7), (0, 6))
 COUNT, SHOWN = 200, 12

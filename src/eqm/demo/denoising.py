@@ -12,7 +12,8 @@ from eqm.demo.report import Fact, Section
 from eqm.demo.style import save, show
 from eqm.descent import integrate
 from eqm.metrics import psnr
-from eqm.tasks import denoise, starting_noise
+from eqm.sampling import starting_noise
+from eqm.tasks import denoise
 
 GAMMAS = (0.25, 0.5, 0.75)
 FLOW_STEPS = 20
@@ -21,8 +22,8 @@ SHOWN = 4
 
 def denoising(material: Material) -> Section:
     """Held-out digits at several noise levels through both models."""
-    clean, labels = material.held_out.data, material.held_out.classes
-    noise = starting_noise(material.held_out.shape, seeds=range(50_000, 50_000 + len(clean)))
+    clean, labels = material.val_data.data, material.val_data.classes
+    noise = starting_noise(material.val_data.shape, seeds=range(50_000, 50_000 + len(clean)))
     columns, facts = [], []
     for gamma in GAMMAS:
         noisy = corrupt(clean, noise, torch.full((len(clean),), gamma))
@@ -38,7 +39,7 @@ def denoising(material: Material) -> Section:
         }
         columns.append({name: images[:SHOWN] for name, images in results.items()})
         level = f"noise level {1 - gamma:g}"
-        spent = f"{ours.evaluations.float().mean():.0f} evaluations in the mean"
+        spent = f"{ours.nfe.float().mean():.0f} evaluations in the mean"
         for name, how in (
             ("equilibrium matching", f"not told the level, {spent}"),
             ("flow matching, not told", f"{FLOW_STEPS} Euler steps from gamma 0, as from noise"),

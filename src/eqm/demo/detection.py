@@ -17,7 +17,7 @@ from eqm.tasks import matching_error
 
 def detection(material: Material) -> Section:
     """Scores of held-out digits against four kinds of impostors made of them."""
-    digits = material.held_out.data
+    digits = material.val_data.data
     normal = matching_error(material.model, digits)
     figure, axes = plt.subplots(
         2, 4, figsize=(8, 3.4), layout="constrained", height_ratios=(1, 1.5)

@@ -9,14 +9,16 @@ from pathlib import Path
 from torch import Tensor
 
 from eqm.data import Images, digits
-from eqm.descent import Descent
+from eqm.descent import Solution
 from eqm.energy import Energy
 from eqm.features import Classifier, accuracy, embed, train_classifier
 from eqm.metrics import Moments
 from eqm.models import Network, from_pretrained
+from eqm.monitor import run
 from eqm.recipes import RECIPES
-from eqm.tasks import Sampling, generate
-from eqm.train import TrainConfig, follow, train
+from eqm.sampling import Sampling
+from eqm.tasks import generate
+from eqm.train import TrainConfig, train
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,11 @@ class Material:
     """The same network trained by flow matching on as many images, told the noise level."""
     seen: Images
     """The digits both were trained on."""
-    held_out: Images
+    val_data: Images
     """The digits they were not."""
     halves: tuple[Images, Images]
     """All digits in two halves of equal classes: what a Frechet distance is compared with."""
-    samples: Descent
+    samples: Solution
     """Samples of the model, with the labels of the first half."""
     classifier: Classifier
     classifier_accuracy: float
@@ -63,13 +65,13 @@ def prepare(folder: Path, *, images: int, seed: int) -> Material:
     ours, flow = (
         replace(RECIPES[name], images=images, seed=seed) for name in ("digits", "digits-flow")
     )
-    seen, held_out = digits().split(ours.data.held_out)
+    seen, val_data = digits().split(ours.data.val_fraction)
     baseline = multiprocessing.get_context("spawn").Process(
         target=train_quietly, args=(flow, folder / "baseline"), daemon=True
     )
     baseline.start()
     try:
-        follow(train(ours, seen, folder / "model"), total=images, folder=folder / "model")
+        run(train(ours, seen, folder / "model"), total=images, folder=folder / "model")
         classifier = train_classifier(seen.data, seen.classes, num_classes=seen.num_classes)
         baseline.join()
     finally:
@@ -86,18 +88,18 @@ def prepare(folder: Path, *, images: int, seed: int) -> Material:
         model=model,
         baseline=from_pretrained(folder / "baseline"),
         seen=seen,
-        held_out=held_out,
+        val_data=val_data,
         halves=halves,
         samples=generate(model, halves[0].classes, seed=seed),
         classifier=classifier,
-        classifier_accuracy=accuracy(classifier, held_out.data, held_out.classes),
+        classifier_accuracy=accuracy(classifier, val_data.data, val_data.classes),
     )
 
 
 def train_quietly(config: TrainConfig, folder: Path) -> None:
     """Trains on the digits without a word; a second process runs it."""
     try:
-        for _ in train(config, digits().split(config.data.held_out)[0], folder):
+        for _ in train(config, digits().split(config.data.val_fraction)[0], folder):
             pass
     except KeyboardInterrupt:
         pass  # the run was saved; the first process tells

@@ -9,17 +9,17 @@ from pathlib import Path
 from eqm.demo.baseline import baseline
 from eqm.demo.composition import composition
 from eqm.demo.denoising import denoising
+from eqm.demo.descent import descent
 from eqm.demo.detection import detection
 from eqm.demo.material import Material, prepare
 from eqm.demo.report import Section, write_report
 from eqm.demo.samples import samples
-from eqm.demo.watching import watching
 from eqm.devices import machine
 from eqm.files import make_folder
 
 SECTIONS: dict[str, Callable[[Material], Section]] = {
     "drawing samples": samples,
-    "watching the descent": watching,
+    "watching the descent": descent,
     "comparing with flow matching": baseline,
     "denoising": denoising,
     "detecting impostors": detection,
@@ -50,7 +50,7 @@ def run(
             ("Command", f"eqm demo --images {images} --seed {seed}"),
             (
                 "Data",
-                f"scikit-learn load_digits, {len(material.seen):,} for training, {len(material.held_out)} held out",
+                f"scikit-learn load_digits, {len(material.seen):,} for training, {len(material.val_data)} held out",
             ),
             (
                 "Training",

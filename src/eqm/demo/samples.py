@@ -22,7 +22,7 @@ def samples(material: Material) -> Section:
     distance = frechet_distance(material.moments(drawn.x), material.moments(second.data))
     real = frechet_distance(material.moments(first.data), material.moments(second.data))
     near = nearest_distances(drawn.x, material.seen.data).distance
-    near_real = nearest_distances(material.held_out.data, material.seen.data).distance
+    near_real = nearest_distances(material.val_data.data, material.seen.data).distance
     copies = (near < near_real.quantile(0.01)).float().mean().item()
     count = len(drawn.x)
     return Section(
@@ -39,7 +39,7 @@ def samples(material: Material) -> Section:
             Fact(
                 "The classifier on real digits",
                 material.classifier_accuracy,
-                f"its accuracy on {len(material.held_out)} digits that nothing was trained on",
+                f"its accuracy on {len(material.val_data)} digits that nothing was trained on",
             ),
             Fact(
                 "Frechet distance of the samples",
@@ -65,7 +65,7 @@ def samples(material: Material) -> Section:
             Fact(
                 "The same for real digits",
                 near_real.median().item(),
-                f"median over {len(material.held_out)} held-out digits",
+                f"median over {len(material.val_data)} held-out digits",
                 ".2f",
             ),
             Fact(
@@ -76,8 +76,8 @@ def samples(material: Material) -> Section:
             ),
             Fact(
                 "Evaluations a sample",
-                drawn.evaluations.float().mean().item(),
-                f"mean; from {int(drawn.evaluations.min())} to {int(drawn.evaluations.max())}: "
+                drawn.nfe.float().mean().item(),
+                f"mean; from {int(drawn.nfe.min())} to {int(drawn.nfe.max())}: "
                 "each sample stops by itself",
                 ".1f",
             ),

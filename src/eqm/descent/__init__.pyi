@@ -1,5 +1,5 @@
 from .diagnosis import curl, stability, stiffness
-from .driver import Descent, Outcome, descend, iterate
+from .driver import Outcome, Solution, descend, iterate
 from .fitting import fit_multistep
 from .flow import integrate
 from .ode import dopri5
@@ -16,7 +16,6 @@ from .rules import (
     Heun,
     Langevin,
     LinearMultistep,
-    Move,
     Nesterov,
     NesterovLookahead,
     RMSProp,
@@ -24,11 +23,12 @@ from .rules import (
     RungeKutta4,
     Schedule,
     State,
+    StepResult,
     TorchOptimizer,
 )
 from .stopping import (
-    Evaluations,
     GradientNorm,
+    MaxNFE,
     PathLength,
     RelativeGradientNorm,
     Stagnation,
@@ -36,7 +36,7 @@ from .stopping import (
     Stop,
 )
 from .streaming import Finished, in_order, stream
-from .watching import Measures, Trajectory, measure, record
+from .trajectory import Measures, Trajectory, measure, record
 
 __all__ = [
     "Adam",
@@ -44,9 +44,9 @@ __all__ = [
     "Anderson",
     "BarzilaiBorwein",
     "CosineSteps",
-    "Descent",
+    "Solution",
     "Euler",
-    "Evaluations",
+    "MaxNFE",
     "EvenGamma",
     "Finished",
     "GradientDescent",
@@ -56,7 +56,7 @@ __all__ = [
     "Langevin",
     "LinearMultistep",
     "Measures",
-    "Move",
+    "StepResult",
     "Nesterov",
     "NesterovLookahead",
     "Outcome",

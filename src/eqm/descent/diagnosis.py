@@ -14,7 +14,7 @@ from eqm.descent.checks import check_count
 from eqm.descent.driver import descend
 from eqm.descent.rules import Rule
 from eqm.field import Field
-from eqm.shapes import norms, spread
+from eqm.shapes import norms, per_sample
 
 
 def curl(
@@ -73,7 +73,7 @@ def stiffness(
     v, width = direction.expand_as(x), torch.finfo(x.dtype).eps ** (1 / 3)
     growth, length = norms(x), math.sqrt(max(1, math.prod(x.shape[1:])))
     for _ in range(iterations):
-        v = v * spread(length / norms(v).clamp(min=torch.finfo(x.dtype).tiny), x)
+        v = v * per_sample(length / norms(v).clamp(min=torch.finfo(x.dtype).tiny), x)
         v = (field(x + width * v, labels) - field(x - width * v, labels)).to(x) / (2 * width)
         growth = norms(v) / length
     return growth

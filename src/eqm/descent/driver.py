@@ -15,7 +15,7 @@ from eqm.descent.checks import check_count
 from eqm.descent.rules import Rule, State
 from eqm.descent.stopping import Step, Stop
 from eqm.field import Field, along
-from eqm.shapes import all_finite, norms, spread
+from eqm.shapes import all_finite, norms, per_sample
 
 
 class Outcome(StrEnum):
@@ -35,14 +35,14 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
-class Descent:
+class Solution:
     """The end of B descents."""
 
     x: Tensor
     """Where each sample ended, (B, ...); a diverged one at its last finite place."""
     steps: Tensor
     """Updates each sample made, (B,)."""
-    evaluations: Tensor
+    nfe: Tensor
     """Evaluations of the field spent on each sample, (B,)."""
     gradient_norm: Tensor
     """Norm of the last gradient each sample moved along, (B,)."""
@@ -51,7 +51,7 @@ class Descent:
 
     def __str__(self) -> str:
         counts = ", ".join(f"{self.outcome.count(o)} {o}" for o in Outcome if o in self.outcome)
-        said = f"Descent of {len(self.x)}: {counts or 'nothing to do'}"
+        said = f"Solution of {len(self.x)}: {counts or 'nothing to do'}"
         if Outcome.MAX_STEPS in self.outcome:
             unmet = [how == Outcome.MAX_STEPS for how in self.outcome]
             norm = self.gradient_norm[torch.tensor(unmet, device=self.x.device)]
@@ -70,7 +70,7 @@ class Batch:
     labels: Tensor | None
     path: Tensor
     steps: Tensor
-    evaluations: Tensor
+    nfe: Tensor
     rule_state: State
     stop_state: State
 
@@ -121,19 +121,15 @@ def advance(field: Field, batch: Batch, *, rule: Rule, stop: Stop | None) -> tup
         gradient_of, batch.x, batch.rule_state, batch.steps
     )
     gradient_norm = norms(gradient)
-    path, steps, evaluations = batch.path + covered, batch.steps + 1, batch.evaluations + calls
+    path, steps, nfe = batch.path + covered, batch.steps + 1, batch.nfe + calls
     diverged = ~(all_finite(x) & gradient_norm.isfinite())
-    x = batch.x.where(spread(diverged, x), x)
+    x = batch.x.where(per_sample(diverged, x), x)
     converged, stop_state = torch.zeros_like(diverged), batch.stop_state
-    step = Step(
-        batch.index, x, gradient, gradient_norm, path, steps, evaluations, converged, diverged
-    )
+    step = Step(batch.index, x, gradient, gradient_norm, path, steps, nfe, converged, diverged)
     if stop is not None:
         arrived, stop_state = stop(step, stop_state)
         step = replace(step, converged=arrived & ~diverged)
-    return step, Batch(
-        batch.index, x, batch.labels, path, steps, evaluations, rule_state, stop_state
-    )
+    return step, Batch(batch.index, x, batch.labels, path, steps, nfe, rule_state, stop_state)
 
 
 def iterate(
@@ -171,7 +167,7 @@ def descend(
     rule: Rule,
     stop: Stop | None = None,
     max_steps: int = 1000,
-) -> Descent:
+) -> Solution:
     """Where each sample of x (B, ...) ends when it descends `field`, and how it got there.
 
     `rule` says how to move, `stop` when a sample has arrived, `max_steps` how long to try; without
@@ -183,22 +179,22 @@ def descend(
     >>> from eqm.descent import GradientDescent, GradientNorm
     >>> bowl = lambda x, labels: x
     >>> print(descend(bowl, torch.ones(2, 3), rule=GradientDescent(0.5), stop=GradientNorm(0.01)))
-    Descent of 2: 2 converged
+    Solution of 2: 2 converged
     """
     check_count(max_steps=max_steps)
     every = iterate(field, x, labels, rule=rule, stop=stop)
     end = x.detach().clone()
     steps = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    evaluations = torch.zeros_like(steps)
+    nfe = torch.zeros_like(steps)
     gradient_norm = x.new_full((len(x),), torch.nan)
     outcome = torch.zeros_like(steps)
     for step in islice(every, max_steps):
         end[step.index] = step.x
-        steps[step.index], evaluations[step.index] = step.steps, step.evaluations
+        steps[step.index], nfe[step.index] = step.steps, step.nfe
         gradient_norm[step.index] = step.gradient_norm.to(gradient_norm)
         outcome[step.index] = outcome_of(step)
     how = tuple(OUTCOMES[number] for number in outcome.tolist())
-    return Descent(end, steps, evaluations, gradient_norm, how)
+    return Solution(end, steps, nfe, gradient_norm, how)
 
 
 OUTCOMES = (Outcome.MAX_STEPS, Outcome.CONVERGED, Outcome.DIVERGED)

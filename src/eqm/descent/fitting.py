@@ -7,7 +7,7 @@ from torch import Tensor
 
 from eqm.descent.checks import check_count, check_positive
 from eqm.descent.rules import LinearMultistep
-from eqm.descent.watching import Trajectory
+from eqm.descent.trajectory import Trajectory
 from eqm.field import Field, along
 
 

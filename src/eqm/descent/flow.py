@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from eqm.descent.driver import Descent, Outcome, checked
+from eqm.descent.driver import Outcome, Solution, checked
 from eqm.field import Field, along
 from eqm.guidance import guide
-from eqm.shapes import all_finite, norms, spread
+from eqm.shapes import all_finite, norms, per_sample
 
 
 def integrate(
@@ -24,7 +24,7 @@ def integrate(
     guidance: float = 1.0,
     null_label: int | None = None,
     guidance_interval: tuple[float, float] | None = None,
-) -> Descent:
+) -> Solution:
     """The end, at gamma = 1, of x (B, ...) that follow a field which is told gamma.
 
     x_{k+1} = x_k - h / decay(gamma_k) * field(x_k, labels, gamma_k)  with  h = (1 - start) / steps
@@ -69,8 +69,8 @@ def integrate(
             made, gradient_norm = made + whole, norms(gradient).where(whole, gradient_norm)
             end = x - stride * gradient
             whole = whole & all_finite(end)
-            x = end.where(spread(whole, x), x)
-    return Descent(
+            x = end.where(per_sample(whole, x), x)
+    return Solution(
         x,
         made,
         made.clone(),

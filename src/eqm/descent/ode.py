@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from eqm.descent.checks import check_positive
-from eqm.descent.driver import Batch, Descent, Outcome
+from eqm.descent.driver import Batch, Outcome, Solution
 from eqm.descent.rules import GradientDescent
 from eqm.field import Field, along
 from eqm.shapes import all_finite, norms
@@ -21,7 +21,7 @@ def dopri5(
     length: float,
     relative: float = 1e-3,
     absolute: float = 1e-4,
-) -> Descent:
+) -> Solution:
     """Where the flow dx/ds = -field(x) leads each of x (B, ...) on a path of `length`.
 
     The method of Dormand and Prince (1980), fifth order, with steps chosen so that the local error
@@ -63,7 +63,7 @@ def dopri5(
         gradient[good] = -slope(span[1], end[good])
     count = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     steps = count + (calls // 6) * good  # six evaluations a step
-    return Descent(
+    return Solution(
         end,
         steps,
         count + calls * good,

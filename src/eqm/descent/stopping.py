@@ -30,7 +30,7 @@ class Step:
     """The path covered so far: the sum of the step sizes."""
     steps: Tensor
     """Updates made so far."""
-    evaluations: Tensor
+    nfe: Tensor
     """Evaluations of the field made so far."""
     converged: Tensor
     """True where the stop said that the sample has arrived; it leaves after this step."""
@@ -142,7 +142,7 @@ class PathLength(Stop):
 
 
 @dataclass(frozen=True)
-class Evaluations(Stop):
+class MaxNFE(Stop):
     """Ends a sample before a further step would take it past `budget` evaluations of the field.
 
     For comparisons of rules at equal cost, some of which evaluate several times a step. Every
@@ -155,7 +155,7 @@ class Evaluations(Stop):
         check_count("evaluation", budget=self.budget)
 
     def __call__(self, step: Step, state: State) -> tuple[Tensor, State]:
-        return step.evaluations * (step.steps + 1) > self.budget * step.steps, state
+        return step.nfe * (step.steps + 1) > self.budget * step.steps, state
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from eqm.descent.checks import check_count
-from eqm.descent.driver import OUTCOMES, Batch, Descent, Outcome, advance, outcome_of
+from eqm.descent.driver import OUTCOMES, Batch, Outcome, Solution, advance, outcome_of
 from eqm.descent.rules import Rule
 from eqm.descent.stopping import Step, Stop
 from eqm.field import Field
@@ -30,7 +30,7 @@ class Finished:
     """Where it ended, of the shape of one start; a diverged one at its last finite place."""
     steps: int
     """Updates it made."""
-    evaluations: int
+    nfe: int
     """Evaluations of the field spent on it."""
     gradient_norm: float
     """Norm of the last gradient it moved along."""
@@ -122,7 +122,7 @@ def _ends(
                 batch = batch[(index != IDLE).nonzero().flatten()]
 
 
-def in_order(ends: Iterable[Finished], *, like: Tensor | None = None) -> Descent:
+def in_order(ends: Iterable[Finished], *, like: Tensor | None = None) -> Solution:
     """All the ends of a stream, as one descent in the order of the starts.
 
     Where there are none, `like` (0, ...) says of what shape and type they would have been.
@@ -134,10 +134,10 @@ def in_order(ends: Iterable[Finished], *, like: Tensor | None = None) -> Descent
         raise ValueError("a stream without samples has no order: pass at least one start")
     x = torch.stack([row.x for row in rows]) if rows else like
     assert x is not None
-    return Descent(
+    return Solution(
         x,
         torch.tensor([row.steps for row in rows], dtype=torch.int64, device=x.device),
-        torch.tensor([row.evaluations for row in rows], dtype=torch.int64, device=x.device),
+        torch.tensor([row.nfe for row in rows], dtype=torch.int64, device=x.device),
         torch.tensor([row.gradient_norm for row in rows], dtype=x.dtype, device=x.device),
         tuple(row.outcome for row in rows),
     )
@@ -171,12 +171,12 @@ def _numbered(
 
 
 def _finished(step: Step, slots: Tensor) -> Iterator[Finished]:
-    columns = (step.index, step.steps, step.evaluations, outcome_of(step))
+    columns = (step.index, step.steps, step.nfe, outcome_of(step))
     rows = torch.stack(columns, dim=1)[slots].tolist()
     norms = step.gradient_norm[slots].tolist()
     for x, norm, row in zip(step.x[slots], norms, rows, strict=True):
-        index, steps, evaluations, outcome = row
-        yield Finished(index, x, steps, evaluations, norm, OUTCOMES[outcome])
+        index, steps, nfe, outcome = row
+        yield Finished(index, x, steps, nfe, norm, OUTCOMES[outcome])
 
 
 def _put(batch: Batch, slots: Tensor, fresh: Batch) -> Batch:

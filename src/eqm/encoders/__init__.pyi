@@ -1,6 +1,6 @@
 from .autoencoder import Autoencoder, open_encoder
 from .encoder import Encoder, Pixels
-from .memory import about_encoder, check_encoder, encoder_of
+from .metadata import about_encoder, check_encoder, encoder_of
 
 __all__ = [
     "Autoencoder",

@@ -1,8 +1,8 @@
 from .comparison import Comparison, Difference, compare
 from .evaluate import evaluate, evaluate_each
 from .measures import METRICS
-from .opening import open_images, open_reference, open_samples, suitable_features
-from .protocol import Lens, Measurement, Protocol, Subject
+from .open_samples import open_images, open_reference, open_samples, suitable_features
+from .protocol import FeatureSpec, Measurement, Protocol, SampleSet
 from .report import Report
 from .samples import Batch, Samples, drawn, from_npz, from_source
 from .statistics import Settings, Statistics, gather, open_statistics, save_statistics
@@ -13,14 +13,14 @@ __all__ = [
     "Batch",
     "Comparison",
     "Difference",
-    "Lens",
+    "FeatureSpec",
     "Measurement",
     "Protocol",
     "Report",
     "Samples",
     "Settings",
     "Statistics",
-    "Subject",
+    "SampleSet",
     "compare",
     "drawn",
     "evaluate",

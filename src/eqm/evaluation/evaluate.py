@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from eqm.data import Source
-from eqm.evaluation.measures import METRICS, Case, LackingError
+from eqm.evaluation.measures import METRICS, LackingError, MetricInput
 from eqm.evaluation.protocol import Measurement, Protocol
 from eqm.evaluation.report import Report
 from eqm.evaluation.samples import Samples, from_source
-from eqm.evaluation.statistics import Settings, Statistics, few, gather, lens_of, nearest
+from eqm.evaluation.statistics import Settings, Statistics, few, gather, nearest, spec_of
 from eqm.features import Features
 
 PROBES = 2_000
@@ -72,13 +72,15 @@ def evaluate_each(
     if isinstance(reference, Statistics):
         whole = (reference,)
     else:
-        part = min(len(reference) // 2, several[0].subject.count or len(reference))
+        part = min(len(reference) // 2, several[0].sample_set.count or len(reference))
         real = seen(from_source(reference, count=part))
         rest = seen(from_source(reference, skip=part))
-        subject = from_source(reference).subject
+        sample_set = from_source(reference).sample_set
         both = zip(real, rest, strict=True)
         whole = tuple(
-            replace(a.merge(b), subject=subject).of_some(settings.keep, seed=settings.seed)
+            replace(a.merge(b), sample_set=sample_set).of_some(
+                settings.max_rows, seed=settings.seed
+            )
             for a, b in both
         )
     for one in every:
@@ -89,14 +91,24 @@ def evaluate_each(
         trained_on = from_source(training)
         near = _near([*every, whole], watch(trained_on), features, settings)
 
-    def case(f: int, a: Statistics, b: Statistics, k: int | None = None) -> Case:
-        lens = lens_of(features[f], settings, size=len(a.moments.mean))
-        subject = None if trained_on is None or near is None or k is None else trained_on.subject
+    def case(f: int, a: Statistics, b: Statistics, k: int | None = None) -> MetricInput:
+        spec = spec_of(features[f], settings, size=len(a.moments.mean))
+        sample_set = (
+            None if trained_on is None or near is None or k is None else trained_on.sample_set
+        )
         distances = None if near is None or k is None else (near[f][k], near[f][-1])
         protocol = Protocol(
-            *(a.subject, b.subject, lens, subject, settings.keep, settings.seed, version("eqm"))
+            *(
+                a.sample_set,
+                b.sample_set,
+                spec,
+                sample_set,
+                settings.max_rows,
+                settings.seed,
+                version("eqm"),
+            )
         )
-        return Case(a, b, distances, protocol)
+        return MetricInput(a, b, distances, protocol)
 
     floor: list[Measurement] = []
     for f, (a, b) in enumerate(zip(real, rest, strict=True)):
@@ -137,7 +149,9 @@ def _near(
     ]
 
 
-def _measure(case: Case, names: Sequence[str]) -> tuple[list[Measurement], dict[str, list[str]]]:
+def _measure(
+    case: MetricInput, names: Sequence[str]
+) -> tuple[list[Measurement], dict[str, list[str]]]:
     """What is found, and for each thing that is lacking the metrics that need it."""
     found: list[Measurement] = []
     lacking: dict[str, list[str]] = {}
@@ -152,9 +166,9 @@ def _measure(case: Case, names: Sequence[str]) -> tuple[list[Measurement], dict[
 def _warnings(samples: Statistics, reference: Statistics) -> Iterator[str]:
     size = len(samples.moments.mean)
     for one, what in ((samples, "samples"), (reference, "images of the reference")):
-        if one.subject.count is not None and one.subject.count <= size:
+        if one.sample_set.count is not None and one.sample_set.count <= size:
             yield (
-                f"{one.subject.count:,} {what} are too few for a Frechet distance of {size:,} features, "
+                f"{one.sample_set.count:,} {what} are too few for a Frechet distance of {size:,} features, "
                 f"which then is mostly bias: trust the kernel distance, which has none, take {10 * size:,}"
                 " images or smaller features"
             )
@@ -165,13 +179,13 @@ def _require_alike(
     reference: Source | Statistics,
     training: Source | None,
 ) -> None:
-    counts = dict.fromkeys(one.subject.count for one in several)
+    counts = dict.fromkeys(one.sample_set.count for one in several)
     if len(counts) > 1:
         raise ValueError(
             "a distance depends on the number of samples, so that sets of one size alone compare; got "
             f"{' and '.join(f'{count:,}' if count else 'unknown' for count in counts)}: give --count"
         )
-    shapes = {one.subject.name: one.shape for one in several}
+    shapes = {one.sample_set.name: one.shape for one in several}
     shapes |= {"the reference": reference.shape}
     shapes |= {} if training is None else {"the training images": training.shape}
     known = {name: tuple(shape) for name, shape in shapes.items() if shape is not None}
@@ -188,8 +202,8 @@ def _require_range(samples: Statistics, reference: Statistics) -> None:
     for one, other in pairs:
         if one.lowest >= 0 > other.lowest:
             raise ValueError(
-                f"{one.subject.name}: images must lie in -1..1, or in 0..255 as uint8; these seem to lie "
-                f"in 0..1, as nothing is below 0, while {other.subject.name} goes down to "
+                f"{one.sample_set.name}: images must lie in -1..1, or in 0..255 as uint8; these seem to lie "
+                f"in 0..1, as nothing is below 0, while {other.sample_set.name} goes down to "
                 f"{other.lowest:.2g}: rescale them by 2 x - 1"
             )
 
@@ -198,14 +212,14 @@ def _require_seen_through(
     found: Statistics, features: Sequence[Features], settings: Settings
 ) -> None:
     """Statistics of other features mean something else."""
-    name, size = found.subject.name, len(found.moments.mean)
+    name, size = found.sample_set.name, len(found.moments.mean)
     if len(features) > 1:
         raise ValueError(
             f"{name} holds statistics of one kind of features; got {len(features)}: give the features that "
             "they were made with alone"
         )
-    wanted = lens_of(features[0], settings, size=features[0].size or size)
-    there = found.lens or replace(wanted, size=size)
+    wanted = spec_of(features[0], settings, size=features[0].size or size)
+    there = found.spec or replace(wanted, size=size)
     if there != wanted:
         raise ValueError(
             f"{name} holds statistics of {there}; needed are those of {wanted}: give the features that they "

@@ -33,7 +33,7 @@ class LackingError(ValueError):
 
 
 @dataclass(frozen=True)
-class Case:
+class MetricInput:
     """What is measured."""
 
     samples: Statistics
@@ -85,14 +85,14 @@ class Case:
         }
 
 
-def _frechet(case: Case) -> Iterator[Measurement]:
+def _frechet(case: MetricInput) -> Iterator[Measurement]:
     samples, reference = case.samples, case.reference.moments
-    every = samples.vectors is not None and len(samples.vectors) == samples.subject.count
+    every = samples.vectors is not None and len(samples.vectors) == samples.sample_set.count
     influence = frechet_influence(_rows(samples), reference) if every else None
     yield case.found("frechet", frechet_distance(samples.moments, reference), influence=influence)
 
 
-def _infinity(case: Case) -> Iterator[Measurement]:
+def _infinity(case: MetricInput) -> Iterator[Measurement]:
     rows = _rows(case.samples)
     if len(rows) >> HALVINGS <= rows.shape[1]:
         raise LackingError(
@@ -104,13 +104,13 @@ def _infinity(case: Case) -> Iterator[Measurement]:
     yield case.found("frechet-infinity", value, spread=error, settings={"halvings": HALVINGS})
 
 
-def _spatial(case: Case) -> Iterator[Measurement]:
+def _spatial(case: MetricInput) -> Iterator[Measurement]:
     what = "spatial activations, which these features or statistics do not have"
     a, b = _present(case.samples.spatial, what), _present(case.reference.spatial, what)
     yield case.found("frechet-spatial", frechet_distance(a, b))
 
 
-def _kernel(case: Case) -> Iterator[Measurement]:
+def _kernel(case: MetricInput) -> Iterator[Measurement]:
     a, b = _rows(case.samples), _rows(case.reference)
     size, subsets = min(1000, min(len(a), len(b)) // 2), 100
     if size < 2:
@@ -122,19 +122,19 @@ def _kernel(case: Case) -> Iterator[Measurement]:
     yield case.found("kernel", value, spread=spread, influence=influence, settings=settings)
 
 
-def _precision_recall(case: Case) -> Iterator[Measurement]:
+def _precision_recall(case: MetricInput) -> Iterator[Measurement]:
     found, settings = case.overlap(neighbours=3)
     yield case.share("precision", found.balls > 0, settings)
     yield case.share("recall", found.recalled, settings)
 
 
-def _density_coverage(case: Case) -> Iterator[Measurement]:
+def _density_coverage(case: MetricInput) -> Iterator[Measurement]:
     found, settings = case.overlap(neighbours=5)
     yield case.share("density", found.balls / 5, settings)
     yield case.share("coverage", found.covered, settings)
 
 
-def _inception(case: Case) -> Iterator[Measurement]:
+def _inception(case: MetricInput) -> Iterator[Measurement]:
     probabilities = _probabilities(case.samples)
     splits = min(10, len(probabilities))
     value, spread = inception_score(probabilities, splits=splits, seed=case.seed)
@@ -144,7 +144,7 @@ def _inception(case: Case) -> Iterator[Measurement]:
     )
 
 
-def _accuracy(case: Case) -> Iterator[Measurement]:
+def _accuracy(case: MetricInput) -> Iterator[Measurement]:
     probabilities = _probabilities(case.samples)
     labels = _present(case.samples.labels, "labels of the samples, which have none")
     told, there = probabilities.shape[1], case.samples.num_classes
@@ -153,7 +153,7 @@ def _accuracy(case: Case) -> Iterator[Measurement]:
     yield case.share("accuracy", probabilities.argmax(1) == labels)
 
 
-def _memorisation(case: Case) -> Iterator[Measurement]:
+def _memorisation(case: MetricInput) -> Iterator[Measurement]:
     for one in (case.samples, case.reference):
         _rows(one)  # of which some are looked for
     mine, real = _present(case.nearest, "images that were trained on: give --training")
@@ -186,7 +186,7 @@ def _counts(a: Tensor, b: Tensor) -> str:
     return f"{len(a):,} and {len(b):,}"
 
 
-METRICS: dict[str, Callable[[Case], Iterator[Measurement]]] = {
+METRICS: dict[str, Callable[[MetricInput], Iterator[Measurement]]] = {
     "frechet": _frechet,
     "frechet-infinity": _infinity,
     "frechet-spatial": _spatial,

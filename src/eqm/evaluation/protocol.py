@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Subject:
+class SampleSet:
     """A set of images: what it is, and how many of it took part."""
 
     name: str
@@ -31,7 +31,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Lens:
+class FeatureSpec:
     """How an image becomes numbers: statistics through different ones do not compare."""
 
     features: str
@@ -55,12 +55,12 @@ class Protocol:
     """How samples were compared with a reference: two numbers compare where all of it agrees but
     the samples, and of these the count."""
 
-    samples: Subject
-    reference: Subject
-    features: Lens
-    training: Subject | None
+    samples: SampleSet
+    reference: SampleSet
+    features: FeatureSpec
+    training: SampleSet | None
     """The images whose copies were looked for."""
-    keep: int
+    max_rows: int
     """The most rows of features kept, for what needs more than moments."""
     seed: int
     """Of subsets and resampling."""
@@ -73,7 +73,7 @@ class Protocol:
         return {
             **{name: str(one) for name, one in told.items() if one is not None},
             "features": str(self.features),
-            "computed": f"from {self.keep:,} rows of features at most, seed {self.seed}, "
+            "computed": f"from {self.max_rows:,} rows of features at most, seed {self.seed}, "
             f"eqm {self.version}",
         }
 

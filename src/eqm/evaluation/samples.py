@@ -17,14 +17,15 @@ from torch import Tensor
 
 from eqm.data import DataConfig, Source
 from eqm.data.arrays import NAMES, from_array
-from eqm.data.parts import digest
+from eqm.data.subset import digest
 from eqm.descent import Outcome
 from eqm.encoders import Encoder
 from eqm.energy import Energy
-from eqm.evaluation.protocol import Subject
+from eqm.evaluation.protocol import SampleSet
 from eqm.models import Network, for_inference
-from eqm.randomness import Draws, generator_at
-from eqm.tasks import Sampling, draw
+from eqm.randomness import SampleRandom, generator_at
+from eqm.sampling import Sampling
+from eqm.tasks import draw
 from eqm.tasks.generation import place
 
 
@@ -43,7 +44,7 @@ class Batch(NamedTuple):
 class Samples:
     """A set of images that is gone through once, and need not be anywhere as a whole."""
 
-    subject: Subject
+    sample_set: SampleSet
     shape: tuple[int, ...]
     """Of one image."""
     num_classes: int
@@ -54,8 +55,8 @@ class Samples:
     """That of the model that they are drawn from."""
 
     def __len__(self) -> int:
-        assert self.subject.count is not None  # only files of statistics do not tell
-        return self.subject.count
+        assert self.sample_set.count is not None  # only files of statistics do not tell
+        return self.sample_set.count
 
 
 def from_source(source: Source, *, count: int | None = None, skip: int = 0) -> Samples:
@@ -80,11 +81,11 @@ def from_source(source: Source, *, count: int | None = None, skip: int = 0) -> S
         for numbers in torch.arange(len(picked))[rank::ranks].split(size):
             rows = picked[numbers]
             labels = None if source.labels is None else source.labels[rows]
-            yield Batch(source.batch(rows, Draws(0, numbers)), labels, numbers)
+            yield Batch(source.batch(rows, SampleRandom(0, numbers)), labels, numbers)
 
     labels = "none" if source.labels is None else f"its own, of {source.num_classes} classes"
-    subject = Subject(source.name, len(picked), source.fingerprint, labels)
-    return Samples(subject, tuple(source.shape), source.num_classes, batches)
+    sample_set = SampleSet(source.name, len(picked), source.fingerprint, labels)
+    return Samples(sample_set, tuple(source.shape), source.num_classes, batches)
 
 
 def drawn(
@@ -121,7 +122,7 @@ def drawn(
 
     weights = ((key, weight.cpu().float()) for key, weight in model.state_dict().items())
     half = torch.bfloat16 in {weight.dtype for weight in fast.parameters()}
-    subject = Subject(
+    sample_set = SampleSet(
         name,
         count,
         digest(*(part for item in weights for part in item)),
@@ -133,7 +134,7 @@ def drawn(
         },
     )
     shape = tuple(encoder.image_shape_of(model.config.shape))
-    return Samples(subject, shape, classes, batches, model.metadata)
+    return Samples(sample_set, shape, classes, batches, model.metadata)
 
 
 def _used(sampling: Sampling, *, labelled: bool, told: bool) -> dict[str, Any]:
@@ -142,11 +143,15 @@ def _used(sampling: Sampling, *, labelled: bool, told: bool) -> dict[str, Any]:
     settings = asdict(sampling)
     if told:
         settings["rule"] = "euler, even in gamma"
-        idle = {"momentum", "gradient_ratio", "fitted"}
-    elif sampling.fitted:
+        idle = {"momentum", "gradient_ratio", "multistep_coefficients"}
+    elif sampling.multistep_coefficients:
         idle = {"rule", "step_size", "momentum", "path_length", "gradient_ratio"}
     else:
-        idle = {"fitted"} if sampling.rule == "nesterov-lookahead" else {"fitted", "momentum"}
+        idle = (
+            {"multistep_coefficients"}
+            if sampling.rule == "nesterov-lookahead"
+            else {"multistep_coefficients", "momentum"}
+        )
     if not labelled or sampling.guidance == 1:
         idle |= {"guidance", "guidance_interval"}
     return {

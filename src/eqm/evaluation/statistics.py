@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, distributed
 
-from eqm.evaluation.protocol import Lens, Subject
+from eqm.evaluation.protocol import FeatureSpec, SampleSet
 from eqm.evaluation.samples import Samples, read_npz
 from eqm.features import Activations, Features
 from eqm.files import replacing
@@ -43,16 +43,16 @@ class Settings:
     """By name; by default every one that can be measured."""
     rounding: bool = True
     """Clip values and round them to 8 bits first, as pictures in files are."""
-    keep: int = 50_000
+    max_rows: int = 50_000
     """The most rows of features kept of a set, at random, for what needs more than moments."""
     batch_size: int = 256
     seed: int = 0
     """Of subsets and resampling."""
 
     def __post_init__(self) -> None:
-        if self.keep < 2 or self.batch_size < 1:
+        if self.max_rows < 2 or self.batch_size < 1:
             raise ValueError(
-                f"keep must be at least 2 and batch_size 1; got {self.keep} and {self.batch_size}"
+                f"max_rows must be at least 2 and batch_size 1; got {self.max_rows} and {self.batch_size}"
             )
 
 
@@ -60,8 +60,8 @@ class Settings:
 class Statistics:
     """A set of images as metrics need it; of some of them, everything."""
 
-    subject: Subject
-    lens: Lens | None
+    sample_set: SampleSet
+    spec: FeatureSpec | None
     """None where a file does not tell."""
     moments: Moments
     spatial: Moments | None = None
@@ -124,14 +124,14 @@ def gather(
     """
     generator = generator_at("kept rows", seed=0, position=0)
     kept = torch.zeros(len(samples), dtype=torch.bool)
-    kept[torch.randperm(len(samples), generator=generator)[: settings.keep]] = True
+    kept[torch.randperm(len(samples), generator=generator)[: settings.max_rows]] = True
     share: list[Statistics] | None = None
     for block in _blocks(samples, features, settings):
         mine = kept[block.numbers]
         seen = [
             Statistics(
-                samples.subject,
-                lens_of(eyes, settings, size=found.vector.shape[1]),
+                samples.sample_set,
+                spec_of(eyes, settings, size=found.vector.shape[1]),
                 moments=Moments.of(found.vector),
                 spatial=None if found.spatial is None else Moments.of(found.spatial),
                 vectors=_kept(found.vector, mine),
@@ -166,10 +166,10 @@ def nearest(
     return [reduce(torch.minimum, parts) for parts in zip(*_of_all(found), strict=True)]
 
 
-def lens_of(features: Features, settings: Settings, *, size: int) -> Lens:
+def spec_of(features: Features, settings: Settings, *, size: int) -> FeatureSpec:
     """How these features see images, as so many numbers each."""
     rounding = "8 bits" if settings.rounding else "none"
-    return Lens(features.name, features.fingerprint, size, features.resize, rounding)
+    return FeatureSpec(features.name, features.fingerprint, size, features.resize, rounding)
 
 
 class _Block(NamedTuple):
@@ -189,7 +189,7 @@ def _blocks(samples: Samples, features: Sequence[Features], settings: Settings) 
         if not bool(finite.all()):
             bad = numbers[~finite].tolist()
             raise ValueError(
-                f"{samples.subject.name}: {len(bad)} images hold NaN or infinity, the first is number "
+                f"{samples.sample_set.name}: {len(bad)} images hold NaN or infinity, the first is number "
                 f"{min(bad)}: remove them"
             )
         seen = [eyes(to_8_bits(images) if settings.rounding else images) for eyes in features]
@@ -248,11 +248,11 @@ def save_statistics(path: Path | str, statistics: Statistics) -> None:
     not tell their features, and OSError where it cannot be written.
     """
     path = Path(path)
-    if path.suffix != ".safetensors" or statistics.lens is None:
+    if path.suffix != ".safetensors" or statistics.spec is None:
         raise ValueError(f"statistics of known features are saved as .safetensors; got {path}")
     about = {
-        "subject": asdict(statistics.subject),
-        "lens": asdict(statistics.lens),
+        "sample_set": asdict(statistics.sample_set),
+        "spec": asdict(statistics.spec),
         "shape": statistics.shape,
     }
     tensors = {"mu": statistics.moments.mean, "sigma": statistics.moments.covariance}
@@ -289,15 +289,15 @@ def open_statistics(path: Path | str) -> Statistics:
             f"{path} must hold mu and sigma, and mu_s and sigma_s or neither; it holds "
             f"{', '.join(sorted(tensors)) or 'nothing of these'}"
         )
-    subject, lens, shape = Subject(path.stem, None, "unknown", "unknown"), None, None
+    sample_set, spec, shape = SampleSet(path.stem, None, "unknown", "unknown"), None, None
     if about:
         told = json.loads(about)
-        subject, lens = Subject(**told["subject"]), Lens(**told["lens"])
+        sample_set, spec = SampleSet(**told["sample_set"]), FeatureSpec(**told["spec"])
         shape = told["shape"] and tuple(told["shape"])
     # Where the count is unknown 2 stands for it: a distance asks only that there be a covariance.
-    count = subject.count or 2
+    count = sample_set.count or 2
     spatial = None
     if "mu_s" in tensors:
         spatial = Moments(tensors["mu_s"], tensors["sigma_s"], count)
     moments = Moments(tensors["mu"], tensors["sigma"], count)
-    return Statistics(subject, lens, moments, spatial, tensors.get("vectors"), shape=shape)
+    return Statistics(sample_set, spec, moments, spatial, tensors.get("vectors"), shape=shape)

@@ -49,11 +49,11 @@ def grouped(
     measurements: Sequence[Measurement], rows: Sequence[Sequence[str]]
 ) -> list[Sequence[str]]:
     """The rows of measurements, and where there are several features a line above those of each."""
-    lenses = [one.protocol.features for one in measurements]
+    specs = [one.protocol.features for one in measurements]
     found: list[Sequence[str]] = []
-    for lens, before, row in zip(lenses, [None, *lenses], rows, strict=False):
-        if lens != before and len(set(lenses)) > 1:
-            found.append((f"through {lens.features}", *("" for _ in row[1:])))
+    for spec, before, row in zip(specs, [None, *specs], rows, strict=False):
+        if spec != before and len(set(specs)) > 1:
+            found.append((f"through {spec.features}", *("" for _ in row[1:])))
         found.append(row)
     return found
 

@@ -1,9 +1,9 @@
 from .classifier import Classifier, accuracy, embed, train_classifier
-from .components import fit_pca
 from .features import Activations, Features, from_module
 from .inception import Inception, load_inception
 from .lite0 import Lite0, load_lite0
-from .opening import open_features
+from .open_features import open_features
+from .pca import fit_pca
 
 __all__ = [
     "Activations",

@@ -8,8 +8,10 @@ from .frechet import (
     frechet_distance,
     frechet_influence,
 )
-from .kernel import Spread, kernel_distance, kernel_influence
-from .manifold import (
+from .inception_score import inception_influence, inception_score
+from .kid import Spread, kernel_distance, kernel_influence
+from .neighbours import Nearest, nearest_distances
+from .prdc import (
     DensityCoverage,
     Overlap,
     PrecisionRecall,
@@ -17,8 +19,6 @@ from .manifold import (
     overlap,
     precision_recall,
 )
-from .neighbours import Nearest, nearest_distances
-from .recognition import inception_influence, inception_score
 
 __all__ = [
     "DensityCoverage",

@@ -27,13 +27,13 @@ class Network(nn.Module):
     """What was stored with its weights: data, training, and how to sample it; empty for a fresh
     network."""
 
-    checkpointing: bool
+    activation_checkpointing: bool
     """Whether training keeps the inputs of blocks alone and computes the rest again on the way
     back: about a third more time for far less memory, and the same gradients. Off at first."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
-        self.checkpointing = False
+        self.activation_checkpointing = False
         self.config = config
         self.metadata = {}
 
@@ -43,7 +43,7 @@ class Network(nn.Module):
 
     def through(self, block: nn.Module, *inputs: Tensor) -> Tensor:
         """What `block` makes of the inputs, keeping no more of it than `checkpointing` says."""
-        if self.checkpointing and torch.is_grad_enabled():
+        if self.activation_checkpointing and torch.is_grad_enabled():
             # What an energy asks of attention must hold again when the block is run again.
             # A compiled one is not run again: what is to be computed twice is in its graph.
             compiling = torch.compiler.is_compiling()

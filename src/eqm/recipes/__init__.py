@@ -7,7 +7,7 @@ from dataclasses import replace
 from eqm.data.config import DataConfig
 from eqm.models.config import UNetConfig
 from eqm.recipes import latents, pixels
-from eqm.tasks.sampling import Sampling
+from eqm.sampling.settings import Sampling
 from eqm.train.config import ObjectiveConfig, TrainConfig
 from eqm.train.settings import OptimizerConfig
 
@@ -21,7 +21,7 @@ DIGITS = TrainConfig(
     ),
     images=200_000,
     batch_size=128,
-    watch_every=50_000,
+    eval_every=50_000,
     precision="float32",
     threads=1,
 )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from eqm.data.config import DataConfig
 from eqm.models.config import TransformerConfig
 from eqm.models.presets import preset
-from eqm.tasks.sampling import Sampling
+from eqm.sampling.settings import Sampling
 from eqm.train.config import ObjectiveConfig, TrainConfig
 from eqm.train.settings import PAPER_EMA_HALFLIFE, OptimizerConfig
 
@@ -22,7 +22,7 @@ def _recipe(size: str, patch: int) -> TrainConfig:
     return TrainConfig(
         name=f"imagenet256-{size}-{patch}",
         model=model,
-        data=DataConfig("imagenet256-latents", held_out=0.0, flip=True),
+        data=DataConfig("imagenet256-latents", val_fraction=0.0, flip=True),
         optimizer=OptimizerConfig(learning_rate=1e-4, ema_halflife=PAPER_EMA_HALFLIFE, ema_ramp=0),
         # Its best result takes 1,400 epochs and guidance, its comparisons 80 and none; each samples
         # by 250 steps, which are 249 updates.
@@ -37,7 +37,7 @@ def _recipe(size: str, patch: int) -> TrainConfig:
         precision="bfloat16",
         compile=True,
         checkpoint_every=IMAGES,
-        watch_every=IMAGES,
+        eval_every=IMAGES,
     )
 
 

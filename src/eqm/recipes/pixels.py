@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from eqm.data.config import DataConfig
 from eqm.models.config import NetworkConfig, UNetConfig
-from eqm.tasks.sampling import Sampling
+from eqm.sampling.settings import Sampling
 from eqm.train.config import ObjectiveConfig, TrainConfig
 from eqm.train.settings import OptimizerConfig
 
@@ -56,7 +56,7 @@ MNIST_5K = TrainConfig(
 FASHION_MNIST = replace(
     MNIST_5K,
     name="fashion-mnist",
-    data=DataConfig("fashion-mnist", held_out=0.0),
+    data=DataConfig("fashion-mnist", val_fraction=0.0),
     images=1_050_000,
 )
 
@@ -83,7 +83,7 @@ OPENMOJI = replace(
         heads=4,
         positions=True,
     ),
-    data=DataConfig("openmoji-32", held_out=0.0),
+    data=DataConfig("openmoji-32", val_fraction=0.0),
     optimizer=replace(MNIST_5K.optimizer, learning_rate=4e-3),
     images=2_500_000,
     batch_size=256,
@@ -101,11 +101,11 @@ FOLDER = replace(
         heads=4,
         positions=True,
     ),
-    data=DataConfig("pictures", held_out=0.0, size=-1, channels=-1, flip=True),
+    data=DataConfig("pictures", val_fraction=0.0, size=-1, channels=-1, flip=True),
     images=-1,
     batch_size=64,
     checkpoint_every=25_000,  # as a laptop is slow
-    watch_every=25_000,
+    eval_every=25_000,
 )
 
 DESCRIPTIONS = {
@@ -129,7 +129,7 @@ def picked(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
     asked = config.data
     if -1 not in (asked.size, asked.channels):
         return config, []
-    from eqm.data.opening import files_at, opens_arrays
+    from eqm.data.open_source import files_at, opens_arrays
     from eqm.data.pictures import survey, threads
 
     if opens_arrays(asked):  # of one size by nature

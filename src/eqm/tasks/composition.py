@@ -10,14 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from eqm import composition
-from eqm.descent import Descent
+from eqm.descent import Solution
 from eqm.field import Field
 from eqm.guidance import within
-from eqm.shapes import spread
+from eqm.sampling.labels import class_names, label_number
+from eqm.sampling.settings import Sampling
+from eqm.sampling.start import Model
+from eqm.shapes import per_sample
 from eqm.tasks.expressions import Term, parse
-from eqm.tasks.generation import Model, generate
-from eqm.tasks.labels import class_names, label_number
-from eqm.tasks.sampling import Sampling
+from eqm.tasks.generation import generate
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,9 @@ class Composition:
             if len(nones) == 1
             else composition.compose(nones, [1 / len(nones)] * len(nones)),
             balance,
-            replace(sampling or Sampling.of(first.metadata), fitted=()),  # that is of one label
+            replace(
+                sampling or Sampling.of(first.metadata), multistep_coefficients=()
+            ),  # that is of one label
         )
 
     def alone(self) -> list[Composition]:
@@ -114,7 +117,7 @@ class Composition:
         if interval is None:
             return self
         scale = torch.where(within(path, interval), guidance, 1.0)
-        return lambda x, labels: self._field(spread(scale, x))(x, None)
+        return lambda x, labels: self._field(per_sample(scale, x))(x, None)
 
     def _field(self, scale: composition.Weight) -> Field:
         weights = [scale * weight for weight in self.weights]
@@ -131,7 +134,7 @@ def compose(
     balance: bool = False,
     sampling: Sampling | None = None,
     batch_size: int = 256,
-) -> Descent:
+) -> Solution:
     """Samples of what is several labels at once, `.x` (count, ...), as `7 + 0.5*3 - 1` says.
 
     `Composition.of` tells what expressions mean; the other options are those of `generate`. All

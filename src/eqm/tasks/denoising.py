@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from eqm.corruption import Decay, decay_of
-from eqm.descent import Descent, Evaluations, Move, State, descend
+from eqm.descent import MaxNFE, Solution, State, StepResult, descend
 from eqm.field import Field
-from eqm.shapes import spread
-from eqm.tasks.sampling import Sampling
+from eqm.sampling.settings import Sampling
+from eqm.shapes import per_sample
 
-Aim = Literal["sample", "mean"]
+Aim = Literal["sample", "mmse"]
 LARGEST = 12.0
 """No value of a noisy image is larger: noise of deviation 1 around -1..1 never is."""
 LEVELS = 1000
@@ -31,7 +31,7 @@ def denoise(
     aim: Aim = "sample",
     decay: Decay | None = None,
     sampling: Sampling | None = None,
-) -> Descent:
+) -> Solution:
     """Noisy images x (B, ...) made clean.
 
     x is gamma * image + (1 - gamma) * noise; gamma need not be known, nor be the same for all: the
@@ -41,7 +41,7 @@ def denoise(
 
     `aim` chooses between the two ends that no method has at once (Blau & Michaeli 2018). "sample"
     descends to where an image settles: it looks real, and what the noise has hidden is made up.
-    "mean" is the mean of all images that x may have been, which no other estimate beats in PSNR, and
+    "mmse" is the mean of all images that x may have been, which no other estimate beats in PSNR, and
     is smooth where they differ. As the field is E[c(gamma) (noise - image) | x], that is one step of
     the right length,
 
@@ -63,7 +63,7 @@ def denoise(
     gamma = None
     if sigma is not None:
         gamma = 1 / (1 + _deviations(sigma, x))
-        x = spread(gamma, x) * x
+        x = per_sample(gamma, x) * x
     if not (len(x) == 0 or x.abs().max() <= LARGEST):
         raise ValueError(
             f"x must be images in -1..1 under noise, so within {LARGEST:g}; got values from "
@@ -71,9 +71,9 @@ def denoise(
         )
     sampling = sampling or Sampling.of(getattr(field, "metadata", {}))
     field_there = field_of(field, sampling, labels)
-    if aim == "mean":
+    if aim == "mmse":
         step = _ToMean(decay or decay_of(field), gamma)
-        return descend(field_there, x, labels, rule=step, stop=Evaluations(1))
+        return descend(field_there, x, labels, rule=step, stop=MaxNFE(1))
     return descend(
         field_there,
         x,
@@ -149,11 +149,11 @@ class _ToMean:
     def init(self, x: Tensor) -> State:
         return () if self.gamma is None else (self.gamma.to(x),)
 
-    def step(self, gradient_of: Any, x: Tensor, state: State, steps: Tensor) -> Move:
+    def step(self, gradient_of: Any, x: Tensor, state: State, steps: Tensor) -> StepResult:
         gradient = gradient_of(x)
         gamma = state[0] if state else _level(x, gradient, self.decay)
         size = reach(gamma, self.decay).to(x)
-        return Move(x - spread(size, x) * gradient, gradient, size, state)
+        return StepResult(x - per_sample(size, x) * gradient, gradient, size, state)
 
 
 def reach(gamma: Tensor, decay: Decay) -> Tensor:

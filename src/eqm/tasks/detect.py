@@ -23,10 +23,10 @@ from eqm.files import replacing
 from eqm.models import from_pretrained
 from eqm.models.pretrained import folder_of
 from eqm.objective import EquilibriumMatching
+from eqm.sampling.labels import Labels, chosen_labels
+from eqm.sampling.settings import Sampling
 from eqm.tasks.calibration import NONE, Calibration, check_rate, finite
-from eqm.tasks.labels import Labels, chosen_labels
-from eqm.tasks.sampling import Sampling
-from eqm.tasks.scores import SCORES, Probe, View, check_explicit, matching_error
+from eqm.tasks.scores import SCORES, ScoreConfig, ScoreContext, check_explicit, matching_error
 
 __all__ = ["EqmDetector", "matching_error"]
 
@@ -61,7 +61,7 @@ class EqmDetector:
     score: str | tuple[str, ...] = "combined"
     fpr: float = 0.05
     """The rate of false alarms that `predict` and `decision_function` allow."""
-    probe: Probe | None = None
+    probe: ScoreConfig | None = None
     """What the field is asked; by default what suits it, `Probe.of(field)`."""
     batch_size: int = 256
     """Images that the field is given at a time; memory does not grow with their number."""
@@ -221,8 +221,8 @@ class EqmDetector:
             if stored["format"] != "eqm-detector" or stored["version"] != _VERSION:
                 raise ValueError(f"it is of version {stored['version']}: upgrade eqm")
             name, settings = stored["decay"]
-            told = Probe.of(field).objective.noise_conditioning
-            probe = Probe(
+            told = ScoreConfig.of(field).objective.noise_conditioning
+            probe = ScoreConfig(
                 EquilibriumMatching(make_decay(name, **settings), told),
                 Sampling(**stored["sampling"]),
                 tuple(stored["gammas"]),
@@ -255,8 +255,8 @@ class EqmDetector:
         return ((self.score,) if isinstance(self.score, str) else tuple(self.score),)
 
     @property
-    def _probe(self) -> Probe:
-        return self.probe or Probe.of(self.field)
+    def _probe(self) -> ScoreConfig:
+        return self.probe or ScoreConfig.of(self.field)
 
     def _calibrated(self) -> Calibration:
         if self.calibration is None:
@@ -266,7 +266,7 @@ class EqmDetector:
             )
         return self.calibration
 
-    def _numbers(self, view: View) -> list[Tensor]:
+    def _numbers(self, view: ScoreContext) -> list[Tensor]:
         """What the scores say of the images, (B, K) float64 on the CPU, a tensor a group."""
         with torch.no_grad():
             return [
@@ -274,7 +274,7 @@ class EqmDetector:
                 for group in self._groups
             ]
 
-    def _views(self, images: Tensor | Iterable[Tensor], labels: Labels) -> Iterator[View]:
+    def _views(self, images: Tensor | Iterable[Tensor], labels: Labels) -> Iterator[ScoreContext]:
         """The images in batches, checked, where the field wants them."""
         probe, config = self._probe, getattr(self.field, "config", None)
         classes: Tensor | None = None
@@ -296,7 +296,7 @@ class EqmDetector:
                 part = None if classes is None else classes[done : done + len(x)].to(x.device)
                 done += len(x)
                 if len(x):
-                    yield View(self.field, x, part, probe)
+                    yield ScoreContext(self.field, x, part, probe)
 
     def _check(self, x: Tensor) -> None:
         if not isinstance(x, Tensor) or x.ndim < 2 or not x.is_floating_point():
@@ -335,7 +335,7 @@ def _columns(found: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _errors(view: View) -> Tensor:
+def _errors(view: ScoreContext) -> Tensor:
     """Squared errors of images, channels summed, (G, B, H, W) float32 on the CPU."""
     return view.errors.sum(2).float().cpu()
 

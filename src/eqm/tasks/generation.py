@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
-from typing import Any, Protocol
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 from eqm.corruption import decay_of
 from eqm.descent import (
-    Descent,
     Finished,
+    Solution,
     Trajectory,
     in_order,
     integrate,
@@ -21,38 +20,9 @@ from eqm.descent import (
     stream,
 )
 from eqm.descent.checks import check_count
-from eqm.tasks.labels import Labels, chosen_labels
-from eqm.tasks.sampling import Sampling
-
-
-class Model(Protocol):
-    """What can be sampled: a field with its sizes, weights and what was stored with them."""
-
-    @property
-    def config(self) -> Any: ...
-    @property
-    def metadata(self) -> dict[str, Any]: ...
-    def parameters(self) -> Iterator[nn.Parameter]: ...
-    @property
-    def __call__(self) -> Callable[..., Tensor]: ...
-
-
-def starting_noise(shape: Sequence[int], *, seeds: Sequence[int]) -> Tensor:
-    """Normal noise (len(seeds), *shape), each row from its own seed, whatever the others are.
-
-    Raises ValueError for seeds of more than 63 bits.
-    """
-    check_seeds(seeds)
-    rows = [
-        torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed)) for seed in seeds
-    ]
-    return torch.stack(rows) if rows else torch.empty(0, *shape)
-
-
-def check_seeds(seeds: Sequence[int]) -> None:
-    """Raises ValueError for a seed of more than 63 bits."""
-    if any(not -(2**63) <= seed < 2**63 for seed in seeds):
-        raise ValueError(f"seed must lie in [-2^63, 2^63); got {seeds[0]}")
+from eqm.sampling.labels import Labels, chosen_labels
+from eqm.sampling.settings import Sampling
+from eqm.sampling.start import Model, starting_noise
 
 
 def draw(
@@ -106,7 +76,7 @@ def generate(
     seed: int = 0,
     sampling: Sampling | None = None,
     batch_size: int = 256,
-) -> Descent:
+) -> Solution:
     """Samples of a model, `.x` (count, ...) in the range of its data, with how each was found.
 
     `labels` are the class of each sample, by number or by name, or one class for `count` of them;
@@ -209,7 +179,7 @@ def _flow(
             null_label=null_label,
             guidance_interval=sampling.guidance_interval,
         )
-        columns = (end.steps.tolist(), end.evaluations.tolist(), end.gradient_norm.tolist())
+        columns = (end.steps.tolist(), end.nfe.tolist(), end.gradient_norm.tolist())
         for k, row in enumerate(zip(end.x, *columns, end.outcome, strict=True)):
             yield Finished(done + k, *row)
         done += len(x)

@@ -12,15 +12,15 @@ from torch import Tensor
 
 from eqm.composition import compose, condition
 from eqm.corruption import corrupt
-from eqm.descent import Descent, Finished, Outcome, PathLength, descend, in_order, stream
+from eqm.descent import Finished, Outcome, PathLength, Solution, descend, in_order, stream
 from eqm.descent.checks import check_count
 from eqm.descent.rules import State
 from eqm.descent.stopping import Step, Stop
 from eqm.field import Field
-from eqm.shapes import norms, spread
-from eqm.tasks.generation import Model, starting_noise
-from eqm.tasks.labels import Labels, chosen_labels
-from eqm.tasks.sampling import Sampling
+from eqm.sampling.labels import Labels, chosen_labels
+from eqm.sampling.settings import Sampling
+from eqm.sampling.start import Model, starting_noise
+from eqm.shapes import norms, per_sample
 
 Way = Literal["noise", "landscape"]
 
@@ -35,7 +35,7 @@ def vary(
     seed: int = 0,
     sampling: Sampling | None = None,
     batch_size: int = 256,
-) -> Descent:
+) -> Solution:
     """Variations of images (B, ...), `.x` (B * count, ...): `count` of the first, then of the next.
 
     They are (1 - strength) * image + strength * noise, descended along sqrt(strength) of the path of a
@@ -77,7 +77,7 @@ def interpolate(
     seed: int = 0,
     sampling: Sampling | None = None,
     batch_size: int = 256,
-) -> Descent:
+) -> Solution:
     """`count` images from `first` to `last` (...), `.x` (count, ...), which themselves are the ends.
 
     Through "noise", the blend (1 - t) * first + t * last is given noise of the share
@@ -102,7 +102,7 @@ def interpolate(
     sampling = sampling or Sampling.of(model.metadata)
     ends = _known(model, torch.stack([first, last]))
     t = torch.linspace(0, 1, count).to(ends)
-    x = torch.lerp(ends[:1], ends[1:], spread(t, ends))
+    x = torch.lerp(ends[:1], ends[1:], per_sample(t, ends))
     field = _between(model, labels, t, sampling)
     if through == "landscape":
         return _relaxed(field, x, sampling)
@@ -120,7 +120,7 @@ def _renoised(
     labels: Sequence[int] | None,
     sampling: Sampling,
     batch_size: int,
-) -> Descent:
+) -> Solution:
     """Where x (B, ...) come to after noise of `strengths` (B,); those of 0 stay as they are."""
     starts = corrupt(x, noise, 1 - strengths.to(x))
     moving = strengths.nonzero().flatten()
@@ -164,14 +164,14 @@ def _between(
     parts = [condition(model, one), condition(model, other)]
 
     def field(x: Tensor, numbers: Tensor | None) -> Tensor:
-        share = spread(t[numbers], x)
+        share = per_sample(t[numbers], x)
         weights = [sampling.guidance * (1 - share), sampling.guidance * share]
         return compose(parts, weights, around=none)(x, None)
 
     return field
 
 
-def _relaxed(field: Field, x: Tensor, sampling: Sampling) -> Descent:
+def _relaxed(field: Field, x: Tensor, sampling: Sampling) -> Solution:
     """The chain x (count, ...) after its descent between its ends: it is one sample of the band."""
     if len(x) == 2:
         return _renoised(field, x, x, torch.zeros(2), None, sampling, 1)
@@ -184,7 +184,7 @@ def _relaxed(field: Field, x: Tensor, sampling: Sampling) -> Descent:
     )
     slopes = norms(band(field)(end.x, None)[0])
     ones = torch.ones(len(x), dtype=torch.int64, device=x.device)
-    return Descent(end.x[0], end.steps * ones, end.evaluations * ones, slopes, end.outcome * len(x))
+    return Solution(end.x[0], end.steps * ones, end.nfe * ones, slopes, end.outcome * len(x))
 
 
 def band(field: Field, *, stiffness: float = 10.0) -> Field:
@@ -202,10 +202,10 @@ def band(field: Field, *, stiffness: float = 10.0) -> Field:
         ahead, behind = (x[:, 2:] - inner).flatten(0, 1), (inner - x[:, :-2]).flatten(0, 1)
         along = ahead + behind
         tiny = torch.finfo(x.dtype).eps
-        along = along / spread(norms(along).clamp(min=tiny), along)
+        along = along / per_sample(norms(along).clamp(min=tiny), along)
         slope = (gradient * along).flatten(1).sum(1)
         pull = slope + stiffness * (norms(ahead) - norms(behind))
-        across = (gradient - spread(pull, along) * along).unflatten(0, (chains, count - 2))
+        across = (gradient - per_sample(pull, along) * along).unflatten(0, (chains, count - 2))
         return torch.cat([x[:, :1] * 0, across, x[:, :1] * 0], dim=1)
 
     return chained

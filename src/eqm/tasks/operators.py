@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from eqm.shapes import spread
+from eqm.shapes import per_sample
 
 
 class Operator(Protocol):
@@ -166,10 +166,10 @@ def least_squares(
             break
         image = operator(transposed(direction)[0]) + ridge * direction
         size = square / (direction * image).flatten(1).sum(1).clamp(min=1e-30)
-        solution = solution + spread(size, target) * direction
-        residual = residual - spread(size, target) * image
+        solution = solution + per_sample(size, target) * direction
+        residual = residual - per_sample(size, target) * image
         before, square = square, residual.square().flatten(1).sum(1)
-        direction = residual + spread(square / before.clamp(min=1e-30), target) * direction
+        direction = residual + per_sample(square / before.clamp(min=1e-30), target) * direction
     return transposed(solution)[0]
 
 

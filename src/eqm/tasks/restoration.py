@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from eqm.corruption import Decay, corrupt, decay_of
-from eqm.descent import Descent, Evaluations, Move, State, descend
+from eqm.descent import MaxNFE, Solution, State, StepResult, descend
 from eqm.descent.checks import check_count
 from eqm.descent.rules.langevin import keys, normal
 from eqm.descent.rules.rule import GradientOf
 from eqm.field import Field
-from eqm.shapes import spread
+from eqm.sampling.settings import Sampling
+from eqm.sampling.start import starting_noise
+from eqm.shapes import per_sample
 from eqm.tasks.denoising import LARGEST, check_untold, field_of, reach
-from eqm.tasks.generation import starting_noise
 from eqm.tasks.operators import Operator, check_linear, least_squares, part
-from eqm.tasks.sampling import Sampling
 
 
 def restore(
@@ -32,7 +32,7 @@ def restore(
     steps: int = 25,
     decay: Decay | None = None,
     sampling: Sampling | None = None,
-) -> Descent:
+) -> Solution:
     """Images that the field finds likely and of which `operator` gives the `measurement` (B, ...).
 
     The operator is any linear function that autograd can differentiate: `Inpaint`, `Downsample`,
@@ -76,7 +76,7 @@ def restore(
         starts,
         None if labels is None else labels[rows],
         rule=Fit(part(operator, rows), exact[rows], decay or decay_of(field), steps, noise),
-        stop=Evaluations(steps),
+        stop=MaxNFE(steps),
         max_steps=steps,
     )
 
@@ -110,12 +110,12 @@ class Fit:
     def init(self, x: Tensor) -> State:
         return torch.arange(len(x), device=x.device), keys(x, 0)
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> StepResult:
         rows, key = state
         gradient = gradient_of(x)
         level = steps / self.steps
         size = reach(level, self.decay)
-        predicted = x.to(self.measurement) - spread(size, x) * gradient
+        predicted = x.to(self.measurement) - per_sample(size, x) * gradient
         # all samples have made as many steps
         share = (1 - level[0]) ** 2
         ridge = self.noise**2 * float((level[0] ** 2 + share) / share)
@@ -124,4 +124,4 @@ class Fit:
         predicted = predicted + least_squares(operator, misfit, predicted, ridge=ridge)
         fresh = normal(key, steps, predicted)
         x = corrupt(predicted, fresh, (level + 1 / self.steps).clamp(max=1)).to(x)
-        return Move(x, gradient, 1 / self.steps / self.decay(level), state)
+        return StepResult(x, gradient, 1 / self.steps / self.decay(level), state)

@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from eqm.corruption import corrupt, decay_of
-from eqm.descent import Descent, Outcome, RelativeGradientNorm, Stop, descend, measure, record
+from eqm.descent import Outcome, RelativeGradientNorm, Solution, Stop, descend, measure, record
 from eqm.descent.checks import check_count
 from eqm.field import Field
 from eqm.objective import EquilibriumMatching
 from eqm.pictures import to_uint8
+from eqm.sampling.settings import Sampling
 from eqm.shapes import norms
-from eqm.tasks.sampling import Sampling
 
 GAMMAS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 CELLS = 4
@@ -31,7 +31,7 @@ ARRIVED = 0.2
 
 
 @dataclass(frozen=True)
-class Probe:
+class ScoreConfig:
     """What a score asks of a field: the same of every image, so that a score depends on nothing
     but its image."""
 
@@ -56,23 +56,23 @@ class Probe:
     @classmethod
     def of(
         cls, field: Field, *, gammas: Sequence[float] = GAMMAS, draws: int = 1, seed: int = 0
-    ) -> Probe:
+    ) -> ScoreConfig:
         """The probe for a field: decay and descent as stored with its weights, else defaults."""
         told = bool(getattr(getattr(field, "config", None), "noise_conditioning", False))
         stored = Sampling.of(getattr(field, "metadata", None) or {})
-        sampling = replace(stored, fitted=())  # which are for descents from noise
+        sampling = replace(stored, multistep_coefficients=())  # which are for descents from noise
         objective = EquilibriumMatching(decay_of(field), told)
         return cls(objective, sampling, tuple(gammas), draws, seed)
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class ScoreContext:
     """Images x (B, ...) under a probe. What several scores need of the field is asked once."""
 
     field: Field
     x: Tensor
     labels: Tensor | None
-    probe: Probe
+    probe: ScoreConfig
 
     @cached_property
     def gradient(self) -> Tensor:
@@ -110,7 +110,7 @@ class View:
         noise = self._noise(torch.Generator().manual_seed(self.probe.seed))
         return corrupt(self.x, noise, self._level(HALFWAY))
 
-    def descend(self, start: Tensor, stop: Stop | None = None) -> Descent:
+    def descend(self, start: Tensor, stop: Stop | None = None) -> Solution:
         """Where the descent ends from each start, after the path of the settings or at the stop."""
         self.check_descends()
         rule, steps = self.probe.sampling.make_rule(), self.probe.sampling.max_steps
@@ -133,69 +133,71 @@ class View:
         return noise.to(self.x.device).expand_as(self.x)
 
 
-Score = Callable[[View], Tensor]
+Score = Callable[[ScoreContext], Tensor]
 """One number an image, (B,), or several, (B, K)."""
 
 
-def energy(view: View) -> Tensor:
+def energy(context: ScoreContext) -> Tensor:
     """The energy of an explicit model (EqM-E)."""
-    check_explicit(view.field)
-    found: Tensor = view.field.energy(view.x, view.labels)  # type: ignore[attr-defined]
+    check_explicit(context.field)
+    found: Tensor = context.field.energy(context.x, context.labels)  # type: ignore[attr-defined]
     return found
 
 
-def dot(view: View) -> Tensor:
+def dot(context: ScoreContext) -> Tensor:
     """The product of image and field, <x, f(x)>: the paper's score, for an implicit field."""
-    return (view.x * view.gradient).flatten(1).sum(1)
+    return (context.x * context.gradient).flatten(1).sum(1)
 
 
-def gradient_norm(view: View) -> Tensor:
+def gradient_norm(context: ScoreContext) -> Tensor:
     """The norm of the field at the image: what was learnt is an equilibrium."""
-    return norms(view.gradient)
+    return norms(context.gradient)
 
 
-def work(view: View) -> Tensor:
+def work(context: ScoreContext) -> Tensor:
     """The work that the field does while the image descends, the line integral of -f . dx."""
-    view.check_descends()
-    rule, steps = view.probe.sampling.make_rule(), view.probe.sampling.max_steps
-    way = record(view.field, view.x, view.labels, rule=rule, at=range(steps + 1), max_steps=steps)
-    return -measure(view.field, way, view.labels).work[-1]
+    context.check_descends()
+    rule, steps = context.probe.sampling.make_rule(), context.probe.sampling.max_steps
+    way = record(
+        context.field, context.x, context.labels, rule=rule, at=range(steps + 1), max_steps=steps
+    )
+    return -measure(context.field, way, context.labels).work[-1]
 
 
-def displacement(view: View) -> Tensor:
+def displacement(context: ScoreContext) -> Tensor:
     """How far from the image its descent ends; infinite where it diverges."""
-    return _away(view, view.descend(view.x))
+    return _away(context, context.descend(context.x))
 
 
-def restore(view: View) -> Tensor:
+def restore(context: ScoreContext) -> Tensor:
     """How far from the image the descent ends that starts from the image half noised."""
-    return _away(view, view.descend(view.halfway()))
+    return _away(context, context.descend(context.halfway()))
 
 
-def steps(view: View) -> Tensor:
+def steps(context: ScoreContext) -> Tensor:
     """Steps from the image half noised to where the gradient has fallen to a fifth."""
-    return view.descend(view.halfway(), RelativeGradientNorm(ARRIVED)).steps
+    return context.descend(context.halfway(), RelativeGradientNorm(ARRIVED)).steps
 
 
-def loss(view: View) -> Tensor:
+def loss(context: ScoreContext) -> Tensor:
     """The training loss (Eq. 3 of arXiv 2510.02300), the mean over gammas and draws."""
-    return view.errors.flatten(2).mean(2).mean(0)
+    return context.errors.flatten(2).mean(2).mean(0)
 
 
-def losses(view: View) -> Tensor:
+def losses(context: ScoreContext) -> Tensor:
     """The logarithm of the training loss at each gamma, (B, G)."""
-    return _log(view.errors.flatten(2).mean(2).T)
+    return _log(context.errors.flatten(2).mean(2).T)
 
 
-def residuals(view: View) -> Tensor:
+def residuals(context: ScoreContext) -> Tensor:
     """The logarithm of the training loss in each cell of a grid at each gamma, (B, K)."""
-    found = [adaptive_avg_pool2d(_image(e).mean(1), CELLS).flatten(1) for e in view.errors]
+    found = [adaptive_avg_pool2d(_image(e).mean(1), CELLS).flatten(1) for e in context.errors]
     return _log(torch.cat(found, 1))
 
 
-def complexity(view: View) -> Tensor:
+def complexity(context: ScoreContext) -> Tensor:
     """The bits a value that zlib needs for the image in 8 bits: simple images fit any model."""
-    pages = to_uint8(_image(view.x))
+    pages = to_uint8(_image(context.x))
     sizes = [8 * len(zlib.compress(pixels.tobytes(), 9)) / pixels.size for pixels in pages]
     return torch.tensor(sizes, dtype=torch.float64)
 
@@ -234,9 +236,9 @@ def matching_error(
     where it came from, and not so for what it was not trained on. The cost is one evaluation a
     gamma and draw. `objective` is the one the field was trained with.
     """
-    probe = Probe(objective or EquilibriumMatching(), Sampling(), tuple(gammas), draws, seed)
+    probe = ScoreConfig(objective or EquilibriumMatching(), Sampling(), tuple(gammas), draws, seed)
     with torch.no_grad():
-        return loss(View(field, x, labels, probe))
+        return loss(ScoreContext(field, x, labels, probe))
 
 
 def check_explicit(field: Any) -> None:
@@ -248,9 +250,11 @@ def check_explicit(field: Any) -> None:
         )
 
 
-def _away(view: View, end: Descent) -> Tensor:
+def _away(context: ScoreContext, end: Solution) -> Tensor:
     lost = [outcome is Outcome.DIVERGED for outcome in end.outcome]
-    return norms(end.x - view.x).masked_fill(torch.tensor(lost, device=view.x.device), torch.inf)
+    return norms(end.x - context.x).masked_fill(
+        torch.tensor(lost, device=context.x.device), torch.inf
+    )
 
 
 def _image(x: Tensor) -> Tensor:

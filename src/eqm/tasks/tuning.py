@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from eqm.descent import AdamsBashforth, Descent, fit_multistep, record
+from eqm.descent import AdamsBashforth, Solution, fit_multistep, record
 from eqm.descent.checks import check_count
 from eqm.field import Field
 from eqm.metrics import Moments, frechet_distance
-from eqm.tasks.generation import Model, check_seeds, generate, starting_noise
-from eqm.tasks.sampling import RuleName, Sampling
+from eqm.sampling.settings import RuleName, Sampling
+from eqm.sampling.start import Model, check_seeds, starting_noise
+from eqm.tasks.generation import generate
 
 Features = Callable[[Tensor], Tensor]
 """Images (N, ...) to features (N, D)."""
@@ -50,7 +51,7 @@ class Trial:
     distance: float
     """Frechet distance of the samples to the reference; compare it only within one tuning, and
     between trials of as many samples."""
-    evaluations: float
+    nfe: float
     """Mean evaluations of the model a sample."""
     samples: int
     """How many samples were drawn."""
@@ -61,12 +62,12 @@ class Trial:
         if name == "nesterov-lookahead":
             name = f"{name} {chosen.momentum:g}"
         how = f"{name:<24} step {chosen.step_size:<7.4g}"
-        if chosen.fitted:
-            how = f"{f'fitted to {len(chosen.fitted)} steps':<37}"
+        if chosen.multistep_coefficients:
+            how = f"{f'fitted to {len(chosen.multistep_coefficients)} steps':<37}"
         return (
             f"{how} path {chosen.path_length:<6.3g} "
             f"ratio {chosen.gradient_ratio:<5g} distance {self.distance:<9.4g} "
-            f"evaluations {self.evaluations:<5.1f} samples {self.samples}"
+            f"evaluations {self.nfe:<5.1f} samples {self.samples}"
         )
 
 
@@ -100,7 +101,7 @@ def tune(
     labels: Tensor | None = None,
     *,
     samples: int = 512,
-    evaluations: int = 20,
+    nfe: int = 20,
     tolerance: float = 0.03,
     keep_rule: bool = False,
     seed: int = 0,
@@ -130,8 +131,8 @@ def tune(
     has nothing to tune.
     """
     config, known = model.config, Sampling.of(model.metadata)
-    stored = replace(known, fitted=())
-    check_count(samples=samples, evaluations=evaluations, batch_size=batch_size)
+    stored = replace(known, multistep_coefficients=())
+    check_count(samples=samples, nfe=nfe, batch_size=batch_size)
     check_seeds([seed])
     if min(samples, len(reference)) < 8:
         raise ValueError(
@@ -156,11 +157,11 @@ def tune(
         batch_size,
         follow,
     )
-    search = (judge, stored, evaluations, tolerance, seed)
+    search = (judge, stored, nfe, tolerance, seed)
     best = judge.drawn(stored, seed) if keep_rule else _searched(*search)
     # Weights are fitted to the way that the best go, from noise of their own.
     fitted = _fitted(judge, best.sampling, seed + 2 * samples)
-    fewer = [judge.drawn(each, seed) for each in fitted if len(each.fitted) <= evaluations]
+    fewer = [judge.drawn(each, seed) for each in fitted if len(each.multistep_coefficients) <= nfe]
     best = _cheapest([best, *fewer], tolerance)
     before, after = (judge.drawn(s, seed + samples) for s in (known, best.sampling))
     return Tuning(before, after, _is_better(after, before, tolerance), tuple(judge.trials))
@@ -207,7 +208,7 @@ class _Judge:
 
     def drawn(self, sampling: Sampling, seed: int) -> Trial:
         """What samples from noise of this seed and the next come to."""
-        end: Descent = generate(
+        end: Solution = generate(
             self.model,
             self.classes,
             count=self.samples,
@@ -215,13 +216,13 @@ class _Judge:
             sampling=sampling,
             batch_size=self.batch_size,
         )
-        return self.judged(sampling, end.x, end.evaluations.double().mean().item())
+        return self.judged(sampling, end.x, end.nfe.double().mean().item())
 
-    def judged(self, sampling: Sampling, x: Tensor, evaluations: float) -> Trial:
+    def judged(self, sampling: Sampling, x: Tensor, nfe: float) -> Trial:
         """What samples x that settings have come to are worth."""
         finite = x.float().cpu().nan_to_num().clamp(-FAR, FAR)
         distance = frechet_distance(Moments.of(self.features(finite)), self.target)
-        self.trials.append(Trial(sampling, distance, evaluations, len(x)))
+        self.trials.append(Trial(sampling, distance, nfe, len(x)))
         if self.follow:
             self.follow(self.trials[-1])
         return self.trials[-1]
@@ -239,18 +240,16 @@ class _Judge:
         return field, noise, self.classes[rows.start : rows.stop].to(weight.device)
 
 
-def _searched(
-    judge: _Judge, stored: Sampling, evaluations: int, tolerance: float, seed: int
-) -> Trial:
+def _searched(judge: _Judge, stored: Sampling, nfe: int, tolerance: float, seed: int) -> Trial:
     """The best of rules, step sizes, momenta, path lengths and gradient ratios."""
     for rule, momentum, cost in RULES:
-        if cost > evaluations:
+        if cost > nfe:
             continue
         for share in (4, 2, 1):
-            steps = max(2, evaluations // share // cost)
+            steps = max(2, nfe // share // cost)
             size = stored.path_length / steps
             counts = sorted({max(1, round(steps * length)) for length in PATHS})
-            counts = [count for count in counts if count * cost <= evaluations]
+            counts = [count for count in counts if count * cost <= nfe]
             base = replace(stored, rule=rule, momentum=momentum, step_size=size, gradient_ratio=0.0)
             base = replace(base, path_length=max(size * counts[-1], size))
             for count, x in zip(counts, _along(judge, base, counts, seed), strict=True):
@@ -267,7 +266,7 @@ def _searched(
         for stretch in (1.0, 1.2)
         for ratio in RATIOS
     ]
-    adaptive = [judge.drawn(each, seed) for each in longer if each.max_steps * cost <= evaluations]
+    adaptive = [judge.drawn(each, seed) for each in longer if each.max_steps * cost <= nfe]
     return _cheapest([best, *adaptive], tolerance)
 
 
@@ -298,7 +297,7 @@ def _fitted(judge: _Judge, sampling: Sampling, seed: int) -> Iterator[Sampling]:
             if steps < most:
                 found = fit_multistep(start[0], way, start[2], steps=steps).rows
                 rows: Any = tuple(tuple(round(weight, 6) for weight in row) for row in found)
-                yield replace(sampling, fitted=rows)
+                yield replace(sampling, multistep_coefficients=rows)
 
 
 def _classes(labels: Tensor | None, samples: int, num_classes: int, seed: int) -> Tensor | None:
@@ -314,11 +313,11 @@ def _classes(labels: Tensor | None, samples: int, num_classes: int, seed: int) -
 def _cheapest(found: list[Trial], tolerance: float) -> Trial:
     least = min(trial.distance for trial in found)
     near = [trial for trial in found if trial.distance <= least * (1 + tolerance)]
-    return min(near, key=lambda trial: (trial.evaluations, trial.distance))
+    return min(near, key=lambda trial: (trial.nfe, trial.distance))
 
 
 def _is_better(after: Trial, before: Trial, tolerance: float) -> bool:
     if after.distance < before.distance * (1 - tolerance):
         return True
     as_near = after.distance <= before.distance * (1 + tolerance)
-    return as_near and after.evaluations < 0.95 * before.evaluations
+    return as_near and after.nfe < 0.95 * before.nfe

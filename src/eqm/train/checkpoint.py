@@ -23,14 +23,30 @@ from torch import Tensor
 from eqm.files import DiskFullError, replacing
 from eqm.models import build, save_pretrained, with_energy
 from eqm.train.config import TrainConfig
+from eqm.train.disk_space import bytes_of, lack_of_space, refuse
 from eqm.train.distributed import is_main, on_main
-from eqm.train.space import bytes_of, lack_of_space, refuse
-from eqm.train.state import TrainingState, average_of, restore, start, tensors_of
+from eqm.train.state import TrainingState, average_of, load_tensors, start, tensors_of
 
 CHECKPOINTS, BEST, VERSION = "checkpoints", "best", 1
 FREE_TO_CHANGE = {
-    *("name", "images", "sampling", "device", "threads", "compile", "recompute", "parallel"),
-    *("micro_batch", "checkpoint_every", "keep", "patience", "watch_every", "trackers"),
+    *(
+        "name",
+        "images",
+        "sampling",
+        "device",
+        "threads",
+        "compile",
+        "activation_checkpointing",
+        "parallel",
+    ),
+    *(
+        "micro_batch",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "max_bad_steps",
+        "eval_every",
+        "trackers",
+    ),
     # The fingerprint tells the data, wherever they are.
     *("data.path", "data.name", "data.broken", "data.workers", "data.memory"),
 }
@@ -59,7 +75,7 @@ class Header:
 def save(state: TrainingState, config: TrainConfig, folder: Path, *, data: dict[str, Any]) -> None:
     """Writes the run to `folder`: a checkpoint to go on from, averaged weights to sample from.
 
-    `data` tells what the run is trained on, and is kept with the weights. The newest `config.keep`
+    `data` tells what the run is trained on, and is kept with the weights. The newest `config.keep_checkpoints`
     checkpoints stay. With several processes all must call it and the first writes. Raises OSError,
     DiskFullError when it does not fit on the disk, where it cannot be written; what was there
     before stays.
@@ -93,7 +109,7 @@ def save_if_it_fits(
         header = replace(header, own_sha256=_own_sha256(header))
         with replacing(_header_file(folder, number)) as path:
             path.write_text(json.dumps(asdict(header)) + "\n", encoding="utf-8")
-        for old in sorted(numbers, reverse=True)[config.keep - 1 :]:
+        for old in sorted(numbers, reverse=True)[config.keep_checkpoints - 1 :]:
             _header_file(folder, old).unlink(missing_ok=True)
             _tensor_file(folder, old).unlink(missing_ok=True)
         _write_weights(tensors, state, config, folder, data, {})
@@ -187,14 +203,16 @@ def settings_of(config: TrainConfig, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _put(state: TrainingState, header: Header, read: Callable[[str], Tensor | None]) -> None:
-    restore(state, header.tensors, read)
+    load_tensors(state, header.tensors, read)
     state.images, state.attempt = header.images, header.attempt
     state.skipped.fill_(header.skipped)
     state.streak.zero_()
 
 
 def _unspread(config: TrainConfig) -> TrainingState:
-    return start(replace(config, parallel="ddp", recompute=False), torch.device("cpu"))
+    return start(
+        replace(config, parallel="ddp", activation_checkpointing=False), torch.device("cpu")
+    )
 
 
 def _gathered(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:

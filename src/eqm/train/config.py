@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from eqm.corruption import Decay, make_decay
 from eqm.data.config import DataConfig
 from eqm.models.config import MLPConfig, TransformerConfig, UNetConfig
-from eqm.tasks.sampling import Sampling
+from eqm.sampling.settings import Sampling
 from eqm.train.settings import OptimizerConfig
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class TrainConfig:
     data: DataConfig = DataConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
-    start_from: str = ""
+    init_from: str = ""
     """Folder or name of a trained model of the same sizes whose weights the run begins with; fresh
     ones otherwise."""
     sampling: Sampling = Sampling()
@@ -86,7 +86,7 @@ class TrainConfig:
     """Of the forward and backward pass; auto is bfloat16 on CUDA, else float32."""
     compile: bool = False
     """Compile the network first (torch.compile); pays off in long runs."""
-    recompute: bool = False
+    activation_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, a third
     more work."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
@@ -97,12 +97,12 @@ class TrainConfig:
     """CPU threads; 0 leaves it to torch. Small networks are fastest on one."""
     checkpoint_every: int = 100_000
     """Images between checkpoints."""
-    keep: int = 2
+    keep_checkpoints: int = 2
     """Newest checkpoints that are kept."""
-    patience: int = 20
+    max_bad_steps: int = 20
     """Steps in a row without a finite loss and gradient before the run goes back to its last
     checkpoint."""
-    watch_every: int = 100_000
+    eval_every: int = 100_000
     """Images between looks at samples and the held-out loss; 0 never looks."""
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Where the numbers go besides log.jsonl."""
@@ -111,10 +111,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check(self.images >= 1 or self.images == -1, "images must be at least 1", self.images)
-        for name in ("batch_size", "checkpoint_every", "keep", "patience"):
+        for name in ("batch_size", "checkpoint_every", "keep_checkpoints", "max_bad_steps"):
             _check(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
         _check(0 <= self.label_dropout < 1, "label_dropout must lie in [0, 1)", self.label_dropout)
-        for name in ("seed", "threads", "micro_batch", "watch_every"):
+        for name in ("seed", "threads", "micro_batch", "eval_every"):
             _check(getattr(self, name) >= 0, f"{name} must not be negative", getattr(self, name))
         _check(self.seed < 2**63, "seed must be below 2^63", self.seed)
         _check(
@@ -123,9 +123,9 @@ class TrainConfig:
             self.model.noise_conditioning,
         )
         _check(
-            self.objective.energy != "norm" or bool(self.start_from),
+            self.objective.energy != "norm" or bool(self.init_from),
             "objective.energy norm learns nothing from fresh weights, whose output is zero: take dot, "
-            "or set start_from to a trained model",
+            "or set init_from to a trained model",
             "norm",
         )
         _check(

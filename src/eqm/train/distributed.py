@@ -195,7 +195,7 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def spread(value: Tensor | None, like: Tensor) -> Tensor:
+def distribute(value: Tensor | None, like: Tensor) -> Tensor:
     """What process 0 has in `value`, on the device of `like` and cut as it is; all must ask."""
     if world_size() == 1:
         assert value is not None

@@ -147,7 +147,7 @@ def snapshots_due(settings: OptimizerConfig, *, before: int, after: int, total: 
     """
     every = settings.ema_every or max(total // SNAPSHOTS, 1)
     passed = after // every - before // every
-    return max(passed, int(after >= total)) if settings.ema_widths else 0
+    return max(passed, int(after >= total)) if settings.ema_sigma_rel else 0
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ def fit_snapshots(found: Sequence[Snapshot], sigma_rel: float, *, images: int | 
     Raises ValueError when there are none that early, or they are of later images than the last.
     """
     if not found:
-        raise ValueError("snapshots must not be empty: train with optimizer.ema_widths")
+        raise ValueError("snapshots must not be empty: train with optimizer.ema_sigma_rel")
     exponent(sigma_rel)  # its complaint
     first, last = found[0].images, found[-1].images
     images = last if images is None else images

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from eqm.randomness import Draws
+from eqm.randomness import SampleRandom
 
 WARM_UP = 3
 """Calls before the recorded one, in which what is compiled, chosen and allocated once comes to be."""
 ROOM = 3
 """A graph keeps the memory of a step for itself: how many times the peak until then there must be."""
 
-Update = Callable[[Tensor, Tensor | None, Draws, float | Tensor], tuple[Tensor, ...]]
+Update = Callable[[Tensor, Tensor | None, SampleRandom, float | Tensor], tuple[Tensor, ...]]
 """What changes weights, of a batch (data, labels, draws) and a learning rate: scalars that say how it went."""
 
 _log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Recorded:
         optimizer.register_load_state_dict_post_hook(self._forget)
 
     def __call__(
-        self, data: Tensor, labels: Tensor | None, draws: Draws, rate: float
+        self, data: Tensor, labels: Tensor | None, draws: SampleRandom, rate: float
     ) -> tuple[Tensor, ...]:
         kind = (data.shape, labels is None, draws.seed)
         if kind != self._kind:
@@ -77,7 +77,7 @@ class Recorded:
         try:
             with _recordable(self._optimizer), recording:
                 self._results = self._update(
-                    data, labels[0] if labels else None, Draws(seed, positions), self._rate
+                    data, labels[0] if labels else None, SampleRandom(seed, positions), self._rate
                 )
         except RuntimeError as error:
             self._off = True

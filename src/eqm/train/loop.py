@@ -12,9 +12,9 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from eqm.data import Share, Source, class_names, shares
+from eqm.data import Batch, Source, batches, class_names
 from eqm.files import DiskFullError, claim, make_folder
-from eqm.randomness import Draws
+from eqm.randomness import SampleRandom
 from eqm.train.checkpoint import (
     go_back,
     has_weights,
@@ -23,6 +23,7 @@ from eqm.train.checkpoint import (
     save_if_it_fits,
 )
 from eqm.train.config import TrainConfig
+from eqm.train.disk_space import check_space
 from eqm.train.distributed import (
     Flag,
     all_agree,
@@ -35,7 +36,6 @@ from eqm.train.distributed import (
 )
 from eqm.train.ema import FOLDER, snapshots_due
 from eqm.train.interrupts import Interrupted, interrupts_deferred
-from eqm.train.space import check_space
 from eqm.train.state import Run, TrainingState
 from eqm.train.step import make_step
 
@@ -131,7 +131,7 @@ def _steps(
                     f"interrupted after {state.images:,} of {config.images:,} images, saved: "
                     "run the same command to go on"
                 )
-            if _passed(config.patience * config.batch_size, before, state) and _is_stuck(
+            if _passed(config.max_bad_steps * config.batch_size, before, state) and _is_stuck(
                 run, state
             ):
                 rollbacks += 1
@@ -164,8 +164,8 @@ def _steps(
 
 def _batches(
     run: Run, state: TrainingState, source: Source, device: torch.device
-) -> Iterator[Share]:
-    return shares(
+) -> Iterator[Batch]:
+    return batches(
         source,
         seed=run.config.seed,
         position=state.images,
@@ -176,9 +176,9 @@ def _batches(
     )
 
 
-def _redrawn(draws: Draws, attempt: int) -> Draws:
+def _redrawn(draws: SampleRandom, attempt: int) -> SampleRandom:
     """Other draws for every time that the run went back."""
-    return Draws(draws.seed + attempt * 2**40, draws.positions)
+    return SampleRandom(draws.seed + attempt * 2**40, draws.positions)
 
 
 def _passed(interval: int, before: int, state: TrainingState) -> bool:
@@ -221,7 +221,7 @@ def _calmer(run: Run) -> str:
 
 
 def _is_stuck(run: Run, state: TrainingState) -> bool:
-    return state.streak.item() >= run.config.patience
+    return state.streak.item() >= run.config.max_bad_steps
 
 
 def _roll_back(run: Run, state: TrainingState, times: int) -> None:

@@ -57,7 +57,7 @@ class OptimizerConfig:
     ema_ramp: float = 0.1
     """The half-life never exceeds this share of the images seen, so that a short run forgets its
     random beginning; 0 for the same half-life from the start."""
-    ema_widths: tuple[float, ...] = ()
+    ema_sigma_rel: tuple[float, ...] = ()
     """Relative widths (sigma_rel) of power-function averages to keep besides, such as 0.05 0.1, for
     `eqm ema` to make any other from; each costs the memory of the weights."""
     ema_every: int = 0
@@ -76,12 +76,12 @@ class OptimizerConfig:
         check("betas", all(0 <= beta < 1 for beta in self.betas), "lie in [0, 1)")
         check("momentum", 0 <= self.momentum < 1, "lie in [0, 1)")
         check(
-            "ema_widths",
-            all(0 < width < WIDEST for width in self.ema_widths),
+            "ema_sigma_rel",
+            all(0 < width < WIDEST for width in self.ema_sigma_rel),
             f"lie between 0 and {WIDEST:.3f}",
         )
         check(
-            "ema_widths",
-            len(set(self.ema_widths)) == len(self.ema_widths),
+            "ema_sigma_rel",
+            len(set(self.ema_sigma_rel)) == len(self.ema_sigma_rel),
             "be different from one another",
         )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from eqm.models import build, from_pretrained, with_energy
 from eqm.train.config import TrainConfig
-from eqm.train.distributed import shard, spread, whole, world_size
+from eqm.train.distributed import distribute, shard, whole, world_size
 from eqm.train.ema import Averages
 from eqm.train.optimizer import make_optimizer
 
@@ -51,29 +51,29 @@ class TrainingState:
 
 def start(config: TrainConfig, device: torch.device) -> TrainingState:
     """The state before the first image; the weights depend on the seed alone, or are those of
-    `config.start_from`.
+    `config.init_from`.
 
     Raises ValueError when that is no model of these sizes."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)  # of the CPU alone
         net = build(config.model)
-    if config.start_from:
-        trained = from_pretrained(config.start_from)
+    if config.init_from:
+        trained = from_pretrained(config.init_from)
         if trained.config != config.model:
             raise ValueError(
-                f"start_from must be a model of the sizes of the run, {config.model}; "
-                f"{config.start_from} has {trained.config}"
+                f"init_from must be a model of the sizes of the run, {config.model}; "
+                f"{config.init_from} has {trained.config}"
             )
         net.load_state_dict(getattr(trained, "net", trained).state_dict())
     model = with_energy(net, config.objective.energy).to(device)
     average = deepcopy(model).eval()
-    net.checkpointing = config.recompute
+    net.activation_checkpointing = config.activation_checkpointing
     if config.parallel == "fsdp" and world_size() > 1:
         shard(model, device, trains=True)
         shard(average, device, trains=False)
     skipped, streak = torch.zeros((), device=device), torch.zeros((), device=device)
     optimizer = make_optimizer(model, config.optimizer, device)
-    averages = Averages(model, config.optimizer.ema_widths)
+    averages = Averages(model, config.optimizer.ema_sigma_rel)
     return TrainingState(model, average, averages, optimizer, skipped=skipped, streak=streak)
 
 
@@ -102,7 +102,7 @@ def tensors_of(state: TrainingState) -> Iterator[tuple[str, Tensor]]:
 
 
 @torch.no_grad()
-def restore(
+def load_tensors(
     state: TrainingState,
     kinds: Mapping[str, tuple[list[int], str]],
     read: Callable[[str], Tensor | None],
@@ -113,10 +113,10 @@ def restore(
     """
     for prefix, module in (("model", state.model), ("average", state.average)):
         for name, target in module.state_dict().items():
-            target.copy_(spread(read(f"{prefix}.{name}"), target))
+            target.copy_(distribute(read(f"{prefix}.{name}"), target))
     for width, tensors in state.averages.state_dict().items():
         for name, target in tensors.items():
-            target.copy_(spread(read(f"averages {width}.{name}"), target))
+            target.copy_(distribute(read(f"averages {width}.{name}"), target))
     packed = state.optimizer.state_dict()
     packed["state"] = {}
     for index, name, weight in _trained(state):
@@ -126,7 +126,7 @@ def restore(
             like: Tensor = weight
             if tuple(shape) != tuple(weight.shape):
                 like = torch.empty(shape, dtype=getattr(torch, dtype), device=weight.device)
-            value = spread(read(full), like.detach())
+            value = distribute(read(full), like.detach())
             packed["state"].setdefault(index, {})[full.removeprefix(start)] = value
     state.optimizer.load_state_dict(packed)
 

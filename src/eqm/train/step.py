@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from eqm.energy import Energy
 from eqm.field import Field
 from eqm.objective import EquilibriumMatching
-from eqm.randomness import Draws
+from eqm.randomness import SampleRandom
 from eqm.train import distributed
 from eqm.train.blocks import blocks_of
 from eqm.train.config import TrainConfig
@@ -49,7 +49,7 @@ class Step(NamedTuple):
 
 def make_step(
     config: TrainConfig, state: TrainingState, device: torch.device
-) -> Callable[[Tensor, Tensor | None, Draws], Step]:
+) -> Callable[[Tensor, Tensor | None, SampleRandom], Step]:
     """The function that takes one step on this process's share of a batch (data, labels, draws).
 
     The share is computed in micro-batches, and their size halved where memory runs out: the step
@@ -62,7 +62,9 @@ def make_step(
     weights = [weight for weight in state.model.parameters() if weight.requires_grad]
     micro, trials = config.micro_batch, TRIALS if distributed.world_size() > 1 else 0
 
-    def gradient(data: Tensor, labels: Tensor | None, draws: Draws, together: bool) -> Tensor:
+    def gradient(
+        data: Tensor, labels: Tensor | None, draws: SampleRandom, together: bool
+    ) -> Tensor:
         """The mean loss of the share; its gradient is left in the weights."""
         optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=device)
@@ -76,7 +78,9 @@ def make_step(
             total += loss.detach()
         return total
 
-    def fits(data: Tensor, labels: Tensor | None, draws: Draws, together: bool) -> Tensor | None:
+    def fits(
+        data: Tensor, labels: Tensor | None, draws: SampleRandom, together: bool
+    ) -> Tensor | None:
         """The mean loss as `gradient` gives it, None when there was too little memory."""
         try:
             return gradient(data, labels, draws, together)
@@ -89,7 +93,7 @@ def make_step(
         tried = min(micro or share, share)
         if tried == 1:
             raise ValueError(
-                f"{device} has too little memory for one image at a time: set recompute, "
+                f"{device} has too little memory for one image at a time: set activation_checkpointing, "
                 "train a smaller network, or cut it over processes with torchrun and parallel fsdp"
             )
         micro = -(-tried // 2)
@@ -105,7 +109,7 @@ def make_step(
             f"micro_batch {max((micro or len(data)) // 2, 1)} to go on from the checkpoint"
         )
 
-    def backward(data: Tensor, labels: Tensor | None, draws: Draws) -> Tensor:
+    def backward(data: Tensor, labels: Tensor | None, draws: SampleRandom) -> Tensor:
         nonlocal trials
         while True:
             if trials:
@@ -130,7 +134,7 @@ def make_step(
             shrink(len(data))
 
     def update(
-        data: Tensor, labels: Tensor | None, draws: Draws, rate: float | Tensor
+        data: Tensor, labels: Tensor | None, draws: SampleRandom, rate: float | Tensor
     ) -> tuple[Tensor, ...]:
         """Loss, norm of the gradient, and 1 where the weights were left as they were, else 0."""
         loss = distributed.mean(backward(data, labels, draws))
@@ -148,7 +152,7 @@ def make_step(
     recorded = config.compile and device.type == "cuda" and distributed.world_size() == 1
     take = Recorded(update, optimizer, device) if recorded else update
 
-    def step(data: Tensor, labels: Tensor | None, draws: Draws) -> Step:
+    def step(data: Tensor, labels: Tensor | None, draws: SampleRandom) -> Step:
         batch = len(data) * distributed.world_size()
         images = state.images + batch
         rate = learning_rate_at(settings, images=images, total=config.images)
@@ -202,12 +206,16 @@ class _Losses(nn.Module):
         self.model = model
         self._objective: EquilibriumMatching = config.make_objective()
         compiled = config.compile and not self._objective.difference
-        field = _compiled(model, recompute=config.recompute) if compiled else model
+        field = (
+            _compiled(model, activation_checkpointing=config.activation_checkpointing)
+            if compiled
+            else model
+        )
         self._field = (field,)  # not a module of its own
         self._dropout, self._null = config.label_dropout, config.model.num_classes
         self._config, self._device = config, device
 
-    def forward(self, data: Tensor, labels: Tensor | None, draws: Draws) -> Tensor:
+    def forward(self, data: Tensor, labels: Tensor | None, draws: SampleRandom) -> Tensor:
         if labels is not None:
             dropped = draws.uniform("label dropout") < self._dropout
             labels = labels.masked_fill(dropped, self._null)
@@ -228,9 +236,11 @@ def _wrapped(
     return DistributedDataParallel(losses, device_ids=places, gradient_as_bucket_view=True)
 
 
-def _compiled(model: nn.Module, *, recompute: bool) -> Field:
+def _compiled(model: nn.Module, *, activation_checkpointing: bool) -> Field:
     cut = distributed.is_cut(model)
-    if isinstance(model, Energy) and (cut or recompute):  # what compiles it has room for neither
+    if isinstance(model, Energy) and (
+        cut or activation_checkpointing
+    ):  # what compiles it has room for neither
         if distributed.is_main():
             how = "cut over processes" if cut else "recomputed"
             _log.warning("an explicit energy that is %s is not compiled", how)

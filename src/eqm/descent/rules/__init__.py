@@ -7,7 +7,7 @@ from eqm.descent.rules.integrators import AdamsBashforth, Euler, Heun, RungeKutt
 from eqm.descent.rules.langevin import Langevin
 from eqm.descent.rules.momentum import HeavyBall, Nesterov
 from eqm.descent.rules.multistep import LinearMultistep
-from eqm.descent.rules.rule import Move, Rule, Schedule, State
+from eqm.descent.rules.rule import Rule, Schedule, State, StepResult
 from eqm.descent.rules.schedules import CosineSteps, EvenGamma
 from eqm.descent.rules.torch_optimizer import TorchOptimizer
 
@@ -24,7 +24,7 @@ __all__ = [
     "Heun",
     "Langevin",
     "LinearMultistep",
-    "Move",
+    "StepResult",
     "Nesterov",
     "NesterovLookahead",
     "RMSProp",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from eqm import shapes
 from eqm.descent.checks import check_count, check_positive, check_share, check_step_size
-from eqm.descent.rules.rule import GradientOf, Move, Schedule, State, size_of, spread
+from eqm.descent.rules.rule import GradientOf, Schedule, State, StepResult, per_sample, size_of
 from eqm.shapes import norms
 
 
@@ -41,7 +41,7 @@ class Adam:
     def init(self, x: Tensor) -> State:
         return torch.zeros_like(_exact(x)), torch.zeros_like(_exact(x))
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> StepResult:
         mean, square = state
         size = size_of(self.step_size, steps)
         gradient, count = gradient_of(x), steps + 1
@@ -50,7 +50,7 @@ class Adam:
         square = torch.lerp(exact.square(), square, self.memory)
         scale = (square / _correction(self.memory, count, exact)).sqrt() + self.floor
         direction = mean / _correction(self.momentum, count, exact) / scale
-        return Move(x - spread(size, x) * direction.to(x), gradient, size, (mean, square))
+        return StepResult(x - per_sample(size, x) * direction.to(x), gradient, size, (mean, square))
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,16 @@ class RMSProp:
     def init(self, x: Tensor) -> State:
         return (torch.zeros_like(_exact(x)),)
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> StepResult:
         (square,) = state
         size = size_of(self.step_size, steps)
         gradient, count = gradient_of(x), steps + 1
         exact = _exact(gradient)
         square = torch.lerp(exact.square(), square, self.memory)
         scale = (square / _correction(self.memory, count, exact)).sqrt() + self.floor
-        return Move(x - spread(size, x) * (exact / scale).to(x), gradient, size, (square,))
+        return StepResult(
+            x - per_sample(size, x) * (exact / scale).to(x), gradient, size, (square,)
+        )
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class BarzilaiBorwein:
     def init(self, x: Tensor) -> State:
         return x, torch.zeros_like(x)
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> StepResult:
         previous, previous_gradient = state
         gradient = gradient_of(x)
         moved = _exact(x - previous).flatten(1)
@@ -123,7 +125,7 @@ class BarzilaiBorwein:
         size = moved.square().sum(1) / curvature
         size = size.where(curvature > 0, self.largest).clamp(self.smallest, self.largest)
         size = size.where(steps > 0, self.first)
-        return Move(x - spread(size, x) * gradient, gradient, size, (x, gradient))
+        return StepResult(x - per_sample(size, x) * gradient, gradient, size, (x, gradient))
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ class Anderson:
         history = x.new_zeros(len(x), self.depth, math.prod(x.shape[1:]))
         return x, torch.zeros_like(x), history, history
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> StepResult:
         previous, previous_gradient, moves, changes = state
         size = size_of(self.step_size, steps)
         gradient = gradient_of(x)
@@ -165,17 +167,17 @@ class Anderson:
         moves = _remember(moves, moved, curved)  # (A, depth, D)
         changes = _remember(changes, change, curved)
         weight = self._weights(changes, gradient.flatten(1))  # (A, 1, depth)
-        plain = spread(size, x) * gradient
+        plain = per_sample(size, x) * gradient
         step = plain + (weight @ moves).view_as(x)
-        step = step - spread(size, x) * (weight @ changes).view_as(x)
+        step = step - per_sample(size, x) * (weight @ changes).view_as(x)
         downhill = (step * gradient).flatten(1).sum(1) > 0
-        step = step.where(shapes.spread(downhill, x), plain)
+        step = step.where(shapes.per_sample(downhill, x), plain)
         # shortened as a whole, so that the direction stays
         slope = norms(gradient)
         stretch = norms(step) / norms(plain)
-        step = step * spread((self.reach / stretch).nan_to_num(1.0).clamp(max=1), x)
+        step = step * per_sample((self.reach / stretch).nan_to_num(1.0).clamp(max=1), x)
         path = (norms(step) / slope).where(slope > 0, 0.0)
-        return Move(x - step, gradient, path, (x, gradient, moves, changes))
+        return StepResult(x - step, gradient, path, (x, gradient, moves, changes))
 
     def _weights(self, changes: Tensor, gradient: Tensor) -> Tensor:
         # A step not yet made is a column of zeros, and gets the weight zero.
@@ -192,7 +194,7 @@ class Anderson:
 def _correction(memory: float, steps: Tensor, x: Tensor) -> float | Tensor:
     """What a running mean that began at zero has to be divided by after `steps` (A,) values, which
     is 1 - memory^steps."""
-    return spread(-torch.expm1(steps.to(x.dtype) * math.log(memory or 1e-300)), x)
+    return per_sample(-torch.expm1(steps.to(x.dtype) * math.log(memory or 1e-300)), x)
 
 
 def _exact(x: Tensor) -> Tensor:
@@ -203,4 +205,4 @@ def _exact(x: Tensor) -> Tensor:
 def _remember(history: Tensor, newest: Tensor, kept: Tensor) -> Tensor:
     """The history (A, depth, D) with the newest first; all zeros where not to be kept (A,)."""
     history = torch.cat([newest[:, None], history[:, :-1]], dim=1)
-    return history * spread(kept, history)
+    return history * per_sample(kept, history)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from eqm.descent.checks import check_share, check_step_size
-from eqm.descent.rules.rule import GradientOf, Move, Schedule, State, size_of, spread
+from eqm.descent.rules.rule import GradientOf, Schedule, State, StepResult, per_sample, size_of
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class GradientDescent:
     def init(self, x: Tensor) -> State:
         return ()
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> StepResult:
         size = size_of(self.step_size, steps)
         gradient = gradient_of(x)
-        return Move(x - spread(size, x) * gradient, gradient, size, state)
+        return StepResult(x - per_sample(size, x) * gradient, gradient, size, state)
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class NesterovLookahead:
     def init(self, x: Tensor) -> State:
         return (torch.zeros_like(x),)
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> StepResult:
         (moved,) = state
         size = size_of(self.step_size, steps)
         gradient = gradient_of(x + self.momentum * moved)
-        move = -spread(size, x) * gradient
-        return Move(x + move, gradient, size, (move,))
+        move = -per_sample(size, x) * gradient
+        return StepResult(x + move, gradient, size, (move,))

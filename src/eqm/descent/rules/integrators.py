@@ -10,7 +10,7 @@ from torch import Tensor
 
 from eqm.descent.checks import check_step_size
 from eqm.descent.rules.first_order import GradientDescent
-from eqm.descent.rules.rule import GradientOf, Move, Schedule, State, size_of, spread
+from eqm.descent.rules.rule import GradientOf, Schedule, State, StepResult, per_sample, size_of
 
 Euler = GradientDescent
 """x_{k+1} = x_k - step_size * field(x_k): first order; gradient descent by another name."""
@@ -33,12 +33,12 @@ class Heun:
     def init(self, x: Tensor) -> State:
         return ()
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> StepResult:
         size = size_of(self.step_size, steps)
-        h = spread(size, x)
+        h = per_sample(size, x)
         gradient = gradient_of(x)
         slope = (gradient + gradient_of(x - h * gradient)) / 2
-        return Move(x - h * slope, gradient, size, state)
+        return StepResult(x - h * slope, gradient, size, state)
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,15 @@ class RungeKutta4:
     def init(self, x: Tensor) -> State:
         return ()
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> StepResult:
         size = size_of(self.step_size, steps)
-        h = spread(size, x)
+        h = per_sample(size, x)
         first = gradient_of(x)
         second = gradient_of(x - h / 2 * first)
         third = gradient_of(x - h / 2 * second)
         fourth = gradient_of(x - h * third)
         slope = (first + 2 * second + 2 * third + fourth) / 6
-        return Move(x - h * slope, first, size, state)
+        return StepResult(x - h * slope, first, size, state)
 
 
 @dataclass(frozen=True)
@@ -97,16 +97,16 @@ class AdamsBashforth:
     def init(self, x: Tensor) -> State:
         return torch.zeros_like(x), torch.zeros_like(x), x.new_ones(len(x), 2)
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> StepResult:
         previous, previous_slope, sizes = state
         size = size_of(self.step_size, steps)
-        h = spread(size, x)
-        before, earlier = (spread(part, x) for part in sizes.unbind(1))
+        h = per_sample(size, x)
+        before, earlier = (per_sample(part, x) for part in sizes.unbind(1))
         gradient = gradient_of(x)
-        slope = (gradient - previous) / before * spread(steps > 0, x)
+        slope = (gradient - previous) / before * per_sample(steps > 0, x)
         along = gradient + h / 2 * slope
         if self.order == 3:
-            bend = (slope - previous_slope) / (before + earlier) * spread(steps > 1, x)
+            bend = (slope - previous_slope) / (before + earlier) * per_sample(steps > 1, x)
             along = along + (h * h / 3 + h * before / 2) * bend
         sizes = torch.stack([torch.zeros_like(sizes[:, 0]) + size, sizes[:, 0]], dim=1)
-        return Move(x - h * along, gradient, size, (gradient, slope, sizes))
+        return StepResult(x - h * along, gradient, size, (gradient, slope, sizes))

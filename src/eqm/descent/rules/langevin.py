@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eqm.descent.checks import check_step_size
-from eqm.descent.rules.rule import GradientOf, Move, Schedule, State, size_of, spread
+from eqm.descent.rules.rule import GradientOf, Schedule, State, StepResult, per_sample, size_of
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class Langevin:
     def init(self, x: Tensor) -> State:
         return (keys(x, self.seed),)
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> StepResult:
         (key,) = state
         size = size_of(self.step_size, steps)
         gradient = gradient_of(x)
-        h = spread(size, x)
+        h = per_sample(size, x)
         noise = (2 * h * self.temperature) ** 0.5 * normal(key, steps, x)
-        return Move(x - h * gradient + noise, gradient, size, state)
+        return StepResult(x - h * gradient + noise, gradient, size, state)
 
 
 def keys(x: Tensor, seed: int) -> Tensor:

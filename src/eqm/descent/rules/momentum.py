@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from eqm.descent.checks import check_share, check_step_size
-from eqm.descent.rules.rule import GradientOf, Move, Schedule, State, size_of, spread
+from eqm.descent.rules.rule import GradientOf, Schedule, State, StepResult, per_sample, size_of
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Nesterov(_Momentum):
     therefore 1 - momentum times that. The gradient it reports is the one ahead.
     """
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> StepResult:
         (velocity,) = state
         size = size_of(self.step_size, steps)
         gradient = gradient_of(x + self.momentum * velocity)
-        velocity = self.momentum * velocity - spread(size, x) * gradient
-        return Move(x + velocity, gradient, size, (velocity,))
+        velocity = self.momentum * velocity - per_sample(size, x) * gradient
+        return StepResult(x + velocity, gradient, size, (velocity,))
 
 
 class HeavyBall(_Momentum):
@@ -52,9 +52,9 @@ class HeavyBall(_Momentum):
     ahead: it overshoots sooner. `torch.optim.SGD(momentum=...)` is this.
     """
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> StepResult:
         (velocity,) = state
         size = size_of(self.step_size, steps)
         gradient = gradient_of(x)
-        velocity = self.momentum * velocity - spread(size, x) * gradient
-        return Move(x + velocity, gradient, size, (velocity,))
+        velocity = self.momentum * velocity - per_sample(size, x) * gradient
+        return StepResult(x + velocity, gradient, size, (velocity,))

@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from eqm.descent.rules.rule import GradientOf, Move, State, spread
+from eqm.descent.rules.rule import GradientOf, State, StepResult, per_sample
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,15 @@ class LinearMultistep:
     def init(self, x: Tensor) -> State:
         return tuple(torch.zeros_like(x) for _ in self.rows[0][2:])
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> StepResult:
         gradient = gradient_of(x)
         table = _table(self.rows, torch.promote_types(x.dtype, torch.float32), x.device)
         keep, *weights = table[steps.clamp(max=len(self.rows))].unbind(1)  # (A,) each
         gradients = (gradient, *state)
-        moved = spread(keep, x) * x
+        moved = per_sample(keep, x) * x
         for weight, earlier in zip(weights, gradients, strict=True):
-            moved = moved - spread(weight, x) * earlier
-        return Move(moved, gradient, torch.stack(weights).sum(0), gradients[: len(state)])
+            moved = moved - per_sample(weight, x) * earlier
+        return StepResult(moved, gradient, torch.stack(weights).sum(0), gradients[: len(state)])
 
 
 @lru_cache(maxsize=16)  # as an accelerator would wait for it at every step

@@ -16,7 +16,7 @@ dropped and filled in. A row's state is its rows of these, whatever the others a
 GradientOf = Callable[[Tensor], Tensor]
 
 
-class Move(NamedTuple):
+class StepResult(NamedTuple):
     """What one step of a rule comes to, for A samples."""
 
     x: Tensor
@@ -39,7 +39,7 @@ class Rule(Protocol):
         """The state before the first step from x (A, ...)."""
         ...
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> StepResult:
         """One step from x (A, ...) of samples that have made `steps` (A,) before."""
         ...
 
@@ -57,7 +57,7 @@ def size_of(step_size: float | Schedule, steps: Tensor) -> float | Tensor:
     return step_size(steps) if callable(step_size) else step_size
 
 
-def spread(values: float | Tensor, x: Tensor) -> float | Tensor:
+def per_sample(values: float | Tensor, x: Tensor) -> float | Tensor:
     """Values (A,) in the type of x (A, ...) and shaped (A, 1, ...), to multiply it with; a number
     stays one."""
-    return shapes.spread(values.to(x), x) if isinstance(values, Tensor) else values
+    return shapes.per_sample(values.to(x), x) if isinstance(values, Tensor) else values

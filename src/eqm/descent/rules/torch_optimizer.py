@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from eqm.descent.rules.rule import GradientOf, Move, State
+from eqm.descent.rules.rule import GradientOf, State, StepResult
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class TorchOptimizer:
 
         return tuple(map(blank, self.remembered.values()))
 
-    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> Move:
+    def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> StepResult:
         gradient = gradient_of(x)
         end, learning_rate = x.clone(), 0.0
         memory = tuple(values.clone() for values in state)
@@ -77,7 +77,7 @@ class TorchOptimizer:
             )
             for name, values in zip(self.remembered, memory, strict=True):
                 values[rows] = held[name].to(values)
-        return Move(end, gradient, learning_rate, memory)
+        return StepResult(end, gradient, learning_rate, memory)
 
     def _step(
         self, x: Tensor, gradient: Tensor, held: dict[str, Tensor]

@@ -1,0 +1,291 @@
+"""Where encoded pictures lie: folders, zip and tar archives; each found by its index."""
+
+from __future__ import annotations
+
+import glob
+import io
+import json
+import os
+import tarfile
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from eqm.data.images import count_classes
+from eqm.data.subset import digest
+
+SUFFIXES = frozenset(
+    [
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".webp",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".avif",
+        ".jp2",
+    ]
+)
+"""What the names of pictures end in."""
+
+
+@dataclass(frozen=True, eq=False)
+class PictureFiles:
+    """N encoded pictures: what they are called, their classes, and how to open each."""
+
+    name: str
+    names: Sequence[str]
+    labels: Tensor | None
+    class_names: tuple[str, ...]
+    fingerprint: str
+    """Hexadecimal digest of names and sizes, in archives also of checksums or labels; it does not
+    read the pictures themselves."""
+    open: Callable[[int], BinaryIO]
+    others: tuple[str, ...] = ()
+    """Files that are no pictures, which are left alone."""
+
+
+def folder(path: Path) -> PictureFiles:
+    """The pictures under `path`: each folder in it is a class, or all lie in it and there are none.
+
+    Hidden files and folders are left out, and links to a folder that they lie in. Raises ValueError
+    when there are no pictures, some lie beside class folders, or a class folder has none.
+    """
+    names: list[str] = []
+    sizes: list[int] = []
+    folders: set[str] = set()
+    others: list[str] = []
+    for root, inside, found in os.walk(path, followlinks=True, onerror=_unreadable):
+        base = Path(root).relative_to(path)
+        around = {(path / part).resolve() for part in (base, *base.parents)}
+        inside[:] = sorted(
+            name
+            for name in inside
+            if not name.startswith(".")
+            and not (Path(root, name).is_symlink() and Path(root, name).resolve() in around)
+        )
+        folders.update((base / name).as_posix() for name in inside)
+        for name in sorted(found):
+            if name.startswith("."):
+                continue
+            if Path(name).suffix.lower() in SUFFIXES:
+                names.append((base / name).as_posix())
+                try:
+                    sizes.append((path / base / name).stat().st_size)
+                except OSError:  # a link to nowhere: a picture that cannot be read
+                    sizes.append(0)
+            else:
+                others.append((base / name).as_posix())
+    order = sorted(range(len(names)), key=names.__getitem__)
+    names = [names[k] for k in order]
+    labels, classes = classes_of(str(path), names, folders)
+    return PictureFiles(
+        path.resolve().name,
+        names,
+        labels,
+        classes,
+        digest(*names, *(sizes[k] for k in order)),
+        lambda index: (path / names[index]).open("rb"),
+        tuple(others),
+    )
+
+
+def _unreadable(error: OSError) -> None:
+    raise ValueError(f"cannot read {error.filename} ({error.strerror}): check its permissions")
+
+
+def zipped(path: Path) -> PictureFiles:
+    """The pictures in a zip, laid out as in a folder; `folder` says what is raised.
+
+    Raises ValueError also for a zip that is damaged or needs a password.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise ValueError(f"{path} is not a whole zip file ({error}): copy it again") from error
+    members = sorted(archive.infolist(), key=lambda member: member.filename)
+    members = [member for member in members if not _hidden(member.filename)]
+    if any(member.flag_bits & 1 for member in members):
+        raise ValueError(f"{path} needs a password: unpack it, and give the folder")
+    folders = {member.filename.rstrip("/") for member in members if member.is_dir()}
+    files = [member for member in members if not member.is_dir()]
+    pictures = [m for m in files if PurePosixPath(m.filename).suffix.lower() in SUFFIXES]
+    names = [member.filename for member in pictures]
+    labels, classes = classes_of(str(path), names, folders)
+    return PictureFiles(
+        path.stem,
+        names,
+        labels,
+        classes,
+        digest(*((m.filename, m.file_size, m.CRC) for m in pictures)),
+        # Threads may read at once: the archive seeks and reads under a lock.
+        lambda index: io.BytesIO(archive.read(pictures[index])),
+        tuple(
+            m.filename for m in files if PurePosixPath(m.filename).suffix.lower() not in SUFFIXES
+        ),
+    )
+
+
+def tars(pattern: str) -> PictureFiles:
+    """The pictures in a tar, in all tars of a folder, or in those that match a pattern with `*`.
+
+    Their labels are what WebDataset writes beside them (`000.jpg` with `000.cls`, or `000.json`
+    with a number `label` or `cls`); without those, folders are classes. Archives are read once to
+    note where each picture begins, which then is found at once, in any order.
+
+    Raises ValueError for archives that are compressed, damaged or cut short, and for labels that
+    are missing or no whole numbers.
+    """
+    path = Path(pattern)
+    matches = path.glob("*.tar") if path.is_dir() else map(Path, glob.glob(pattern))  # noqa: PTH207
+    paths = sorted(matches)
+    if not paths:
+        raise ValueError(f"no tar files at {pattern}: give a tar, a folder of them, or a pattern")
+    names: list[str] = []
+    places: list[tuple[Path, int, int]] = []
+    numbers: list[int | None] = []
+    others: list[str] = []
+    for archive in paths:
+        # Shards may hold the same names again, so only the names within one are paired.
+        shard: list[tuple[str, int, int]] = []
+        labels: dict[str, int] = {}
+        for member, content in _members(archive):
+            suffix = PurePosixPath(member.name).suffix.lower()
+            if suffix in SUFFIXES:
+                shard.append((member.name, member.offset_data, member.size))
+            elif content is None:
+                others.append(f"{archive.name}:{member.name}")
+            elif (number := _label(archive, member.name, content)) is not None:
+                labels[_key(member.name)] = number
+        for name, start, size in shard:
+            names.append(name)
+            places.append((archive, start, size))
+            numbers.append(labels.get(_key(name)))
+    name = path.stem if len(paths) == 1 else (path if path.is_dir() else path.parent).name or "tar"
+    missing = [where for where, number in zip(names, numbers, strict=True) if number is None]
+    if missing and len(missing) < len(names):
+        raise ValueError(
+            f"{pattern}: {len(missing)} of {len(names)} pictures have no label, the first is "
+            f"{missing[0]}: add a .cls for each, or remove them all"
+        )
+    known = [number for number in numbers if number is not None]
+    if names and not missing:
+        classes = tuple(map(str, range(count_classes(pattern, known))))
+        labelled: Tensor | None = torch.tensor(known)
+    else:
+        labelled, classes = classes_of(pattern, names, ())
+
+    def open_at(index: int) -> BinaryIO:
+        archive, start, size = places[index]
+        with archive.open("rb") as file:
+            file.seek(start)
+            return io.BytesIO(file.read(size))
+
+    sizes = [(archive.name, start, size) for archive, start, size in places]
+    print_of_all = digest(*names, *sizes, *numbers)
+    return PictureFiles(name, names, labelled, classes, print_of_all, open_at, tuple(others))
+
+
+def _members(path: Path) -> Iterable[tuple[tarfile.TarInfo, bytes | None]]:
+    """The files of a tar in order, with the content of those that may hold labels."""
+    length = path.stat().st_size
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                if not member.isfile() or _hidden(member.name):
+                    continue
+                if member.offset_data + member.size > length:
+                    raise tarfile.ReadError("unexpected end of data")
+                content = None
+                if PurePosixPath(member.name).suffix in (".cls", ".json"):
+                    file = archive.extractfile(member)
+                    content = file.read() if file else None
+                yield member, content
+            # What cannot be a header ends an archive for tarfile, without a word.
+            with path.open("rb") as file:
+                file.seek(archive.offset)
+                if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                    raise tarfile.ReadError("it is damaged or cut short amid its members")
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise ValueError(
+            f"{path} is not a whole, uncompressed tar ({error}): copy it again, or unpack it with gunzip"
+        ) from error
+
+
+def _key(name: str) -> str:
+    """What a sample's files share: the name up to the first dot."""
+    return f"{PurePosixPath(name).parent}/{PurePosixPath(name).name.partition('.')[0]}"
+
+
+def _label(archive: Path, name: str, content: bytes) -> int | None:
+    try:
+        if name.endswith(".cls"):
+            return int(content)
+        found = json.loads(content)
+        label = found.get("label", found.get("cls")) if isinstance(found, dict) else None
+        if isinstance(label, float) and not label.is_integer():
+            raise ValueError(label)
+        return None if label is None else int(label)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{archive}: the label in {name} must be a whole number; got {content[:40]!r}"
+        ) from error
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
+
+
+def classes_of(
+    where: str, names: Sequence[str], folders: Iterable[str]
+) -> tuple[Tensor | None, tuple[str, ...]]:
+    """The labels of pictures by the first folder in their names, and the names of those folders.
+
+    `folders` are all there are, empty ones too. Folders around everything count for nothing: what
+    lies in one folder alone has no classes, (None, ()). Raises ValueError as `folder` says.
+
+    >>> classes_of("pets", ["pets/cat/1.png", "pets/dog/1.png"], ())[1]
+    ('cat', 'dog')
+    """
+    if not names:
+        raise ValueError(
+            f"no pictures in {where}: expected files that end in .png, .jpg, .webp, .tif or the like"
+        )
+    parts = [PurePosixPath(name).parts for name in names]
+    kinds = {PurePosixPath(name).parts for name in folders}
+    depth = 0
+    while True:
+        first = {part[depth] if len(part) > depth + 1 else "" for part in parts}
+        first |= {kind[depth] for kind in kinds if len(kind) > depth}
+        if len(first) > 1 or "" in first:
+            break
+        depth += 1
+    counts = Counter(part[depth] if len(part) > depth + 1 else "" for part in parts)
+    if set(counts) == {""}:
+        if first == {""}:
+            return None, ()
+    elif "" in counts:
+        loose = next(n for n, part in zip(names, parts, strict=True) if len(part) <= depth + 1)
+        raise ValueError(
+            f"{where} has {counts['']} picture{'s' * (counts[''] > 1)} beside class folders, such as {loose}: "
+            "put each into a folder, or keep only pictures or only folders"
+        )
+    if empty := sorted(first - set(counts)):
+        raise ValueError(
+            f"{where}: the class folder {', '.join(empty)} has no pictures: fill it, or move it elsewhere"
+        )
+    classes = tuple(sorted(counts))
+    number = {name: k for k, name in enumerate(classes)}
+    return torch.tensor([number[part[depth]] for part in parts]), classes

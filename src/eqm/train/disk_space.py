@@ -1,0 +1,59 @@
+"""Whether the disk holds what a run is about to write."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from torch import Tensor
+
+from eqm.files import DiskFullError
+from eqm.train.config import TrainConfig
+from eqm.train.distributed import on_main
+from eqm.train.ema import snapshots_due
+from eqm.train.state import TrainingState
+
+
+def check_space(state: TrainingState, config: TrainConfig, folder: Path) -> None:
+    """Returns nothing; raises DiskFullError where the next checkpoint, and what is written before
+    it, would not fit on the disk."""
+    ahead = bytes_of(state)
+    if config.eval_every and config.data.val_fraction:
+        ahead += _bytes(state.average.state_dict().values())  # `best`, written beside the old
+    until = min(state.images + config.checkpoint_every, config.images)
+    count = snapshots_due(config.optimizer, before=state.images, after=until, total=config.images)
+    ahead += count * sum(_bytes(tensors.values()) for tensors in state.averages.tensors.values())
+    if full := lack_of_space(folder, ahead):
+        on_main(lambda: refuse(full))
+
+
+def bytes_of(state: TrainingState) -> int:
+    """Bytes of a checkpoint, and of the weights to sample from that go with it."""
+    groups = state.optimizer.param_groups
+    # Muon keeps one mean of a matrix's gradients, AdamW two of each; none is there at first.
+    means = sum(_bytes(group["params"]) * (1 if group.get("orthogonal") else 2) for group in groups)
+    averages = sum(_bytes(tensors.values()) for tensors in state.averages.tensors.values())
+    # The averaged weights are written twice: to go on from, and to sample from.
+    modules = _bytes(state.model.state_dict().values())
+    return modules + 2 * _bytes(state.average.state_dict().values()) + averages + means
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def lack_of_space(folder: Path, needed: int) -> str:
+    """A sentence where the disk has fewer free bytes than needed."""
+    free = on_main(lambda: shutil.disk_usage(folder).free)
+    if free >= needed:
+        return ""
+    return (
+        f"the disk of {folder} has {free / 1e6:,.0f} MB free, the next checkpoint takes "
+        f"{needed / 1e6:,.0f} MB: free some space or choose another folder"
+    )
+
+
+def refuse(full: str) -> None:
+    """Raises DiskFullError, saying `full`."""
+    raise DiskFullError(full)

@@ -1,0 +1,82 @@
+import math
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from eqm.models import UNetConfig, cost
+from eqm.monitor.throughput import Throughput, Work, matmul_rate, work_of
+from eqm.train import ObjectiveConfig, TrainConfig
+
+SMALL = UNetConfig(shape=(1, 8, 8), num_classes=10, width=4, multipliers=(1, 2))
+
+
+def step(images, loss, *, norm=1.0, skipped=0.0, waited=0.0):
+    return SimpleNamespace(
+        images=images,
+        batch=32,
+        loss=torch.tensor(loss),
+        gradient_norm=torch.tensor(norm),
+        skipped=torch.tensor(skipped),
+        learning_rate=1e-3,
+        waited=waited,
+    )
+
+
+def test_a_look_is_the_mean_of_the_steps_since_the_last(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    throughput = Throughput(Work(flops=50.0, matmul_flops_per_second=64_000.0))
+    throughput.add(step(32, 1.0, norm=3.0, waited=0.25))
+    throughput.add(step(64, 2.0, norm=5.0, waited=0.25))
+    now[0] += 2.0
+    assert throughput.look() == {
+        "loss": 1.5,
+        "gradient_norm": 4.0,
+        "images_per_second": 32.0,
+        "learning_rate": 1e-3,
+        "skipped_steps": 0.0,
+        "data_wait_share": 0.25,
+        "model_flops_utilisation": 32 * 50 / 64_000,
+        "matmul_flops_per_second": 64_000.0,
+    }
+    throughput.add(step(96, 9.0))
+    now[0] += 1.0
+    again = throughput.look()
+    assert (again["loss"], again["images_per_second"], again["data_wait_share"]) == (9.0, 32.0, 0.0)
+    assert "matmul_flops_per_second" not in again
+
+
+def test_a_skipped_step_does_not_hide_the_loss_of_the_others():
+    throughput = Throughput()
+    throughput.add(step(32, math.inf, norm=math.nan, skipped=1.0))
+    throughput.add(step(64, 2.0, norm=3.0, skipped=1.0))
+    seen = throughput.look()
+    assert (seen["loss"], seen["gradient_norm"], seen["skipped_steps"]) == (2.0, 3.0, 1.0)
+    throughput.add(step(96, math.nan, skipped=2.0))
+    assert math.isnan(throughput.look()["loss"])
+
+
+def test_the_work_of_an_image_is_three_evaluations_and_six_for_an_energy():
+    flops = cost(SMALL).flops
+    for energy, nfe in (("implicit", 3), ("dot", 6)):
+        config = TrainConfig(model=SMALL, objective=ObjectiveConfig(energy=energy))
+        assert work_of(config, torch.device("cpu")).flops == nfe * flops
+
+
+def test_the_rate_of_the_device_is_measured_in_under_a_second():
+    since = time.perf_counter()
+    rate = matmul_rate(torch.device("cpu"), torch.float32, seconds=0.05)
+    a = torch.rand(512, 512)
+    timed = time.perf_counter()
+    a @ a
+    assert rate > 2 * 512**3 / (time.perf_counter() - timed) / 30  # the order of magnitude
+    assert time.perf_counter() - since < 1
+
+
+def test_nothing_to_compare_with_has_no_utilisation():
+    throughput = Throughput()
+    throughput.add(step(32, 1.0))
+    assert "model_flops_utilisation" not in throughput.look()
+    assert throughput.seconds == pytest.approx(0, abs=5)
