@@ -48,6 +48,7 @@ from .guidance import guide
 from .models import from_pretrained, save_pretrained
 from .objective import EquilibriumMatching, FlowMatching
 from .optimal import OptimalField
+from .registry import register
 from .sampling import Sampling
 
 __all__ = [
@@ -101,6 +102,7 @@ __all__ = [
     "models",
     "monitor",
     "recipes",
+    "register",
     "sampling",
     "save_pretrained",
     "stream",

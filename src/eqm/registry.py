@@ -1,0 +1,161 @@
+"""Names for the parts of eqm that can be exchanged; imports no torch.
+
+What is registered works by its name in Python, in configurations, on the command line and in saved models.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+import re
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+HOMES = {
+    "rule": "eqm.descent.rules",
+    "stop": "eqm.descent.stopping",
+    "decay": "eqm.corruption",
+    "network": "eqm.models",
+    "source": "eqm.data.builtin",
+    "score": "eqm.tasks.scores",
+    "metric": "eqm.evaluation.measures",
+    "features": "eqm.features.open_features",
+    "command": "eqm.cli",
+}
+"""The kinds, and the module or package whose files register the parts that come with eqm."""
+_REGISTERED: dict[str, dict[str, Any]] = {kind: {} for kind in HOMES}
+
+
+def register(kind: str, name: str) -> Callable[[T], T]:
+    """A decorator that registers a class or function of a `kind` (a key of `HOMES`) under `name`.
+
+    A package can register parts without being imported first: by an entry point of the group
+    `eqm.KIND` that has the part's name and points to the part.
+
+    Raises ValueError for an unknown kind, and for a name that is taken or is not made of lower-case
+    letters, digits and single hyphens.
+
+    >>> from eqm.registry import lookup, register
+    >>> @register("decay", "quadratic")
+    ... class QuadraticDecay:
+    ...     def __call__(self, gamma):
+    ...         return (1 - gamma) ** 2
+    >>> lookup("decay", "quadratic")
+    <class 'eqm.registry.QuadraticDecay'>
+    """
+    _check_kind(kind)
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+        raise ValueError(
+            f"a {kind} must have a name of lower-case letters, digits and single hyphens, such as "
+            f"my-{kind}; got {name!r}"
+        )
+
+    def add(part: T) -> T:
+        known = _REGISTERED[kind].get(name)
+        if known is not None and _path(known) != _path(part):  # a module may be loaded again
+            raise ValueError(
+                f"the {kind} {name!r} is registered already, as {_path(known)}: choose another name"
+            )
+        _REGISTERED[kind][name] = part
+        return part
+
+    return add
+
+
+def lookup(kind: str, name: str) -> Any:
+    """The part of this kind that is registered under `name`.
+
+    Raises ValueError where there is none, with the nearest names.
+    """
+    _check_kind(kind)
+    _load_home(HOMES[kind])
+    found = _REGISTERED[kind].get(name)
+    if found is None and (entry := _entries(kind).get(name)):
+        found = _REGISTERED[kind][name] = entry.load()
+    if found is not None:
+        return found
+    known = names(kind)
+    near = get_close_matches(name, known, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ValueError(
+        f"the {kind} must be one of {', '.join(known)}; got {name!r}: {hint}"
+        f"A {kind} of your own must be registered first (eqm.register, or --import FILE)"
+    )
+
+
+def names(kind: str) -> list[str]:
+    """The names that are registered for this kind, with those of entry points, sorted."""
+    _check_kind(kind)
+    _load_home(HOMES[kind])
+    return sorted({*_REGISTERED[kind], *_entries(kind)})
+
+
+def name_of(kind: str, part: object) -> str:
+    """The name that a part of this kind is registered under.
+
+    Raises ValueError where it has none.
+    """
+    for name in names(kind):
+        if lookup(kind, name) is part:
+            return name
+    raise ValueError(
+        f'{_path(part)} is no registered {kind}: put @eqm.register("{kind}", "my-name") above it'
+    )
+
+
+def load_plugin(where: str) -> None:
+    """Returns nothing; runs a Python file, or imports a module by its name, which registers parts.
+
+    Raises ValueError where there is no such file or module.
+    """
+    path = Path(where)
+    if path.suffix != ".py":
+        try:
+            importlib.import_module(where)
+        except ModuleNotFoundError as error:
+            if error.name != where.split(".")[0] and error.name != where:
+                raise
+            raise ValueError(
+                f"--import takes a Python file or an installed module; there is no {where!r}"
+            ) from None
+        return
+    if not path.is_file():
+        raise ValueError(
+            f"--import takes a Python file or an installed module; there is no {where}"
+        )
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None  # as the suffix is .py
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in HOMES:
+        raise ValueError(f"the kind must be one of {', '.join(HOMES)}; got {kind!r}")
+
+
+@cache
+def _load_home(home: str) -> None:
+    """Imports a module, or every module of a package, so that a new part is one new file."""
+    module = importlib.import_module(home)
+    for found in pkgutil.iter_modules(getattr(module, "__path__", ())):
+        importlib.import_module(f"{home}.{found.name}")
+
+
+@cache
+def _entries(kind: str) -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=f"eqm.{kind}")}
+
+
+def _path(part: object) -> str:
+    return f"{getattr(part, '__module__', '?')}.{getattr(part, '__qualname__', part)}"

@@ -1,0 +1,85 @@
+"""What is registered is found by its name, and nothing else is."""
+
+import subprocess
+import sys
+
+import pytest
+
+import eqm
+from eqm.registry import HOMES, load_plugin, lookup, name_of, names, register
+
+
+@pytest.fixture
+def own_decay():
+    from eqm import registry
+
+    @eqm.register("decay", "test-own")
+    def own(gamma):
+        return 1 - gamma
+
+    yield own
+    del registry._REGISTERED["decay"]["test-own"]
+
+
+def test_a_part_is_found_by_its_name_and_the_name_by_the_part(own_decay):
+    assert lookup("decay", "test-own") is own_decay
+    assert name_of("decay", own_decay) == "test-own"
+    assert "test-own" in names("decay")
+
+
+def test_another_part_of_the_same_name_is_refused_but_the_same_module_may_load_again(own_decay):
+    with pytest.raises(ValueError, match="'test-own' is registered already.*choose another name"):
+        register("decay", "test-own")(lambda gamma: gamma)
+    assert register("decay", "test-own")(own_decay) is own_decay
+
+
+@pytest.mark.parametrize("name", ["", "Mine", "my_rule", "-mine", "mine-", "a--b", "../x", "a b"])
+def test_names_can_be_typed_on_a_command_line(name):
+    with pytest.raises(ValueError, match="lower-case letters, digits and single hyphens"):
+        register("rule", name)
+
+
+def test_unknown_kinds_and_unregistered_parts_are_one_sentence():
+    with pytest.raises(ValueError, match="the kind must be one of rule, stop, .*; got 'rules'"):
+        register("rules", "mine")
+    with pytest.raises(ValueError, match="is no registered decay: put @eqm.register"):
+        name_of("decay", object())
+
+
+def test_a_file_or_a_module_registers_its_parts(tmp_path):
+    plugin = tmp_path / "my_decay.py"
+    plugin.write_text(
+        'import eqm\n\n@eqm.register("decay", "from-file")\ndef own(gamma):\n    return 1 - gamma\n'
+    )
+    code = (
+        "from eqm.registry import load_plugin, lookup\n"
+        f"load_plugin({str(plugin)!r})\n"
+        "assert lookup('decay', 'from-file').__name__ == 'own'\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("where", ["nowhere.py", "no_such_module", "no_such_package.module"])
+def test_a_missing_plugin_is_one_sentence(where):
+    with pytest.raises(ValueError, match="a Python file or an installed module; there is no"):
+        load_plugin(where)
+
+
+def test_an_entry_point_of_another_package_is_found(tmp_path):
+    (tmp_path / "other_package.py").write_text("def own(gamma):\n    return 1 - gamma\n")
+    info = tmp_path / "other_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[eqm.decay]\nother-decay = other_package:own\n")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from eqm.registry import lookup, names\n"
+        "assert 'other-decay' in names('decay')\n"
+        "assert lookup('decay', 'other-decay').__module__ == 'other_package'\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_kind_has_a_home():
+    for kind in HOMES:
+        names(kind)
