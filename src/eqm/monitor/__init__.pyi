@@ -1,6 +1,6 @@
 from .callbacks import Callback, Metrics, Tracker
 from .log import read_log
-from .monitor import Monitor, make_monitor, monitored, run
+from .running import Monitor, make_monitor, monitored, run
 
 __all__ = [
     "Callback",

@@ -6,9 +6,9 @@ import pytest
 
 from eqm.data import digits
 from eqm.models import UNetConfig
-from eqm.monitor import Metrics, Monitor, make_monitor, monitored, read_log, run
+from eqm.monitor import Metrics, Monitor, make_monitor, monitored, read_log, run, running
 from eqm.monitor.log import Log
-from eqm.train import OptimizerConfig, TrainConfig, following, train
+from eqm.train import OptimizerConfig, TrainConfig, train
 
 TINY = TrainConfig(
     model=UNetConfig(shape=(1, 8, 8), num_classes=10, width=4, multipliers=(1, 2)),
@@ -26,7 +26,7 @@ def parts():
 
 @pytest.fixture(autouse=True)
 def every_step(monkeypatch):
-    monkeypatch.setattr(following, "INTERVAL", 0.0)
+    monkeypatch.setattr(running, "INTERVAL", 0.0)
 
 
 class Notes:
@@ -158,7 +158,7 @@ def test_a_run_left_in_the_middle_finishes_its_trackers(parts, tmp_path):
 
 
 def test_without_matplotlib_the_numbers_are_there(parts, tmp_path, monkeypatch):
-    monkeypatch.setattr(following, "find_spec", lambda name: None)
+    monkeypatch.setattr(running, "find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     seen, val_data = parts
     monitor = make_monitor(TINY, tmp_path, val_data)
@@ -178,8 +178,8 @@ def test_a_complete_run_says_so(parts, tmp_path, capsys):
 
 def test_only_the_first_process_writes(parts, tmp_path, monkeypatch, capsys):
     steps = list(train(replace(TINY, images=64), parts[0], tmp_path))
-    for module in ("following", "previews"):
-        monkeypatch.setattr(f"eqm.train.{module}.is_main", lambda: False)
+    for module in ("running", "previews"):
+        monkeypatch.setattr(f"eqm.monitor.{module}.is_main", lambda: False)
     looks, quiet = [], tmp_path / "quiet"
     quiet.mkdir()
     monitor = make_monitor(TINY, quiet, parts[1], keep_best=lambda state, loss: looks.append(loss))
