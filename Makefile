@@ -11,7 +11,7 @@ PYTHON ?= python3.13 python3.12 python3.11 python3
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check bench experiments format constraints clean FORCE
+.PHONY: help demo test test-slow test-oldest check docs release-check bench experiments format constraints clean FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,21 @@ test: $(READY) ## Run the tests but the slow ones
 test-slow: $(READY) ## Run the slow tests
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
+# On Python 3.11, with the constraints of tools/oldest.py. Extras whose lowest versions exclude one another stay out, and with
+# them tests/encoders. torch is that of constraints.txt: its lowest version has no build for the CPU on PyPI.
+OLDEST := .venv-oldest
+test-oldest: ## Run the tests with the lowest versions that pyproject.toml allows, on Python 3.11
+	@rm -rf $(OLDEST)
+	@python3.11 -m venv $(OLDEST)
+	@python3.11 tools/oldest.py demo ode tensorboard video > $(OLDEST)/oldest.txt
+	@$(OLDEST)/bin/python -m pip install -qq --no-compile --no-deps "torch==$(TORCH)+cpu" 2>/dev/null || \
+	$(OLDEST)/bin/python -m pip install -qq --no-compile --no-deps "torch==$(TORCH)"
+	@$(OLDEST)/bin/python -m pip install -qq --no-compile --constraint $(OLDEST)/oldest.txt \
+	  --editable '.[demo,ode,tensorboard,video]' hypothesis pyarrow pytest torchmetrics
+	@echo "==> torch $(TORCH)," $$(tail -n +1 $(OLDEST)/oldest.txt)
+	@$(OLDEST)/bin/python -m pytest -m "not slow" -o filterwarnings= --disable-warnings \
+	  --ignore tests/encoders --ignore tests/test_docs.py $(ARGS)
+
 check: $(READY) ## Check style, types, who imports whom, and the examples in the documentation
 	@echo "==> Style"
 	@$(BIN)/ruff check --quiet .
@@ -35,6 +50,14 @@ check: $(READY) ## Check style, types, who imports whom, and the examples in the
 	@$(BIN)/lint-imports
 	@echo "==> Examples in docstrings, README.md and docs"
 	@$(BIN)/python -m pytest --quiet --doctest-modules src/eqm tests/test_docs.py
+
+docs: $(READY) ## Build the documentation into site/; a broken link or a request to another host fails
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --clean
+	@$(BIN)/python docs/tools/offline.py site
+	@echo "==> site/index.html"
+
+release-check: $(READY) ## Build the wheel and the sdist, install each in a fresh environment, and try it
+	@tools/release_check.sh $(BIN)/python
 
 bench: $(READY) ## Measure side by side; CHECKOUT=folder adds the official code, MODEL=folder a model of the digits
 	@if [ -n "$(CHECKOUT)" ]; then $(BIN)/python benchmarks/official.py --checkout $(CHECKOUT) $(ARGS); \
@@ -68,7 +91,7 @@ constraints: ## Resolve constraints.txt anew, around its torch version (on a mac
 	@touch $(READY)
 
 clean: ## Remove .venv, caches and build products; keep runs and data
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The last step of the set-up writes READY, so an interrupted one starts afresh. READY holds the
