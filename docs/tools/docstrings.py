@@ -14,4 +14,6 @@ class Docstrings(griffe.Extension):
 def markdown(text):
     """The docstring with a fence around each paragraph that is a doctest."""
     paragraphs = re.split(r"\n{2,}", text)
-    return "\n\n".join(f"```pycon\n{p}\n```" if p.lstrip().startswith(">>>") else p for p in paragraphs)
+    return "\n\n".join(
+        f"```pycon\n{p}\n```" if p.lstrip().startswith(">>>") else p for p in paragraphs
+    )

@@ -64,10 +64,14 @@ def commands():
     """One section for each command, with what its --help prints."""
     overview = command_help()
     names = re.search(r"\{([\w,-]+)\}", overview)[1].split(",")
-    sections = [f"# Commands\n\nEach section is what `eqm COMMAND --help` prints.\n\n{_block(overview)}"]
+    sections = [
+        f"# Commands\n\nEach section is what `eqm COMMAND --help` prints.\n\n{_block(overview)}"
+    ]
     sections += [f"## eqm {name}\n\n{_block(command_help(name))}" for name in names]
     recipe = command_help("train", "digits")
-    sections.append(f"## eqm train digits\n\nThe other recipes take the same options.\n\n{_block(recipe)}")
+    sections.append(
+        f"## eqm train digits\n\nThe other recipes take the same options.\n\n{_block(recipe)}"
+    )
     return "\n\n".join(sections) + "\n"
 
 
@@ -101,7 +105,11 @@ def api():
     top, pages, rows = exported("eqm"), {}, []
     for package in packages:
         names = exported(package)
-        own = {name: home for name, home in names.items() if package == "eqm" or home not in top.values()}
+        own = {
+            name: home
+            for name, home in names.items()
+            if package == "eqm" or home not in top.values()
+        }
         also = [name for name, home in names.items() if home in top.values()]
         text = f"# {package}\n\n"
         if package != "eqm" and also:

@@ -2,8 +2,8 @@
 
 python docs/tools/landscape.py docs/assets/landscape.gif
 
-The contours are of an energy: that whose gradient is nearest to the field, by weighted least squares on a grid. The field
-itself is not quite the gradient of anything (see `eqm.descent.curl`).
+The contours show the energy whose gradient is nearest to the field, by weighted least squares on a
+grid. The field itself is not quite the gradient of anything (see `eqm.descent.curl`).
 """
 
 import io
@@ -20,7 +20,7 @@ from scipy.sparse.linalg import lsqr
 import eqm
 
 matplotlib.use("agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 EXTENT, SIDE = 3.2, 109  # the grid covers -EXTENT..EXTENT in both directions
 STEP, FRAMES, EVERY = 0.002, 45, 6  # a path of 0.54; about 0.4 leads from noise to data
@@ -81,7 +81,9 @@ def main():
     palette = images[len(images) // 2].quantize(96, method=Image.Quantize.MAXCOVERAGE)
     images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     pause = [600, *[60] * (len(images) - 2), 2500]  # milliseconds a frame
-    images[0].save(sys.argv[1], save_all=True, append_images=images[1:], duration=pause, loop=0, optimize=True)
+    images[0].save(
+        sys.argv[1], save_all=True, append_images=images[1:], duration=pause, loop=0, optimize=True
+    )
 
 
 if __name__ == "__main__":

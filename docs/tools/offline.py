@@ -21,7 +21,16 @@ UNREACHED = {
 NAMES = ("http://www.w3.org/",)
 
 LOADS = {"src", "srcset", "poster", "data", "background"}  # attributes that load, in any tag
-LINKS = {"stylesheet", "icon", "preload", "preconnect", "dns-prefetch", "prefetch", "modulepreload", "manifest"}
+LINKS = {
+    "stylesheet",
+    "icon",
+    "preload",
+    "preconnect",
+    "dns-prefetch",
+    "prefetch",
+    "modulepreload",
+    "manifest",
+}
 EXTERNAL = re.compile(r"^\s*(?:[a-z][a-z0-9+.-]*:)?//", re.IGNORECASE)
 IN_STYLE = re.compile(r"""(?:url\(\s*|@import\s+)["']?([^"')\s]+)""", re.IGNORECASE)
 IN_SCRIPT = re.compile(r"""(?:https?|wss?)://[^\s"'`<>\\]+|["'`]//[\w$][^\s"'`]*\.[a-z][^\s"'`]*""")
@@ -68,8 +77,11 @@ def addresses(script):
 
 def requests(site):
     """Pairs of a file of the site and what it would load from another host."""
-    texts = {path: path.read_text(encoding="utf-8") for path in sorted(site.rglob("*")) if path.is_file()
-             and path.suffix in (".html", ".css", ".js", ".mjs", ".svg")}
+    texts = {
+        path: path.read_text(encoding="utf-8")
+        for path in sorted(site.rglob("*"))
+        if path.is_file() and path.suffix in (".html", ".css", ".js", ".mjs", ".svg")
+    }
     pages = [text for path, text in texts.items() if path.suffix == ".html"]
     for path, text in texts.items():
         if path.suffix == ".css":
