@@ -34,7 +34,7 @@ def run(capsys, tmp_path, monkeypatch):
 def test_pictures_are_told_from_normal_ones_and_the_calibration_is_kept(run, tmp_path):
     given = ("m", "digits:300-339", "noise.png")
     status, out, error = run(
-        *given, "--normal", "digits:0-299", "--keep", "--output", "a.csv", "--maps", "heat"
+        *given, "--normal", "digits:0-299", "--save", "--output", "a.csv", "--maps", "heat"
     )
     assert (status, error) == (0, "")
     assert "and 21 more" in out
@@ -60,7 +60,7 @@ def test_pictures_are_told_from_normal_ones_and_the_calibration_is_kept(run, tmp
     ("arguments", "sentence"),
     [
         (("m", "noise.png"), "must hold a calibrated detector"),
-        (("m", "noise.png", "--keep"), "--keep stores what --normal calibrates"),
+        (("m", "noise.png", "--save"), "--save stores what --normal calibrates"),
         (("m", "noise.png", "--output", "a.txt"), "output must end in .csv or .json"),
         (("m", "noise.png", "--normal", "digits:0-9"), "needs scores of 19 normal images; 5 are"),
         (("m", "noise.png", "--normal", "digits:0-99", "--batch-size", 0), "batch_size must be"),
@@ -100,7 +100,7 @@ def test_pictures_of_two_channels_have_heat_maps_in_grey(run, tmp_path):
 
 
 def test_another_score_than_the_stored_one_needs_normal_pictures(run):
-    assert run("m", "noise.png", "--normal", "digits:0-99", "--score", "loss", "--keep")[0] == 0
+    assert run("m", "noise.png", "--normal", "digits:0-99", "--score", "loss", "--save")[0] == 0
     status, _, error = run("m", "noise.png", "--score", "dot", "complexity")
     assert status == 2
     assert "is of the score loss; for dot and complexity give normal pictures" in error

@@ -139,9 +139,9 @@ def test_what_fails_is_said_once_and_ends_nothing(parts, tmp_path):
 
 
 def test_a_log_that_cannot_be_written_does_not_end_the_run(parts, tmp_path, capsys):
-    run = train(TINY, parts[0], tmp_path)
+    steps = train(TINY, parts[0], tmp_path)
     (tmp_path / "log.jsonl").mkdir()
-    assert run(run, total=640, folder=tmp_path).images == 640
+    assert run(steps, total=640, folder=tmp_path).images == 640
     said = " ".join(capsys.readouterr().err.split())
     assert said.count("Log failed") == 1
     assert "training goes on without it" in said

@@ -67,7 +67,7 @@ def test_the_labels_of_both_ends_share_what_is_between(model, images):
     middle = interpolate(model, *images, (0, 2), count=3, strength=0.5, sampling=FIVE).x[1]
     parts = [eqm.condition(model, label) for label in (0, 2, 3)]
     field = eqm.compose(parts, [0.75, 0.75, -0.5])
-    noise = eqm.tasks.starting_noise((1, 4, 4), seeds=[0])
+    noise = eqm.sampling.starting_noise((1, 4, 4), seeds=[0])
     start = 0.5 * images.mean(0) + 0.5 * noise
     by_hand = descend(field, start, rule=FIVE.make_rule(), max_steps=4)  # 0.1 * sqrt(0.5) / 0.02
     torch.testing.assert_close(middle, by_hand.x[0], rtol=1e-4, atol=1e-4)

@@ -35,7 +35,7 @@ def detect(
     """Tell anomalous pictures: `eqm detect fashion-mnist a.png b.png`.
 
     A score says how unlike the training pictures a picture is; what scores come to on normal pictures
-    says which is too high. That calibration is stored with a model by `--normal PICTURES --keep`; the
+    says which is too high. That calibration is stored with a model by `--normal PICTURES --save`; the
     models that come with eqm have one.
 
     Args:
@@ -67,7 +67,7 @@ def detect(
         check_output(output, (".csv", ".json"))
     if save and not (normal and Path(model).is_dir()):
         raise ValueError(
-            "--keep stores what --normal calibrates in the folder of a model: give both; "
+            "--save stores what --normal calibrates in the folder of a model: give both; "
             f"got {model} and {len(normal)} paths of normal pictures"
         )
     network, encoder = open_model(model, vae=vae, device=device)
