@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
+import torch
 
 import eqm
-from eqm.registry import HOMES, load_plugin, lookup, name_of, names, register
+from eqm.corruption import decay_of
+from eqm.registry import HOMES, load_plugin, lookup, make, name_of, names, register, settings_of
 
 
 @pytest.fixture
@@ -17,8 +20,18 @@ def own_decay():
     def own(gamma):
         return 1 - gamma
 
+    @eqm.register("decay", "test-power")
+    @dataclass(frozen=True)
+    class Power:
+        power: int
+        scale: float = 1.0
+
+        def __call__(self, gamma):
+            return self.scale * (1 - gamma) ** self.power
+
     yield own
-    del registry._REGISTERED["decay"]["test-own"]
+    for name in ("test-own", "test-power"):
+        del registry._REGISTERED["decay"][name]
 
 
 def test_a_part_is_found_by_its_name_and_the_name_by_the_part(own_decay):
@@ -83,3 +96,56 @@ def test_an_entry_point_of_another_package_is_found(tmp_path):
 def test_every_kind_has_a_home():
     for kind in HOMES:
         names(kind)
+
+
+def test_a_part_takes_the_settings_that_it_has_and_its_options(own_decay):
+    config = {"start": 0.7, "scale": 2.0, "energy": "dot"}
+    made = make("decay", "test-power", config, [("power", 3.0)])
+    assert made(torch.tensor(0.5)) == 2.0 * 0.5**3
+    assert make("decay", "truncated", config) == eqm.TruncatedDecay(0.7, 2.0)
+    assert make("rule", "anderson", {"step_size": 0.1}, [("depth", 2.0)]) == eqm.Anderson(0.1, 2)
+    assert make("decay", "test-own", config) is own_decay
+    for part in (made, own_decay, eqm.PiecewiseDecay(), eqm.PathLength(0.5)):
+        kind = "stop" if isinstance(part, eqm.PathLength) else "decay"
+        name, settings = settings_of(kind, part)
+        assert make(kind, name, {}, settings.items()) == part
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("test-power", [("reach", 2.0), ("power", 2.0)], "takes power, scale; got .* 'reach'"),
+        ("test-power", [], "needs power: pass it as an option"),
+        ("test-power", [("power", 2.5)], "power must be a whole number; got 2.5"),
+        ("test-own", [("scale", 2.0)], "takes no options; got the option 'scale'"),
+    ],
+)
+def test_options_that_a_part_does_not_take_are_one_sentence(own_decay, name, options, message):
+    with pytest.raises(ValueError, match=message):
+        make("decay", name, {}, options)
+
+
+def test_a_part_is_made_as_its_metadata_say(own_decay):
+    class Model:
+        metadata = {
+            "training": {
+                "objective.decay": "test-power",
+                "objective.scale": 3.0,
+                "objective.start": 0.8,
+                "objective.decay_options": [["power", 2.0]],
+            }
+        }
+
+    assert settings_of("decay", decay_of(Model())) == ("test-power", {"power": 2, "scale": 3.0})
+    Model.metadata["training"]["objective.decay"] = "test-powre"
+    with pytest.raises(ValueError, match="did you mean 'test-power'.*must be registered first"):
+        decay_of(Model())
+
+
+def test_of_two_names_of_a_part_the_first_counts():
+    assert name_of("rule", eqm.Euler) == "gradient-descent"
+
+
+def test_decays_are_found_without_torch():
+    code = "import sys, eqm.registry as r; r.names('decay'); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

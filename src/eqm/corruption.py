@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from eqm.registry import make, register
 from eqm.shapes import per_sample
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Decay(Protocol):
     def __call__(self, gamma: Tensor) -> Tensor: ...
 
 
+@register("decay", "linear")
 @dataclass(frozen=True)
 class LinearDecay:
     """c(gamma) = scale * (1 - gamma)."""
@@ -68,6 +70,7 @@ class LinearDecay:
         return self.scale * (1 - gamma)
 
 
+@register("decay", "truncated")
 @dataclass(frozen=True)
 class TruncatedDecay:
     """c(gamma) = scale until gamma = `start`, then a straight line down to 0 at gamma = 1.
@@ -86,6 +89,7 @@ class TruncatedDecay:
         return self.scale * ((1 - gamma) / (1 - self.start)).clamp(max=1)
 
 
+@register("decay", "piecewise")
 @dataclass(frozen=True)
 class PiecewiseDecay:
     """c(gamma) = scale times a line from `initial` down to 1 at `start`, and one from there to 0.
@@ -107,6 +111,7 @@ class PiecewiseDecay:
         return self.scale * before.where(gamma <= self.start, after)
 
 
+@register("decay", "constant")
 @dataclass(frozen=True)
 class ConstantDecay:
     """c(gamma) = scale everywhere: flow matching.
@@ -122,43 +127,20 @@ class ConstantDecay:
         return gamma.new_full(gamma.shape, self.scale)
 
 
-def make_decay(name: str, *, start: float = 0.8, initial: float = 1.4, scale: float = 4.0) -> Decay:
-    """The decay "truncated", "linear", "piecewise" or "constant" with what it takes of the settings.
-
-    Raises ValueError for another name, and as the decays do.
-
-    >>> make_decay("linear", scale=2.0)
-    LinearDecay(scale=2.0)
-    """
-    match name:
-        case "truncated":
-            return TruncatedDecay(start, scale)
-        case "linear":
-            return LinearDecay(scale)
-        case "piecewise":
-            return PiecewiseDecay(start, initial, scale)
-        case "constant":
-            return ConstantDecay(scale)
-    raise ValueError(f"the decay must be truncated, linear, piecewise or constant; got {name!r}")
-
-
 def decay_of(field: Any) -> Decay:
-    """The decay that a model was trained with, as its metadata tell.
+    """The decay that a model was trained with, from its metadata.
 
-    For a field that tells nothing the default one, or that of flow matching where it must be told
-    the noise level. Raises ValueError as `make_decay` does.
+    Without metadata: TruncatedDecay, or ConstantDecay if the network is noise-conditioned. Raises
+    ValueError for a decay that is not registered.
     """
     training = (getattr(field, "metadata", None) or {}).get("training") or {}
-    settings = {
-        key.removeprefix("objective."): value
-        for key, value in training.items()
-        if key in ("objective.start", "objective.initial", "objective.scale")
-    }
-    name = training.get("objective.decay")
-    if name is None:
-        told = getattr(getattr(field, "config", None), "noise_conditioning", False)
-        return ConstantDecay() if told else TruncatedDecay()
-    return make_decay(name, **settings)
+    stored = {key.removeprefix("objective."): value for key, value in training.items()}
+    if "decay" in stored:
+        settings = {key: stored[key] for key in ("start", "initial", "scale") if key in stored}
+        decay: Decay = make("decay", stored["decay"], settings, stored.get("decay_options", ()))
+        return decay
+    conditioned = getattr(getattr(field, "config", None), "noise_conditioning", False)
+    return ConstantDecay() if conditioned else TruncatedDecay()
 
 
 def _check_positive(**values: float) -> None:

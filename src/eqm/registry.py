@@ -10,10 +10,11 @@ import importlib.util
 import pkgutil
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
+from inspect import Parameter, isroutine, signature
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -103,12 +104,69 @@ def name_of(kind: str, part: object) -> str:
 
     Raises ValueError where it has none.
     """
-    for name in names(kind):
+    names(kind)  # finds the parts that come with eqm
+    for name in (*_REGISTERED[kind], *_entries(kind)):  # of two names the one registered first
         if lookup(kind, name) is part:
             return name
     raise ValueError(
         f'{_path(part)} is no registered {kind}: put @eqm.register("{kind}", "my-name") above it'
     )
+
+
+def make(
+    kind: str,
+    name: str,
+    settings: Mapping[str, Any],
+    options: Iterable[tuple[str, Any]] = (),
+) -> Any:
+    """The part of this kind that is registered under `name`, with its settings.
+
+    A class is called; its arguments are its settings. A function is returned; its keyword-only
+    arguments are its settings. Names in `settings` that the part does not take are ignored.
+    `options` are further settings, which it must take.
+
+    Raises ValueError as `lookup` and the part do, for unknown options, and for missing settings.
+
+    >>> make("decay", "linear", {"scale": 2.0, "start": 0.8})
+    LinearDecay(scale=2.0)
+    """
+    part, asked = lookup(kind, name), dict(options)
+    taken = _settings(part)
+    if unknown := sorted(set(asked) - set(taken)):
+        known = ", ".join(taken) or "no options"
+        raise ValueError(f"the {kind} {name!r} takes {known}; got the option {unknown[0]!r}")
+    chosen = {key: value for key, value in settings.items() if key in taken} | asked
+    for key, parameter in taken.items():
+        if key not in chosen and parameter.default is Parameter.empty:
+            raise ValueError(f"the {kind} {name!r} needs {key}: pass it as an option")
+        if key in chosen and parameter.annotation in (int, "int"):
+            chosen[key] = _whole(key, chosen[key])
+    if isinstance(part, type):
+        return part(**chosen)
+    return partial(part, **chosen) if chosen else part
+
+
+def settings_of(kind: str, made: Any) -> tuple[str, dict[str, Any]]:
+    """The name and the settings that `make` makes this part from.
+
+    Raises ValueError for a part that is not registered, or does not keep a setting as an attribute.
+
+    >>> from eqm import LinearDecay
+    >>> settings_of("decay", LinearDecay(2.0))
+    ('linear', {'scale': 2.0})
+    """
+    if isinstance(made, partial):
+        return name_of(kind, made.func), dict(made.keywords)
+    if isroutine(made):
+        return name_of(kind, made), {}
+    name = name_of(kind, type(made))
+    try:
+        return name, {key: getattr(made, key) for key in _settings(type(made))}
+    except AttributeError as error:
+        raise ValueError(
+            f"the {kind} {name!r} must keep its setting {error.name!r} as an attribute of that name: "
+            "make it a dataclass"
+        ) from None
 
 
 def load_plugin(where: str) -> None:
@@ -137,6 +195,24 @@ def load_plugin(where: str) -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)
+
+
+def _settings(part: Any) -> dict[str, Parameter]:
+    """What can be set: the arguments of a class, the keyword-only arguments of a function."""
+    positional = isinstance(part, type)
+    return {
+        name: parameter
+        for name, parameter in signature(part).parameters.items()
+        if parameter.kind is Parameter.KEYWORD_ONLY
+        or (positional and parameter.kind is Parameter.POSITIONAL_OR_KEYWORD)
+    }
+
+
+def _whole(name: str, value: float) -> int:
+    """The number as an int: options from the command line are floats."""
+    if value != int(value):
+        raise ValueError(f"{name} must be a whole number; got {value}")
+    return int(value)
 
 
 def _check_kind(kind: str) -> None:

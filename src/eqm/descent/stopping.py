@@ -11,6 +11,7 @@ from torch import Tensor
 
 from eqm.descent.checks import check_count, check_ratio
 from eqm.descent.rules import State
+from eqm.registry import register
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Stop(ABC):
         return _Either(self, other)
 
 
+@register("stop", "gradient-norm")
 @dataclass(frozen=True)
 class GradientNorm(Stop):
     """Ends a sample once the norm of its gradient falls below `threshold`: adaptive compute
@@ -73,6 +75,7 @@ class GradientNorm(Stop):
         return step.gradient_norm < self.threshold, state
 
 
+@register("stop", "relative-gradient-norm")
 @dataclass(frozen=True)
 class RelativeGradientNorm(Stop):
     """Ends a sample once the norm of its gradient falls below `ratio` times that of its first.
@@ -95,6 +98,7 @@ class RelativeGradientNorm(Stop):
         return step.gradient_norm < self.ratio * first, (first,)
 
 
+@register("stop", "stagnation")
 @dataclass(frozen=True)
 class Stagnation(Stop):
     """Ends a sample whose gradient norm has not fallen below `ratio` times its best for `patience`
@@ -122,6 +126,7 @@ class Stagnation(Stop):
         return waited >= self.patience, (best, waited)
 
 
+@register("stop", "path-length")
 @dataclass(frozen=True)
 class PathLength(Stop):
     """Ends a sample once its path, the sum of its step sizes, reaches `length` (to one part in ten
@@ -141,6 +146,7 @@ class PathLength(Stop):
         return step.path >= self.length * (1 - 1e-4), state
 
 
+@register("stop", "max-nfe")
 @dataclass(frozen=True)
 class MaxNFE(Stop):
     """Ends a sample before a further step would take it past `budget` evaluations of the field.

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from eqm.corruption import make_decay
+from eqm import registry
 from eqm.descent.checks import check_count
 from eqm.field import Field
 from eqm.files import replacing
@@ -176,7 +176,6 @@ class EqmDetector:
 
         Raises ValueError for a detector that was not calibrated."""
         calibration, probe = self._calibrated(), self._probe
-        decay = probe.objective.decay
         settings = {
             "format": "eqm-detector",
             "version": _VERSION,
@@ -185,7 +184,7 @@ class EqmDetector:
             "gammas": probe.gammas,
             "draws": probe.draws,
             "seed": probe.seed,
-            "decay": [type(decay).__name__.removesuffix("Decay").lower(), vars(decay)],
+            "decay": registry.settings_of("decay", probe.objective.decay),
             "sampling": asdict(probe.sampling),
             "weights": _fingerprint(self.field),
         }
@@ -223,7 +222,7 @@ class EqmDetector:
             name, settings = stored["decay"]
             told = ScoreConfig.of(field).objective.noise_conditioning
             probe = ScoreConfig(
-                EquilibriumMatching(make_decay(name, **settings), told),
+                EquilibriumMatching(registry.make("decay", name, {}, settings.items()), told),
                 Sampling(**stored["sampling"]),
                 tuple(stored["gammas"]),
                 stored["draws"],

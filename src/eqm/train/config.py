@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from eqm.corruption import Decay, make_decay
+from eqm import registry
+from eqm.corruption import Decay
 from eqm.data.config import DataConfig
 from eqm.models.config import MLPConfig, TransformerConfig, UNetConfig
 from eqm.sampling.settings import Sampling
@@ -50,7 +51,8 @@ class ObjectiveConfig:
 
     def make_decay(self) -> Decay:
         """The decay these settings describe."""
-        return make_decay(self.decay, start=self.start, initial=self.initial, scale=self.scale)
+        decay: Decay = registry.make("decay", self.decay, vars(self))
+        return decay
 
 
 @dataclass(frozen=True)

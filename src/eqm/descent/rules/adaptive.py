@@ -11,9 +11,11 @@ from torch import Tensor
 from eqm import shapes
 from eqm.descent.checks import check_count, check_positive, check_share, check_step_size
 from eqm.descent.rules.rule import GradientOf, Schedule, State, StepResult, per_sample, size_of
+from eqm.registry import register
 from eqm.shapes import norms
 
 
+@register("rule", "adam")
 @dataclass(frozen=True)
 class Adam:
     """Steps of about one size in every element, whatever the size of the gradient (Algorithm 1 of
@@ -53,6 +55,7 @@ class Adam:
         return StepResult(x - per_sample(size, x) * direction.to(x), gradient, size, (mean, square))
 
 
+@register("rule", "rmsprop")
 @dataclass(frozen=True)
 class RMSProp:
     """Gradient descent, each element divided by the running size of its gradient (Tieleman & Hinton
@@ -89,6 +92,7 @@ class RMSProp:
         )
 
 
+@register("rule", "barzilai-borwein")
 @dataclass(frozen=True)
 class BarzilaiBorwein:
     """Gradient descent whose step size is the inverse of the curvature just met, sample by sample
@@ -128,6 +132,7 @@ class BarzilaiBorwein:
         return StepResult(x - per_sample(size, x) * gradient, gradient, size, (x, gradient))
 
 
+@register("rule", "anderson")
 @dataclass(frozen=True)
 class Anderson:
     """Anderson acceleration: gradient descent from where the last steps, combined, leave the

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from eqm.descent.checks import check_share, check_step_size
 from eqm.descent.rules.rule import GradientOf, Schedule, State, StepResult, per_sample, size_of
+from eqm.registry import register
 
 
+@register("rule", "gradient-descent")
 @dataclass(frozen=True)
 class GradientDescent:
     """x_{k+1} = x_k - step_size * field(x_k).
@@ -34,6 +36,7 @@ class GradientDescent:
         return StepResult(x - per_sample(size, x) * gradient, gradient, size, state)
 
 
+@register("rule", "nesterov-lookahead")
 @dataclass(frozen=True)
 class NesterovLookahead:
     """Descends along the gradient found one momentum step ahead (Algorithm 2 of arXiv 2510.02300).

@@ -11,11 +11,13 @@ from torch import Tensor
 from eqm.descent.checks import check_step_size
 from eqm.descent.rules.first_order import GradientDescent
 from eqm.descent.rules.rule import GradientOf, Schedule, State, StepResult, per_sample, size_of
+from eqm.registry import register
 
-Euler = GradientDescent
+Euler = register("rule", "euler")(GradientDescent)
 """x_{k+1} = x_k - step_size * field(x_k): first order; gradient descent by another name."""
 
 
+@register("rule", "heun")
 @dataclass(frozen=True)
 class Heun:
     """x_{k+1} = x_k - step_size * (g + field(x_k - step_size * g)) / 2 with g = field(x_k): second
@@ -41,6 +43,7 @@ class Heun:
         return StepResult(x - h * slope, gradient, size, state)
 
 
+@register("rule", "runge-kutta-4")
 @dataclass(frozen=True)
 class RungeKutta4:
     """The classical Runge-Kutta method (Kutta 1901): fourth order, four evaluations a step.
@@ -71,6 +74,7 @@ class RungeKutta4:
         return StepResult(x - h * slope, first, size, state)
 
 
+@register("rule", "adams-bashforth")
 @dataclass(frozen=True)
 class AdamsBashforth:
     """Steps along the polynomial through the last gradients: order 2 or 3, one evaluation a step.

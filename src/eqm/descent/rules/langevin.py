@@ -10,8 +10,10 @@ from torch import Tensor
 
 from eqm.descent.checks import check_step_size
 from eqm.descent.rules.rule import GradientOf, Schedule, State, StepResult, per_sample, size_of
+from eqm.registry import register
 
 
+@register("rule", "langevin")
 @dataclass(frozen=True)
 class Langevin:
     """Descends with noise: the unadjusted Langevin algorithm (Roberts & Tweedie 1996).

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from eqm.descent.checks import check_share, check_step_size
 from eqm.descent.rules.rule import GradientOf, Schedule, State, StepResult, per_sample, size_of
+from eqm.registry import register
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class _Momentum:
         return (torch.zeros_like(x),)
 
 
+@register("rule", "nesterov")
 class Nesterov(_Momentum):
     """Textbook Nesterov: a velocity that is corrected where it leads (Nesterov 1983; in this form
     Eq. 3 and 4 of Sutskever et al. 2013).
@@ -43,6 +45,7 @@ class Nesterov(_Momentum):
         return StepResult(x + velocity, gradient, size, (velocity,))
 
 
+@register("rule", "heavy-ball")
 class HeavyBall(_Momentum):
     """Gradient descent with a velocity (Polyak 1964).
 
