@@ -87,7 +87,7 @@ def open_images(path: str, config: DataConfig = DataConfig()) -> Source | Statis
     if suffix == ".safetensors":
         return open_statistics(path)
     if suffix != ".npz":
-        return open_source(replace(config, path=path))
+        return open_source(replace(config, path=path), small=True)
     names = read_npz(Path(path)).keys()
     return open_statistics(path) if {"mu", "sigma"} <= names else from_npz(Path(path))
 
