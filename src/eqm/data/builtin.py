@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from eqm.data.points import CLOUDS, points
 from eqm.data.source import MissingDataError, Source
 from eqm.data.subset import digest
 
+LOG = logging.getLogger(__name__)
 SMALL = Path(__file__).parent / "small"
 """Small copies of data sets that come with eqm, NAME.npz each; the README there has their sources."""
 
@@ -95,6 +98,12 @@ def small_copy(config: DataConfig) -> Source | None:
     source = from_npz(path, config)
     assert isinstance(source, Images)
     return replace(source, class_names=CLOTHES) if "fashion" in config.path else source
+
+
+@cache
+def say_small(name: str, count: int) -> None:
+    """Returns nothing; warns, once a name, that the small copy is used."""
+    LOG.warning("%s is not installed: using the %d pictures that come with eqm", name, count)
 
 
 def _elpv(config: DataConfig) -> Source:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import glob
-import logging
-from functools import cache
 from pathlib import Path
 
 import torch
 
 from eqm.data.archives import SUFFIXES, PictureFiles, folder, tars, zipped
 from eqm.data.arrays import from_idx, from_npy, from_npz, is_idx
-from eqm.data.builtin import NAMED, small_copy
+from eqm.data.builtin import NAMED, say_small, small_copy
 from eqm.data.config import DataConfig
 from eqm.data.latents import is_latents, open_latents
 from eqm.data.parquet import files_of, hub_table, table
 from eqm.data.pictures import pictures
 from eqm.data.source import MissingDataError, Source
 from eqm.data.subset import class_names, of_classes, without_labels
-
-LOG = logging.getLogger(__name__)
 
 
 def open_source(config: DataConfig, *, small: bool = False) -> Source:
@@ -42,7 +38,7 @@ def open_source(config: DataConfig, *, small: bool = False) -> Source:
         found = small_copy(config) if small else None
         if found is None:
             raise
-        _say_small(config.path, len(found))
+        say_small(config.path, len(found))
         source = found
     if config.classes:
         source = of_classes(source, config.classes)
@@ -60,11 +56,6 @@ def open_source(config: DataConfig, *, small: bool = False) -> Source:
                 "data.classes, or set data.labels off"
             )
     return source
-
-
-@cache
-def _say_small(name: str, count: int) -> None:  # once, however often it is opened
-    LOG.warning("%s is not installed: using the %d pictures that come with eqm", name, count)
 
 
 def opens_arrays(config: DataConfig) -> bool:
