@@ -73,8 +73,8 @@ def cells(folder: str, count: int, features: str, sheet: Path | None) -> None:
             detector = EqmDetector(network, name).fit(fresh)
             areas.append(auroc(detector.score_samples(left), detector.score_samples(defective)))
         print(f"| `{name}` | {np.mean(areas):.3f} |", flush=True)
-    probe = ScoreConfig.of(network, gammas=[0.1])
-    low = EqmDetector(network, "loss", probe=probe).fit(normal)
+    config = ScoreConfig.of(network, gammas=[0.1])
+    low = EqmDetector(network, "loss", config=config).fit(normal)
     scorers: dict[str, Scorer] = {
         "loss at gamma 0.1": low.score_samples,
         "largest value of its anomaly map": lambda x: low.anomaly_map(x).flatten(1).amax(1),

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import eqm
-from eqm.field import along
+from eqm.field import at_path
 
 
 def towards_label(x, labels):
@@ -110,7 +110,7 @@ def test_the_path_reaches_the_parts():
             return lambda x, labels: x * path.view(-1, 1, 1) - labels.view(-1, 1, 1)
 
     path = torch.tensor([0.5, 2.0])
-    there = along(eqm.compose(parts(1, 3, field=Fading()), [1.0, 2.0]), path)
+    there = at_path(eqm.compose(parts(1, 3, field=Fading()), [1.0, 2.0]), path)
     torch.testing.assert_close(there(X, None), 3 * X * path.view(-1, 1, 1) - 1 - 6)
 
 

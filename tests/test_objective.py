@@ -47,6 +47,6 @@ def test_flow_matching_tells_the_field_gamma():
 
 def test_a_field_that_changes_the_shape_is_named():
     with pytest.raises(
-        ValueError, match=r"must return the shape it is given, \(4, 3\); got \(4, 2\)"
+        ValueError, match=r"must return the shape of its input, \(4, 3\); got \(4, 2\)"
     ):
         eqm.EquilibriumMatching()(lambda x, labels: x[:, :2], torch.zeros(4, 3))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from eqm.field import Field, along
+from eqm.field import Field, at_path
 from eqm.shapes import norms, per_sample
 
 Weight = float | Tensor
@@ -34,7 +34,7 @@ class _Conditioned:
         return self.field(x, torch.full((len(x),), self.label, device=x.device))
 
     def at(self, path: Tensor) -> Field:
-        return _Conditioned(along(self.field, path), self.label)
+        return _Conditioned(at_path(self.field, path), self.label)
 
 
 def compose(
@@ -114,7 +114,7 @@ class _Sum:
         found: dict[tuple[int, int | None], Tensor] = {}
 
         def here(field: Field, copies: int) -> Field:
-            return field if self.path is None else along(field, self.path.repeat(copies))
+            return field if self.path is None else at_path(field, self.path.repeat(copies))
 
         for field in {id(field): field for field, _ in pairs}.values():
             own = dict.fromkeys(label for other, label in pairs if other is field)

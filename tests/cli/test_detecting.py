@@ -70,7 +70,7 @@ def test_pictures_are_told_from_normal_ones_and_the_calibration_is_kept(run, tmp
             ("m", "noise.png", "--normal", "digits:0-99", "--score", "energy"),
             "an explicit energy, such as DotEnergy; got an implicit field, UNet",
         ),
-        (("m", "noise.png", "--normal", "digits:0-99", "--score", "x"), "score must be among"),
+        (("m", "noise.png", "--normal", "digits:0-99", "--score", "x"), "the score must be one of"),
         (("m", "noise.png", "--normal", "digits:0-99", "--fpr", "2"), "between 0 and 1; got 2"),
     ],
 )

@@ -44,7 +44,7 @@ def detect(
         images: Files, folders, an .npz, a data set by name; `mnist-5k:0-99` takes some of what holds many.
         normal: Normal pictures to calibrate on, given likewise, best 1,000 or more that the model was not
             trained on; by default the calibration stored with the model.
-        score: "combined", or one or several of energy, dot, gradient-norm, work, displacement, restore,
+        score: "combined", or one or several of energy, dot, gradient-norm, work, displacement, reconstruction,
             steps, loss, losses, residuals, complexity; by default combined, or as it is stored.
         fpr: Rate of false alarms: the share of normal pictures that may be called anomalous; by default
             0.05, or as it is stored.

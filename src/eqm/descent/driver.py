@@ -14,7 +14,7 @@ from torch import Tensor
 from eqm.descent.checks import check_count
 from eqm.descent.rules import Rule, State
 from eqm.descent.stopping import Step, Stop
-from eqm.field import Field, along
+from eqm.field import Field, at_path, check_gradient
 from eqm.shapes import all_finite, norms, per_sample
 
 
@@ -116,7 +116,7 @@ def advance(field: Field, batch: Batch, *, rule: Rule, stop: Stop | None) -> tup
         calls += 1
         return checked(here(point, batch.labels), point)
 
-    here = along(field, batch.path)
+    here = at_path(field, batch.path)
     x, gradient, covered, rule_state = rule.step(
         gradient_of, batch.x, batch.rule_state, batch.steps
     )
@@ -206,17 +206,11 @@ def outcome_of(step: Step) -> Tensor:
 
 
 def checked(gradient: Tensor, point: Tensor) -> Tensor:
-    """The gradient in the type of the samples: autocast gives it in another.
+    """The gradient in the dtype of the samples; autocast returns another one.
 
-    Raises ValueError for what is no floating-point tensor of the shape of the samples.
+    Raises ValueError as `check_gradient` does.
     """
-    if not isinstance(gradient, Tensor) or not gradient.is_floating_point():
-        kind = getattr(gradient, "dtype", type(gradient).__name__)
-        raise ValueError(f"a field must return a floating-point tensor, the gradient; got {kind}")
-    if gradient.shape != point.shape:
-        raise ValueError(
-            f"a field must return the shape it is given, {tuple(point.shape)}; got {tuple(gradient.shape)}"
-        )
+    check_gradient(gradient, point)
     return gradient.to(point.dtype)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from eqm.descent.checks import check_count, check_positive
 from eqm.descent.rules import LinearMultistep
 from eqm.descent.trajectory import Trajectory
-from eqm.field import Field, along
+from eqm.field import Field, at_path
 
 
 @torch.no_grad()
@@ -58,7 +58,7 @@ def fit_multistep(
     x, path, rows = way[0], trajectory.path[0], []
     gradients: list[Tensor] = []
     for moment in _moments(left / left[0], steps, ending):
-        gradient = along(field, path)(x, labels).to(x)
+        gradient = at_path(field, path)(x, labels).to(x)
         gradients = [gradient, *gradients][:order]
         terms = torch.stack([x, *(-earlier for earlier in gradients)])  # (1 + K, B, ...)
         weights = _least_squares(terms.flatten(1), way[moment].flatten())

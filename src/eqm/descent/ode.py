@@ -8,7 +8,7 @@ from torch import Tensor
 from eqm.descent.checks import check_positive
 from eqm.descent.driver import Batch, Outcome, Solution
 from eqm.descent.rules import GradientDescent
-from eqm.field import Field, along
+from eqm.field import Field, at_path
 from eqm.shapes import all_finite, norms
 
 
@@ -47,7 +47,7 @@ def dopri5(
     def slope(s: Tensor, point: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        here = along(field, s.expand(len(point)))
+        here = at_path(field, s.expand(len(point)))
         return -here(point, batch.labels).to(point)
 
     end, gradient = x.detach().clone(), torch.full_like(x, torch.nan)

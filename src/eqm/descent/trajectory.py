@@ -13,7 +13,7 @@ from torch import Tensor
 from eqm.descent.driver import iterate
 from eqm.descent.rules import Rule
 from eqm.descent.stopping import Stop
-from eqm.field import Field, along
+from eqm.field import Field, at_path
 from eqm.shapes import norms
 
 
@@ -110,7 +110,7 @@ def measure(field: Field, trajectory: Trajectory, labels: Tensor | None = None) 
     before = previous = None
     for x, path in zip(trajectory.x, trajectory.path, strict=True):
         if both is None:
-            gradient = along(field, path)(x, labels)
+            gradient = at_path(field, path)(x, labels)
         else:
             energy, gradient = both(x, labels)
             energies.append(energy)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from eqm import composition
 from eqm.descent import Solution
 from eqm.field import Field
-from eqm.guidance import within
+from eqm.guidance import in_interval
 from eqm.sampling.labels import class_names, label_number
 from eqm.sampling.settings import Sampling
 from eqm.sampling.start import Model
@@ -116,7 +116,7 @@ class Composition:
         interval, guidance = self.sampling.guidance_interval, self.sampling.guidance
         if interval is None:
             return self
-        scale = torch.where(within(path, interval), guidance, 1.0)
+        scale = torch.where(in_interval(path, interval), guidance, 1.0)
         return lambda x, labels: self._field(per_sample(scale, x))(x, None)
 
     def _field(self, scale: composition.Weight) -> Field:
