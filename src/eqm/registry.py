@@ -27,8 +27,8 @@ HOMES = {
     "network": "eqm.models",
     "source": "eqm.data.builtin",
     "score": "eqm.tasks.scores",
-    "metric": "eqm.evaluation.measures",
-    "features": "eqm.features.open_features",
+    "metric": "eqm.evaluation.metrics",
+    "features": "eqm.features",
     "command": "eqm.cli",
 }
 """The kinds, and the module or package whose files register the parts that come with eqm."""
