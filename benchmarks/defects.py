@@ -19,7 +19,7 @@ from timing import record
 
 from eqm.data import DataConfig, open_source, split
 from eqm.metrics import auroc
-from eqm.pictures import grid, heat
+from eqm.pictures import grid, heatmap
 from eqm.tasks import EqmDetector
 from eqm.tasks.scores import ScoreConfig
 
@@ -90,7 +90,7 @@ def cells(folder: str, count: int, features: str, sheet: Path | None) -> None:
         chosen = defective[order[[len(order) // k for k in (8, 4, 2)]]]
         usual = halves[0][:1]  # calibrated on the other half
         shown = torch.cat([chosen, usual])
-        maps = heat(shown, low.anomaly_map(shown))
+        maps = heatmap(shown, low.anomaly_map(shown))
         grid(torch.cat([shown.expand_as(maps), maps]), columns=4, scale=2).save(sheet)
 
 

@@ -26,7 +26,7 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def machine() -> str:
+def describe_machine() -> str:
     """What this machine is, in a line: a number measured on it should say so."""
     processor = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
@@ -41,8 +41,8 @@ def machine() -> str:
     )
 
 
-def heading() -> str:
+def describe_run() -> str:
     """How the program that runs was called, when and on what, in a line of Markdown: what a table of
     numbers should start with."""
     called = " ".join(["/".join(Path(sys.argv[0]).resolve().parts[-2:]), *sys.argv[1:]])
-    return f"`python {called}` on {date.today()}, {machine()}, {torch.get_num_threads()} threads.\n"
+    return f"`python {called}` on {date.today()}, {describe_machine()}, {torch.get_num_threads()} threads.\n"

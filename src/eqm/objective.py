@@ -52,9 +52,9 @@ class EquilibriumMatching:
         gamma = torch.rand(len(data), generator=generator, device=device, dtype=data.dtype).to(
             data.device
         )
-        return self.at(field, data, labels, noise=noise, gamma=gamma)
+        return self.loss_at(field, data, labels, noise=noise, gamma=gamma)
 
-    def at(
+    def loss_at(
         self,
         field: Field,
         data: Tensor,

@@ -153,13 +153,13 @@ def _draw(pictures: Tensor, maps: Tensor, names: Sequence[str], folder: Path) ->
 
     from eqm.cli.output import file_names
     from eqm.files import replacing
-    from eqm.pictures import grid, heat
+    from eqm.pictures import grid, heatmap
 
     size = pictures.shape[-2:]
     wide = interpolate(maps[:, None], size, mode="bilinear") if maps.shape[-2:] != size else maps
     for k, name in enumerate(file_names(names)):
         picture = pictures[k : k + 1, :3]
         colour = picture if picture.shape[1] == 3 else picture.mean(1, keepdim=True)
-        pair = torch.cat([colour.expand(1, 3, *size), heat(picture, wide[k].view(1, *size))])
+        pair = torch.cat([colour.expand(1, 3, *size), heatmap(picture, wide[k].view(1, *size))])
         with replacing(folder / f"{name}.png") as path:
             grid(pair, columns=2, scale=max(1, 224 // size[0])).save(path, format="png")

@@ -11,7 +11,7 @@ from eqm.cli.arguments import Model
 from eqm.sampling.settings import RuleName
 
 if TYPE_CHECKING:
-    from eqm.descent import Finished
+    from eqm.descent import FinishedSample
 
 
 def sample(
@@ -73,11 +73,11 @@ def sample(
 
     from eqm.cli.output import STILL, check_drawable, check_output, write_images
     from eqm.cli.show import show_settings
-    from eqm.descent import in_order
+    from eqm.descent import collect
     from eqm.encoders import encoder_of
     from eqm.files import make_folder
     from eqm.models import for_inference, from_pretrained
-    from eqm.pictures import MOVING, check_channels, grid
+    from eqm.pictures import ANIMATION_SUFFIXES, check_channels, grid
     from eqm.pictures import animate as write_animation
     from eqm.sampling import Sampling, diagnose
     from eqm.sampling.labels import label_number
@@ -86,7 +86,7 @@ def sample(
 
     check_output(output, STILL)
     if animate is not None:
-        check_output(animate, MOVING, name="animate")
+        check_output(animate, ANIMATION_SUFFIXES, name="animate")
     where = distributed.join(device)
     atexit.register(distributed.leave)
     network = from_pretrained(model, device=where)
@@ -125,7 +125,7 @@ def sample(
     if animate is not None:
         make_folder(animate.parent)
     fast = for_inference(network, precision=precision, compile=compile)
-    ends: list[Finished] = []
+    ends: list[FinishedSample] = []
     failure: BaseException | None = None
     try:
         for end in draw(
@@ -143,7 +143,7 @@ def sample(
         failure = RuntimeError("another process failed")
     if failure is not None and not ends:
         raise failure
-    descent = in_order(ends)
+    descent = collect(ends)
     columns = 10 if classes else 8
     parts = (encoder.decode(x) for x in descent.x.split(batch_size))
     write_images(parts, output, columns=columns)

@@ -14,7 +14,7 @@ from eqm.descent import (
     PathLength,
     Solution,
     descend,
-    stability,
+    stability_limit,
     stiffness,
 )
 from eqm.energy import Energy
@@ -116,7 +116,7 @@ def check_sampling(sampling: Sampling, decay: Decay) -> list[str]:
             f"samples will end at gamma {reached:.2g} between noise, 0, and data, 1: with this objective "
             f"the path takes a sampling.path_length of {path[-1]:.2g}"
         )
-    limit = stability(sampling.make_rule())
+    limit = stability_limit(sampling.make_rule())
     stiff = float(decay(gamma[-1:])) / (1 - float(gamma[-1]))
     if (
         limit is not None
@@ -139,7 +139,7 @@ def _largest_stable(
     rule, stop = GradientDescent(path / CAREFUL), PathLength(path)
     end = descend(field, noise, labels, rule=rule, stop=stop)
     stiff = stiffness(field, end.x, labels).float().median().item()
-    limit = stability(sampling.make_rule())
+    limit = stability_limit(sampling.make_rule())
     if limit is None or not 0 < stiff < math.inf:
         return math.inf, stiff
     return limit / stiff, stiff

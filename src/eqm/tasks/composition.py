@@ -29,7 +29,7 @@ class Composition:
     """The first of its models: what it has besides a field is that model's."""
     fields: tuple[Field, ...]
     weights: tuple[composition.Weight, ...]
-    around: Field
+    base: Field
     balance: bool
     sampling: Sampling
 
@@ -121,7 +121,7 @@ class Composition:
 
     def _field(self, scale: composition.Weight) -> Field:
         weights = [scale * weight for weight in self.weights]
-        return composition.compose(self.fields, weights, around=self.around, balance=self.balance)
+        return composition.compose(self.fields, weights, base=self.base, balance=self.balance)
 
 
 def compose(

@@ -11,12 +11,12 @@ from torch import Tensor, distributed
 
 from eqm.corruption import decay_of
 from eqm.descent import (
-    Finished,
+    FinishedSample,
     Solution,
     Trajectory,
-    in_order,
+    collect,
     integrate,
-    record,
+    record_trajectory,
     stream,
 )
 from eqm.descent.checks import check_count
@@ -33,7 +33,7 @@ def draw(
     seed: int = 0,
     sampling: Sampling | None = None,
     batch_size: int = 256,
-) -> Iterator[Finished]:
+) -> Iterator[FinishedSample]:
     """Each sample of `generate` as it ends, numbered as there; what came stays, should a later one
     fail.
 
@@ -96,17 +96,17 @@ def generate(
     """
     mine = draw(model, labels, count=count, seed=seed, sampling=sampling, batch_size=batch_size)
     ends = gather(mine) if place(model)[1] > 1 else mine
-    return in_order(ends, like=next(model.parameters()).new_empty(0, *model.config.shape))
+    return collect(ends, like=next(model.parameters()).new_empty(0, *model.config.shape))
 
 
-def gather(ends: Iterable[Finished]) -> list[Finished]:
+def gather(ends: Iterable[FinishedSample]) -> list[FinishedSample]:
     """The ends of all processes on rank 0, on the CPU, and on every other rank its own; without
     `torch.distributed` just the ends. All processes must call it."""
     mine = list(ends)
     rank, ranks = place()
     if ranks == 1:
         return mine
-    shares: list[list[Finished]] | None = [[]] * ranks if rank == 0 else None
+    shares: list[list[FinishedSample]] | None = [[]] * ranks if rank == 0 else None
     distributed.gather_object([replace(end, x=end.x.cpu()) for end in mine], shares, dst=0)
     return mine if shares is None else [end for share in shares for end in share]
 
@@ -149,7 +149,7 @@ def watch(
     descent = sampling.from_noise()
     steps = descent["max_steps"]
     moments = min(moments, steps)
-    return record(
+    return record_trajectory(
         sampling.make_field(model, config.num_classes, labelled=chosen is not None),
         noise,
         None if chosen is None else chosen.to(weight.device),
@@ -164,7 +164,7 @@ def _flow(
     labels: Tensor | None,
     sampling: Sampling,
     batch_size: int,
-) -> Iterator[Finished]:
+) -> Iterator[FinishedSample]:
     done, null_label, decay = 0, model.config.num_classes, decay_of(model)
     while batch := list(islice(noise, batch_size)):
         x = torch.stack(batch)
@@ -181,5 +181,5 @@ def _flow(
         )
         columns = (end.steps.tolist(), end.nfe.tolist(), end.gradient_norm.tolist())
         for k, row in enumerate(zip(end.x, *columns, end.outcome, strict=True)):
-            yield Finished(done + k, *row)
+            yield FinishedSample(done + k, *row)
         done += len(x)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from eqm.composition import compose, condition
 from eqm.corruption import corrupt
-from eqm.descent import Finished, Outcome, PathLength, Solution, descend, in_order, stream
+from eqm.descent import FinishedSample, Outcome, PathLength, Solution, collect, descend, stream
 from eqm.descent.checks import check_count
 from eqm.descent.rules import State
 from eqm.descent.stopping import Step, Stop
@@ -58,7 +58,7 @@ def vary(
     field = sampling.make_field(model, model.config.num_classes, labelled=rows is not None)
     noise = starting_noise(model.config.shape, seeds=range(seed, seed + len(x))).to(x)
     if strength == 1 and len(x):  # nothing is left of the images: descend as samples do
-        return in_order(
+        return collect(
             stream(field, noise, rows, **sampling.from_noise(), batch_size=min(batch_size, len(x)))
         )
     strengths = torch.full((len(x),), float(strength))
@@ -135,11 +135,11 @@ def _renoised(
     )
     came = {int(moving[end.index]): replace(end, index=int(moving[end.index])) for end in ends}
     still = [
-        Finished(k, x[k], 0, 0, torch.nan, Outcome.CONVERGED)
+        FinishedSample(k, x[k], 0, 0, torch.nan, Outcome.CONVERGED)
         for k in range(len(x))
         if k not in came
     ]
-    return in_order([*came.values(), *still], like=x)
+    return collect([*came.values(), *still], like=x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +166,7 @@ def _between(
     def field(x: Tensor, numbers: Tensor | None) -> Tensor:
         share = per_sample(t[numbers], x)
         weights = [sampling.guidance * (1 - share), sampling.guidance * share]
-        return compose(parts, weights, around=none)(x, None)
+        return compose(parts, weights, base=none)(x, None)
 
     return field
 

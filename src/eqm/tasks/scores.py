@@ -13,7 +13,15 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from eqm.corruption import corrupt, decay_of
-from eqm.descent import Outcome, RelativeGradientNorm, Solution, Stop, descend, measure, record
+from eqm.descent import (
+    Outcome,
+    RelativeGradientNorm,
+    Solution,
+    Stop,
+    descend,
+    measure_trajectory,
+    record_trajectory,
+)
 from eqm.descent.checks import check_count
 from eqm.field import Field, check_gradient
 from eqm.objective import EquilibriumMatching
@@ -169,10 +177,10 @@ def work(context: ScoreContext) -> Tensor:
     """The work of the field during the descent from the image, the line integral of -f . dx."""
     context.check_descends()
     rule, steps = context.config.sampling.make_rule(), context.config.sampling.max_steps
-    trajectory = record(
+    trajectory = record_trajectory(
         context.field, context.x, context.labels, rule=rule, at=range(steps + 1), max_steps=steps
     )
-    return -measure(context.field, trajectory, context.labels).work[-1]
+    return -measure_trajectory(context.field, trajectory, context.labels).work[-1]
 
 
 @register("score", "displacement")

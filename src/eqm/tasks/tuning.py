@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from eqm.descent import AdamsBashforth, Solution, fit_multistep, record
+from eqm.descent import AdamsBashforth, Solution, fit_multistep, record_trajectory
 from eqm.descent.checks import check_count
 from eqm.field import Field
 from eqm.metrics import Moments, frechet_distance
@@ -277,7 +277,7 @@ def _along(judge: _Judge, sampling: Sampling, counts: list[int], seed: int) -> T
     for first in range(0, judge.few, judge.batch_size):
         rows = range(first, min(first + judge.batch_size, judge.few))
         start, rule = judge.started(sampling, rows, seed), sampling.make_rule()
-        parts.append(record(*start, rule=rule, at=counts, max_steps=counts[-1]).x.cpu())
+        parts.append(record_trajectory(*start, rule=rule, at=counts, max_steps=counts[-1]).x.cpu())
     return torch.cat(parts, dim=1)
 
 
@@ -290,7 +290,7 @@ def _fitted(judge: _Judge, sampling: Sampling, seed: int) -> Iterator[Sampling]:
         (sampling.make_rule(), sampling.make_stop(), sampling.max_steps),
         (careful, None, CAREFUL),
     ]:
-        way = record(*start, rule=rule, stop=stop, at=range(most + 1), max_steps=most)
+        way = record_trajectory(*start, rule=rule, stop=stop, at=range(most + 1), max_steps=most)
         if not way.x.isfinite().all() or torch.equal(way.x[0], way.x[-1]):
             continue  # it leads nowhere
         for steps in FITTED:
