@@ -72,13 +72,12 @@ def _read(
     path, wanted = _picked(where)
     config = DataConfig(path)
     if opens_arrays(config):
-        source = open_source(config, small=True)
+        source = open_source(config)
         rows = _rows(path, wanted, len(source))
         names = [f"{path}:{row}" for row in rows.tolist()]
         if source.shape != shape:
             check(f"{path} holds pictures", source.shape)
-            config = DataConfig(path, channels=shape[0], size=shape[1])
-            source = open_source(config, small=True)
+            source = open_source(DataConfig(path, channels=shape[0], size=shape[1]))
     else:
         files = _files(path)
         rows = _rows(path, wanted, len(files.names))

@@ -1,13 +1,12 @@
 from .calibration import Calibration
 from .composition import Composition, compose
 from .denoising import denoise, estimate_gamma, estimate_sigma
-from .detect import EqmDetector
+from .detect import EqmDetector, matching_error
 from .estimator import EqmOutlierDetector
-from .generation import draw, gather, generate, watch
+from .generation import draw, gather, generate, trajectory
 from .interpolation import interpolate, vary
 from .operators import Blur, Downsample, Grey, Inpaint, Operator
 from .restoration import restore
-from .scores import matching_error
 from .tuning import Trial, Tuning, tune
 
 __all__ = [
@@ -32,7 +31,7 @@ __all__ = [
     "interpolate",
     "matching_error",
     "restore",
+    "trajectory",
     "tune",
     "vary",
-    "watch",
 ]
