@@ -29,7 +29,7 @@ from torch import Tensor
 import eqm
 from eqm.corruption import decay_of
 from eqm.data import DataConfig, Source, digits, open_source
-from eqm.descent import Rule, Stop, in_order
+from eqm.descent import Rule, Stop, collect
 from eqm.features import embed, train_classifier
 from eqm.field import Field
 from eqm.metrics import Moments, frechet_distance
@@ -133,7 +133,7 @@ def main(
 
     def streamed(rule: Rule, stop: Stop | None, most: int) -> Found:
         took = stopwatch()
-        ends = in_order(
+        ends = collect(
             eqm.stream(
                 field,
                 noise,

@@ -19,7 +19,7 @@ from timing import record
 
 from eqm.data import DataConfig, open_source, split
 from eqm.metrics import auroc
-from eqm.pictures import grid, heat
+from eqm.pictures import grid, heatmap
 from eqm.tasks import EqmDetector
 from eqm.tasks.scores import ScoreConfig
 
@@ -73,8 +73,8 @@ def cells(folder: str, count: int, features: str, sheet: Path | None) -> None:
             detector = EqmDetector(network, name).fit(fresh)
             areas.append(auroc(detector.score_samples(left), detector.score_samples(defective)))
         print(f"| `{name}` | {np.mean(areas):.3f} |", flush=True)
-    probe = ScoreConfig.of(network, gammas=[0.1])
-    low = EqmDetector(network, "loss", probe=probe).fit(normal)
+    config = ScoreConfig.of(network, gammas=[0.1])
+    low = EqmDetector(network, "loss", config=config).fit(normal)
     scorers: dict[str, Scorer] = {
         "loss at gamma 0.1": low.score_samples,
         "largest value of its anomaly map": lambda x: low.anomaly_map(x).flatten(1).amax(1),
@@ -90,7 +90,7 @@ def cells(folder: str, count: int, features: str, sheet: Path | None) -> None:
         chosen = defective[order[[len(order) // k for k in (8, 4, 2)]]]
         usual = halves[0][:1]  # calibrated on the other half
         shown = torch.cat([chosen, usual])
-        maps = heat(shown, low.anomaly_map(shown))
+        maps = heatmap(shown, low.anomaly_map(shown))
         grid(torch.cat([shown.expand_as(maps), maps]), columns=4, scale=2).save(sheet)
 
 

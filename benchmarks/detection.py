@@ -90,12 +90,12 @@ def clothes(
     print("| score | evaluations | " + " | ".join(sets) + " |\n|---" + "|---" * len(sets) + "|---|")
     at_most = {name: x[:few] for name, x in sets.items()}
     for gamma in (0.1, 0.3, 0.5, 1.0):
-        detector = EqmDetector(network, "loss", probe=ScoreConfig.of(network, gammas=[gamma]))
+        detector = EqmDetector(network, "loss", config=ScoreConfig.of(network, gammas=[gamma]))
         line(f"loss at gamma {gamma:g}", 1, detector.score_samples, normal, sets)
     for name, cost in {"dot": 1, "gradient-norm": 1, "complexity": 0, "loss": 6}.items():
         line(f"`{name}`", cost, EqmDetector(network, name).score_samples, normal, sets)
     steps = ScoreConfig.of(network).sampling.max_steps
-    for name in ("work", "displacement", "restore", "steps"):
+    for name in ("work", "displacement", "reconstruction", "steps"):
         score = EqmDetector(network, name).score_samples
         line(f"`{name}`", steps + (name == "work"), score, normal[:few], at_most)
     found = {}
@@ -160,10 +160,10 @@ def speed(model: str, count: int) -> None:
             for batch in x.split(256):
                 network(batch)
 
-    probe = ScoreConfig.of(network, gammas=[0.3])
+    config = ScoreConfig.of(network, gammas=[0.3])
     variants: dict[str, Callable[[], object]] = {"the network alone": alone}
     for name in ("dot", "gradient-norm", "loss"):
-        detector = EqmDetector(network, name, probe=probe)
+        detector = EqmDetector(network, name, config=config)
         variants[f"`{name}`"] = partial(detector.score_samples, x)
     table(f"{len(x):,} pictures, one evaluation each", variants, 2, torch.device("cpu"))
 

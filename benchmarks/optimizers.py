@@ -69,7 +69,7 @@ def main(
         draws = SampleRandom(12345, torch.arange(len(data)))
         noise, gamma = draws.normal("noise", data.shape[1:]), draws.uniform("gamma")
         with torch.no_grad():
-            each = recipe.make_objective().at(model, data, labels, noise=noise, gamma=gamma)
+            each = recipe.make_objective().loss_at(model, data, labels, noise=noise, gamma=gamma)
         return each.double().mean().item()
 
     def measure(model: nn.Module) -> tuple[str, str, str]:

@@ -97,7 +97,7 @@ def fits(field: Field, shape: tuple[int, ...], labels: Tensor, path: float) -> M
     first = CALIBRATION
     noise = starting_noise(shape, seeds=range(first, first + len(labels)))
     careful = eqm.AdamsBashforth(path / CAREFUL)
-    way = eqm.descent.record(field, noise, labels, rule=careful, at=range(CAREFUL + 1))
+    way = eqm.descent.record_trajectory(field, noise, labels, rule=careful, at=range(CAREFUL + 1))
     return lambda size, n: eqm.descent.fit_multistep(field, way, labels, steps=n)
 
 

@@ -13,7 +13,7 @@ from typing import TextIO
 
 import torch
 
-from eqm.devices import heading
+from eqm.devices import describe_run
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -33,11 +33,11 @@ class _Both(StringIO):
 
 @contextmanager
 def record(name: str, title: str, *, keep: bool = True) -> Iterator[None]:
-    """Prints title and heading first; what the body prints is kept in results/NAME.md once it has
+    """Prints the title and `describe_run()` first; what the body prints is kept in results/NAME.md once it has
     ended without failing. A run of sizes too small to mean something has no `keep`."""
     both = _Both(sys.stdout)
     with redirect_stdout(both):
-        print(f"# {title}\n\n{heading()}")
+        print(f"# {title}\n\n{describe_run()}")
         yield
     if keep:
         RESULTS.mkdir(exist_ok=True)

@@ -15,7 +15,7 @@ from harness import DOT, EQM, Bench, everything, model, parts, prepare, run, see
 from torch import Tensor
 from verdict import Verdict, conclude
 
-from eqm.descent import GradientDescent, measure, record, stiffness
+from eqm.descent import GradientDescent, measure_trajectory, record_trajectory, stiffness
 from eqm.field import Field
 from eqm.optimal import OptimalField
 from eqm.plots import BLUE, GREEN, RED, drawing
@@ -51,16 +51,18 @@ def bound(bench: Bench, seed: int, name: str) -> Bound:
 
 def descended(field: Field, noise: Tensor, labels: Tensor | None = None) -> Bound:
     """What the descents of a field from noise (B, ...) come to, in steps of 1 / L."""
-    ahead = record(field, noise, labels, rule=GradientDescent(0.02), at=[0, 5, 10, 12, 15, 25])
+    ahead = record_trajectory(
+        field, noise, labels, rule=GradientDescent(0.02), at=[0, 5, 10, 12, 15, 25]
+    )
     largest = max(stiffness(field, x, labels).max().item() for x in ahead.x)
     size = 1 / largest
-    descent = record(
+    descent = record_trajectory(
         *(field, noise, labels),
         rule=GradientDescent(size),
         at=range(STEPS + 1),
         max_steps=STEPS,
     )
-    found = measure(field, descent, labels)
+    found = measure_trajectory(field, descent, labels)
     energy = (found.work if found.energy is None else found.energy).double()
     least = found.gradient_norm[:-1].double().square().cummin(0).values  # (STEPS, B)
     count = torch.arange(1, STEPS + 1)[:, None]

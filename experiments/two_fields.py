@@ -13,7 +13,7 @@ from verdict import Verdict, conclude, margins
 
 from eqm.corruption import ConstantDecay, Decay, TruncatedDecay
 from eqm.data import points
-from eqm.descent import GradientDescent, record
+from eqm.descent import GradientDescent, record_trajectory
 from eqm.field import Field
 from eqm.models import MLPConfig, build
 from eqm.objective import EquilibriumMatching
@@ -82,7 +82,7 @@ def two_fields(bench: Bench) -> str:
             )
             panel.plot(*points(CLOUD).data[:EXACT].T, ".", color=RED, ms=2)
             marks = [k / 50 * PATHS[name] for k in range(51)]
-            way = record(
+            way = record_trajectory(
                 field, starts, rule=GradientDescent(PATHS[name] / 50), at=marks, by="path"
             ).x
             panel.plot(way[..., 0], way[..., 1], color=BLUE, lw=0.8)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from scipy.stats import t as student
 
-from eqm.devices import heading
+from eqm.devices import describe_run
 from eqm.files import replacing
 from eqm.plots import BLUE, GREY, RED, drawing
 
@@ -116,10 +116,16 @@ def conclude(
         for v in verdicts
     ]
     text = (
-        f"# {title}\n\n{heading()}\n{how}\n\n{table(rows)}\n\n{remarks}\n\n![{title}]({name}-{scale}.png)\n\n"
+        f"# {title}\n\n{describe_run()}\n{how}\n\n{table(rows)}\n\n{remarks}\n\n![{title}]({name}-{scale}.png)\n\n"
         f"## Verdict\n\n{table(said)}\n\n{RULE}\n"
     )
-    kept = {"name": name, "scale": scale, "title": title, "heading": heading().strip(), "how": how}
+    kept = {
+        "name": name,
+        "scale": scale,
+        "title": title,
+        "heading": describe_run().strip(),
+        "how": how,
+    }
     kept |= {"rows": list(rows), "remarks": remarks, "verdicts": judged}
     with replacing(output / f"{name}-{scale}.md") as file:
         file.write_text(text, encoding="utf-8")

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import eqm
-from eqm.field import along
+from eqm.field import at_path
 
 
 def towards_label(x, labels):
@@ -37,10 +37,10 @@ def test_composition_adds_weighted_fields():
 
 def test_around_a_field_one_label_is_guidance_and_two_are_their_conjunction():
     (none,) = parts(NULL)
-    guided = eqm.compose(parts(1), [2.5], around=none)(X, None)
+    guided = eqm.compose(parts(1), [2.5], base=none)(X, None)
     by_hand = eqm.guide(towards_label, 2.5, NULL)(X, torch.tensor([1, 1]))
     torch.testing.assert_close(guided, by_hand)
-    both = eqm.compose(parts(1, 3), [2.0, -0.5], around=none)(X, None)
+    both = eqm.compose(parts(1, 3), [2.0, -0.5], base=none)(X, None)
     torch.testing.assert_close(both, (X - NULL) + 2.0 * (NULL - 1) - 0.5 * (NULL - 3))
 
 
@@ -71,9 +71,9 @@ def test_a_part_without_gradient_stays_without_when_balanced():
 def test_labels_of_one_field_share_a_pass_and_none_is_evaluated_twice():
     field = Counting()
     none = eqm.condition(field, NULL)
-    eqm.compose(parts(1, 3, 1, field=field), around=none)(X, None)
-    eqm.compose(parts(1, 3, field=field), [0.75, 0.25], around=none)(X, None)
-    eqm.compose([*parts(1, 3, field=field), field], around=none)(X, torch.tensor([0, 5]))
+    eqm.compose(parts(1, 3, 1, field=field), base=none)(X, None)
+    eqm.compose(parts(1, 3, field=field), [0.75, 0.25], base=none)(X, None)
+    eqm.compose([*parts(1, 3, field=field), field], base=none)(X, torch.tensor([0, 5]))
     assert field.batches == [6, 4, 2, 6]
 
 
@@ -82,9 +82,9 @@ def test_balancing_does_not_enlarge_what_rounding_leaves_of_equal_fields():
         place = torch.arange(x.numel()).view_as(x) % 5 - 2
         return towards_label(x, labels) * (1 + 1e-7 * place)
 
-    labels = torch.full((2,), 4)  # the field around is that of label 4, too
+    labels = torch.full((2,), 4)  # the field base is that of label 4, too
     exact, rough = (
-        eqm.compose(parts(7, 4, field=field), [0.5, 0.5], around=field, balance=True)(X, labels)
+        eqm.compose(parts(7, 4, field=field), [0.5, 0.5], base=field, balance=True)(X, labels)
         for field in (towards_label, rounded)
     )
     torch.testing.assert_close(rough, exact, rtol=1e-5, atol=1e-5)
@@ -95,8 +95,8 @@ def test_neither_order_nor_grouping_nor_batch_change_the_sum(balance):
     one, other, none = Counting(), Counting(), eqm.condition(Counting(), NULL)
     fields = [*parts(1, 3, field=one), *parts(5, field=other)]
     weights = [0.5, -2.0, 1.5]
-    whole = eqm.compose(fields, weights, around=none, balance=balance)
-    turned = eqm.compose(fields[::-1], weights[::-1], around=none, balance=balance)
+    whole = eqm.compose(fields, weights, base=none, balance=balance)
+    turned = eqm.compose(fields[::-1], weights[::-1], base=none, balance=balance)
     torch.testing.assert_close(turned(X, None), whole(X, None))
     torch.testing.assert_close(whole(X[1:], None), whole(X, None)[1:])
 
@@ -110,7 +110,7 @@ def test_the_path_reaches_the_parts():
             return lambda x, labels: x * path.view(-1, 1, 1) - labels.view(-1, 1, 1)
 
     path = torch.tensor([0.5, 2.0])
-    there = along(eqm.compose(parts(1, 3, field=Fading()), [1.0, 2.0]), path)
+    there = at_path(eqm.compose(parts(1, 3, field=Fading()), [1.0, 2.0]), path)
     torch.testing.assert_close(there(X, None), 3 * X * path.view(-1, 1, 1) - 1 - 6)
 
 

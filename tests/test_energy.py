@@ -172,7 +172,7 @@ def test_a_difference_is_refused_in_half_precision_and_for_other_shapes(net):
 def test_the_objective_takes_differences_of_energies_alone(net):
     objective = eqm.EquilibriumMatching(difference=True)
     where = {"noise": X.flip(0), "gamma": torch.tensor([0.1, 0.5, 0.9])}
-    exact = eqm.EquilibriumMatching().at(eqm.DotEnergy(net), X, LABELS, **where)
-    torch.testing.assert_close(objective.at(eqm.DotEnergy(net), X, LABELS, **where), exact)
+    exact = eqm.EquilibriumMatching().loss_at(eqm.DotEnergy(net), X, LABELS, **where)
+    torch.testing.assert_close(objective.loss_at(eqm.DotEnergy(net), X, LABELS, **where), exact)
     with pytest.raises(ValueError, match="difference is for a DotEnergy or NormEnergy"):
-        objective.at(net, X, LABELS, **where)
+        objective.loss_at(net, X, LABELS, **where)

@@ -55,13 +55,13 @@ def test_guidance_in_an_interval_acts_on_those_inside_and_evaluates_no_others_tw
     for fixed, passes in ((False, [3, 2]), (True, [4, 4])):
         field = eqm.guide(counting, 3.0, NULL, channels=2, interval=(0.1, 0.3), fixed=fixed)
         batches.clear()
-        there = eqm.field.along(field, path)(X, LABELS)
+        there = eqm.field.at_path(field, path)(X, LABELS)
         torch.testing.assert_close(there, torch.stack([plain[0], everywhere[1]]))
-        torch.testing.assert_close(eqm.field.along(field, path + 0.5)(X, LABELS), plain)
+        torch.testing.assert_close(eqm.field.at_path(field, path + 0.5)(X, LABELS), plain)
         assert batches == passes
     summed = eqm.compose([field, eqm.condition(towards_label, 5)])
     torch.testing.assert_close(
-        eqm.field.along(summed, path)(X, LABELS), there + towards_label(X, torch.tensor([5, 5]))
+        eqm.field.at_path(summed, path)(X, LABELS), there + towards_label(X, torch.tensor([5, 5]))
     )
     with pytest.raises(ValueError, match="interval must be two path lengths in order"):
         eqm.guide(towards_label, 2.0, NULL, interval=(0.3, 0.1))
@@ -78,7 +78,7 @@ def test_a_guided_field_of_fields_with_intervals_hands_them_the_path(interval, f
     if interval is None:
         first = 2 * first - (X[0] - NULL)
     second = X[1] - 2 * LABELS[1] + NULL
-    found = eqm.field.along(field, path)(X, LABELS)
+    found = eqm.field.at_path(field, path)(X, LABELS)
     torch.testing.assert_close(found, torch.stack([first, second]))
 
 

@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from eqm import files
-from eqm.files import filling, make_folder, replacing
+from eqm.files import make_folder, new_folder, replacing
 
 
 def test_a_file_takes_its_place_whole(tmp_path):
@@ -48,16 +48,16 @@ def test_a_folder_that_cannot_be_is_said_in_a_sentence(tmp_path):
 
 
 def test_a_folder_is_filled_whole_or_not_at_all(tmp_path):
-    with pytest.raises(KeyboardInterrupt), filling(tmp_path / "new") as folder:
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "new") as folder:
         (folder / "one").touch()
         raise KeyboardInterrupt
     assert not list(tmp_path.iterdir())
     (tmp_path / "empty").mkdir()
     for name in ("new", "empty"):
-        with filling(tmp_path / name) as folder:
+        with new_folder(tmp_path / name) as folder:
             (folder / "one").touch()
         assert [path.name for path in (tmp_path / name).iterdir()] == ["one"]
-    with pytest.raises(OSError, match="cannot write"), filling(tmp_path / "new") as folder:
+    with pytest.raises(OSError, match="cannot write"), new_folder(tmp_path / "new") as folder:
         (folder / "other").touch()
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["one"]
 

@@ -72,7 +72,7 @@ def test_decay():
 @pytest.mark.parametrize("prefix", ["", "dot."])
 def test_losses_and_weight_gradients(net, prefix):
     field = eqm.DotEnergy(net) if prefix else net
-    loss = eqm.EquilibriumMatching().at(
+    loss = eqm.EquilibriumMatching().loss_at(
         field, X, LABELS, noise=GOLDEN["noise"], gamma=GOLDEN["gamma"]
     )
     close(loss, GOLDEN[f"{prefix}loss"])

@@ -8,7 +8,9 @@ def test_loss_is_the_mean_square_distance_to_the_scaled_direction(generator):
     data, noise = torch.randn(2, 5, 3, 2, 2, generator=generator)
     gamma = torch.rand(5, generator=generator)
     decay = eqm.LinearDecay(2.0)
-    loss = eqm.EquilibriumMatching(decay).at(lambda x, labels: x, data, noise=noise, gamma=gamma)
+    loss = eqm.EquilibriumMatching(decay).loss_at(
+        lambda x, labels: x, data, noise=noise, gamma=gamma
+    )
     for i in range(5):
         g = gamma[i]
         error = g * data[i] + (1 - g) * noise[i] - (noise[i] - data[i]) * 2 * (1 - g)
@@ -31,7 +33,9 @@ def test_flow_matching_without_noise_conditioning_is_a_constant_decay(generator)
     data, noise, gamma = torch.randn(4, 3), torch.randn(4, 3), torch.rand(4)
     flow = eqm.FlowMatching(noise_conditioning=False)
     constant = eqm.EquilibriumMatching(eqm.ConstantDecay())
-    losses = [o.at(lambda x, labels: x, data, noise=noise, gamma=gamma) for o in (flow, constant)]
+    losses = [
+        o.loss_at(lambda x, labels: x, data, noise=noise, gamma=gamma) for o in (flow, constant)
+    ]
     assert torch.equal(*losses)
 
 
@@ -42,11 +46,11 @@ def test_flow_matching_tells_the_field_gamma():
         assert torch.equal(seen, gamma)
         return noise - data
 
-    assert eqm.FlowMatching().at(exact, data, noise=noise, gamma=gamma).abs().max() == 0
+    assert eqm.FlowMatching().loss_at(exact, data, noise=noise, gamma=gamma).abs().max() == 0
 
 
 def test_a_field_that_changes_the_shape_is_named():
     with pytest.raises(
-        ValueError, match=r"must return the shape it is given, \(4, 3\); got \(4, 2\)"
+        ValueError, match=r"must return the shape of its input, \(4, 3\); got \(4, 2\)"
     ):
         eqm.EquilibriumMatching()(lambda x, labels: x[:, :2], torch.zeros(4, 3))

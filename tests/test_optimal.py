@@ -54,7 +54,7 @@ def test_no_perturbation_lowers_the_loss(data, decay, generator):
     noise = torch.randn(batch.shape, generator=generator, dtype=batch.dtype)
     gamma = torch.rand(len(batch), generator=generator, dtype=batch.dtype)
     values = field(eqm.corrupt(batch, noise, gamma), None)
-    base = objective.at(lambda x, labels: values, batch, noise=noise, gamma=gamma)
+    base = objective.loss_at(lambda x, labels: values, batch, noise=noise, gamma=gamma)
     for perturbation in (
         torch.sin,
         torch.cos,
@@ -64,7 +64,7 @@ def test_no_perturbation_lowers_the_loss(data, decay, generator):
         lambda x: torch.tanh(3 * x),
     ):
         for size in (0.3, -0.3):
-            moved = objective.at(
+            moved = objective.loss_at(
                 lambda x, labels, p=perturbation, s=size: values + s * p(x),
                 batch,
                 noise=noise,

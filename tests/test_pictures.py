@@ -2,13 +2,13 @@ import pytest
 import torch
 from PIL import Image
 
-from eqm.pictures import animate, grid, heat
+from eqm.pictures import animate, grid, heatmap
 
 FRAMES = [grid(torch.full((2, 1, 5, 5), level), columns=2) for level in (-1.0, 0.0, 1.0)]
 
 
 def test_a_gif_holds_every_picture_and_rests_on_the_last(tmp_path):
-    animate(FRAMES, tmp_path / "a.gif", seconds=0.1, rest=1.0)
+    animate(FRAMES, tmp_path / "a.gif", seconds=0.1, last_seconds=1.0)
     with Image.open(tmp_path / "a.gif") as film:
         assert film.n_frames == 3
         times, levels = [], []
@@ -22,7 +22,7 @@ def test_a_gif_holds_every_picture_and_rests_on_the_last(tmp_path):
 
 def test_an_mp4_can_be_read_back(tmp_path):
     ffmpeg = pytest.importorskip("imageio_ffmpeg")
-    animate(FRAMES, tmp_path / "a.mp4", seconds=0.1, rest=0.3)
+    animate(FRAMES, tmp_path / "a.mp4", seconds=0.1, last_seconds=0.3)
     frames, seconds = ffmpeg.count_frames_and_secs(tmp_path / "a.mp4")
     assert (frames, round(seconds, 1)) == (5, 0.5)
 
@@ -43,6 +43,6 @@ def test_what_cannot_be_a_film_is_named(tmp_path, frames, name, message):
 
 def test_heat_reddens_from_one_to_the_most():
     map_ = torch.tensor([[0.5, 1.0, 8**0.5, 8.0, 100.0]]).view(1, 1, 5)
-    red, green, _ = heat(torch.zeros(1, 1, 1, 5), map_)[0, :, 0].tolist()
+    red, green, _ = heatmap(torch.zeros(1, 1, 1, 5), map_)[0, :, 0].tolist()
     assert red == pytest.approx([0, 0, 0.5, 1, 1])
     assert green == pytest.approx([0, 0, -0.35, -0.7, -0.7])

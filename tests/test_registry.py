@@ -138,7 +138,7 @@ def test_a_part_is_made_as_its_metadata_say(own_decay):
 
     assert settings_of("decay", decay_of(Model())) == ("test-power", {"power": 2, "scale": 3.0})
     Model.metadata["training"]["objective.decay"] = "test-powre"
-    with pytest.raises(ValueError, match="did you mean 'test-power'.*must be registered first"):
+    with pytest.raises(ValueError, match="did you mean 'test-power'.*register your own first"):
         decay_of(Model())
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from eqm.field import Field, along
+from eqm.field import Field, at_path
 from eqm.shapes import norms, per_sample
 
 Weight = float | Tensor
@@ -34,26 +34,26 @@ class _Conditioned:
         return self.field(x, torch.full((len(x),), self.label, device=x.device))
 
     def at(self, path: Tensor) -> Field:
-        return _Conditioned(along(self.field, path), self.label)
+        return _Conditioned(at_path(self.field, path), self.label)
 
 
 def compose(
     fields: Sequence[Field],
     weights: Sequence[Weight] | None = None,
     *,
-    around: Field | None = None,
+    base: Field | None = None,
     balance: bool = False,
 ) -> Field:
     """The weighted sum of fields, the gradient of the weighted sum of their energies.
 
-    f = sum_i w_i f_i,   and with `around` g   f = g + sum_i w_i (f_i - g)
+    f = sum_i w_i f_i,   and with `base` g   f = g + sum_i w_i (f_i - g)
 
     Descending it looks for points low in every energy at once (section 5 of arXiv 2510.02300: two
     labels, weights 1), and high in those of negative weight. Without `weights` each field counts 1.
     A weight may be a mask, (H, W) or (C, H, W): how much the field counts in each pixel.
 
     The sum is steeper than its parts: with weights that add up to W, a step size divided by W
-    covers the path that one field would. Not so with `around`, whose own weight, 1 - W, makes them
+    covers the path that one field would. Not so with `base`, whose own weight, 1 - W, makes them
     add up to 1. The field without label there gives the conjunction of Liu et al. (2022, arXiv
     2206.01714), for a single label classifier-free guidance.
 
@@ -72,19 +72,19 @@ def compose(
             "compose needs at least one field and one weight a field; "
             f"got {len(fields)} fields and {len(weights)} weights"
         )
-    if around is not None and not balance:
+    if base is not None and not balance:
         rest = 1 - sum(weights)
         if torch.as_tensor(rest).abs().max() > 1e-6:
-            fields, weights = [*fields, around], [*weights, rest]
-        around = None
-    return _Sum(tuple(fields), tuple(weights), around, balance)
+            fields, weights = [*fields, base], [*weights, rest]
+        base = None
+    return _Sum(tuple(fields), tuple(weights), base, balance)
 
 
 @dataclass(frozen=True, eq=False)
 class _Sum:
     fields: tuple[Field, ...]
     weights: tuple[Weight, ...]
-    around: Field | None
+    base: Field | None
     balance: bool
     path: Tensor | None = None
 
@@ -92,10 +92,10 @@ class _Sum:
         return replace(self, path=path)
 
     def __call__(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        if self.around is None:
+        if self.base is None:
             total, parts = torch.zeros_like(x), self._gradients(self.fields, x, labels)
         else:
-            *parts, total = self._gradients((*self.fields, self.around), x, labels)
+            *parts, total = self._gradients((*self.fields, self.base), x, labels)
             parts = [part - total for part in parts]
         if self.balance:
             sizes = torch.stack([norms(part) for part in parts])
@@ -114,7 +114,7 @@ class _Sum:
         found: dict[tuple[int, int | None], Tensor] = {}
 
         def here(field: Field, copies: int) -> Field:
-            return field if self.path is None else along(field, self.path.repeat(copies))
+            return field if self.path is None else at_path(field, self.path.repeat(copies))
 
         for field in {id(field): field for field, _ in pairs}.values():
             own = dict.fromkeys(label for other, label in pairs if other is field)

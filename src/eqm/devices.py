@@ -9,7 +9,6 @@ from datetime import date
 from pathlib import Path
 
 import torch
-from torch import distributed
 
 
 def pick_device(name: str) -> torch.device:
@@ -27,26 +26,7 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def launched() -> bool:
-    """Whether `torchrun`, or a launcher like it, started this process."""
-    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"))
-
-
-def rank() -> int:
-    """The number of this process; 0 if there is only one."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank()
-    return int(os.environ["RANK"]) if launched() else 0
-
-
-def world_size() -> int:
-    """How many processes work together."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_world_size()
-    return int(os.environ["WORLD_SIZE"]) if launched() else 1
-
-
-def machine() -> str:
+def describe_machine() -> str:
     """What this machine is, in a line: a number measured on it should say so."""
     processor = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
@@ -61,8 +41,8 @@ def machine() -> str:
     )
 
 
-def heading() -> str:
+def describe_run() -> str:
     """How the program that runs was called, when and on what, in a line of Markdown: what a table of
     numbers should start with."""
     called = " ".join(["/".join(Path(sys.argv[0]).resolve().parts[-2:]), *sys.argv[1:]])
-    return f"`python {called}` on {date.today()}, {machine()}, {torch.get_num_threads()} threads.\n"
+    return f"`python {called}` on {date.today()}, {describe_machine()}, {torch.get_num_threads()} threads.\n"

@@ -1,12 +1,11 @@
-"""What everything here is made of: a field.
+"""Fields, the one thing that this package trains, combines and descends.
 
-A **field** is any callable `field(x, labels) -> gradient` whose result has the shape of `x`, each
-row on its own. An `nn.Module` with that signature is a field as it is.
+A **field** is a callable `field(x, labels) -> gradient`. The result has the shape of `x`, and each
+row depends on that row alone. An `nn.Module` with this signature is a field.
 
 **The sign.** A field points from data to noise: it is the gradient of an energy that is low at
-data. Whatever descends a field subtracts it. The official implementation and velocity-based flow
-matching use the opposite sign; their weights and values are negated where they enter
-(`eqm.models.official`), and nowhere else is there a choice.
+data. So descent subtracts it. The official implementation and velocities of flow matching have the
+opposite sign; their weights and values are negated where they enter (`eqm.models.official`).
 """
 
 from __future__ import annotations
@@ -16,16 +15,25 @@ from collections.abc import Callable
 from torch import Tensor
 
 Field = Callable[[Tensor, Tensor | None], Tensor]
-"""`field(x, labels) -> gradient`: x (B, ...), labels (B,) integers or None, gradient (B, ...) as
-x."""
+"""`field(x, labels) -> gradient`: x (B, ...), labels (B,) integers or None, gradient (B, ...)."""
 
 
-def along(field: Field, path: Tensor) -> Field:
+def at_path(field: Field, path: Tensor) -> Field:
     """The field for samples that have covered `path` (B,), the sum of their step sizes so far.
 
-    A field has no clock, and nearly every one is returned as it is. One that shall act on a part of
-    the way alone says so by a method `at(path) -> Field`; what descends asks for it before every
-    step, so that samples of one batch may be differently far.
+    Most fields do not depend on the path and are returned as they are. A field that does has a
+    method `at(path) -> Field`, which descents call before every step.
     """
     at = getattr(field, "at", None)
     return field if at is None else at(path)
+
+
+def check_gradient(gradient: Tensor, x: Tensor) -> None:
+    """Raises ValueError unless the gradient is a floating-point tensor of the shape of x."""
+    if not isinstance(gradient, Tensor) or not gradient.is_floating_point():
+        kind = getattr(gradient, "dtype", type(gradient).__name__)
+        raise ValueError(f"a field must return a floating-point tensor, the gradient; got {kind}")
+    if gradient.shape != x.shape:
+        raise ValueError(
+            f"a field must return the shape of its input, {tuple(x.shape)}; got {tuple(gradient.shape)}"
+        )

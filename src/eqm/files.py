@@ -74,7 +74,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
 
 @contextmanager
-def filling(folder: Path | str) -> Iterator[Path]:
+def new_folder(folder: Path | str) -> Iterator[Path]:
     """A temporary folder to write files into; it becomes `folder`, a new or an empty one, when the block
     ends.
 
@@ -105,7 +105,7 @@ def make_folder(path: Path | str) -> Path:
     return path
 
 
-def claim(folder: Path | str) -> BinaryIO:
+def lock_folder(folder: Path | str) -> BinaryIO:
     """A file whose being open keeps other processes from claiming `folder`; a process that is killed
     lets go of it.
 

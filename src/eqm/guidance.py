@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eqm.field import Field, along
+from eqm.field import Field, at_path
 from eqm.shapes import per_sample
 
 
@@ -48,7 +48,7 @@ def guide(
     return field if scale == 1 else _Guided(field, scale, null_label, channels, interval, fixed)
 
 
-def within(path: Tensor, interval: tuple[float, float]) -> Tensor:
+def in_interval(path: Tensor, interval: tuple[float, float]) -> Tensor:
     """True (B,) for the samples whose path (B,) is in the interval [low, high)."""
     # as PathLength reads lengths: a sum of steps may end a rounding before it
     low, high = (bound * (1 - 1e-4) for bound in interval)
@@ -77,14 +77,14 @@ class _Guided:
         return led if inside is None else led.where(per_sample(inside, x), labelled)
 
     def at(self, path: Tensor) -> Field:
-        inside = None if self.interval is None else within(path, self.interval)
+        inside = None if self.interval is None else in_interval(path, self.interval)
         if inside is None or self.fixed:
-            both = along(self.field, path.repeat(2))
+            both = at_path(self.field, path.repeat(2))
             return lambda x, labels: self._both(both, x, labels, inside)
         rows = inside.nonzero().flatten()
         if len(rows) == 0:
-            return along(self.field, path)
-        field = along(self.field, torch.cat([path, path[rows]]))
+            return at_path(self.field, path)
+        field = at_path(self.field, torch.cat([path, path[rows]]))
 
         def guided(x: Tensor, labels: Tensor | None) -> Tensor:
             labels = self._known(labels)

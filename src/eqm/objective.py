@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from eqm.corruption import ConstantDecay, Decay, TruncatedDecay, corrupt
 from eqm.difference import difference_loss
 from eqm.energy import Energy
-from eqm.field import Field
+from eqm.field import Field, check_gradient
 from eqm.shapes import per_sample
 
 
@@ -52,9 +52,9 @@ class EquilibriumMatching:
         gamma = torch.rand(len(data), generator=generator, device=device, dtype=data.dtype).to(
             data.device
         )
-        return self.at(field, data, labels, noise=noise, gamma=gamma)
+        return self.loss_at(field, data, labels, noise=noise, gamma=gamma)
 
-    def at(
+    def loss_at(
         self,
         field: Field,
         data: Tensor,
@@ -78,10 +78,7 @@ class EquilibriumMatching:
                 )
             return difference_loss(field, x, target, labels)
         gradient = field(x, labels, gamma) if self.noise_conditioning else field(x, labels)  # type: ignore[call-arg]
-        if gradient.shape != x.shape:
-            raise ValueError(
-                f"a field must return the shape it is given, {tuple(x.shape)}; got {tuple(gradient.shape)}"
-            )
+        check_gradient(gradient, x)
         return (gradient - target).square().flatten(1).mean(1)
 
 

@@ -18,7 +18,7 @@ from eqm.files import replacing
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MOVING = (".gif", ".mp4")
+ANIMATION_SUFFIXES = (".gif", ".mp4")
 """What `animate` can write."""
 
 
@@ -28,7 +28,7 @@ def to_uint8(images: Tensor) -> np.ndarray:
     return scaled.byte().permute(0, 2, 3, 1).numpy()
 
 
-def heat(images: Tensor, maps: Tensor, *, most: float = 8.0) -> Tensor:
+def heatmap(images: Tensor, maps: Tensor, *, most: float = 8.0) -> Tensor:
     """Images (N, C, H, W) in grey with maps (N, H, W) over them in red, (N, 3, H, W) in -1..1.
 
     A pixel of the map at 1 or below is not coloured; it reddens with every doubling, up to `most`."""
@@ -77,7 +77,7 @@ def check_channels(channels: int) -> None:
 
 
 def animate(
-    frames: Iterable[Image], path: Path | str, *, seconds: float = 0.07, rest: float = 1.5
+    frames: Iterable[Image], path: Path | str, *, seconds: float = 0.07, last_seconds: float = 1.5
 ) -> None:
     """Returns nothing; writes pictures of one size to `path`, a .gif or an .mp4.
 
@@ -88,16 +88,20 @@ def animate(
     Raises ValueError for other names, no pictures, or sizes that differ, and OSError as `replacing`.
     """
     path, pictures = Path(path), list(frames)
-    if path.suffix not in MOVING:
-        raise ValueError(f"an animation must end in {' or '.join(MOVING)}; got {path}")
+    if path.suffix not in ANIMATION_SUFFIXES:
+        raise ValueError(f"an animation must end in {' or '.join(ANIMATION_SUFFIXES)}; got {path}")
     if not pictures or len({picture.size for picture in pictures}) > 1:
         raise ValueError(f"an animation needs pictures of one size; got {len(pictures)} pictures")
-    if not (seconds > 0 and rest > 0):
-        raise ValueError(f"seconds and rest must be positive; got {seconds} and {rest}")
+    if not (seconds > 0 and last_seconds > 0):
+        raise ValueError(
+            f"seconds and last_seconds must be positive; got {seconds} and {last_seconds}"
+        )
     with replacing(path) as file:
         if path.suffix == ".gif":
             # GIF counts hundredths of a second; viewers slow down what is faster than two.
-            times = [max(20, round(1000 * seconds))] * (len(pictures) - 1) + [round(1000 * rest)]
+            times = [max(20, round(1000 * seconds))] * (len(pictures) - 1) + [
+                round(1000 * last_seconds)
+            ]
             pictures[0].save(
                 file,
                 format="gif",
@@ -107,10 +111,10 @@ def animate(
                 loop=0,
             )
         else:
-            _film(pictures, file, seconds, rest)
+            _film(pictures, file, seconds, last_seconds)
 
 
-def check_film_writer() -> None:
+def check_mp4_writer() -> None:
     """Raises ValueError where what `animate` writes an .mp4 with is not installed."""
     if find_spec("imageio_ffmpeg") is None:
         raise ValueError(
@@ -119,8 +123,8 @@ def check_film_writer() -> None:
         )
 
 
-def _film(pictures: list[Image], file: Path, seconds: float, rest: float) -> None:
-    check_film_writer()
+def _film(pictures: list[Image], file: Path, seconds: float, last_seconds: float) -> None:
+    check_mp4_writer()
     from imageio_ffmpeg import write_frames
 
     width, height = (size + size % 2 for size in pictures[0].size)  # H.264 wants even sizes
@@ -133,7 +137,7 @@ def _film(pictures: list[Image], file: Path, seconds: float, rest: float) -> Non
         ffmpeg_log_level="error",
     )
     writer.send(None)
-    last = [pictures[-1]] * (max(1, round(rest / seconds)) - 1)
+    last = [pictures[-1]] * (max(1, round(last_seconds / seconds)) - 1)
     for picture in [*pictures, *last]:
         pixels = np.asarray(picture.convert("RGB"))
         more = ((0, height - pixels.shape[0]), (0, width - pixels.shape[1]), (0, 0))

@@ -27,12 +27,16 @@ HOMES = {
     "network": "eqm.models",
     "source": "eqm.data.builtin",
     "score": "eqm.tasks.scores",
-    "metric": "eqm.evaluation.measures",
-    "features": "eqm.features.open_features",
+    "metric": "eqm.evaluation.metrics",
+    "features": "eqm.features",
     "command": "eqm.cli",
 }
 """The kinds, and the module or package whose files register the parts that come with eqm."""
 _REGISTERED: dict[str, dict[str, Any]] = {kind: {} for kind in HOMES}
+
+
+class UnknownNameError(ValueError):
+    """No part is registered under this name."""
 
 
 def register(kind: str, name: str) -> Callable[[T], T]:
@@ -74,7 +78,7 @@ def register(kind: str, name: str) -> Callable[[T], T]:
 def lookup(kind: str, name: str) -> Any:
     """The part of this kind that is registered under `name`.
 
-    Raises ValueError where there is none, with the nearest names.
+    Raises UnknownNameError, a ValueError, if there is none.
     """
     _check_kind(kind)
     _load_home(HOMES[kind])
@@ -85,10 +89,10 @@ def lookup(kind: str, name: str) -> Any:
         return found
     known = names(kind)
     near = get_close_matches(name, known, n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ValueError(
-        f"the {kind} must be one of {', '.join(known)}; got {name!r}: {hint}"
-        f"A {kind} of your own must be registered first (eqm.register, or --import FILE)"
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise UnknownNameError(
+        f"the {kind} must be one of {', '.join(known)}; got {name!r}{hint}: "
+        "register your own first, with eqm.register or --import FILE"
     )
 
 

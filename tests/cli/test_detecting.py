@@ -62,15 +62,18 @@ def test_pictures_are_told_from_normal_ones_and_the_calibration_is_kept(run, tmp
         (("m", "noise.png"), "must hold a calibrated detector"),
         (("m", "noise.png", "--save"), "--save stores what --normal calibrates"),
         (("m", "noise.png", "--output", "a.txt"), "output must end in .csv or .json"),
-        (("m", "noise.png", "--normal", "digits:0-9"), "needs scores of 19 normal images; 5 are"),
+        (
+            ("m", "noise.png", "--normal", "digits:0-9"),
+            "needs the scores of 19 normal images; got 5",
+        ),
         (("m", "noise.png", "--normal", "digits:0-99", "--batch-size", 0), "batch_size must be"),
-        (("m", "noise.png", "--normal", "digits:0-2"), "needs 4 normal images at least"),
+        (("m", "noise.png", "--normal", "digits:0-2"), "needs at least 4 normal images"),
         (("m", "fashion-mnist-test:0", "--normal", "digits:0-99"), "takes 8x8 pixels"),
         (
             ("m", "noise.png", "--normal", "digits:0-99", "--score", "energy"),
             "an explicit energy, such as DotEnergy; got an implicit field, UNet",
         ),
-        (("m", "noise.png", "--normal", "digits:0-99", "--score", "x"), "score must be among"),
+        (("m", "noise.png", "--normal", "digits:0-99", "--score", "x"), "the score must be one of"),
         (("m", "noise.png", "--normal", "digits:0-99", "--fpr", "2"), "between 0 and 1; got 2"),
     ],
 )

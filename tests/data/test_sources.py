@@ -8,7 +8,6 @@ import struct
 import tarfile
 import zipfile
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -449,9 +448,7 @@ def test_files_of_no_use_are_refused(tmp_path):
         open_source(config("points:moons", classes=("cow",)))
 
 
-@pytest.mark.skipif(
-    not Path("/usr/share/datasets/fashion-mnist").is_dir(), reason="no dataset-fashion-mnist"
-)
+@pytest.mark.needs("/usr/share/datasets/fashion-mnist")
 def test_fashion_mnist_is_as_debian_installs_it():
     test = open_source(config("fashion-mnist-test"))
     assert (len(test), test.shape, test.num_classes) == (10_000, (1, 28, 28), 10)

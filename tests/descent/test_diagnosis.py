@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import eqm
-from eqm.descent import curl, dopri5, stability, stiffness
+from eqm.descent import curl, dopri5, stability_limit, stiffness
 from eqm.models import Transformer, TransformerConfig
 
 
@@ -85,7 +85,9 @@ def test_stiffness_is_the_largest_eigenvalue_of_each_sample():
     ],
 )
 def test_stability_is_each_rules_own_bound(rule, bound):
-    assert stability(rule) == (None if bound is None else pytest.approx(bound, rel=0.01, abs=0.006))
+    assert stability_limit(rule) == (
+        None if bound is None else pytest.approx(bound, rel=0.01, abs=0.006)
+    )
 
 
 def test_dopri5_follows_the_flow():

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import eqm
-from eqm.descent import Trajectory, fit_multistep, record
+from eqm.descent import Trajectory, fit_multistep, record_trajectory
 from eqm.descent.fitting import _moments
 
 
@@ -23,7 +23,7 @@ LABELS = torch.arange(100) % 3
 
 def careful(field, x, labels=None, length=0.42):
     rule = eqm.AdamsBashforth(length / 200)
-    return record(field, x, labels, rule=rule, at=range(201))
+    return record_trajectory(field, x, labels, rule=rule, at=range(201))
 
 
 @pytest.mark.parametrize(
@@ -79,11 +79,11 @@ def test_a_field_that_guides_on_a_part_of_the_way_is_followed_there(oracle):
     torch.testing.assert_close(end, careful(led, noise(1), LABELS).x[-1], rtol=0.02, atol=0.02)
 
 
-@pytest.mark.parametrize("ending", [0.2, 1.0, 1.5, 8.0])
+@pytest.mark.parametrize("exponent", [0.2, 1.0, 1.5, 8.0])
 @pytest.mark.parametrize("steps", [1, 2, 7, 20])
-def test_steps_end_at_moments_in_order_and_at_the_end(steps, ending):
+def test_steps_end_at_moments_in_order_and_at_the_end(steps, exponent):
     for left in (torch.linspace(1, 0, 21), torch.tensor([1.0, *[0.5] * 19, 0.0])):
-        moments = _moments(left, steps, ending)
+        moments = _moments(left, steps, exponent)
         assert moments == sorted(set(moments))
         assert len(moments) == steps
         assert moments[-1] == 20
@@ -99,7 +99,7 @@ def test_steps_end_at_moments_in_order_and_at_the_end(steps, ending):
         (torch.full((9, 2, 3), torch.nan), {"steps": 4}, "finite"),
         (torch.randn(9, 2, 3), {"steps": 0}, "steps must be at least 1"),
         (torch.randn(9, 2, 3), {"steps": 2, "order": 0}, "order must be at least 1"),
-        (torch.randn(9, 2, 3), {"steps": 2, "ending": 0}, "ending must be a positive number"),
+        (torch.randn(9, 2, 3), {"steps": 2, "exponent": 0}, "exponent must be a positive number"),
     ],
 )
 def test_trajectories_that_cannot_be_fitted_are_named(x, settings, message):

@@ -189,7 +189,7 @@ def test_order_of_accuracy_on_a_rotating_linear_flow(rule, order):
 
 def test_anderson_solves_a_quadratic_in_as_many_steps_as_it_has_curvatures():
     curvatures = torch.tensor([1.0, 4.0, 9.0]).double()
-    rule = eqm.Anderson(0.1, depth=3, ridge=1e-14, reach=1e6)
+    rule = eqm.Anderson(0.1, depth=3, ridge=1e-14, max_ratio=1e6)
     x = torch.tensor([[3.0, -1.0, 2.0], [0.1, 5.0, -7.0]]).double()
     end = eqm.descend(lambda x, y: x * curvatures, x, rule=rule, max_steps=6)
     plain = eqm.descend(lambda x, y: x * curvatures, x, rule=eqm.GradientDescent(0.1), max_steps=6)
@@ -348,7 +348,7 @@ def test_running_means_are_exact_in_half_precision(rule, dtype):
 
 def test_barzilai_borwein_steps_by_the_inverse_of_each_samples_curvature():
     curvature = torch.tensor([[20.0], [10.0], [40.0], [1.0], [-5.0], [0.0]])
-    rule = eqm.BarzilaiBorwein(first=0.04, smallest=0.03, largest=0.2)
+    rule = eqm.BarzilaiBorwein(first_step=0.04, min_step=0.03, max_step=0.2)
     field = lambda x, labels: x * curvature if len(x) == 6 else x  # noqa: E731
     first, second = islice(iterate(field, torch.ones(6, 1), rule=rule), 2)
     assert first.path.tolist() == pytest.approx([0.04] * 6)
@@ -362,7 +362,7 @@ def test_half_precision_neither_loses_nor_overflows_what_is_summed(scale):
     # float16 holds neither the squares of the small moves nor the sum of those of the large ones
     x = torch.full((2, 4096), scale, dtype=torch.float16)
     field = lambda x, labels: 16 * x  # noqa: E731
-    rule = eqm.BarzilaiBorwein(1 / 32, largest=0.2)
+    rule = eqm.BarzilaiBorwein(1 / 32, max_step=0.2)
     first, second = islice(iterate(field, x, rule=rule), 2)
     assert (second.path - first.path).tolist() == pytest.approx([1 / 16] * 2)
     # half way by descent, and the rest by the secant
@@ -532,19 +532,19 @@ def test_torch_optimizer_serves_rows_of_different_ages(make):
         (lambda: eqm.AdamsBashforth(0), "step_size must be a positive number"),
         (lambda: eqm.AdamsBashforth(0.1, order=4), "order must be 2 or 3; got 4"),
         (lambda: eqm.Adam(0), "step_size must be a positive number"),
-        (lambda: eqm.Adam(0.1, momentum=1.0), r"momentum must lie in \[0, 1\)"),
-        (lambda: eqm.Adam(0.1, memory=1.0), r"memory must lie in \[0, 1\)"),
-        (lambda: eqm.Adam(0.1, floor=0.0), "floor must be a positive number"),
+        (lambda: eqm.Adam(0.1, beta1=1.0), r"beta1 must lie in \[0, 1\)"),
+        (lambda: eqm.Adam(0.1, beta2=1.0), r"beta2 must lie in \[0, 1\)"),
+        (lambda: eqm.Adam(0.1, epsilon=0.0), "epsilon must be a positive number"),
         (lambda: eqm.RMSProp(0), "step_size must be a positive number"),
-        (lambda: eqm.RMSProp(0.1, memory=2), r"memory must lie in \[0, 1\)"),
-        (lambda: eqm.RMSProp(0.1, floor=-1), "floor must be a positive number"),
-        (lambda: eqm.BarzilaiBorwein(first=0), "first must be a positive number"),
-        (lambda: eqm.BarzilaiBorwein(largest=math.inf), "largest must be a positive number"),
-        (lambda: eqm.BarzilaiBorwein(0.1, 0.001, 0.05), "smallest <= first <= largest"),
+        (lambda: eqm.RMSProp(0.1, beta2=2), r"beta2 must lie in \[0, 1\)"),
+        (lambda: eqm.RMSProp(0.1, epsilon=-1), "epsilon must be a positive number"),
+        (lambda: eqm.BarzilaiBorwein(first_step=0), "first_step must be a positive number"),
+        (lambda: eqm.BarzilaiBorwein(max_step=math.inf), "max_step must be a positive number"),
+        (lambda: eqm.BarzilaiBorwein(0.1, 0.001, 0.05), "min_step <= first_step <= max_step"),
         (lambda: eqm.Anderson(0), "step_size must be a positive number"),
         (lambda: eqm.Anderson(0.1, depth=0), "depth must be at least 1"),
         (lambda: eqm.Anderson(0.1, ridge=0), "ridge must be a positive number"),
-        (lambda: eqm.Anderson(0.1, reach=-1), "reach must be a positive number"),
+        (lambda: eqm.Anderson(0.1, max_ratio=-1), "max_ratio must be a positive number"),
         (lambda: eqm.LinearMultistep(()), "one or more"),
         (lambda: eqm.LinearMultistep(((1.0,),)), "one or more"),
         (lambda: eqm.LinearMultistep(((1, 0.1), (1, 0.1, 0))), r"rows of \[2, 3\] numbers"),

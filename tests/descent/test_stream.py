@@ -36,7 +36,7 @@ def test_a_stream_comes_to_what_a_batch_does(oracle, noise, rule, batch_size, fi
     assert [end.steps for end in ends] == whole.steps.tolist()
     assert [end.nfe for end in ends] == whole.nfe.tolist()
     assert tuple(end.outcome for end in ends) == whole.outcome
-    torch.testing.assert_close(eqm.descent.in_order(ends).gradient_norm, whole.gradient_norm)
+    torch.testing.assert_close(eqm.descent.collect(ends).gradient_norm, whole.gradient_norm)
 
 
 def test_the_batch_stays_full_while_there_are_starts_and_no_evaluation_waits(oracle, noise):
@@ -88,9 +88,7 @@ def test_guidance_on_a_part_of_the_way_heeds_each_samples_own_path(oracle, noise
     field = eqm.guide(lambda x, labels: oracle(x, labels % 3), 2.0, 3, interval=(0.1, 0.2))
     whole = eqm.descend(field, noise, LABELS, rule=RULES[1], stop=STOP)
     plain = eqm.descend(oracle, noise, LABELS, rule=RULES[1], stop=STOP)
-    ends = eqm.descent.in_order(
-        stream(field, noise, LABELS, rule=RULES[1], stop=STOP, batch_size=4)
-    )
+    ends = eqm.descent.collect(stream(field, noise, LABELS, rule=RULES[1], stop=STOP, batch_size=4))
     torch.testing.assert_close(ends.x, whole.x)
     assert ends.steps.tolist() == whole.steps.tolist()
     assert not torch.allclose(whole.x, plain.x)

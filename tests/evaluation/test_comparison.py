@@ -29,9 +29,9 @@ def reports(features):
 
 
 def test_worse_samples_are_told_from_better_ones(reports):
-    for pair, verdict in ((reports, "A"), (reports[::-1], "B")):
+    for pair, better in ((reports, "A"), (reports[::-1], "B")):
         found = {one.a.name: one for one in compare(*pair).differences}
-        assert [found[name].verdict for name in ("frechet", "kernel", "accuracy")] == [verdict] * 3
+        assert [found[name].better for name in ("frechet", "kernel", "accuracy")] == [better] * 3
         for one in found.values():
             low, high = one.interval
             assert low < one.value < high
@@ -41,7 +41,7 @@ def test_samples_do_not_differ_from_themselves(reports):
     for one in compare(reports[0], reports[0]).differences:
         assert one.value == 0
         assert one.interval == (0, 0)
-        assert one.verdict == "cannot tell"
+        assert one.better == "cannot tell"
 
 
 def test_intervals_are_those_of_pairs(reports):
@@ -58,7 +58,7 @@ def test_a_comparison_is_a_table_a_file_and_a_plot(reports, tmp_path):
     for name in ("c.md", "c.json", "c.png"):
         write(found, tmp_path / name)
     text = (tmp_path / "c.md").read_text()
-    assert "| metric | A | B | B - A | better |" in text
+    assert "| metric in classifier:digits features | A | B | B - A | better |" in text
     assert "* B: " in text
     assert "of noisy" in text
     told = json.loads((tmp_path / "c.json").read_text())
@@ -72,9 +72,11 @@ def test_a_comparison_is_a_table_a_file_and_a_plot(reports, tmp_path):
 
 def test_pairs_are_said_to_be_of_one_noise_only_where_they_are(reports):
     def seeded(report, seeds):
-        return replace(report, measurements=tuple(told(one, seeds) for one in report.measurements))
+        return replace(
+            report, measurements=tuple(with_seeds(one, seeds) for one in report.measurements)
+        )
 
-    def told(one, seeds):
+    def with_seeds(one, seeds):
         samples = replace(one.protocol.samples, settings={"seeds": seeds})
         return replace(one, protocol=replace(one.protocol, samples=samples))
 
@@ -85,7 +87,7 @@ def test_pairs_are_said_to_be_of_one_noise_only_where_they_are(reports):
         ((seeded(a, "0..9"), seeded(b, "5..14")), False),
         ((seeded(a, "0..9"), b), False),
     ]:
-        assert ("drawn from one noise" in str(compare(*pair))) == so
+        assert ("start from the same noise" in str(compare(*pair))) == so
 
 
 def test_a_plot_without_anything_better_or_worse_is_drawn_empty(reports, tmp_path):

@@ -9,7 +9,6 @@ import torch
 
 from eqm.data import digits
 from eqm.evaluation import (
-    METRICS,
     Settings,
     evaluate,
     evaluate_each,
@@ -19,9 +18,9 @@ from eqm.evaluation import (
     save_statistics,
     write,
 )
-from eqm.evaluation.measures import MetricInput
+from eqm.evaluation.metrics import MetricInput
 from eqm.features import Classifier, open_features
-from eqm.features.features import from_module
+from eqm.features.features import Activations, from_module
 from eqm.metrics import Moments, frechet_distance, kernel_distance, precision_recall
 from eqm.pictures import to_uint8
 
@@ -88,7 +87,7 @@ def test_no_more_rows_of_the_reference_are_kept_than_the_protocol_says(source, p
     settings = Settings(("kernel",), max_rows=50)
     samples = from_source(source, count=60)
     report = evaluate(samples, source, [pixels], settings=settings)
-    assert "from 50 rows of features at most" in str(report["kernel"].protocol)
+    assert "from at most 50 feature vectors" in str(report["kernel"].protocol)
     assert len(report.reference[0].vectors) == 50
     assert report.reference[0].moments.count == len(source)
 
@@ -112,12 +111,12 @@ def test_a_number_is_not_printed_without_its_protocol(halves, pixels, tmp_path):
 
 def test_real_images_are_measured_beside_the_samples(source, pixels):
     report = evaluate(from_source(source, count=100), source, [pixels])
-    floor = {one.name: one for one in report.floor}
-    assert floor["frechet"].protocol.samples.count == 100
-    assert floor["frechet"].protocol.reference.count == len(source) - 100
+    real = {one.name: one for one in report.real_images}
+    assert real["frechet"].protocol.samples.count == 100
+    assert real["frechet"].protocol.reference.count == len(source) - 100
     # The samples are these very images, and the reference holds them besides.
-    assert floor["frechet"].value > report["frechet"].value > 0.8 * floor["frechet"].value
-    assert floor["coverage"].value == pytest.approx(report["coverage"].value, abs=0.1)
+    assert real["frechet"].value > report["frechet"].value > 0.8 * real["frechet"].value
+    assert real["coverage"].value == pytest.approx(report["coverage"].value, abs=0.1)
 
 
 def test_copies_of_training_images_are_told_from_new_ones(source, pixels):
@@ -130,13 +129,15 @@ def test_copies_of_training_images_are_told_from_new_ones(source, pixels):
     new = evaluate(from_source(unseen), source, [pixels], training=training, settings=settings)
     assert new["nearest-ratio"].value == pytest.approx(1, abs=0.02)
     assert new["copies"].value < 0.03
-    with pytest.raises(ValueError, match="needs a reference with images that were not trained on"):
+    with pytest.raises(
+        ValueError, match="needs a reference with images that are not training images"
+    ):
         evaluate(copied, training, [pixels], training=training, settings=settings)
 
 
 def test_the_bounds_of_a_share_are_shares():
-    case = MetricInput(None, None, None, SimpleNamespace(seed=0))
-    assert case.share("copies", torch.arange(1000) < 1).interval == (0, 0.003)
+    given = MetricInput(None, None, None, SimpleNamespace(seed=0))
+    assert given.mean("copies", torch.arange(1000) < 1).interval == (0, 0.003)
 
 
 def test_a_classifier_tells_how_many_samples_are_what_they_should_be(source):
@@ -157,17 +158,54 @@ def test_what_a_metric_lacks_is_said(source, pixels):
         (pixels, "accuracy", "probabilities of classes"),
         (pixels, "inception-score", "probabilities of classes"),
         (pixels, "frechet-spatial", "spatial activations"),
-        (pixels, "memorisation", "trained on"),
+        (pixels, "memorisation", "the training images"),
     ]:
-        with pytest.raises(ValueError, match=f"{name} through {features.name} needs .*{lack}"):
+        with pytest.raises(ValueError, match=f"{name} in {features.name} features needs .*{lack}"):
             evaluate(from_source(bare), source, [features], settings=Settings((name,)))
     three = replace(source, labels=source.labels % 3, num_classes=3)
     with pytest.raises(ValueError, match="needs a classifier of the samples' 3 classes"):
         evaluate(from_source(three), source, [classifier], settings=Settings(("accuracy",)))
     notes = evaluate(from_source(bare), source, [pixels]).notes
-    assert any("accuracy, not measured" in note or "accuracy: not" in note for note in notes)
-    with pytest.raises(ValueError, match=f"among {', '.join(METRICS)}; got fid"):
-        evaluate(from_source(source), source, [pixels], settings=Settings(("fid",)))
+    assert any("accuracy; needed: probabilities" in note for note in notes)
+    with pytest.raises(
+        ValueError, match="metric must be one of accuracy, .*frechet.*; got 'nonsense'"
+    ):
+        evaluate(from_source(source), source, [pixels], settings=Settings(("nonsense",)))
+
+
+def test_distances_have_their_own_names_in_inception_features_alone(source, pixels):
+    def read(x):
+        return Activations(x.flatten(1), spatial=x.flatten(1))
+
+    inception = from_module(torch.nn.Identity(), name="inception:weights.pth", read=read)
+    samples = from_source(source, count=300)
+    settings = Settings(metrics=("fid", "kid", "sfid"))
+    report = evaluate(samples, source, [inception], settings=settings)
+    assert [one.label for one in report.measurements] == ["FID", "KID", "sFID"]
+    assert report["fid"] is report["frechet"]
+    assert "| FID |" in str(report)
+    plain = evaluate(samples, source, [pixels], settings=Settings(("frechet", "kernel")))
+    assert str(plain["frechet"]).startswith("Frechet distance in pixels features: ")
+    for name, other in [("fid", "frechet"), ("kid", "kernel"), ("sfid", "frechet-spatial")]:
+        sentence = f"{name} is the .* in Inception features; with pixels ask for {other}$"
+        with pytest.raises(ValueError, match=f"(?i){sentence}"):
+            evaluate(samples, source, [inception, pixels], settings=Settings((name,)))
+
+
+def test_every_metric_is_measured_once_under_one_of_its_names(source, pixels):
+    measured = [one.name for one in evaluate(from_source(source), source, [pixels]).measurements]
+    assert measured[:3] == ["frechet", "frechet-infinity", "kernel"]
+    assert len(set(measured)) == len(measured)
+
+
+def test_a_report_says_whether_there_are_signs_of_memorisation(source, pixels):
+    training, unseen = source.split(0.3)
+    settings = Settings(metrics=("memorisation",))
+    for images, sentence in [(unseen, "is no sign of memor"), (training, "are signs of memor")]:
+        report = evaluate(
+            from_source(images), source, [pixels], training=training, settings=settings
+        )
+        assert [note for note in report.notes if f"There {sentence}" in note]
 
 
 def test_too_few_samples_are_measured_with_a_warning(source, pixels):
@@ -201,7 +239,7 @@ def test_images_that_do_not_compare_are_refused(source, pixels):
     with pytest.raises(ValueError, match="1 images hold NaN or infinity, the first is number 5"):
         evaluate(replace(samples, batches=broken), source, [pixels])
     many = from_module(torch.nn.ZeroPad2d(70), name="many")
-    with pytest.raises(ValueError, match=r"at most 20,000 numbers an image; got 21,904"):
+    with pytest.raises(ValueError, match=r"at most 20,000 numbers per image; got 21,904"):
         evaluate(samples, source, [many])
 
 
@@ -233,10 +271,12 @@ def test_moments_that_others_saved_serve_for_the_distances_of_moments(source, pi
     expected = evaluate(samples, source, [pixels], settings=Settings(rounding=False))
     assert found["frechet"].value == pytest.approx(expected["frechet"].value, rel=1e-2)
     assert found["frechet"].protocol.reference.count is None
-    assert any("kernel" in note and "file of moments" in note for note in found.notes)
+    assert any("kernel" in note and "file of mean and covariance" in note for note in found.notes)
     sought = evaluate(samples, open_statistics(tmp_path / "digits.npz"), [pixels], training=source)
     assert sought["frechet"].protocol.training is None  # no copies could be looked for
-    assert any("memorisation" in note and "file of moments" in note for note in sought.notes)
+    assert any(
+        "memorisation" in note and "file of mean and covariance" in note for note in sought.notes
+    )
     np.savez(tmp_path / "other.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     other = open_statistics(tmp_path / "other.npz")
     with pytest.raises(ValueError, match="features of one size; got 64 and 2048"):

@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 
 import eqm
+import eqm.features
+from eqm import registry
 from eqm.cli.main import main
 from eqm.data import DataConfig, digits
 from eqm.encoders import Pixels
@@ -168,7 +170,7 @@ def test_the_data_set_of_a_model_is_the_reference_and_its_part_what_was_learnt(m
     assert open_reference(None, samples, training="none")[1] is None
     assert len(open_reference("digits", samples, training="digits")[1]) == 1797
     assert suitable_features(samples, reference)[0] == "classifier:digits"
-    with pytest.raises(ValueError, match="not known: give --reference"):
+    with pytest.raises(ValueError, match="is unknown: give --reference"):
         open_reference(None, from_source(digits()))
 
 
@@ -187,7 +189,7 @@ def test_features_suit_the_images(tmp_path):
 
 def test_settings_of_sampling_are_for_models():
     with pytest.raises(
-        ValueError, match="digits is no model, so nothing is sampled with guidance, vae"
+        ValueError, match="digits is not a model, so nothing is sampled; got guidance, vae"
     ):
         open_samples("digits", sampling={"guidance": 1.0, "rule": None}, vae="some")
 
@@ -197,10 +199,10 @@ def test_the_command_prints_a_table_and_says_what_is_wrong(model, tmp_path, caps
     arguments = ["eval", str(model), "--count", "30", "--output", str(report)]
     assert main([*arguments, "--metrics", "frechet", "kernel"]) == 0
     out, err = capsys.readouterr()
-    assert "frechet" in out
+    assert "Frechet distance" in out
     assert "30 samples are too few" in out.replace("\n", " ")
     assert "features: classifier:digits" in err
-    assert "| kernel |" in report.read_text()
+    assert "| kernel distance |" in report.read_text()
     files = [str(tmp_path / name) for name in ("both.json", "both.png")]
     assert main([*arguments[:4], "--compare", str(model), "--seed", "7", "--output", *files]) == 0
     assert "B - A" in capsys.readouterr().out
@@ -220,6 +222,29 @@ def test_the_command_prints_a_table_and_says_what_is_wrong(model, tmp_path, caps
     ]:
         assert main(["eval", str(model), "--count", "30", *more]) == 2
         assert sentence in capsys.readouterr().err
+
+
+def test_own_metrics_and_features_work_by_name(model, capsys):
+    @eqm.register("metric", "test-mean")
+    def mean(given):
+        yield given.measured("test-mean", float(given.samples.moments.mean.mean()), better="lower")
+
+    @eqm.register("features", "test-level")
+    def level(argument):
+        class Level(torch.nn.Module):
+            def forward(self, x):
+                return torch.full((len(x), 2), float(argument))
+
+        return eqm.features.from_module(Level(), name=f"test-level:{argument}")
+
+    own = ["--metrics", "test-mean", "--features", "test-level:7"]
+    try:
+        assert main(["eval", str(model), "--count", "20", *own]) == 0
+    finally:
+        del registry._REGISTERED["metric"]["test-mean"]
+        del registry._REGISTERED["features"]["test-level"]
+    row = next(line for line in capsys.readouterr().out.splitlines() if "test-mean" in line)
+    assert row.split() == ["test-mean", "7", "7", "lower"]
 
 
 @pytest.mark.slow

@@ -69,7 +69,7 @@ def test_accuracy_counts_the_labels_found() -> None:
 
 def test_input_that_means_nothing_is_refused() -> None:
     images, labels = torch.zeros(4, 1, 8, 8), torch.arange(4)
-    with pytest.raises(ValueError, match="one label an image"):
+    with pytest.raises(ValueError, match="one label per image"):
         train_classifier(images, labels[:3], num_classes=4)
     with pytest.raises(ValueError, match=r"in -1..1; got 16 to 16"):
         train_classifier(images + 16, labels, num_classes=4)
@@ -109,11 +109,11 @@ def test_a_classifier_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="digits.* or a folder"):
         open_features("classifier:nothing")
     (tmp_path / "config.json").write_text('{"format": "eqm"}')
-    with pytest.raises(ValueError, match="whole classifier of eqm; its format is eqm"):
+    with pytest.raises(ValueError, match="complete eqm classifier: its format is eqm"):
         open_features(f"classifier:{tmp_path}")
     Classifier(shape=(1, 8, 8), num_classes=4).save(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"half")
-    with pytest.raises(ValueError, match="whole classifier of eqm"):
+    with pytest.raises(ValueError, match="complete eqm classifier"):
         open_features(f"classifier:{tmp_path}")
     with pytest.raises(ValueError, match=r"images of shape \(1, 8, 8\); got \(1, 28, 28\)"):
         open_features("classifier:digits")(torch.zeros(1, 1, 28, 28))

@@ -257,7 +257,7 @@ def test_every_public_kind_of_file_gives_the_same_features(
 
 
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="does not exist: give inception:PATH"):
+    with pytest.raises(ValueError, match="does not exist: use inception:PATH"):
         open_features("inception:nowhere.pth")
     path = tmp_path / "weights.pth"
     path.write_bytes(b"half")

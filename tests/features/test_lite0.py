@@ -83,8 +83,10 @@ def test_the_trained_network_is_that_of_its_authors_package() -> None:
 
 
 @needs_weights
+@pytest.mark.needs("skimage")
 def test_a_photograph_is_recognised() -> None:
-    data = pytest.importorskip("skimage.data")
+    from skimage import data
+
     features = open_features("lite0")
     for picture, classes in [
         (data.chelsea(), {281, 282, 285}),  # tabby, tiger cat, Egyptian cat

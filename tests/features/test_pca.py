@@ -41,7 +41,7 @@ def test_what_cannot_be_fitted_is_refused() -> None:
         fit_pca(torch.zeros(2, 3, 100, 100), 1)
     with pytest.raises(ValueError, match=r"images of shape \(2, 3, 4\); got \(2, 4, 3\)"):
         fit_pca(IMAGES, 3)(IMAGES.mT)
-    with pytest.raises(ValueError, match="fitted on a reference; got pca:3 without one"):
+    with pytest.raises(ValueError, match="need a reference; got pca:3 without one"):
         open_features("pca:3")
     with pytest.raises(ValueError, match="got pca:many"):
         open_features("pca:many", reference=[IMAGES])

@@ -116,8 +116,8 @@ def test_wandb_is_online_with_a_key_or_on_wish(tmp_path, picture, monkeypatch, k
     assert told[0]["mode"] == mode
 
 
+@pytest.mark.needs("wandb")
 def test_wandb_itself_works_offline(tmp_path, picture, monkeypatch):
-    pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     use(open_tracker("wandb", tmp_path, CONFIG), picture)
     (run,) = (tmp_path / "wandb").glob("offline-run-*")

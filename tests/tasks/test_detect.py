@@ -1,7 +1,7 @@
 import json
 import math
 import zlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -10,18 +10,19 @@ from sklearn.covariance import OAS
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import eqm
+from eqm import registry
 from eqm.corruption import ConstantDecay, LinearDecay, TruncatedDecay
 from eqm.energy import DotEnergy
 from eqm.metrics import auroc
 from eqm.models import UNet, UNetConfig, save_pretrained
 from eqm.objective import EquilibriumMatching
 from eqm.sampling import Sampling
-from eqm.tasks import EqmDetector, EqmOutlierDetector
+from eqm.tasks import EqmDetector, EqmOutlierDetector, scores
 from eqm.tasks.calibration import _precision
-from eqm.tasks.scores import SCORES, ScoreConfig, ScoreContext
+from eqm.tasks.scores import ScoreConfig, ScoreContext
 
 STEP = Sampling("gradient-descent", step_size=0.01, path_length=0.1)  # ten steps
-PROBE = ScoreConfig(EquilibriumMatching(), STEP, gammas=(0.3, 1.0))
+CONFIG = ScoreConfig(EquilibriumMatching(), STEP, gammas=(0.3, 1.0))
 SMALL = UNetConfig(shape=(1, 8, 8), num_classes=3, width=4, multipliers=(1,))
 
 
@@ -58,7 +59,7 @@ def model():
 )
 def test_scores_of_a_spring_have_a_closed_form(name, expected):
     x = normal(5)
-    found = EqmDetector(spring, name, probe=PROBE).score_samples(x)
+    found = EqmDetector(spring, name, config=CONFIG).score_samples(x)
     torch.testing.assert_close(found, expected(x.flatten(1)).double(), rtol=1e-4, atol=1e-6)
 
 
@@ -72,23 +73,23 @@ def test_complexity_is_what_zlib_makes_of_the_pixels():
 def test_scores_of_one_datum_have_a_closed_form():
     datum = torch.tensor([0.5, -0.5, 0.2]).view(1, 1, 1, 3)
     field = eqm.OptimalField(datum, LinearDecay(4.0))  # 4 (z - datum), whatever gamma
-    probe = ScoreConfig(EquilibriumMatching(LinearDecay(4.0)), STEP, gammas=(0.0, 0.5), draws=3)
+    config = ScoreConfig(EquilibriumMatching(LinearDecay(4.0)), STEP, gammas=(0.0, 0.5), draws=3)
     x = torch.cat([datum, datum + 0.1])
-    view = ScoreContext(field, x, None, probe)
+    context = ScoreContext(field, x, None, config)
     # the field says 4 (z - datum) and should say 4 (z - x): 4 * 0.1 apart, whatever the noise
     torch.testing.assert_close(
-        SCORES["loss"](view), torch.tensor([0.0, 0.16]), atol=1e-4, rtol=1e-3
+        scores.loss(context), torch.tensor([0.0, 0.16]), atol=1e-4, rtol=1e-3
     )
-    losses, residuals = SCORES["losses"](view), SCORES["residuals"](view)
+    losses, residuals = scores.losses(context), scores.residuals(context)
     assert losses.shape == (2, 2)
     torch.testing.assert_close(losses[1].exp(), torch.full((2,), 0.16), rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(residuals[1].exp(), torch.full((32,), 0.16), rtol=1e-3, atol=1e-6)
-    start = view.halfway()
+    start = context.noisy()
     away = (datum + 0.96**10 * (start - datum) - x).flatten(1).norm(dim=1)
-    torch.testing.assert_close(SCORES["restore"](view), away, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(scores.reconstruction(context), away, rtol=1e-3, atol=1e-4)
     # the gradient falls by 0.96 a step: to a fifth at the 41st gradient, the last of 41 steps
-    long = replace(probe, sampling=replace(STEP, path_length=1.0))
-    assert SCORES["steps"](replace(view, probe=long)).tolist() == [41, 41]
+    long = replace(config, sampling=replace(STEP, path_length=1.0))
+    assert scores.steps(replace(context, config=long)).tolist() == [41, 41]
 
 
 def test_an_energy_is_the_score_of_an_explicit_model(model):
@@ -120,7 +121,7 @@ def test_one_image_has_one_score_whatever_is_beside_it(model):
 
 @pytest.mark.parametrize("score", ["gradient-norm", "combined", ("dot", "complexity")])
 def test_false_alarms_keep_to_the_rate_on_normal_images_held_out(score):
-    detector = EqmDetector(spring, score, probe=PROBE).fit(normal(600, seed=1))
+    detector = EqmDetector(spring, score, config=CONFIG).fit(normal(600, seed=1))
     scores = detector.score_samples(normal(4000, seed=2))
     p = detector.p_values_of(scores)
     known = len(detector.calibration.scores)
@@ -139,7 +140,7 @@ def test_p_values_and_thresholds_are_those_of_counting():
     assert detector.threshold() == 20.0  # two of eight may be above
     assert detector.threshold(0.13) == 24.0
     assert detector.predict(torch.tensor([5.0, 5.1]).view(2, 1, 1, 1)).tolist() == [False, True]
-    with pytest.raises(ValueError, match="of 0.1 needs scores of 9 normal images; 7 are there"):
+    with pytest.raises(ValueError, match="of 0.1 needs the scores of 9 normal images; got 7"):
         detector.predict(normal(1), fpr=0.1)
 
 
@@ -155,39 +156,39 @@ def test_several_numbers_are_measured_by_their_covariance():
     )
     # too quiet is no more normal than too loud, but only where several numbers are looked at
     quiet, loud, usual = normal(50, 3, scale=0.02), normal(50, 4, scale=0.5), normal(200, 5)
-    both = EqmDetector(spring, ("gradient-norm", "dot"), probe=PROBE).fit(normal(400, seed=6))
-    alone = EqmDetector(spring, "gradient-norm", probe=PROBE).fit(normal(400, seed=6))
+    both = EqmDetector(spring, ("gradient-norm", "dot"), config=CONFIG).fit(normal(400, seed=6))
+    alone = EqmDetector(spring, "gradient-norm", config=CONFIG).fit(normal(400, seed=6))
     for other in (quiet, loud):
         assert auroc(both.score_samples(usual), both.score_samples(other)) > 0.99
     assert auroc(alone.score_samples(usual), alone.score_samples(quiet)) < 0.01
 
 
-def test_a_model_that_is_told_the_noise_level_is_told(model):
-    told = UNet(replace(SMALL, noise_conditioning=True)).eval()
-    assert ScoreConfig.of(told).objective == EquilibriumMatching(
+def test_a_noise_conditioned_model_gets_the_noise_level(model):
+    conditioned = UNet(replace(SMALL, noise_conditioning=True)).eval()
+    assert ScoreConfig.of(conditioned).objective == EquilibriumMatching(
         ConstantDecay(), noise_conditioning=True
     )
     assert ScoreConfig.of(model).objective == EquilibriumMatching(TruncatedDecay())
-    asked = []
+    seen = []
 
-    class Told(torch.nn.Module):
-        config, metadata = told.config, {}
+    class Conditioned(torch.nn.Module):
+        config, metadata = conditioned.config, {}
 
         def forward(self, x, labels, gamma):
-            asked.append(gamma.unique().tolist())
+            seen.append(gamma.unique().tolist())
             return x
 
     x = normal(30, shape=(1, 8, 8))
-    probe = ScoreConfig.of(Told(), gammas=(0.25, 1.0))
-    EqmDetector(Told(), "loss", probe=probe).score_samples(x)
-    assert asked == [[0.25], [1.0]]
-    with pytest.raises(ValueError, match="told the noise level does not descend"):
-        EqmDetector(Told(), "work").score_samples(x)
+    config = ScoreConfig.of(Conditioned(), gammas=(0.25, 1.0))
+    EqmDetector(Conditioned(), "loss", config=config).score_samples(x)
+    assert seen == [[0.25], [1.0]]
+    with pytest.raises(ValueError, match="noise-conditioned model cannot"):
+        EqmDetector(Conditioned(), "work").score_samples(x)
 
 
 def test_a_map_says_where():
     x = normal(300, shape=(2, 8, 8))
-    detector = EqmDetector(spring, "gradient-norm", probe=PROBE).fit(x)
+    detector = EqmDetector(spring, "gradient-norm", config=CONFIG).fit(x)
     maps = detector.anomaly_map(x)
     assert maps.shape == (300, 8, 8)
     assert maps.mean() == pytest.approx(1, abs=0.1)
@@ -195,7 +196,7 @@ def test_a_map_says_where():
     spoilt[..., 2, 5] += 1
     found = detector.anomaly_map(spoilt)[0]
     assert found[1:4, 4:7].min() > found[5:, :4].max()
-    with pytest.raises(ValueError, match="one of images"):
+    with pytest.raises(ValueError, match="need a detector of images"):
         EqmDetector(spring, "dot").fit(normal(9, shape=(3,))).anomaly_map(x)
 
 
@@ -203,34 +204,77 @@ def test_a_map_says_where():
 def test_a_detector_lies_with_the_weights_and_comes_back(model, tmp_path, score):
     x = normal(60, shape=(1, 8, 8))
     save_pretrained(model, tmp_path)
-    probe = replace(ScoreConfig.of(model, gammas=(0.2, 0.9), draws=2, seed=3), sampling=STEP)
-    detector = EqmDetector(model, score, fpr=0.1, probe=probe).fit(x)
+    config = replace(ScoreConfig.of(model, gammas=(0.2, 0.9), draws=2, seed=3), sampling=STEP)
+    detector = EqmDetector(model, score, fpr=0.1, config=config).fit(x)
     detector.save(tmp_path)
     loaded = EqmDetector.load(tmp_path)
-    assert (loaded.score, loaded.fpr, loaded.probe) == (score, 0.1, probe)
+    assert (loaded.score, loaded.fpr, loaded.config) == (score, 0.1, config)
     torch.testing.assert_close(loaded.score_samples(x), detector.score_samples(x), rtol=0, atol=0)
     assert loaded.threshold() == detector.threshold()
     assert torch.equal(loaded.anomaly_map(x), detector.anomaly_map(x))
+
+
+@pytest.fixture
+def own_parts():
+    @eqm.register("decay", "test-power")
+    @dataclass(frozen=True)
+    class Power:
+        power: float = 2.0
+
+        def __call__(self, gamma):
+            return (1 - gamma) ** self.power
+
+    @eqm.register("score", "test-brightness")
+    def brightness(context):
+        return context.x.flatten(1).mean(1)
+
+    yield Power(3.0)
+    del registry._REGISTERED["decay"]["test-power"]
+    del registry._REGISTERED["score"]["test-brightness"]
+
+
+@pytest.mark.parametrize("score", ["test-brightness", ("test-brightness", "loss")])
+def test_a_detector_with_parts_of_ones_own_comes_back(model, own_parts, tmp_path, score):
+    x = normal(60, shape=(1, 8, 8))
+    config = replace(CONFIG, objective=EquilibriumMatching(own_parts))
+    detector = EqmDetector(model, score, config=config).fit(x)
+    detector.save(tmp_path)
+    loaded = EqmDetector.load(tmp_path, model)
+    assert (loaded.score, loaded.config) == (score, config)
+    torch.testing.assert_close(loaded.score_samples(x), detector.score_samples(x), rtol=0, atol=0)
+
+
+def test_a_decay_without_a_name_is_refused_when_the_detector_is_saved(model, tmp_path):
+    config = replace(CONFIG, objective=EquilibriumMatching(lambda gamma: 1 - gamma))
+    detector = EqmDetector(model, "loss", config=config).fit(normal(9, shape=(1, 8, 8)))
+    with pytest.raises(ValueError, match="is no registered decay: put @eqm.register"):
+        detector.save(tmp_path)
 
 
 def test_what_is_no_detector_is_said(model, tmp_path):
     save_pretrained(model, tmp_path)
     with pytest.raises(ValueError, match=r"must hold a calibrated detector.*--normal"):
         EqmDetector.load(tmp_path)
-    with pytest.raises(ValueError, match="was not calibrated: call fit"):
+    with pytest.raises(ValueError, match="is not calibrated: call fit"):
         EqmDetector(model).save(tmp_path)
     EqmDetector(model, "loss").fit(normal(9, shape=(1, 8, 8))).save(tmp_path)
     with pytest.raises(ValueError, match="with other weights than these"):
         EqmDetector.load(tmp_path, UNet(SMALL))
     settings = tmp_path / "detector.json"
     whole = json.loads(settings.read_text())
-    for change in ({"score": "lots"}, {"version": 9}, {"decay": ["steep", {}]}, {"gammas": [2]}):
+    for change, sentence in [
+        ({"score": "lots"}, "the score must be one of .*'lots'.*: register your own first"),
+        ({"decay": ["steep", {}]}, "the decay must be one of .*'steep'.*: register your own first"),
+        ({"decay": ["linear", {"slope": 2}]}, "damaged .*takes scale; got the option 'slope'"),
+        ({"version": 9}, "damaged .it has version 9: upgrade eqm"),
+        ({"gammas": [2]}, "damaged .gammas must be"),
+    ]:
         settings.write_text(json.dumps(whole | change))
-        with pytest.raises(ValueError, match="must hold a whole detector"):
+        with pytest.raises(ValueError, match=sentence):
             EqmDetector.load(tmp_path)
     settings.write_text(json.dumps(whole))
     (tmp_path / "detector.safetensors").write_bytes(b"cut off")
-    with pytest.raises(ValueError, match="must hold a whole detector"):
+    with pytest.raises(ValueError, match="is damaged .*: calibrate it again"):
         EqmDetector.load(tmp_path)
 
 
@@ -238,8 +282,8 @@ def test_bad_input_is_one_sentence(model):
     x, detector = normal(9, shape=(1, 8, 8)), EqmDetector(model, "loss")
     for images, sentence in [
         (normal(3), r"model's shape \(1, 8, 8\); got \(1, 4, 4\): resize"),
-        ((x * 100).byte(), "floating-point tensor .* got torch.uint8"),
-        (x.numpy(), "or batches of such; got ndarray"),
+        ((x * 100).byte(), "floating-point tensors .* got torch.uint8"),
+        (x.numpy(), "floating-point tensors .* got ndarray"),
         (x + 3, r"must lie in -1..1; got 2.*scale them"),
         (x.masked_fill(x > 0, torch.nan), "images must be finite"),
     ]:
@@ -249,23 +293,23 @@ def test_bad_input_is_one_sentence(model):
         detector.score_samples(x, 7)
     with pytest.raises(ValueError, match="one a sample"):
         detector.score_samples(x, [0, 1])
-    with pytest.raises(ValueError, match="labels go with one tensor"):
+    with pytest.raises(ValueError, match="labels need one tensor"):
         detector.score_samples([x], 1)
-    with pytest.raises(ValueError, match="needs 4 normal images at least, and better 1,000; got 3"):
+    with pytest.raises(ValueError, match="needs at least 4 normal images, better 1,000; got 3"):
         detector.fit(x[:3])
-    with pytest.raises(ValueError, match="was not calibrated"):
+    with pytest.raises(ValueError, match="is not calibrated"):
         EqmDetector(model).score_samples(x)
-    with pytest.raises(ValueError, match="score that is not finite"):
+    with pytest.raises(ValueError, match="must be finite; got NaN"):
         EqmDetector(lambda x, labels: x * torch.inf, "dot").fit(x)
     for settings, sentence in [
-        ({"score": "best"}, "score must be among combined, energy, .* got 'best'"),
-        ({"score": ()}, "score must be among"),
-        ({"fpr": 1.0}, "fpr, the rate of false alarms, must lie between 0 and 1; got 1.0"),
+        ({"score": "best"}, "the score must be one of combined, .* got 'best'"),
+        ({"score": ()}, "score must be the name of a score, or several"),
+        ({"fpr": 1.0}, "fpr, the false positive rate, must lie between 0 and 1; got 1.0"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
     ]:
         with pytest.raises(ValueError, match=sentence):
             EqmDetector(model, **settings)
-    with pytest.raises(ValueError, match="gammas must be numbers from 0"):
+    with pytest.raises(ValueError, match="gammas must be one or more numbers from 0"):
         ScoreConfig.of(model, gammas=(1.5,))
 
 
@@ -295,8 +339,8 @@ def test_the_estimator_turns_rows_to_images_and_the_sign_around(model):
 def test_the_bundled_model_has_a_calibration():
     detector = EqmDetector.load("fashion-mnist", network := eqm.from_pretrained("fashion-mnist"))
     assert network.metadata["sampling"]["multistep_coefficients"]
-    assert detector.probe is not None
-    assert detector.probe.sampling.multistep_coefficients == ()
+    assert detector.config is not None
+    assert detector.config.sampling.multistep_coefficients == ()
     flat = torch.full((2, 1, 28, 28), 0.3)
     assert detector.field is network
     assert detector.p_values(flat).max() == 1 / 2501  # none of 2,500 normal scores is as high

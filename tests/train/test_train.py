@@ -358,7 +358,9 @@ def test_an_interrupt_in_the_process_saves_first(images, tmp_path):
 
 
 def test_two_processes_do_not_write_to_one_folder(images, tmp_path):
-    claims = f"from eqm.files import claim; file = claim({str(tmp_path)!r}); print(1); input()"
+    claims = (
+        f"from eqm.files import claim; file = lock_folder({str(tmp_path)!r}); print(1); input()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", claims], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:

@@ -44,7 +44,7 @@ def detect(
         images: Files, folders, an .npz, a data set by name; `mnist-5k:0-99` takes some of what holds many.
         normal: Normal pictures to calibrate on, given likewise, best 1,000 or more that the model was not
             trained on; by default the calibration stored with the model.
-        score: "combined", or one or several of energy, dot, gradient-norm, work, displacement, restore,
+        score: "combined", or one or several of energy, dot, gradient-norm, work, displacement, reconstruction,
             steps, loss, losses, residuals, complexity; by default combined, or as it is stored.
         fpr: Rate of false alarms: the share of normal pictures that may be called anomalous; by default
             0.05, or as it is stored.
@@ -153,13 +153,13 @@ def _draw(pictures: Tensor, maps: Tensor, names: Sequence[str], folder: Path) ->
 
     from eqm.cli.output import file_names
     from eqm.files import replacing
-    from eqm.pictures import grid, heat
+    from eqm.pictures import grid, heatmap
 
     size = pictures.shape[-2:]
     wide = interpolate(maps[:, None], size, mode="bilinear") if maps.shape[-2:] != size else maps
     for k, name in enumerate(file_names(names)):
         picture = pictures[k : k + 1, :3]
         colour = picture if picture.shape[1] == 3 else picture.mean(1, keepdim=True)
-        pair = torch.cat([colour.expand(1, 3, *size), heat(picture, wide[k].view(1, *size))])
+        pair = torch.cat([colour.expand(1, 3, *size), heatmap(picture, wide[k].view(1, *size))])
         with replacing(folder / f"{name}.png") as path:
             grid(pair, columns=2, scale=max(1, 224 // size[0])).save(path, format="png")

@@ -91,12 +91,12 @@ def eval_(
         evaluate_each,
         open_reference,
         open_samples,
+        require_suffix,
         save_statistics,
         suitable_features,
         write,
     )
     from eqm.evaluation import compare as difference
-    from eqm.evaluation.writing import require_suffix
     from eqm.features import open_features
     from eqm.files import make_folder
     from eqm.train import distributed
@@ -157,7 +157,7 @@ def eval_(
                 *(several, against, eyes),
                 training=learnt,
                 settings=settings,
-                watch=lambda images: _shown(images, bar),
+                track=lambda images: _shown(images, bar),
             )
         found = reports[0] if len(reports) == 1 else difference(*reports, seed=seed)
         if distributed.is_main():

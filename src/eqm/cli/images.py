@@ -72,12 +72,13 @@ def _read(
     path, wanted = _picked(where)
     config = DataConfig(path)
     if opens_arrays(config):
-        source = open_source(config)
+        source = open_source(config, small=True)
         rows = _rows(path, wanted, len(source))
         names = [f"{path}:{row}" for row in rows.tolist()]
         if source.shape != shape:
             check(f"{path} holds pictures", source.shape)
-            source = open_source(DataConfig(path, channels=shape[0], size=shape[1]))
+            config = DataConfig(path, channels=shape[0], size=shape[1])
+            source = open_source(config, small=True)
     else:
         files = _files(path)
         rows = _rows(path, wanted, len(files.names))

@@ -44,9 +44,9 @@ def check_output(output: Path, endings: Sequence[str], *, name: str = "output") 
     if output.is_dir():
         raise ValueError(f"{name} must be a file; {output} is a folder: choose another name")
     if output.suffix == ".mp4":
-        from eqm.pictures import check_film_writer
+        from eqm.pictures import check_mp4_writer
 
-        check_film_writer()
+        check_mp4_writer()
 
 
 def write_images(
@@ -68,7 +68,7 @@ def write_images(
     import numpy as np
     import torch
 
-    from eqm.files import filling, replacing
+    from eqm.files import new_folder, replacing
     from eqm.pictures import animate, grid, picture, to_uint8
 
     check_output(output, ANY)
@@ -89,7 +89,7 @@ def write_images(
             scale = 2 * max(1, 56 // shown.shape[-1])
             animate((grid(image[None], columns=1, scale=scale) for image in shown), output)
         case _:
-            with filling(output) as folder:
+            with new_folder(output) as folder:
                 for k, image in enumerate(one_by_one):
                     picture(image).save(folder / f"{names[k] if names else f'{k:06}'}.png")
 

@@ -11,7 +11,7 @@ from eqm.cli.arguments import Model
 from eqm.sampling.settings import RuleName
 
 if TYPE_CHECKING:
-    from eqm.descent import Finished
+    from eqm.descent import FinishedSample
 
 
 def sample(
@@ -73,20 +73,20 @@ def sample(
 
     from eqm.cli.output import STILL, check_drawable, check_output, write_images
     from eqm.cli.show import show_settings
-    from eqm.descent import in_order
+    from eqm.descent import collect
     from eqm.encoders import encoder_of
     from eqm.files import make_folder
     from eqm.models import for_inference, from_pretrained
-    from eqm.pictures import MOVING, check_channels, grid
+    from eqm.pictures import ANIMATION_SUFFIXES, check_channels, grid
     from eqm.pictures import animate as write_animation
     from eqm.sampling import Sampling, diagnose
     from eqm.sampling.labels import label_number
-    from eqm.tasks import draw, gather, trajectory
+    from eqm.tasks import draw, gather, watch
     from eqm.train import distributed
 
     check_output(output, STILL)
     if animate is not None:
-        check_output(animate, MOVING, name="animate")
+        check_output(animate, ANIMATION_SUFFIXES, name="animate")
     where = distributed.join(device)
     atexit.register(distributed.leave)
     network = from_pretrained(model, device=where)
@@ -125,7 +125,7 @@ def sample(
     if animate is not None:
         make_folder(animate.parent)
     fast = for_inference(network, precision=precision, compile=compile)
-    ends: list[Finished] = []
+    ends: list[FinishedSample] = []
     failure: BaseException | None = None
     try:
         for end in draw(
@@ -143,7 +143,7 @@ def sample(
         failure = RuntimeError("another process failed")
     if failure is not None and not ends:
         raise failure
-    descent = in_order(ends)
+    descent = collect(ends)
     columns = 10 if classes else 8
     parts = (encoder.decode(x) for x in descent.x.split(batch_size))
     write_images(parts, output, columns=columns)
@@ -160,8 +160,10 @@ def sample(
         print(f"eqm: note: {sentence}", file=sys.stderr)
     if animate is not None:
         shown = None if chosen is None else chosen[:100]
-        small = replace(sampling, multistep_coefficients=())  # fitted steps are too few to animate
-        moving = trajectory(network, shown, count=min(count, 100), seed=seed, sampling=small)
+        steady = replace(
+            sampling, multistep_coefficients=()
+        )  # a few long steps show nothing of the way
+        moving = watch(network, shown, count=min(count, 100), seed=seed, sampling=steady)
         scale = max(1, 32 // shape[-1])
         write_animation(
             (grid(encoder.decode(x), columns=columns, scale=scale) for x in moving.x), animate

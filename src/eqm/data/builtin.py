@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import logging
+import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from eqm.data.archives import PictureFiles
-from eqm.data.arrays import from_array, from_idx
+from eqm.data.arrays import from_array, from_idx, from_npz
 from eqm.data.config import DataConfig
 from eqm.data.images import Images
 from eqm.data.openmoji import openmoji
@@ -21,8 +24,9 @@ from eqm.data.points import CLOUDS, points
 from eqm.data.source import MissingDataError, Source
 from eqm.data.subset import digest
 
-FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package dataset-fashion-mnist puts it."""
+LOG = logging.getLogger(__name__)
+SMALL = Path(__file__).parent / "small"
+"""Small copies of data sets that come with eqm, NAME.npz each; the README there has their sources."""
 
 CLOTHES = (
     *("T-shirt", "trouser", "pullover", "dress", "coat"),
@@ -70,16 +74,36 @@ def _mnist_5k(config: DataConfig) -> Source:
 
 def _fashion_mnist(part: str) -> Callable[[DataConfig], Source]:
     def open_it(config: DataConfig) -> Source:
-        if not FASHION_MNIST.is_dir():
+        # Debian's package dataset-fashion-mnist puts it there.
+        folder = Path(os.environ.get("EQM_DATA", "/usr/share/datasets")) / "fashion-mnist"
+        name, hub = ("fashion-mnist", "") if part == "train" else ("fashion-mnist-test", ":test")
+        if not folder.is_dir():
             raise MissingDataError(
-                f"Fashion-MNIST is not at {FASHION_MNIST}: apt install dataset-fashion-mnist, or set "
-                f"data.path to the folder of {part}-images-idx3-ubyte.gz"
+                f"{name} is not in {folder}: set data.path hf:zalando-datasets/fashion_mnist{hub} to "
+                "download it (needs eqm[data]), or, on Debian, apt install dataset-fashion-mnist"
             )
-        name = "fashion-mnist" if part == "train" else "fashion-mnist-test"
-        found = from_idx(FASHION_MNIST, config, name=name, part=part)
-        return replace(found, class_names=CLOTHES)
+        return replace(from_idx(folder, config, name=name, part=part), class_names=CLOTHES)
 
     return open_it
+
+
+def small_copy(config: DataConfig) -> Source | None:
+    """The small copy of a data set that comes with eqm, or None where there is none.
+
+    `fashion-mnist-test` are its first 300 test pictures, `mnist-5k` the first 30 of each digit.
+    """
+    path = SMALL / f"{config.path}.npz"
+    if config.path not in NAMED or not path.is_file():
+        return None
+    source = from_npz(path, config)
+    assert isinstance(source, Images)
+    return replace(source, class_names=CLOTHES) if "fashion" in config.path else source
+
+
+@cache
+def say_small(name: str, count: int) -> None:
+    """Returns nothing; warns, once a name, that the small copy is used."""
+    LOG.warning("%s is not installed: using the %d pictures that come with eqm", name, count)
 
 
 def _elpv(config: DataConfig) -> Source:

@@ -9,7 +9,7 @@ import torch
 
 from eqm.data.archives import SUFFIXES, PictureFiles, folder, tars, zipped
 from eqm.data.arrays import from_idx, from_npy, from_npz, is_idx
-from eqm.data.builtin import NAMED
+from eqm.data.builtin import NAMED, say_small, small_copy
 from eqm.data.config import DataConfig
 from eqm.data.latents import is_latents, open_latents
 from eqm.data.parquet import files_of, hub_table, table
@@ -18,12 +18,13 @@ from eqm.data.source import MissingDataError, Source
 from eqm.data.subset import class_names, of_classes, without_labels
 
 
-def open_source(config: DataConfig) -> Source:
-    """The data set that `config` describes, whole: `split` holds a share of it out.
+def open_source(config: DataConfig, *, small: bool = False) -> Source:
+    """The data set that `config` describes.
 
-    Raises MissingDataError where there are none, and ValueError with a sentence for whatever else cannot
-    be trained on: no pictures, damaged archives, mixed sizes or channels, labels out of range, a
-    class without pictures.
+    If `small`, a data set that is not installed may be replaced by the small copy that comes with eqm;
+    a warning says so. Raises MissingDataError where there is no data, and ValueError for data that
+    cannot be trained on: no pictures, damaged archives, mixed sizes or channels, labels out of range,
+    a class without pictures.
     """
     for name, value in (("size", config.size), ("channels", config.channels)):
         if value < 0:
@@ -31,7 +32,14 @@ def open_source(config: DataConfig) -> Source:
                 f"data.{name} -1, to pick what suits the pictures, is for the recipe `folder`: "
                 "set a number, or 0 for pictures as they are"
             )
-    source = _source(config)
+    try:
+        source = _source(config)
+    except MissingDataError:
+        found = small_copy(config) if small else None
+        if found is None:
+            raise
+        say_small(config.path, len(found))
+        source = found
     if config.classes:
         source = of_classes(source, config.classes)
     if not config.labels:

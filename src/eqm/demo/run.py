@@ -14,7 +14,7 @@ from eqm.demo.detection import detection
 from eqm.demo.material import Material, prepare
 from eqm.demo.report import Section, write_report
 from eqm.demo.samples import samples
-from eqm.devices import machine
+from eqm.devices import describe_machine
 from eqm.files import make_folder
 
 SECTIONS: dict[str, Callable[[Material], Section]] = {
@@ -57,7 +57,7 @@ def run(
                 f"{images:,} images a model, repeats counted, batch 128, AdamW, float32, one thread a model",
             ),
             ("Time", f"{time.monotonic() - began:.0f} s in all"),
-            ("Machine", machine()),
+            ("Machine", describe_machine()),
         ],
     )
     return sections

@@ -1,4 +1,4 @@
-from .diagnosis import curl, stability, stiffness
+from .diagnosis import curl, stability_limit, stiffness
 from .driver import Outcome, Solution, descend, iterate
 from .fitting import fit_multistep
 from .flow import integrate
@@ -35,8 +35,8 @@ from .stopping import (
     Step,
     Stop,
 )
-from .streaming import Finished, in_order, stream
-from .trajectory import Measures, Trajectory, measure, record
+from .streaming import FinishedSample, collect, stream
+from .trajectory import Trajectory, TrajectoryMeasures, measure_trajectory, record_trajectory
 
 __all__ = [
     "Adam",
@@ -48,14 +48,14 @@ __all__ = [
     "Euler",
     "MaxNFE",
     "EvenGamma",
-    "Finished",
+    "FinishedSample",
     "GradientDescent",
     "GradientNorm",
     "HeavyBall",
     "Heun",
     "Langevin",
     "LinearMultistep",
-    "Measures",
+    "TrajectoryMeasures",
     "StepResult",
     "Nesterov",
     "NesterovLookahead",
@@ -76,12 +76,12 @@ __all__ = [
     "descend",
     "dopri5",
     "fit_multistep",
-    "in_order",
+    "collect",
     "integrate",
     "iterate",
-    "measure",
-    "record",
-    "stability",
+    "measure_trajectory",
+    "record_trajectory",
+    "stability_limit",
     "stiffness",
     "stream",
 ]

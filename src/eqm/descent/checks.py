@@ -13,7 +13,7 @@ def check_positive(**values: float) -> None:
             raise ValueError(f"{name} must be a positive number; got {value}")
 
 
-def check_share(**values: float) -> None:
+def check_fraction(**values: float) -> None:
     """Each must lie in [0, 1)."""
     for name, value in values.items():
         if not 0 <= value < 1:

@@ -60,7 +60,7 @@ def stiffness(
 ) -> Tensor:
     """The size of the largest eigenvalue of the field's Jacobian at each of x (B, ...), (B,).
 
-    It sets the largest stable step: below 2 / stiffness for gradient descent, below `stability` /
+    It sets the largest stable step: below 2 / stiffness for gradient descent, below `stability_limit` /
     stiffness for any rule. The default landscape has 20 at the data. By power iteration, from below,
     on central differences of ordinary evaluations, two an iteration: exact to some per cent, for x
     in float32 or float64.
@@ -79,7 +79,7 @@ def stiffness(
     return growth
 
 
-def stability(rule: Rule) -> float | None:
+def stability_limit(rule: Rule) -> float | None:
     """The largest step size times stiffness at which a rule still comes to rest, to 0.005.
 
     2 for gradient descent, 2 / (1 + 2 momentum) for the paper's look-ahead, 1 for Adams-Bashforth
@@ -88,7 +88,7 @@ def stability(rule: Rule) -> float | None:
     own, or are not linear in the gradient, such as `Adam`.
 
     >>> from eqm.descent import NesterovLookahead
-    >>> round(stability(NesterovLookahead(0.02, 0.3)), 2)
+    >>> round(stability_limit(NesterovLookahead(0.02, 0.3)), 2)
     1.25
     """
     if not hasattr(rule, "step_size"):

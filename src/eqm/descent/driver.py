@@ -14,7 +14,7 @@ from torch import Tensor
 from eqm.descent.checks import check_count
 from eqm.descent.rules import Rule, State
 from eqm.descent.stopping import Step, Stop
-from eqm.field import Field, along
+from eqm.field import Field, at_path, check_gradient
 from eqm.shapes import all_finite, norms, per_sample
 
 
@@ -62,7 +62,7 @@ class Solution:
 
 
 @dataclass(frozen=True)
-class Batch:
+class ActiveSamples:
     """The A samples that are on their way; every tensor, in the states too, leads with A."""
 
     index: Tensor
@@ -75,7 +75,9 @@ class Batch:
     stop_state: State
 
     @classmethod
-    def at(cls, x: Tensor, labels: Tensor | None, *, rule: Rule, stop: Stop | None) -> Batch:
+    def start(
+        cls, x: Tensor, labels: Tensor | None, *, rule: Rule, stop: Stop | None
+    ) -> ActiveSamples:
         """Samples x (A, ...) before their first step, numbered from 0.
 
         Raises ValueError for starts that are not floating point and labels that do not match.
@@ -91,18 +93,20 @@ class Batch:
             stop_state = () if stop is None else stop.init(x)
         return cls(index, x, labels, path, none, none, rule_state, stop_state)
 
-    def __getitem__(self, rows: Tensor) -> Batch:
+    def __getitem__(self, rows: Tensor) -> ActiveSamples:
         """The samples at `rows`, indices or a mask."""
 
         def take(part: Any) -> Any:
             return tuple(map(take, part)) if isinstance(part, tuple) else part[rows]
 
         parts: dict[str, Any] = {k: v if v is None else take(v) for k, v in vars(self).items()}
-        return Batch(**parts)
+        return ActiveSamples(**parts)
 
 
 @torch.no_grad()
-def advance(field: Field, batch: Batch, *, rule: Rule, stop: Stop | None) -> tuple[Step, Batch]:
+def advance(
+    field: Field, batch: ActiveSamples, *, rule: Rule, stop: Stop | None
+) -> tuple[Step, ActiveSamples]:
     """One step of every sample of the batch, and the batch after it.
 
     Samples that have ended are still in it.
@@ -116,7 +120,7 @@ def advance(field: Field, batch: Batch, *, rule: Rule, stop: Stop | None) -> tup
         calls += 1
         return checked(here(point, batch.labels), point)
 
-    here = along(field, batch.path)
+    here = at_path(field, batch.path)
     x, gradient, covered, rule_state = rule.step(
         gradient_of, batch.x, batch.rule_state, batch.steps
     )
@@ -129,7 +133,9 @@ def advance(field: Field, batch: Batch, *, rule: Rule, stop: Stop | None) -> tup
     if stop is not None:
         arrived, stop_state = stop(step, stop_state)
         step = replace(step, converged=arrived & ~diverged)
-    return step, Batch(batch.index, x, batch.labels, path, steps, nfe, rule_state, stop_state)
+    return step, ActiveSamples(
+        batch.index, x, batch.labels, path, steps, nfe, rule_state, stop_state
+    )
 
 
 def iterate(
@@ -146,10 +152,10 @@ def iterate(
     Raises ValueError for starts that are not floating point, labels that do not match, a field that
     changes the shape.
     """
-    return _steps(field, Batch.at(x, labels, rule=rule, stop=stop), rule, stop)
+    return _steps(field, ActiveSamples.start(x, labels, rule=rule, stop=stop), rule, stop)
 
 
-def _steps(field: Field, batch: Batch, rule: Rule, stop: Stop | None) -> Iterator[Step]:
+def _steps(field: Field, batch: ActiveSamples, rule: Rule, stop: Stop | None) -> Iterator[Step]:
     while len(batch.index):
         step, batch = advance(field, batch, rule=rule, stop=stop)
         yield step
@@ -206,17 +212,11 @@ def outcome_of(step: Step) -> Tensor:
 
 
 def checked(gradient: Tensor, point: Tensor) -> Tensor:
-    """The gradient in the type of the samples: autocast gives it in another.
+    """The gradient in the dtype of the samples; autocast returns another one.
 
-    Raises ValueError for what is no floating-point tensor of the shape of the samples.
+    Raises ValueError as `check_gradient` does.
     """
-    if not isinstance(gradient, Tensor) or not gradient.is_floating_point():
-        kind = getattr(gradient, "dtype", type(gradient).__name__)
-        raise ValueError(f"a field must return a floating-point tensor, the gradient; got {kind}")
-    if gradient.shape != point.shape:
-        raise ValueError(
-            f"a field must return the shape it is given, {tuple(point.shape)}; got {tuple(gradient.shape)}"
-        )
+    check_gradient(gradient, point)
     return gradient.to(point.dtype)
 
 

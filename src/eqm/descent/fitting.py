@@ -8,7 +8,7 @@ from torch import Tensor
 from eqm.descent.checks import check_count, check_positive
 from eqm.descent.rules import LinearMultistep
 from eqm.descent.trajectory import Trajectory
-from eqm.field import Field, along
+from eqm.field import Field, at_path
 
 
 @torch.no_grad()
@@ -19,14 +19,14 @@ def fit_multistep(
     *,
     steps: int,
     order: int = 3,
-    ending: float = 1.5,
+    exponent: float = 1.5,
 ) -> LinearMultistep:
     """The rule that goes a trajectory's way in `steps` evaluations, as nearly as its weights allow.
 
-    `trajectory` is what `record` keeps of careful descents of `field` from noise, all the way and in
+    `trajectory` is what `record_trajectory` keeps of careful descents of `field` from noise, all the way and in
     many moments, and `labels` (B,) are theirs. Step k ends where the distance to the end of the way
-    has fallen to (1 - k / steps)^ending of that of the start, in the mean over the samples; on the
-    ideal path that share is 1 - gamma, whatever the decay. `ending` 1 has even steps, more has
+    has fallen to (1 - k / steps)^exponent of that of the start, in the mean over the samples; on the
+    ideal path that share is 1 - gamma, whatever the decay. `exponent` 1 has even steps, more has
     shorter ones towards the data.
 
     The weights of a step are the least squares of all numbers of all samples, from where the steps
@@ -38,14 +38,14 @@ def fit_multistep(
     Raises ValueError for a trajectory with fewer moments than steps, that does not move, or is not
     finite.
 
-    >>> from eqm.descent import AdamsBashforth, record
+    >>> from eqm.descent import AdamsBashforth, record_trajectory
     >>> bowl = lambda x, labels: 3 * x
-    >>> way = record(bowl, torch.ones(1, 2), rule=AdamsBashforth(0.01), at=range(41))
+    >>> way = record_trajectory(bowl, torch.ones(1, 2), rule=AdamsBashforth(0.01), at=range(41))
     >>> len(fit_multistep(bowl, way, steps=2).rows)
     2
     """
     check_count(steps=steps, order=order)
-    check_positive(ending=ending)
+    check_positive(exponent=exponent)
     way = trajectory.x
     if len(way) <= steps or not way.numel():
         raise ValueError(
@@ -57,8 +57,8 @@ def fit_multistep(
         raise ValueError("trajectory must lead from noise to somewhere, and hold finite numbers")
     x, path, rows = way[0], trajectory.path[0], []
     gradients: list[Tensor] = []
-    for moment in _moments(left / left[0], steps, ending):
-        gradient = along(field, path)(x, labels).to(x)
+    for moment in _moments(left / left[0], steps, exponent):
+        gradient = at_path(field, path)(x, labels).to(x)
         gradients = [gradient, *gradients][:order]
         terms = torch.stack([x, *(-earlier for earlier in gradients)])  # (1 + K, B, ...)
         weights = _least_squares(terms.flatten(1), way[moment].flatten())
@@ -69,12 +69,12 @@ def fit_multistep(
     return LinearMultistep(tuple(rows))
 
 
-def _moments(left: Tensor, steps: int, ending: float) -> list[int]:
+def _moments(left: Tensor, steps: int, exponent: float) -> list[int]:
     """For each step the moment that it ends at: as little of the way left as asked for, and
     always a later one."""
     found = [0]
     for k in range(1, steps):
-        share = (1 - k / steps) ** ending
+        share = (1 - k / steps) ** exponent
         nearest = int((left - share).abs().argmin())
         found.append(min(max(nearest, found[-1] + 1), len(left) - 1 - (steps - k)))
     return [*found[1:], len(left) - 1]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from eqm.descent.driver import Outcome, Solution, checked
-from eqm.field import Field, along
+from eqm.field import Field, at_path
 from eqm.guidance import guide
 from eqm.shapes import all_finite, norms, per_sample
 
@@ -65,7 +65,7 @@ def integrate(
         for gamma, stride in zip(levels.tolist(), strides.tolist(), strict=True):
             # float32 whatever x is: bfloat16 would round the bounds of an interval
             path = torch.full((len(x),), gamma, device=x.device)
-            gradient = checked(along(guided, path)(x, labels), x)
+            gradient = checked(at_path(guided, path)(x, labels), x)
             made, gradient_norm = made + whole, norms(gradient).where(whole, gradient_norm)
             end = x - stride * gradient
             whole = whole & all_finite(end)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from eqm.descent.checks import check_positive
-from eqm.descent.driver import Batch, Outcome, Solution
+from eqm.descent.driver import ActiveSamples, Outcome, Solution
 from eqm.descent.rules import GradientDescent
-from eqm.field import Field, along
+from eqm.field import Field, at_path
 from eqm.shapes import all_finite, norms
 
 
@@ -40,14 +40,16 @@ def dopri5(
         raise ValueError(
             "dopri5 needs torchdiffeq, which is not installed: pip install 'eqm[ode]'"
         ) from error
-    batch = Batch.at(x, labels, rule=GradientDescent(1.0), stop=None)  # checks the starts
+    batch = ActiveSamples.start(
+        x, labels, rule=GradientDescent(1.0), stop=None
+    )  # checks the starts
     good = all_finite(x)
     batch, calls = batch[good], 0
 
     def slope(s: Tensor, point: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        here = along(field, s.expand(len(point)))
+        here = at_path(field, s.expand(len(point)))
         return -here(point, batch.labels).to(point)
 
     end, gradient = x.detach().clone(), torch.full_like(x, torch.nan)

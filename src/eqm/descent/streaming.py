@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from eqm.descent.checks import check_count
-from eqm.descent.driver import OUTCOMES, Batch, Outcome, Solution, advance, outcome_of
+from eqm.descent.driver import OUTCOMES, ActiveSamples, Outcome, Solution, advance, outcome_of
 from eqm.descent.rules import Rule
 from eqm.descent.stopping import Step, Stop
 from eqm.field import Field
@@ -21,7 +21,7 @@ IDLE = -1
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedSample:
     """A sample at its end."""
 
     index: int
@@ -48,7 +48,7 @@ def stream(
     batch_size: int,
     max_steps: int = 1000,
     fixed: bool = False,
-) -> Iterator[Finished]:
+) -> Iterator[FinishedSample]:
     """Each sample as it ends its descent, through a batch that stays full while there are starts.
 
     A field has no clock, so a batch may hold samples that have come differently far: when one ends,
@@ -76,14 +76,14 @@ def stream(
     _check_sizes(starts, labels)
     waiting = _numbered(starts, labels)
 
-    def enter(count: int) -> Batch | None:
+    def enter(count: int) -> ActiveSamples | None:
         drawn = list(islice(waiting, count))
         if not drawn:
             return None
         indices, samples, classes = zip(*drawn, strict=True)
         x = torch.stack(samples)
         chosen = None if labels is None else torch.tensor(classes, device=x.device)
-        batch = Batch.at(x, chosen, rule=rule, stop=stop)
+        batch = ActiveSamples.start(x, chosen, rule=rule, stop=stop)
         return replace(batch, index=torch.tensor(indices, device=x.device))
 
     return _ends(field, enter, rule, stop, batch_size, max_steps, fixed)
@@ -91,13 +91,13 @@ def stream(
 
 def _ends(
     field: Field,
-    enter: Callable[[int], Batch | None],
+    enter: Callable[[int], ActiveSamples | None],
     rule: Rule,
     stop: Stop | None,
     batch_size: int,
     max_steps: int,
     fixed: bool,
-) -> Iterator[Finished]:
+) -> Iterator[FinishedSample]:
     batch = enter(batch_size)
     going = 0 if batch is None else len(batch.index)
     if batch is not None and fixed and going < batch_size:
@@ -122,7 +122,7 @@ def _ends(
                 batch = batch[(index != IDLE).nonzero().flatten()]
 
 
-def in_order(ends: Iterable[Finished], *, like: Tensor | None = None) -> Solution:
+def collect(ends: Iterable[FinishedSample], *, like: Tensor | None = None) -> Solution:
     """All the ends of a stream, as one descent in the order of the starts.
 
     Where there are none, `like` (0, ...) says of what shape and type they would have been.
@@ -170,16 +170,16 @@ def _numbered(
         yield index, start, label
 
 
-def _finished(step: Step, slots: Tensor) -> Iterator[Finished]:
+def _finished(step: Step, slots: Tensor) -> Iterator[FinishedSample]:
     columns = (step.index, step.steps, step.nfe, outcome_of(step))
     rows = torch.stack(columns, dim=1)[slots].tolist()
     norms = step.gradient_norm[slots].tolist()
     for x, norm, row in zip(step.x[slots], norms, rows, strict=True):
         index, steps, nfe, outcome = row
-        yield Finished(index, x, steps, nfe, norm, OUTCOMES[outcome])
+        yield FinishedSample(index, x, steps, nfe, norm, OUTCOMES[outcome])
 
 
-def _put(batch: Batch, slots: Tensor, fresh: Batch) -> Batch:
+def _put(batch: ActiveSamples, slots: Tensor, fresh: ActiveSamples) -> ActiveSamples:
     """The batch with other samples in some of its slots."""
 
     def put(old: Any, new: Any) -> Any:
@@ -187,10 +187,12 @@ def _put(batch: Batch, slots: Tensor, fresh: Batch) -> Batch:
             return tuple(map(put, old, new))
         return None if old is None else old.index_copy(0, slots, new.to(old.dtype))
 
-    return Batch(**{name: put(old, getattr(fresh, name)) for name, old in vars(batch).items()})
+    return ActiveSamples(
+        **{name: put(old, getattr(fresh, name)) for name, old in vars(batch).items()}
+    )
 
 
-def _padded(batch: Batch, size: int) -> Batch:
+def _padded(batch: ActiveSamples, size: int) -> ActiveSamples:
     """The batch with copies of its first sample in idle slots up to `size`."""
     rows = torch.arange(size, device=batch.index.device)
     real = rows < len(batch.index)

@@ -13,7 +13,7 @@ from torch import Tensor
 from eqm.descent.driver import iterate
 from eqm.descent.rules import Rule
 from eqm.descent.stopping import Stop
-from eqm.field import Field, along
+from eqm.field import Field, at_path
 from eqm.shapes import norms
 
 
@@ -33,7 +33,7 @@ class Trajectory:
 
 
 @dataclass(frozen=True)
-class Measures:
+class TrajectoryMeasures:
     """The landscape along a trajectory."""
 
     gradient_norm: Tensor
@@ -46,7 +46,7 @@ class Measures:
     """The energy, (T, B), where the field has one."""
 
 
-def record(
+def record_trajectory(
     field: Field,
     x: Tensor,
     labels: Tensor | None = None,
@@ -66,7 +66,7 @@ def record(
 
     >>> from eqm.descent import GradientDescent
     >>> halve = GradientDescent(0.5)
-    >>> record(lambda x, y: x, torch.ones(1, 1), rule=halve, at=[0, 1, 3]).x.flatten()
+    >>> record_trajectory(lambda x, y: x, torch.ones(1, 1), rule=halve, at=[0, 1, 3]).x.flatten()
     tensor([1.0000, 0.5000, 0.1250])
     """
     moments = list(at)
@@ -99,7 +99,9 @@ def record(
 
 
 @torch.no_grad()
-def measure(field: Field, trajectory: Trajectory, labels: Tensor | None = None) -> Measures:
+def measure_trajectory(
+    field: Field, trajectory: Trajectory, labels: Tensor | None = None
+) -> TrajectoryMeasures:
     """Gradient norm, work, and the energy if the field has one, at every moment of a trajectory.
 
     One evaluation of the field a moment, that of `trajectory.x`: take the moments close together
@@ -110,7 +112,7 @@ def measure(field: Field, trajectory: Trajectory, labels: Tensor | None = None) 
     before = previous = None
     for x, path in zip(trajectory.x, trajectory.path, strict=True):
         if both is None:
-            gradient = along(field, path)(x, labels)
+            gradient = at_path(field, path)(x, labels)
         else:
             energy, gradient = both(x, labels)
             energies.append(energy)
@@ -119,6 +121,6 @@ def measure(field: Field, trajectory: Trajectory, labels: Tensor | None = None) 
             work.append(work[-1] + done.to(work[-1]))
         slopes.append(norms(gradient))
         before, previous = x, gradient
-    return Measures(
+    return TrajectoryMeasures(
         torch.stack(slopes), torch.stack(work), torch.stack(energies) if energies else None
     )

@@ -1,4 +1,4 @@
-"""How good samples are: every number with the protocol that it was measured by."""
+"""How good samples are: metrics, each with the settings that it was measured with."""
 
 import lazy_loader
 

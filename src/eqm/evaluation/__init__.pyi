@@ -1,26 +1,26 @@
 from .comparison import Comparison, Difference, compare
 from .evaluate import evaluate, evaluate_each
-from .measures import METRICS
+from .metrics import LackingError, MetricInput
 from .open_samples import open_images, open_reference, open_samples, suitable_features
 from .protocol import FeatureSpec, Measurement, Protocol, SampleSet
-from .report import Report
+from .report import Report, require_suffix, write
 from .samples import Batch, Samples, drawn, from_npz, from_source
 from .statistics import Settings, Statistics, gather, open_statistics, save_statistics
-from .writing import write
 
 __all__ = [
-    "METRICS",
     "Batch",
     "Comparison",
     "Difference",
     "FeatureSpec",
+    "LackingError",
     "Measurement",
+    "MetricInput",
     "Protocol",
     "Report",
+    "SampleSet",
     "Samples",
     "Settings",
     "Statistics",
-    "SampleSet",
     "compare",
     "drawn",
     "evaluate",
@@ -32,6 +32,7 @@ __all__ = [
     "open_reference",
     "open_samples",
     "open_statistics",
+    "require_suffix",
     "save_statistics",
     "suitable_features",
     "write",

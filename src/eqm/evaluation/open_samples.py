@@ -1,4 +1,4 @@
-"""Samples, references and features by name, with defaults that suit them."""
+"""Opens samples and references by name, and picks default features."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from eqm.models.pretrained import bundled
 from eqm.sampling import Sampling
 
 DRAWN = 1_000
-"""Samples drawn from a model, unless told otherwise."""
+"""Samples drawn from a model by default."""
 
 
 def open_samples(
@@ -38,18 +38,19 @@ def open_samples(
     device: str | torch.device = "cpu",
     config: DataConfig = DataConfig(),
 ) -> Samples | Statistics:
-    """The samples that `name` stands for: a model's folder or name, to draw `count` of, with some
-    settings of sampling changed; or what `open_images` opens, by default all of it.
+    """The samples called `name`: `count` samples of a model (folder or name), or images as in
+    `open_images`, by default all.
 
-    Where a model and a data set have one name, it is the model. Raises ValueError where it is neither,
-    and for settings of sampling where nothing is sampled.
+    `sampling` changes settings that are stored with the model. If a model and a data set have the same
+    name, the model is used. Raises ValueError if there is neither, and for settings of sampling with a
+    data set.
     """
     changes = {key: value for key, value in (sampling or {}).items() if value is not None}
     if not _is_model(name):
         if changes or vae is not None:
-            told = ", ".join([*changes, *([] if vae is None else ["vae"])])
+            given = ", ".join([*changes, *([] if vae is None else ["vae"])])
             raise ValueError(
-                f"{name} is no model, so nothing is sampled with {told}: leave that out"
+                f"{name} is not a model, so nothing is sampled; got {given}: leave that out"
             )
         images = open_images(name, config)
         if isinstance(images, Statistics):
@@ -58,8 +59,8 @@ def open_samples(
     model = from_pretrained(name, device=device)
     if len(model.config.shape) != 3:
         raise ValueError(
-            f"{name} is a model of shape {model.config.shape}, not of images: measure its samples in "
-            "Python, by eqm.metrics"
+            f"{name} is a model of shape {model.config.shape}, not of images: use the functions of "
+            "eqm.metrics"
         )
     return drawn(
         model,
@@ -73,10 +74,9 @@ def open_samples(
 
 
 def open_images(path: str, config: DataConfig = DataConfig()) -> Source | Statistics:
-    """The images or statistics at `path`, a data set by name, a folder, an .npz or .safetensors; size
-    and channels as in `config`.
+    """The images or statistics at `path`: a data set by name, a folder, an .npz or a .safetensors file.
 
-    Raises ValueError where there is nothing that can be read.
+    `config` gives size and channels. Raises ValueError if nothing there can be read.
     """
     if not (Path(path).exists() or path in NAMED or set(path) & set(":*[")):
         raise ValueError(
@@ -87,7 +87,7 @@ def open_images(path: str, config: DataConfig = DataConfig()) -> Source | Statis
     if suffix == ".safetensors":
         return open_statistics(path)
     if suffix != ".npz":
-        return open_source(replace(config, path=path))
+        return open_source(replace(config, path=path), small=True)
     names = read_npz(Path(path)).keys()
     return open_statistics(path) if {"mu", "sigma"} <= names else from_npz(Path(path))
 
@@ -99,32 +99,31 @@ def open_reference(
     training: str | None = None,
     config: DataConfig = DataConfig(),
 ) -> tuple[Source | Statistics, Source | None]:
-    """What to compare samples with, and the images that were trained on, if they are known.
+    """The reference images, and the training images if they are known.
 
-    The latter are those at `training`, or those that the model of the samples remembers; none for
-    "none". The reference is at `path`; by default the data set that the model was trained on, with
-    what was held out of it. Raises ValueError where there is no default, and as `open_images`.
+    The reference is at `path`, by default the whole data set of the model, with its validation set. The
+    training images are at `training`, by default those of the model; "none" means none. Raises
+    ValueError if there is no default, and as `open_images` does.
     """
-    known, learnt = _remembered(getattr(samples, "metadata", {}), samples.shape)
+    known, trained_on = _data_of(getattr(samples, "metadata", {}), samples.shape)
     reference = known if path is None else open_images(path, config)
     if reference is None:
         raise ValueError(
-            "what the samples are to be compared with is not known: give --reference, a data set, a "
-            "folder, an .npz or statistics"
+            "the reference of these samples is unknown: give --reference, a data set, a folder, an .npz "
+            "or statistics"
         )
     if training is not None:
         named = None if training == "none" else open_images(training, config)
         if isinstance(named, Statistics):
-            raise ValueError(f"copies are looked for in images; {training} holds statistics")
-        learnt = named
-    return reference, learnt
+            raise ValueError(f"--training takes images; {training} holds statistics")
+        trained_on = named
+    return reference, trained_on
 
 
-def _remembered(
+def _data_of(
     metadata: Mapping[str, Any], shape: tuple[int, ...] | None
 ) -> tuple[Source | None, Source | None]:
-    """The data set of a model, and the part of it that was trained on, where its metadata say and it
-    is still there."""
+    """The data set of a model and its training images, if the metadata name them and they still exist."""
     training = metadata.get("training") or {}
     stored = {part.name: training.get(f"data.{part.name}") for part in fields(DataConfig)}
     known = {name: value for name, value in stored.items() if value is not None}
@@ -133,18 +132,18 @@ def _remembered(
     try:
         config = DataConfig(**known | {"classes": tuple(known.get("classes", ())), "flip": False})
         source = open_source(config)
-        learnt = split(source, config.val_fraction)[0] if known.get("val_fraction") else source
-    except ValueError:  # it has moved, or changed
+        trained_on = split(source, config.val_fraction)[0] if known.get("val_fraction") else source
+    except ValueError:  # it was moved or changed
         return None, None
-    same = (metadata.get("data") or {}).get("images") in (None, len(learnt))
-    return (source, learnt) if same and source.shape == shape else (None, None)
+    same = (metadata.get("data") or {}).get("images") in (None, len(trained_on))
+    return (source, trained_on) if same and source.shape == shape else (None, None)
 
 
 def suitable_features(*sets: Samples | Source | Statistics) -> tuple[str, str]:
-    """The name of features for images like these, and why: those of statistics; else the classifier
-    of the data set that comes with the package; `pixels` for small grey images, else `lite0`.
+    """The name of features that suit these images, and the reason.
 
-    Raises ValueError for statistics that do not tell their features.
+    They are those of given statistics, else the package's classifier of the data set, else `pixels` for
+    small grey images, else `lite0`. Raises ValueError for statistics of unknown features.
     """
     names = []
     shape: tuple[int, ...] = ()
@@ -152,10 +151,10 @@ def suitable_features(*sets: Samples | Source | Statistics) -> tuple[str, str]:
         if isinstance(one, Statistics):
             if one.spec is None:
                 raise ValueError(
-                    f"{one.sample_set.name} does not say which features it is of: give --features, such as "
+                    f"{one.sample_set.name} does not say which features it holds: give --features, such as "
                     "inception:PATH for statistics of ADM or pytorch-fid"
                 )
-            return one.spec.features, f"those of the statistics {one.sample_set.name}"
+            return one.spec.features, f"the features of {one.sample_set.name}"
         if isinstance(one, Samples):
             names += [(one.metadata.get("data") or {}).get("name", ""), one.sample_set.name]
         else:
@@ -164,10 +163,10 @@ def suitable_features(*sets: Samples | Source | Statistics) -> tuple[str, str]:
     for name in (name.removesuffix("-test") for name in names):
         with suppress(ValueError):
             if Classifier.load(name).shape == shape:
-                return f"classifier:{name}", f"a classifier of {name}, which comes with eqm"
+                return f"classifier:{name}", f"the classifier of {name} that comes with eqm"
     if shape[0] == 1 and math.prod(shape) <= 1024:
-        return "pixels", "small grey images that no classifier here knows; others tell more"
-    return "lite0", "what comes with a package, for pictures"
+        return "pixels", "for small grey images without a classifier; other features say more"
+    return "lite0", "the default for pictures"
 
 
 def _is_model(name: str) -> bool:

@@ -1,10 +1,10 @@
-"""A number and how it came about, never one without the other; imports no torch."""
+"""A number and the settings it was measured with; imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SampleSet:
-    """A set of images: what it is, and how many of it took part."""
+    """A set of images: what it is, and how many images were used."""
 
     name: str
     count: int | None
-    """How many took part; None where a file of statistics does not tell."""
+    """The number of images used; None if a file of statistics does not say."""
     fingerprint: str
-    """Hexadecimal digest of data or weights, "unknown" where a file does not tell."""
+    """Hexadecimal digest of the data or weights; "unknown" if a file does not say."""
     labels: str = "none"
-    """Which class each image has, in words."""
+    """How images get their classes, in words."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Seeds and settings of sampling, where the images were drawn from a model."""
+    """Seeds and sampling settings, if a model drew the images."""
 
     def __str__(self) -> str:
         count = "an unknown number" if self.count is None else f"{self.count:,}"
@@ -30,50 +30,58 @@ class SampleSet:
         return f"{count} of {self.name} ({self.fingerprint}), labels: {self.labels}{more}"
 
 
+def is_inception(features: str) -> bool:
+    """Whether features of this name are those of FID, sFID and KID."""
+    return features.startswith("inception:")
+
+
 @dataclass(frozen=True)
 class FeatureSpec:
-    """How an image becomes numbers: statistics through different ones do not compare."""
+    """How images become vectors; only statistics with equal specs can be compared."""
 
     features: str
     fingerprint: str
     size: int
-    """Numbers an image."""
+    """The length of a feature vector."""
     resize: str
-    """What the features do to an image first."""
+    """How the features resize an image."""
     rounding: str
-    """What was done to its values before: "8 bits" or "none"."""
+    """How image values are rounded first: "8 bits" or "none"."""
 
     def __str__(self) -> str:
         return (
-            f"{self.features} ({self.fingerprint}), {self.size:,} numbers an image, "
+            f"{self.features} ({self.fingerprint}), {self.size:,} numbers per image, "
             f"resize: {self.resize}, rounding: {self.rounding}"
         )
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How samples were compared with a reference: two numbers compare where all of it agrees but
-    the samples, and of these the count."""
+    """How samples were compared with a reference.
+
+    Two numbers are comparable only if their protocols agree in everything but the samples, and in the
+    number of samples.
+    """
 
     samples: SampleSet
     reference: SampleSet
     features: FeatureSpec
     training: SampleSet | None
-    """The images whose copies were looked for."""
+    """The training images, if memorisation was measured."""
     max_rows: int
-    """The most rows of features kept, for what needs more than moments."""
+    """The most feature vectors kept of a set."""
     seed: int
-    """Of subsets and resampling."""
+    """The seed of subsets and resampling."""
     version: str
-    """Of eqm."""
+    """The version of eqm."""
 
     def lines(self) -> dict[str, str]:
-        """What takes part, each by what it is."""
-        told = {"samples": self.samples, "reference": self.reference, "training": self.training}
+        """The settings in words, by name."""
+        sets = {"samples": self.samples, "reference": self.reference, "training": self.training}
         return {
-            **{name: str(one) for name, one in told.items() if one is not None},
+            **{name: str(images) for name, images in sets.items() if images is not None},
             "features": str(self.features),
-            "computed": f"from {self.max_rows:,} rows of features at most, seed {self.seed}, "
+            "computed": f"from at most {self.max_rows:,} feature vectors, seed {self.seed}, "
             f"eqm {self.version}",
         }
 
@@ -83,26 +91,33 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A number with its protocol: what prints it prints both."""
+    """A number with its protocol; it prints both, as numbers compare only under the same settings."""
 
     name: str
     value: float
     protocol: Protocol
+    better: Literal["lower", "higher", ""] = ""
+    """Which values are better; "" for neither."""
+    label: str = ""
+    """The name in tables, such as FID; by default `name`."""
     spread: float | None = None
-    """Standard deviation over the repetitions that are usual for this metric, if there are any."""
+    """The standard deviation over subsets or splits, if the metric has them."""
     interval: tuple[float, float] | None = None
-    """95 % confidence: how the number changes with other samples like these."""
+    """The 95 % confidence interval over other samples of the same kind."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Those of the metric."""
+    """The settings of the metric."""
     influence: Tensor | None = field(default=None, repr=False, compare=False)
-    """What each sample, or each image of the reference, adds to it; not kept in files."""
+    """The contribution of each sample or reference image, (N,); not saved in files."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", self.label or self.name)
 
     def __float__(self) -> float:
         return self.value
 
     @property
-    def amount(self) -> str:
-        """The value with its spread and interval, for a table whose caption is the protocol."""
+    def text(self) -> str:
+        """The value with its spread and interval."""
         text = f"{self.value:.4g}"
         if self.spread is not None:
             text += f" ± {self.spread:.2g}"
@@ -113,10 +128,12 @@ class Measurement:
         """The settings of the metric, in words."""
         return ", ".join(f"{name} {value}" for name, value in self.settings.items())
 
-    def plain(self) -> dict[str, Any]:
-        """What JSON can hold of it."""
+    def as_dict(self) -> dict[str, Any]:
+        """Everything but the influence, for JSON."""
         return {name: value for name, value in asdict(self).items() if name != "influence"}
 
     def __str__(self) -> str:
+        spec = self.protocol.features
+        features = "" if is_inception(spec.features) else f" in {spec.features} features"
         more = f"{self.details}; " if self.settings else ""
-        return f"{self.name} {self.amount} ({more}{self.protocol})"
+        return f"{self.label}{features}: {self.text} ({more}{self.protocol})"

@@ -1,4 +1,4 @@
-"""Sets of images, read or drawn a batch at a time."""
+"""Sets of images, read or drawn in batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from eqm.data import DataConfig, Source
 from eqm.data.arrays import NAMES, from_array
 from eqm.data.subset import digest
 from eqm.descent import Outcome
-from eqm.devices import rank, world_size
 from eqm.encoders import Encoder
 from eqm.energy import Energy
 from eqm.evaluation.protocol import SampleSet
@@ -27,6 +26,7 @@ from eqm.models import Network, for_inference
 from eqm.randomness import SampleRandom, generator_at
 from eqm.sampling import Sampling
 from eqm.tasks import draw
+from eqm.tasks.generation import place
 
 
 class Batch(NamedTuple):
@@ -37,47 +37,47 @@ class Batch(NamedTuple):
     labels: Tensor | None
     """(B,), or None."""
     numbers: Tensor
-    """Their numbers in the set, (B,)."""
+    """The index of each image in the set, (B,)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """A set of images that is gone through once, and need not be anywhere as a whole."""
+    """A set of images that is read once, in batches, and need not fit in memory."""
 
     sample_set: SampleSet
     shape: tuple[int, ...]
-    """Of one image."""
+    """The shape of one image."""
     num_classes: int
     """0 without labels."""
     batches: Callable[[int], Iterator[Batch]] = field(repr=False)
-    """The images, at most so many at a time; under torchrun this process's share of them."""
+    """The images, in batches of at most this size; under torchrun, the part of this process."""
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """That of the model that they are drawn from."""
+    """The metadata of the model that draws the images."""
 
     def __len__(self) -> int:
-        assert self.sample_set.count is not None  # only files of statistics do not tell
+        assert self.sample_set.count is not None  # only unknown for files of statistics
         return self.sample_set.count
 
 
 def from_source(source: Source, *, count: int | None = None, skip: int = 0) -> Samples:
-    """The images of a source, or `count` of them, picked at random but always the same, after
-    leaving out the first `skip` so picked.
+    """The images of a source, or a fixed random subset: `count` images after the first `skip`.
 
-    Raises ValueError for a source of something else, and more images than there are.
+    Raises ValueError if the source does not hold images, or has fewer.
     """
     if len(source.shape) != 3:
         raise ValueError(
             f"{source.name}: images have shape (C, H, W); these samples have {source.shape}: "
-            "measure them in Python, by eqm.metrics"
+            "use the functions of eqm.metrics"
         )
-    there = len(source) - skip
-    if count is not None and not 0 < count <= there:
-        raise ValueError(f"count must lie in 1..{there}, what {source.name} has; got {count}")
+    left = len(source) - skip
+    if count is not None and not 0 < count <= left:
+        raise ValueError(f"count must lie in 1..{left}, the images of {source.name}; got {count}")
     generator = generator_at("evaluation", seed=0, position=0)
     picked = torch.randperm(len(source), generator=generator)[skip:][:count].sort().values
 
     def batches(size: int) -> Iterator[Batch]:
-        for numbers in torch.arange(len(picked))[rank() :: world_size()].split(size):
+        rank, ranks = place()
+        for numbers in torch.arange(len(picked))[rank::ranks].split(size):
             rows = picked[numbers]
             labels = None if source.labels is None else source.labels[rows]
             yield Batch(source.batch(rows, SampleRandom(0, numbers)), labels, numbers)
@@ -97,10 +97,10 @@ def drawn(
     sampling: Sampling | None = None,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> Samples:
-    """The images that a model generates, drawn while they are measured; the classes take turns.
+    """Images that a model generates while they are measured, of each class in turn.
 
-    Image k starts from noise of seed `seed + k`, so that two models are drawn in pairs. Once drawing
-    begins, it raises ValueError as `eqm.tasks.draw` does, and where a sample diverges.
+    Image k starts from noise of seed `seed + k`, the same for every model. Drawing raises ValueError as
+    `eqm.tasks.draw` does, and if a sample diverges.
     """
     chosen = sampling or Sampling.of(model.metadata)
     classes = model.config.num_classes
@@ -112,8 +112,8 @@ def drawn(
             failed = [end.index for end in some if end.outcome is Outcome.DIVERGED]
             if failed:
                 raise ValueError(
-                    f"{name}: sample {failed[0]} diverged, and a distance without it would flatter: "
-                    "take a smaller step size"
+                    f"{name}: sample {failed[0]} diverged, and leaving it out would make the metrics look "
+                    "better: use a smaller step size"
                 )
             numbers = torch.tensor([end.index for end in some])
             images = encoder.decode(torch.stack([end.x for end in some])).float()
@@ -129,18 +129,21 @@ def drawn(
         {
             "seeds": f"{seed}..{seed + count - 1}",
             "precision": "bfloat16" if half else str(fast.dtype).removeprefix("torch."),
-            **_used(chosen, labelled=bool(classes), told=model.config.noise_conditioning),
+            **_used(
+                chosen,
+                labelled=bool(classes),
+                noise_conditioned=model.config.noise_conditioning,
+            ),
         },
     )
     shape = tuple(encoder.image_shape_of(model.config.shape))
     return Samples(sample_set, shape, classes, batches, model.metadata)
 
 
-def _used(sampling: Sampling, *, labelled: bool, told: bool) -> dict[str, Any]:
-    """The settings that have a part in samples from noise, of a model that has labels or is told the
-    noise level: that one goes by Euler steps, whatever the rule."""
+def _used(sampling: Sampling, *, labelled: bool, noise_conditioned: bool) -> dict[str, Any]:
+    """The settings that affect samples; a noise-conditioned model uses Euler steps, whatever the rule."""
     settings = asdict(sampling)
-    if told:
+    if noise_conditioned:
         settings["rule"] = "euler, even in gamma"
         idle = {"momentum", "gradient_ratio", "multistep_coefficients"}
     elif sampling.multistep_coefficients:
@@ -159,10 +162,10 @@ def _used(sampling: Sampling, *, labelled: bool, told: bool) -> dict[str, Any]:
 
 
 def from_npz(path: Path) -> Source:
-    """The images of an .npz, `images` or `arr_0` (N, H, W, C) as ADM writes samples; with labels, if
-    there are any, in `labels` or `arr_1`. What is not compressed is mapped, not read.
+    """The images of an .npz, `images` or `arr_0` (N, H, W, C), and the labels, `labels` or `arr_1`.
 
-    Raises ValueError for another file, values that are neither uint8 nor in -1..1, and NaN.
+    An .npz that is not compressed is memory-mapped. Raises ValueError for another file, values that are
+    neither uint8 nor in -1..1, and NaN.
     """
     arrays = read_npz(path)
     for images, labels in NAMES:

@@ -1,4 +1,4 @@
-"""What remains of a set of images once features have seen them: moments, and some rows."""
+"""The statistics of a set of images: mean, covariance and some feature vectors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, distributed
 
-from eqm.devices import world_size
 from eqm.evaluation.protocol import FeatureSpec, SampleSet
 from eqm.evaluation.samples import Samples, read_npz
 from eqm.features import Activations, Features
@@ -24,61 +23,62 @@ from eqm.files import replacing
 from eqm.metrics import Moments, nearest_distances
 from eqm.randomness import generator_at
 from eqm.shapes import all_finite
+from eqm.tasks.generation import place
 
-_AT_ONCE = 2048
-"""Rows whose moments are taken together: merging costs as much as so many rows of as many entries."""
-_LARGEST = 20_000
-"""A covariance of more features takes more than 3 GB."""
-QUADRATIC = 10_000
-"""The most rows that are compared each with each, and that are saved."""
+_MERGED_ROWS = 2048
+"""Rows per batch of moments; a merge costs about as much as this many rows."""
+_MAX_SIZE = 20_000
+"""The longest feature vector; a larger covariance takes more than 3 GB."""
+MAX_PAIR_ROWS = 10_000
+"""The most rows that are compared in pairs, and that are saved."""
 _ROWS = ("vectors", "probabilities", "labels", "numbers")
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How images are looked at and measured."""
+    """What is measured, and how."""
 
     metrics: tuple[str, ...] = ()
-    """By name; by default every one that can be measured."""
+    """Names of metrics; by default every metric that can be measured."""
     rounding: bool = True
-    """Clip values and round them to 8 bits first, as pictures in files are."""
+    """Clip image values and round them to 8 bits first, like images in files."""
     max_rows: int = 50_000
-    """The most rows of features kept of a set, at random, for what needs more than moments."""
+    """The most feature vectors kept of a set, at random, for metrics that need more than moments."""
     batch_size: int = 256
     seed: int = 0
-    """Of subsets and resampling."""
+    """The seed of subsets and resampling."""
 
     def __post_init__(self) -> None:
         if self.max_rows < 2 or self.batch_size < 1:
             raise ValueError(
-                f"max_rows must be at least 2 and batch_size 1; got {self.max_rows} and {self.batch_size}"
+                f"max_rows must be at least 2 and batch_size at least 1; got {self.max_rows} and {self.batch_size}"
             )
 
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """A set of images as metrics need it; of some of them, everything."""
+    """What metrics need of a set of images, in one kind of features."""
 
     sample_set: SampleSet
     spec: FeatureSpec | None
-    """None where a file does not tell."""
+    """None if a file does not say."""
     moments: Moments
     spatial: Moments | None = None
     vectors: Tensor | None = None
-    """Features of the images kept, (K, D), in their order."""
+    """Feature vectors of the images kept, (K, D), in the order of the images."""
     probabilities: Tensor | None = None
     """(K, C)"""
     labels: Tensor | None = None
     """(K,)"""
     num_classes: int = 0
-    """That the labels are of."""
+    """The number of classes of the labels."""
     shape: tuple[int, ...] | None = None
-    """Of one image."""
+    """The shape of one image."""
     lowest: float = -1.0
-    """Of all values of all images."""
+    """The lowest value of all images."""
     numbers: Tensor | None = None
-    """Which images the rows are of, (K,)."""
+    """The index of each row's image, (K,)."""
 
     def merge(self, other: Statistics) -> Statistics:
         """The statistics of both, with the rows of both."""
@@ -91,83 +91,87 @@ class Statistics:
         moments, lowest = self.moments.merge(other.moments), min(self.lowest, other.lowest)
         return replace(self, moments=moments, spatial=spatial, lowest=lowest, **rows)
 
-    def of_some(self, most: int, *, seed: int) -> Statistics:
-        """The same with at most so many of the rows, at random."""
+    def with_rows(self, count: int, *, seed: int) -> Statistics:
+        """These statistics with at most `count` of the rows, at random."""
         rows: dict[str, Any] = {name: getattr(self, name) for name in _ROWS}
-        rows = {k: row if row is None else few(row, most, seed=seed) for k, row in rows.items()}
+        rows = {
+            k: row if row is None else pick_rows(row, count, seed=seed) for k, row in rows.items()
+        }
         return replace(self, **rows)
 
     def in_order(self) -> Statistics:
-        """The same with the rows in the order of their images."""
+        """These statistics with the rows in the order of the images."""
         rows: dict[str, Any] = {name: getattr(self, name) for name in _ROWS}
         order = rows["numbers"].argsort()
         rows |= {name: row[order] for name, row in rows.items() if row is not None}
         return replace(self, **rows)
 
 
-def few(rows: Tensor, most: int, *, seed: int) -> Tensor:
-    """At most so many of the rows, at random; the same ones of every set of one size."""
-    if len(rows) <= most:
+def pick_rows(rows: Tensor, count: int, *, seed: int) -> Tensor:
+    """At most `count` rows, at random; sets of equal size give the same indices."""
+    if len(rows) <= count:
         return rows
-    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:most]]
+    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:count]]
 
 
 @torch.no_grad()
 def gather(
     samples: Samples, features: Sequence[Features], settings: Settings = Settings()
 ) -> tuple[Statistics, ...]:
-    """The statistics of samples through each of the features, gone through once; the memory that it
-    takes does not grow with their number beyond the rows kept.
+    """The statistics of samples in each of the features, from one pass over the images.
 
-    Under torchrun every process sees its share, and all of them get the statistics of the whole.
-    Raises ValueError for images that are not finite, and for features too large for a covariance.
+    Memory grows with the number of rows kept, not with the number of images. Under torchrun each
+    process reads its part of the images, and every process gets the statistics of all. Raises ValueError
+    for images that are not finite, and for feature vectors too long for a covariance.
     """
     generator = generator_at("kept rows", seed=0, position=0)
     kept = torch.zeros(len(samples), dtype=torch.bool)
     kept[torch.randperm(len(samples), generator=generator)[: settings.max_rows]] = True
-    share: list[Statistics] | None = None
+    total: list[Statistics] | None = None
     for block in _blocks(samples, features, settings):
-        mine = kept[block.numbers]
-        seen = [
+        mask = kept[block.numbers]
+        found = [
             Statistics(
                 samples.sample_set,
-                spec_of(eyes, settings, size=found.vector.shape[1]),
-                moments=Moments.of(found.vector),
-                spatial=None if found.spatial is None else Moments.of(found.spatial),
-                vectors=_kept(found.vector, mine),
-                probabilities=_kept(found.probabilities, mine),
-                labels=_kept(block.labels, mine),
+                spec_of(one, settings, size=activations.vector.shape[1]),
+                moments=Moments.of(activations.vector),
+                spatial=None if activations.spatial is None else Moments.of(activations.spatial),
+                vectors=_masked(activations.vector, mask),
+                probabilities=_masked(activations.probabilities, mask),
+                labels=_masked(block.labels, mask),
                 num_classes=samples.num_classes,
                 shape=samples.shape,
                 lowest=block.lowest,
-                numbers=block.numbers[mine],
+                numbers=block.numbers[mask],
             )
-            for eyes, found in zip(features, block.found, strict=True)
+            for one, activations in zip(features, block.activations, strict=True)
         ]
-        share = seen if share is None else [a.merge(b) for a, b in zip(share, seen, strict=True)]
-    wholes = [reduce(Statistics.merge, parts) for parts in zip(*_of_all(share), strict=True)]
-    return tuple(whole.in_order() for whole in wholes)
+        total = found if total is None else [a.merge(b) for a, b in zip(total, found, strict=True)]
+    merged = (reduce(Statistics.merge, parts) for parts in zip(*_all_gather(total), strict=True))
+    return tuple(statistics.in_order() for statistics in merged)
 
 
 @torch.no_grad()
 def nearest(
     samples: Samples,
     features: Sequence[Features],
-    probes: Sequence[Tensor],
+    queries: Sequence[Tensor],
     settings: Settings = Settings(),
 ) -> list[Tensor]:
-    """The distance of each probe (P, D), some for each of the features, to the nearest of all samples,
-    (P,) each; under torchrun every process looks at its share."""
-    found = [torch.full((len(probe),), math.inf) for probe in probes]
+    """The distance of each query to the nearest sample, (Q,) for queries (Q, D), for each of the features.
+
+    Under torchrun each process reads its part of the samples.
+    """
+    found = [torch.full((len(query),), math.inf) for query in queries]
     for block in _blocks(samples, features, settings):
-        for k, (probe, seen) in enumerate(zip(probes, block.found, strict=True)):
-            distance = nearest_distances(probe.to(seen.vector), seen.vector).distance
+        for k, (query, one) in enumerate(zip(queries, block.activations, strict=True)):
+            distance = nearest_distances(query.to(one.vector), one.vector).distance
             found[k] = torch.minimum(found[k], distance.cpu())
-    return [reduce(torch.minimum, parts) for parts in zip(*_of_all(found), strict=True)]
+    return [reduce(torch.minimum, parts) for parts in zip(*_all_gather(found), strict=True)]
 
 
 def spec_of(features: Features, settings: Settings, *, size: int) -> FeatureSpec:
-    """How these features see images, as so many numbers each."""
+    """The spec of features with vectors of this size."""
     rounding = "8 bits" if settings.rounding else "none"
     return FeatureSpec(features.name, features.fingerprint, size, features.resize, rounding)
 
@@ -176,12 +180,12 @@ class _Block(NamedTuple):
     numbers: Tensor
     labels: Tensor | None
     lowest: float
-    found: list[Activations]
-    """By each of the features."""
+    activations: list[Activations]
+    """One for each of the features."""
 
 
 def _blocks(samples: Samples, features: Sequence[Features], settings: Settings) -> Iterator[_Block]:
-    """What features see, many images at a time."""
+    """The activations of all samples, some batches together."""
     waiting: list[tuple[Tensor | None, ...]] = []
     rows = 0
     for images, labels, numbers in samples.batches(settings.batch_size):
@@ -192,15 +196,15 @@ def _blocks(samples: Samples, features: Sequence[Features], settings: Settings) 
                 f"{samples.sample_set.name}: {len(bad)} images hold NaN or infinity, the first is number "
                 f"{min(bad)}: remove them"
             )
-        seen = [eyes(to_8_bits(images) if settings.rounding else images) for eyes in features]
-        if (size := max(found.vector.shape[1] for found in seen)) > _LARGEST:
+        found = [one(to_8_bits(images) if settings.rounding else images) for one in features]
+        if (size := max(one.vector.shape[1] for one in found)) > _MAX_SIZE:
             raise ValueError(
-                f"features must have at most {_LARGEST:,} numbers an image; got {size:,}: choose "
-                "others, such as pca:64"
+                f"features must have at most {_MAX_SIZE:,} numbers per image; got {size:,}: use other "
+                "features, such as pca:64"
             )
-        waiting.append((numbers, labels, images.min()[None], *chain.from_iterable(seen)))
+        waiting.append((numbers, labels, images.min()[None], *chain.from_iterable(found)))
         rows += len(numbers)
-        if rows >= _AT_ONCE:
+        if rows >= _MERGED_ROWS:
             yield _together(waiting)
             waiting, rows = [], 0
     if waiting:
@@ -208,32 +212,32 @@ def _blocks(samples: Samples, features: Sequence[Features], settings: Settings) 
 
 
 def _together(blocks: Sequence[tuple[Tensor | None, ...]]) -> _Block:
-    numbers, labels, lowest, *seen = (_joined(column) for column in zip(*blocks, strict=True))
+    numbers, labels, lowest, *rest = (_joined(column) for column in zip(*blocks, strict=True))
     assert numbers is not None
     assert lowest is not None
-    found = [Activations(*seen[k : k + 3]) for k in range(0, len(seen), 3)]  # type: ignore[arg-type]
-    return _Block(numbers, labels, float(lowest.min()), found)
+    activations = [Activations(*rest[k : k + 3]) for k in range(0, len(rest), 3)]  # type: ignore[arg-type]
+    return _Block(numbers, labels, float(lowest.min()), activations)
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
-    there = [part for part in parts if part is not None]
-    return torch.cat(there) if len(there) == len(parts) else None
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if len(present) == len(parts) else None
 
 
-def _kept(rows: Tensor | None, mask: Tensor) -> Tensor | None:
+def _masked(rows: Tensor | None, mask: Tensor) -> Tensor | None:
     return None if rows is None else rows[mask.to(rows.device)].cpu()
 
 
-def _of_all(mine: T | None) -> list[T]:
-    """What each process has, on every process, but for those that have nothing."""
-    everyone: list[T | None] = [mine] * world_size()
+def _all_gather(mine: T | None) -> list[T]:
+    """The values of all processes but None, on every process."""
+    everyone: list[T | None] = [mine] * place()[1]
     if len(everyone) > 1:
         distributed.all_gather_object(everyone, mine)
     return [each for each in everyone if each is not None]
 
 
 def to_8_bits(images: Tensor) -> Tensor:
-    """Images in -1..1 with the values that they have once stored as bytes.
+    """Images in -1..1, rounded to the values that 8 bits can hold.
 
     >>> to_8_bits(torch.tensor([-2.0, 0.999]))
     tensor([-1.,  1.])
@@ -242,10 +246,10 @@ def to_8_bits(images: Tensor) -> Tensor:
 
 
 def save_statistics(path: Path | str, statistics: Statistics) -> None:
-    """Returns nothing; writes what metrics need of a reference to a .safetensors, with what it is of.
+    """Returns nothing; writes the statistics of a reference to a .safetensors file.
 
-    Rows of features are cut to QUADRATIC. Raises ValueError for another suffix or statistics that do
-    not tell their features, and OSError where it cannot be written.
+    At most MAX_PAIR_ROWS feature vectors are written. Raises ValueError for another suffix or unknown
+    features, and OSError if the file cannot be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors" or statistics.spec is None:
@@ -259,18 +263,18 @@ def save_statistics(path: Path | str, statistics: Statistics) -> None:
     if statistics.spatial is not None:
         tensors |= {"mu_s": statistics.spatial.mean, "sigma_s": statistics.spatial.covariance}
     if statistics.vectors is not None:
-        tensors["vectors"] = few(statistics.vectors, QUADRATIC, seed=0)
+        tensors["vectors"] = pick_rows(statistics.vectors, MAX_PAIR_ROWS, seed=0)
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
         save_file(tensors, temporary, {"about": json.dumps(about)})
 
 
 def open_statistics(path: Path | str) -> Statistics:
-    """The statistics that `save_statistics` wrote, or the moments in an .npz of `mu` and `sigma`, maybe
-    with `mu_s` and `sigma_s`, as ADM and pytorch-fid write them.
+    """Statistics from a file of `save_statistics`, or from an .npz of ADM or pytorch-fid.
 
-    The latter do not tell their count or features: that those fit is for the caller to know, but for
-    their number. Raises ValueError for another file.
+    The .npz holds `mu` and `sigma`, and may hold `mu_s` and `sigma_s`. It does not say how many images
+    or which features it comes from, so only the length of the vectors can be checked. Raises ValueError
+    for another file.
     """
     path, about = Path(path), ""
     if path.suffix == ".npz":
@@ -283,18 +287,18 @@ def open_statistics(path: Path | str) -> Statistics:
                 about = (file.metadata() or {}).get("about", "")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path} is not a whole safetensors file ({error})") from error
+            raise ValueError(f"{path} is not a complete safetensors file ({error})") from error
     if not {"mu", "sigma"} <= tensors.keys() or ("mu_s" in tensors) != ("sigma_s" in tensors):
         raise ValueError(
             f"{path} must hold mu and sigma, and mu_s and sigma_s or neither; it holds "
-            f"{', '.join(sorted(tensors)) or 'nothing of these'}"
+            f"{', '.join(sorted(tensors)) or 'none of these'}"
         )
     sample_set, spec, shape = SampleSet(path.stem, None, "unknown", "unknown"), None, None
     if about:
-        told = json.loads(about)
-        sample_set, spec = SampleSet(**told["sample_set"]), FeatureSpec(**told["spec"])
-        shape = told["shape"] and tuple(told["shape"])
-    # Where the count is unknown 2 stands for it: a distance asks only that there be a covariance.
+        saved = json.loads(about)
+        sample_set, spec = SampleSet(**saved["sample_set"]), FeatureSpec(**saved["spec"])
+        shape = saved["shape"] and tuple(saved["shape"])
+    # 2 stands for an unknown count, the least that has a covariance.
     count = sample_set.count or 2
     spatial = None
     if "mu_s" in tensors:

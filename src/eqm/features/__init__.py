@@ -1,4 +1,4 @@
-"""Networks that turn images into numbers that say what they show, for measures to compare."""
+"""Networks that turn images into vectors that metrics compare."""
 
 import lazy_loader
 

@@ -1,8 +1,7 @@
 from .classifier import Classifier, accuracy, embed, train_classifier
-from .features import Activations, Features, from_module
+from .features import Activations, Features, from_module, open_features
 from .inception import Inception, load_inception
 from .lite0 import Lite0, load_lite0
-from .open_features import open_features
 from .pca import fit_pca
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The layer that published image networks are made of."""
+"""A convolution with batch norm and activation, the layer of published image networks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Sides = tuple[int, int]
 
 
 class Convolution(nn.Module):
-    """A convolution without bias, its batch norm, and an activation, None for none.
+    """A convolution without bias, its batch norm, and an activation (None for none).
 
-    `padding` is a number for each axis, or "same" as TensorFlow has it: as little as gives
-    ceil(side / stride), the odd one behind.
+    `padding` is a number for each axis, or "same" as in TensorFlow: the least padding that gives
+    ceil(side / stride) outputs, with the odd pixel at the end.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class Convolution(nn.Module):
 
 
 def fold(network: nn.Module) -> nn.Module:
-    """The network in evaluation mode with the norms of its `Convolution`s in their weights, in place.
+    """The network in evaluation mode, with the batch norms folded into the convolutions, in place.
 
-    The same function to rounding, in less time.
+    It computes the same function, up to rounding, in less time.
     """
     network.eval()
     for layer in network.modules():
@@ -64,7 +64,7 @@ def fold(network: nn.Module) -> nn.Module:
 
 def _pad(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
     sides = []
-    for axis in (1, 0):  # functional.pad begins at the last axis
+    for axis in (1, 0):  # functional.pad starts with the last axis
         side, step = x.shape[2 + axis], stride[axis]
         missing = max((-(-side // step) - 1) * step + kernel[axis] - side, 0)
         sides += [missing // 2, missing - missing // 2]

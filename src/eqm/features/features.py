@@ -1,10 +1,11 @@
-"""What a measure asks of features, and any module as such."""
+"""Features: networks that turn images into vectors that metrics compare."""
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple, Protocol
@@ -12,47 +13,79 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from eqm.registry import lookup, register
+
 
 class Activations(NamedTuple):
-    """What a network makes of a batch of B images."""
+    """What a network returns for a batch of B images."""
 
     vector: Tensor
-    """One feature vector an image, (B, D)."""
+    """One feature vector per image, (B, D)."""
     spatial: Tensor | None = None
-    """Activations that keep where something is, flattened, (B, S)."""
+    """Activations that keep spatial positions, flattened, (B, S)."""
     probabilities: Tensor | None = None
-    """Of the K classes that the network tells apart, (B, K)."""
+    """Probabilities of the K classes that the network knows, (B, K)."""
 
 
 class Features(Protocol):
-    """From images to what measures compare."""
+    """A function from images to `Activations`, with a name and a fingerprint."""
 
     @property
     def name(self) -> str:
-        """What `open_features` finds it by, or what its maker called it."""
+        """The name that `open_features` takes, or the `name` given to `from_module`."""
 
     @property
     def fingerprint(self) -> str:
-        """Hexadecimal digest of weights and settings: equal where the features are."""
+        """Hexadecimal digest of weights and settings; equal features have equal fingerprints."""
 
     @property
     def size(self) -> int:
-        """D, the entries of a feature vector; 0 where an image's own size decides it."""
+        """D, the length of a feature vector; 0 if it depends on the image size."""
 
     @property
     def resize(self) -> str:
-        """What is done to a picture before the network sees it, in words."""
+        """How images are resized before the network, in words."""
 
     def __call__(self, images: Tensor) -> Activations:
         """The activations of images (B, C, H, W), float32 in -1..1, without gradients.
 
-        Raises ValueError for images of another range or shape than it takes.
+        Raises ValueError for images of the wrong range or shape.
         """
+
+
+def open_features(
+    name: str, *, device: str | torch.device = "cpu", reference: Iterable[Tensor] | None = None
+) -> Features:
+    """The features called `name`, on `device`: KIND or KIND:ARGUMENT.
+
+    * `inception:PATH`: the network of FID, from a public weight file; all three activations
+    * `dinov2:FOLDER`, `clip:FOLDER`: vision transformers, from a folder as on the Hugging Face Hub
+    * `lite0`, `lite0:SIDE`: EfficientNet-Lite0 at 224 or SIDE pixels, with probabilities
+    * `classifier:NAME`: 64 activations and the probabilities of a small classifier: one that comes
+      with the package (digits, mnist-5k, fashion-mnist) or the folder of a saved `Classifier`
+    * `pca:N`: N principal components of `reference`, batches of images
+    * `pixels`: the pixels themselves, flattened
+
+    Own features are a function that is registered with `eqm.register("features", KIND)` and returns
+    `Features`. It may take any of `argument` (a str), `device` (a torch.device) and `reference`.
+
+    Raises ValueError for an unknown kind or argument, and for missing or damaged weights.
+
+    >>> open_features("pixels", device="cpu").name
+    'pixels'
+    """
+    kind, _, argument = name.partition(":")
+    make = lookup("features", kind)
+    given = {"argument": argument, "device": torch.device(device), "reference": reference}
+    taken = inspect.signature(make).parameters
+    if argument and "argument" not in taken:
+        raise ValueError(f"{kind} takes no argument; got {name}: use {kind}")
+    return make(**{key: value for key, value in given.items() if key in taken})
 
 
 @dataclass(frozen=True, eq=False)
 class ModuleFeatures:
-    """A module as `Features`; `from_module` makes them."""
+    """A module as `Features`; made by `from_module`."""
 
     module: nn.Module
     read: Callable[[Tensor], Tensor | Activations]
@@ -65,14 +98,14 @@ class ModuleFeatures:
     def __call__(self, images: Tensor) -> Activations:
         """The activations of images (B, C, H, W), float32 in -1..1, without gradients.
 
-        They are where the module is. Memory does not grow with B but for what is returned. Raises
-        ValueError for images of another range or shape.
+        They are on the module's device. The network sees `at_a_time` images at once. Raises ValueError
+        for images of the wrong range or shape.
         """
         require_images(images)
-        place = next(chain(self.module.parameters(), self.module.buffers()), images).device
-        # Not TensorFloat-32: a Frechet distance shows its rounding.
+        device = next(chain(self.module.parameters(), self.module.buffers()), images).device
+        # No TensorFloat-32: its rounding changes Frechet distances.
         with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            parts = [self._activations(part.to(place)) for part in images.split(self.at_a_time)]
+            parts = [self._activations(part.to(device)) for part in images.split(self.at_a_time)]
         return Activations(
             torch.cat([part.vector for part in parts]),
             _joined([part.spatial for part in parts]),
@@ -94,12 +127,12 @@ def from_module(
     settings: Mapping[str, Any] | None = None,
     at_a_time: int = 64,
 ) -> ModuleFeatures:
-    """The features that `module` makes, in evaluation mode: any network can measure.
+    """Any module as features, in evaluation mode.
 
-    It takes images (B, C, H, W), float32 in -1..1, and returns `Activations` or a tensor (B, ...),
-    which is flattened; `read` is what to call in its place, as a method of it. `resize` says in
-    words what it does to a picture first, and `settings`, anything JSON can hold, what else its
-    weights do not show: both go into the fingerprint. It sees `at_a_time` images at once.
+    The module takes images (B, C, H, W), float32 in -1..1, and returns `Activations` or a tensor
+    (B, ...), which is flattened. `read` is called instead of the module, if given. `resize` says in
+    words how the module resizes images. `settings` is JSON data about the module that its weights do
+    not show. Both are part of the fingerprint. The module sees `at_a_time` images at once.
 
     >>> from_module(nn.Flatten(), name="mine")(torch.zeros(2, 1, 4, 4)).vector.shape
     torch.Size([2, 16])
@@ -115,9 +148,9 @@ def require_images(images: Tensor) -> None:
     if images.ndim != 4 or not images.is_floating_point():
         raise ValueError(
             "images must have shape (B, C, H, W) and be floating point; got shape "
-            f"{tuple(images.shape)} of {images.dtype}: bring them to -1..1"
+            f"{tuple(images.shape)} of {images.dtype}: rescale them to -1..1"
         )
-    # Written so that NaN is refused as well; the margin allows for rounding.
+    # NaN fails this test too. The margin allows for rounding.
     if not bool((images.abs() <= 1.001).all()):
         raise ValueError(
             f"images must lie in -1..1; got {images.min().item():g} to {images.max().item():g}: "
@@ -126,21 +159,27 @@ def require_images(images: Tensor) -> None:
 
 
 def as_rgb(images: Tensor) -> Tensor:
-    """The images with three channels: grey ones are repeated.
+    """The images with three channels; grey images are repeated.
 
-    Raises ValueError for other numbers of channels than one and three.
+    Raises ValueError unless there are one or three channels.
     """
     if images.shape[1] not in (1, 3):
         raise ValueError(
-            f"images must be grey or RGB, with 1 or 3 channels; got {images.shape[1]}: choose features "
-            "that take them, such as pixels"
+            f"images must be grey or RGB, with 1 or 3 channels; got {images.shape[1]}: choose other "
+            "features, such as pixels"
         )
     return images.expand(-1, 3, -1, -1)
 
 
+@register("features", "pixels")
+def open_pixels() -> Features:
+    """The pixels of the images, flattened."""
+    return from_module(nn.Flatten(), name="pixels")
+
+
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
-    there = [part for part in parts if part is not None]
-    return torch.cat(there) if there else None
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if present else None
 
 
 def _fingerprint(module: nn.Module, about: object) -> str:

@@ -1,4 +1,4 @@
-"""DINOv2 and CLIP, from a folder as the Hugging Face Hub has them."""
+"""DINOv2 and CLIP features, from a folder downloaded from the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from eqm.features.features import Activations, ModuleFeatures, as_rgb, from_module
+from eqm.registry import register
 
 _TYPES = {"dinov2": ("dinov2", "dinov2_with_registers"), "clip": ("clip", "clip_vision_model")}
-"""The kinds of model, as config.json calls them."""
+"""The model types in config.json."""
 _MODES = {2: "bilinear", 3: "bicubic"}
-"""Pillow's numbers of the ways to resize."""
+"""The resizing modes by Pillow's numbers."""
 
 
 class Prepared(nn.Module):
-    """A vision transformer behind the preparation of images that its folder states.
+    """A vision transformer with the preprocessing that its folder states.
 
-    `output` is the field of the transformer's answer that is taken. Images (B, C, H, W) in -1..1 are
-    resized straight to `side`, antialiased, and not cropped: a measure is to see all of a sample.
+    `output` names the field of the transformer's output that is returned. Images (B, C, H, W) in -1..1
+    are resized to `side`, antialiased, and not cropped, so that a metric sees the whole sample.
     """
 
     mean: Tensor
@@ -46,24 +47,26 @@ class Prepared(nn.Module):
         return Activations(getattr(self.network(pixel_values=pixels), self.output))
 
 
-def open_dinov2(folder: str, device: torch.device) -> ModuleFeatures:
-    """The class token of a DINOv2 after its last norm, as FD-DINOv2 takes it (arXiv 2306.04675)."""
-    return _open("dinov2", folder, "AutoModel", "pooler_output", device)
+@register("features", "dinov2")
+def open_dinov2(argument: str, device: torch.device) -> ModuleFeatures:
+    """The class token of the DINOv2 in a folder after its last norm, as in FD-DINOv2 (arXiv 2306.04675)."""
+    return _open("dinov2", argument, "AutoModel", "pooler_output", device)
 
 
-def open_clip(folder: str, device: torch.device) -> ModuleFeatures:
-    """The image embedding of a CLIP, projected and not normalised."""
-    return _open("clip", folder, "CLIPVisionModelWithProjection", "image_embeds", device)
+@register("features", "clip")
+def open_clip(argument: str, device: torch.device) -> ModuleFeatures:
+    """The image embedding of the CLIP in a folder, projected and not normalised."""
+    return _open("clip", argument, "CLIPVisionModelWithProjection", "image_embeds", device)
 
 
 def _open(
     kind: str, folder: str, network: str, output: str, device: torch.device
 ) -> ModuleFeatures:
-    described = _read(Path(folder) / "config.json").get("model_type")
-    if described not in _TYPES[kind]:
+    model_type = _read(Path(folder) / "config.json").get("model_type")
+    if model_type not in _TYPES[kind]:
         raise ValueError(
             f"{folder} must hold a model of type {' or '.join(_TYPES[kind])}; its config.json says "
-            f"{described}"
+            f"{model_type}"
         )
     config = _read(Path(folder) / "preprocessor_config.json")
     try:
@@ -78,22 +81,22 @@ def _open(
         module, report = getattr(transformers, network).from_pretrained(
             folder,
             dtype=torch.float32,
-            use_safetensors=True,  # pickles may hold code
+            use_safetensors=True,  # pickles may run code
             local_files_only=True,
             output_loading_info=True,
         )
         prepared = Prepared(module.requires_grad_(False), output, config)
     except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{folder} must hold a whole {kind}; {reason}") from error
+        raise ValueError(f"{folder} must hold a complete {kind}: {reason}") from error
     finally:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
     if missing := sorted(report["missing_keys"]):
         raise ValueError(
-            f"{folder} must hold the tensors of its {kind}; {len(missing)} are missing, such as "
-            f"{missing[0]}: download it again"
+            f"{folder} lacks {len(missing)} tensors of its {kind}, such as {missing[0]}: "
+            "download it again"
         )
     height, width = prepared.side
     return from_module(
@@ -106,7 +109,7 @@ def _open(
 
 
 def _side(config: dict[str, Any]) -> tuple[int, int]:
-    """The sides of what the network sees: of its crop, or of its resizing where nothing is cropped."""
+    """Height and width of the network's input: the crop size, or the resize size if there is no crop."""
     cropped = config.get("do_center_crop", "crop_size" in config)
     size = config["crop_size" if cropped else "size"]
     if isinstance(size, int):
@@ -121,11 +124,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(
-            f"{path.parent} must hold {path.name}; it does not: give the folder of a model"
-        ) from None
+        raise ValueError(f"there is no {path}: give a folder that holds a model") from None
     except ValueError as error:
-        raise ValueError(f"{path} must be JSON; {error}: download it again") from None
+        raise ValueError(f"{path} is not JSON ({error}): download it again") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{path} must hold an object; download it again")
+        raise ValueError(f"{path} must hold a JSON object: download it again")
     return found

@@ -1,18 +1,18 @@
-"""Inception-2015, the network of FID, sFID and the Inception Score, from any of its public weight files.
+"""Inception-2015, the network of FID, sFID and the Inception Score, from its public weight files.
 
-It is the Inception v3 of TensorFlow's `classify_image_graph_def.pb` of 2015-12-05, which the metrics
-were defined with: Szegedy et al. 2015 (arXiv 1512.00567) but for its average pools, which leave out
-the padding, and the last block's pool, which takes the maximum. Read are
+It is the Inception v3 of TensorFlow's `classify_image_graph_def.pb` of 2015-12-05, which defines these
+metrics. It differs from Szegedy et al. 2015 (arXiv 1512.00567) in two points: average pools leave out
+the padding, and the last block has a max pool. These files can be read:
 
-* pt_inception-2015-12-05-6726825d.pth, of pytorch-fid, and
-  weights-inception-2015-12-05-6726825d.pth, of torch-fidelity: state dicts of tensors;
-* inception-2015-12-05.pt, of NVIDIA's stylegan2-ada-pytorch: a TorchScript archive, whose tensors are
-  read and whose code is not. The inception-2015-12-05.pkl of stylegan3 is a pickle that runs code
-  when it is loaded, and is refused.
+* pt_inception-2015-12-05-6726825d.pth of pytorch-fid and weights-inception-2015-12-05-6726825d.pth of
+  torch-fidelity: state dicts of tensors;
+* inception-2015-12-05.pt of NVIDIA's stylegan2-ada-pytorch: a TorchScript archive. Its tensors are
+  read; its code is not run.
 
-The tests hold the layers, the resize and the readers against independent computations on random
-weights. The public files themselves could not be had where this was written: the names of their
-tensors are those that programs reading them use.
+inception-2015-12-05.pkl of stylegan3 is refused, because loading that pickle runs code.
+
+The tests compare the layers, the resize and the readers with independent computations on random
+weights, not with the public files. The names of the files' tensors come from programs that read them.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from torch import Tensor, nn
 
 from eqm.features.convolution import Convolution, fold
 from eqm.features.features import Activations, ModuleFeatures, as_rgb, from_module
+from eqm.registry import register
 
 SIDE = 299
 
 Layer = tuple[int, int, int]
-"""Channels of a convolution, and height and width of its kernel."""
+"""Output channels, kernel height and kernel width of a convolution."""
 Branches = dict[str, list[Layer | list[Layer]]]
-"""Layers one after the other, by the branch's name; a list of two takes both side by side."""
+"""The layers of each branch, in order; a list of two layers runs side by side."""
 
 
 def _a(pooled: int) -> Branches:
@@ -97,7 +98,7 @@ _MIXED = {
 
 
 class Inception(nn.Module):
-    """The network, with freshly initialised weights; its tensors have the names of torchvision's."""
+    """The network with random weights; its tensors have the names used in torchvision."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,13 +123,13 @@ class Inception(nn.Module):
         self.fc = nn.Linear(width, 1008)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """What the layers take: three channels, 299 x 299, about -1..1 in the graph's own scaling."""
+        """The input of the layers: three channels, 299 x 299, scaled to about -1..1 as in the graph."""
         return (resize(as_rgb((images + 1) * 127.5), SIDE) - 128) / 128
 
     def activations(self, prepared: Tensor) -> Activations:
         """The pooled activations (B, 2048), those of sFID (B, 2023) and 1,008 probabilities.
 
-        sFID's are the first 7 channels of the graph's mixed_6/conv, channels last. The probabilities
+        sFID uses the first 7 channels of the graph's mixed_6/conv, channels last. The probabilities
         leave out the bias of the logits, as the Inception Score does.
         """
         x = prepared.contiguous(memory_format=torch.channels_last)
@@ -147,7 +148,7 @@ class Inception(nn.Module):
 
 
 class _Mixed(nn.Module):
-    """Branches side by side; without a layer behind its pool, a block halves the picture's sides."""
+    """Parallel branches; a block without a layer after its pool halves height and width."""
 
     def __init__(self, inputs: int, branches: Branches, *, last: bool) -> None:
         super().__init__()
@@ -197,10 +198,10 @@ def _names(branch: str, index: int, count: int, width: int) -> list[str]:
 
 
 def resize(images: Tensor, side: int) -> Tensor:
-    """The images (B, C, H, W) at `side` x `side`, as TensorFlow 1's `resize_bilinear` makes them.
+    """The images (B, C, H, W) at `side` x `side`, as TensorFlow 1's `resize_bilinear` gives them.
 
-    Output pixel i lies at i H / side of the input: corners coincide at the top left alone, there is
-    no antialiasing, and the last pixels repeat the border. In float32, and rounded as there.
+    Output pixel i lies at i H / side of the input. Only the top left corners coincide, there is no
+    antialiasing, and the last pixels repeat the border. It rounds in float32 as TensorFlow does.
     """
     for axis in (3, 2):
         length = images.shape[axis]
@@ -215,7 +216,7 @@ def resize(images: Tensor, side: int) -> Tensor:
 
 
 def graph_names() -> dict[str, str]:
-    """Each convolution's name in TensorFlow's graph, by its name here.
+    """The name of each convolution in TensorFlow's graph, by its name here.
 
     >>> graph_names()["Mixed_6d.branch7x7_2"]
     'mixed_6/tower/conv_1'
@@ -248,13 +249,13 @@ def _numbered(name: str, index: int) -> str:
 def load_inception(path: str | Path) -> Inception:
     """The network with the weights of a public file, in evaluation mode.
 
-    Raises ValueError where that is missing, damaged, of another network, or would run code.
+    Raises ValueError if the file is missing, damaged, of another network, or could run code.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(
-            f"inception needs its weights, such as pt_inception-2015-12-05-6726825d.pth; {path} does "
-            "not exist: give inception:PATH"
+            f"inception needs a weight file, such as pt_inception-2015-12-05-6726825d.pth; {path} does "
+            "not exist: use inception:PATH"
         )
     try:
         if _is_script(path):
@@ -263,8 +264,8 @@ def load_inception(path: str | Path) -> Inception:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can fail anywhere
         raise ValueError(
-            f"{path} must be a state dict of tensors or a TorchScript archive, whole; it is neither, or "
-            "loading it could run code: take pytorch-fid's or torch-fidelity's .pth"
+            f"{path} must be a complete state dict of tensors or TorchScript archive; it is neither, or "
+            "loading it could run code: use the .pth of pytorch-fid or torch-fidelity"
         ) from error
     network = Inception()
     tensors = {name: tensor for name, tensor in dict(found).items() if not _counts(name)}
@@ -284,7 +285,7 @@ def load_inception(path: str | Path) -> Inception:
 
 
 def _counts(name: str) -> bool:
-    return name.endswith(".num_batches_tracked")  # which some of the files leave out
+    return name.endswith(".num_batches_tracked")  # missing in some files
 
 
 def _is_script(path: Path) -> bool:
@@ -295,7 +296,7 @@ def _is_script(path: Path) -> bool:
 
 
 def _from_script(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of NVIDIA's module under the names of this one; its norms have no scale."""
+    """The tensors of NVIDIA's module under the names used here; its batch norms have no scale."""
     found = {"fc.weight": tensors["output.weight"], "fc.bias": tensors["output.bias"]}
     for name, graph in graph_names().items():
         block, *inner = graph.split("/")
@@ -310,11 +311,11 @@ def _from_script(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class _Node:
-    """Stands for a module of the archive: its attributes are what the archive says."""
+    """A module of the archive, with the attributes that the archive gives it."""
 
 
 def _script_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a TorchScript archive by their names; none of its code is run."""
+    """The tensors of a TorchScript archive by name; its code is not run."""
 
     def gather(node: object, prefix: str) -> None:
         for name, value in vars(node).items():
@@ -332,7 +333,7 @@ def _script_tensors(path: Path) -> dict[str, Tensor]:
 
 
 class _Reader(pickle.Unpickler):
-    """Reads the object tree of a TorchScript archive, and knows nothing that could run code."""
+    """Reads the objects of a TorchScript archive; refuses everything that could run code."""
 
     def __init__(self, file: IO[bytes], archive: zipfile.ZipFile, folder: str) -> None:
         super().__init__(file)
@@ -341,7 +342,7 @@ class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module.split(".")[0] == "__torch__":
             return _Node
-        if module == "torch.jit._pickle":  # lists and dictionaries with the type of their entries
+        if module == "torch.jit._pickle":  # typed lists and dictionaries
             return lambda value, *_: value
         known: dict[tuple[str, str], Any] = {
             ("torch._utils", "_rebuild_tensor_v2"): _rebuilt,
@@ -363,11 +364,12 @@ def _rebuilt(storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> T
     return storage.as_strided(size, stride, offset)
 
 
-def open_inception(path: str, device: torch.device) -> ModuleFeatures:
-    """The features of the weights at `path`."""
+@register("features", "inception")
+def open_inception(argument: str, device: torch.device) -> ModuleFeatures:
+    """The features of the weight file at `argument`."""
     features = from_module(
-        load_inception(path).to(device),
-        name=f"inception:{path}",
+        load_inception(argument).to(device),
+        name=f"inception:{argument}",
         size=2048,
         resize="TensorFlow 1's bilinear to 299x299, not antialiased; grey repeated",
         at_a_time=32,

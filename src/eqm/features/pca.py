@@ -1,4 +1,4 @@
-"""The directions along which images differ most."""
+"""Principal components of images as features."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from eqm.features.features import ModuleFeatures, from_module, require_images
+from eqm.registry import register
 
 _LARGEST = 1 << 14
-"""Values an image: the covariance of as many takes 2 GiB."""
+"""The most values per image; the covariance then takes 2 GiB."""
 
 
 class Projection(nn.Module):
-    """Images (B, C, H, W) of one shape to their coordinates (B, N) along `basis` (D, N) about `mean`."""
+    """Projects images (B, C, H, W), less their `mean`, on a `basis` (D, N): (B, N)."""
 
     mean: Tensor
     basis: Tensor
@@ -29,8 +30,8 @@ class Projection(nn.Module):
         """The coordinates. Raises ValueError for images of another shape."""
         if images.shape[1:] != self.shape:
             raise ValueError(
-                f"these components are of images of shape {self.shape}; got "
-                f"{tuple(images.shape[1:])}: fit them on such images"
+                f"these components take images of shape {self.shape}; got "
+                f"{tuple(images.shape[1:])}: resize them, or fit components on such images"
             )
         return (images.flatten(1) - self.mean) @ self.basis
 
@@ -38,18 +39,18 @@ class Projection(nn.Module):
 def fit_pca(
     images: Tensor | Iterable[Tensor], components: int, *, device: str | torch.device = "cpu"
 ) -> ModuleFeatures:
-    """Features: coordinates of images along the first principal components of `images`.
+    """Features: the first principal components, fitted on `images`.
 
-    `images` is (N, C, H, W) in -1..1, or batches of such, which are read once. The coordinates are
-    not scaled: distances between images are kept as far as the components hold them. The sign of a
-    component is such that its largest entry is positive. Raises ValueError for more components than
-    images less one or values an image, and for images of more than 16,384 values.
+    `images` is (N, C, H, W) in -1..1, or an iterable of such batches, which is read once. The
+    coordinates are not whitened, so all components together keep distances. The largest entry of each
+    component is positive. Raises ValueError for more components than images less one or than values per
+    image, and for images of more than 16,384 values.
 
     >>> images = torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     >>> fit_pca(images, 3)(images).vector.shape
     torch.Size([20, 3])
     """
-    exact = "cpu" if torch.device(device).type == "mps" else device  # which has no float64
+    exact = "cpu" if torch.device(device).type == "mps" else device  # mps has no float64
     count, total, products = 0, torch.zeros(0), torch.zeros(0)
     shape: tuple[int, ...] = ()
     for batch in images.split(1024) if isinstance(images, Tensor) else images:
@@ -60,7 +61,7 @@ def fit_pca(
             if size > _LARGEST:
                 raise ValueError(
                     f"components take images of at most {_LARGEST} values; got {size}, of shape "
-                    f"{shape}: use lite0, or smaller images"
+                    f"{shape}: use lite0 or smaller images"
                 )
             total, products = rows.new_zeros(size), rows.new_zeros(size, size)
         elif batch.shape[1:] != shape:
@@ -77,10 +78,23 @@ def fit_pca(
         )
     mean = total / count
     _, vectors = torch.linalg.eigh(products / count - mean.outer(mean))
-    basis = vectors[:, -components:].flip(1)  # of the largest eigenvalues, in falling order
+    basis = vectors[:, -components:].flip(1)  # the largest eigenvalue first
     basis = basis * basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()
     return from_module(
         Projection(shape, mean.float(), basis.float()).to(device),
         name=f"pca:{components}",
         size=components,
     )
+
+
+@register("features", "pca")
+def open_pca(
+    argument: str, device: torch.device, reference: Iterable[Tensor] | None
+) -> ModuleFeatures:
+    """The first `argument` components, fitted on `reference`."""
+    if not argument.isdecimal() or reference is None:
+        raise ValueError(
+            "principal components are pca:N, such as pca:64, and need a reference; got "
+            f"pca:{argument}{' without one' if reference is None else ''}: pass reference, or use fit_pca"
+        )
+    return fit_pca(reference, int(argument), device=device)

@@ -1,12 +1,47 @@
-"""Sizes of the networks: plain frozen dataclasses that are checked when made and need no torch."""
+"""Sizes of the networks: frozen dataclasses that check themselves and import no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any, get_args, get_type_hints
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
 @dataclass(frozen=True)
-class TransformerConfig:
+class NetworkConfig:
+    """What every network's config has; the config of your own network derives from this class.
+
+    Raises ValueError for a value of the wrong type, an empty shape, a size below 1 and a negative
+    number of classes.
+
+    >>> @dataclass(frozen=True)
+    ... class MineConfig(NetworkConfig):
+    ...     width: int = 64
+    >>> MineConfig(shape=(1, 8, 8))
+    MineConfig(shape=(1, 8, 8), num_classes=0, noise_conditioning=False, width=64)
+    """
+
+    shape: tuple[int, ...] = (1, 8, 8)
+    """Shape of one sample."""
+    num_classes: int = 0
+    """Number of class labels; 0 makes the network unconditional."""
+    noise_conditioning: bool = False
+    """Condition the network on the noise level gamma (the paper's ablation)."""
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for field in fields(self):
+            _check_kind(field.name, getattr(self, field.name), hints[field.name])
+        if not self.shape:
+            raise ValueError("shape must be a tuple with at least one size; got ()")
+        _check_positive(self, "shape")
+        if self.num_classes < 0:
+            raise ValueError(f"num_classes must be 0 (no labels) or more; got {self.num_classes}")
+
+
+@dataclass(frozen=True)
+class TransformerConfig(NetworkConfig):
     """Sizes of a `Transformer`; the defaults are EqM-S/2 without classes on 32x32 latents.
 
     Raises ValueError for sizes that do not fit together.
@@ -14,10 +49,6 @@ class TransformerConfig:
 
     shape: tuple[int, int, int] = (4, 32, 32)
     """Channels, height and width of one sample."""
-    num_classes: int = 0
-    """Number of class labels; 0 makes the network unconditional."""
-    noise_conditioning: bool = False
-    """Whether the network is told the noise level gamma (the paper's ablation)."""
     patch: int = 2
     """Side of the square patch that becomes one token."""
     width: int = 384
@@ -29,17 +60,18 @@ class TransformerConfig:
     mlp_ratio: float = 4.0
     """Hidden width of a block's MLP, in units of `width`."""
     unused_outputs: bool = False
-    """Whether the last layer has twice the channels, the second half ignored, as released."""
+    """Give the last layer twice the channels and ignore the second half, as the released models."""
 
     def __post_init__(self) -> None:
-        _check_common(self, rank=3, positive=("patch", "width", "depth", "heads", "mlp_ratio"))
-        _check_grid(self.shape, self.patch, f"the patch size {self.patch}")
+        super().__post_init__()
+        _check_positive(self, "patch", "width", "depth", "heads", "mlp_ratio")
+        _check_picture(self.shape, self.patch, f"the patch size {self.patch}")
         _check_divisible("width", self.width, 4, "the number 4 (sine and cosine of two axes)")
         _check_divisible("width", self.width, self.heads, f"the number of heads {self.heads}")
 
 
 @dataclass(frozen=True)
-class UNetConfig:
+class UNetConfig(NetworkConfig):
     """Sizes of a `UNet`; the defaults suit 8x8 images on one CPU core.
 
     Raises ValueError for sizes that do not fit together.
@@ -47,34 +79,28 @@ class UNetConfig:
 
     shape: tuple[int, int, int] = (1, 8, 8)
     """Channels, height and width of one sample."""
-    num_classes: int = 0
-    """Number of class labels; 0 makes the network unconditional."""
-    noise_conditioning: bool = False
-    """Whether the network is told the noise level gamma (the paper's ablation)."""
     patch: int = 1
-    """Side of the square of pixels that the first level sees as one; 2 suits images of some 28
-    pixels, which then cost a quarter."""
+    """Side of the square of pixels that becomes one place of the first level. 2 makes 28x28 images
+    four times cheaper."""
     width: int = 16
     """Channels of the first level."""
     multipliers: tuple[int, ...] = (1, 2, 4)
-    """Channels of each level, in units of `width`; every level halves height and width."""
+    """Channels of each level, in units of `width`; each next level halves height and width."""
     blocks: int = 1
-    """Residual blocks of a level on the way down and again on the way up."""
+    """Residual blocks of a level on the way down, and again on the way up."""
     heads: int = 0
-    """Heads of the self-attention at the lowest level; 0 leaves it out."""
+    """Attention heads at the lowest level; 0 means no attention."""
     positions: bool = False
-    """Whether each level learns a map of its places, (C, H, W), which is added to its features."""
+    """Add a learned map (C, H, W) to the features of each level."""
 
     def __post_init__(self) -> None:
-        _check_common(self, rank=3, positive=("patch", "width", "multipliers", "blocks"))
+        super().__post_init__()
+        _check_positive(self, "patch", "width", "multipliers", "blocks")
         if self.heads < 0:
             raise ValueError(f"heads must be 0 (no attention) or more; got {self.heads}")
         levels = len(self.multipliers)
-        _check_grid(
-            self.shape,
-            self.patch * 2 ** (levels - 1),
-            f"patch x 2^(levels - 1) with {levels} levels",
-        )
+        divisor = self.patch * 2 ** (levels - 1)
+        _check_picture(self.shape, divisor, f"patch x 2^(levels - 1) with {levels} levels")
         if self.heads:
             lowest = self.width * self.multipliers[-1]
             _check_divisible(
@@ -83,7 +109,7 @@ class UNetConfig:
 
 
 @dataclass(frozen=True)
-class MLPConfig:
+class MLPConfig(NetworkConfig):
     """Sizes of an `MLP`; the defaults suit points in the plane.
 
     Raises ValueError for sizes that are not positive.
@@ -91,57 +117,42 @@ class MLPConfig:
 
     shape: tuple[int, ...] = (2,)
     """Shape of one sample, which is flattened."""
-    num_classes: int = 0
-    """Number of class labels; 0 makes the network unconditional."""
-    noise_conditioning: bool = False
-    """Whether the network is told the noise level gamma (the paper's ablation)."""
     width: int = 256
     """Hidden features."""
     depth: int = 3
     """Number of residual blocks."""
 
     def __post_init__(self) -> None:
-        _check_common(self, rank=None, positive=("width", "depth"))
+        super().__post_init__()
+        _check_positive(self, "width", "depth")
 
 
-NetworkConfig = TransformerConfig | UNetConfig | MLPConfig
+def _check_kind(name: str, value: Any, kind: Any) -> None:
+    expected = _KINDS.get(kind)
+    fits = _is(value, kind) if expected else True
+    if (entry := (*get_args(kind), None)[0]) in (int, float):  # a tuple of numbers
+        expected = "a list of whole numbers" if entry is int else "a list of numbers"
+        fits = isinstance(value, tuple) and all(_is(number, entry) for number in value)
+    if not fits:
+        raise ValueError(f"{name} must be {expected}; got {value!r}")
 
 
-def _check_kinds(config: NetworkConfig) -> None:
-    def whole(value: object) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool)
-
-    for field in fields(config):
-        value = getattr(config, field.name)
-        match str(field.type):
-            case "int":
-                fits, expected = whole(value), "a whole number"
-            case "float":
-                fits, expected = whole(value) or isinstance(value, float), "a number"
-            case "bool":
-                fits, expected = isinstance(value, bool), "true or false"
-            case _:
-                fits = isinstance(value, tuple) and all(map(whole, value))
-                expected = "a list of whole numbers"
-        if not fits:
-            raise ValueError(f"{field.name} must be {expected}; got {value!r}")
+def _is(value: object, kind: Any) -> bool:
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, int | float if kind is float else kind)
 
 
-def _check_common(config: NetworkConfig, *, rank: int | None, positive: tuple[str, ...]) -> None:
-    _check_kinds(config)
-    shape = config.shape
-    if not shape or (rank is not None and len(shape) != rank):
-        expected = "(channels, height, width)" if rank == 3 else "a tuple with at least one size"
-        raise ValueError(f"shape must be {expected}; got {shape}")
-    for name in ("shape", *positive):
+def _check_positive(config: NetworkConfig, *names: str) -> None:
+    for name in names:
         value = getattr(config, name)
         if not value or min(value if isinstance(value, tuple) else (value,)) <= 0:
             raise ValueError(f"{name} must be positive; got {value}")
-    if config.num_classes < 0:
-        raise ValueError(f"num_classes must be 0 (no labels) or more; got {config.num_classes}")
 
 
-def _check_grid(shape: tuple[int, ...], divisor: int, reason: str) -> None:
+def _check_picture(shape: tuple[int, ...], divisor: int, reason: str) -> None:
+    if len(shape) != 3:
+        raise ValueError(f"shape must be (channels, height, width); got {shape}")
     height, width = shape[1:]
     if height % divisor or width % divisor:
         raise ValueError(

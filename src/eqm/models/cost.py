@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from eqm.models.config import NetworkConfig
-from eqm.models.pretrained import build
+from eqm.models.pretrained import build_empty
 
 
 class Cost(NamedTuple):
@@ -26,11 +26,9 @@ def cost(config: NetworkConfig) -> Cost:
     >>> cost(preset("EqM-B/2", shape=(4, 32, 32), num_classes=1000)).parameters
     130512416
     """
-    with torch.device("meta"):
-        network = build(config).requires_grad_(False)
-        sample = torch.empty(1, *config.shape)
-        gamma = torch.empty(1) if config.noise_conditioning else None
-        with FlopCounterMode(display=False) as counter:
-            network(sample, None, gamma)
+    network = build_empty(config).requires_grad_(False)
+    with next(network.parameters()).device, FlopCounterMode(display=False) as counter:
+        gamma = (torch.empty(1),) if config.noise_conditioning else ()
+        network(torch.empty(1, *config.shape), None, *gamma)
     parameters = sum(weight.numel() for weight in network.parameters())
     return Cost(parameters, counter.get_total_flops())

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from eqm.models.conditioning import Conditioning
 from eqm.models.config import MLPConfig
 from eqm.models.network import Network
+from eqm.registry import register
 
 
+@register("network", "mlp")
 class MLP(Network):
     """A field on flattened samples; smooth, and zero before training."""
 
@@ -43,6 +45,14 @@ class MLP(Network):
         for block in self.blocks:
             h = self.through(block, h, condition)
         return self.head(h).reshape(x.shape)
+
+    def repeated_blocks(self) -> list[nn.Module]:
+        """The residual blocks."""
+        return list(self.blocks)
+
+    def outer_layers(self) -> list[nn.Module]:
+        """The first and the last layer, and the embeddings."""
+        return [self.stem, self.head, self.condition]
 
 
 class ResidualBlock(nn.Module):

@@ -37,12 +37,21 @@ class Network(nn.Module):
         self.config = config
         self.metadata = {}
 
+    def repeated_blocks(self) -> list[nn.Module]:
+        """The blocks that training shards (FSDP) and compiles one by one; by default none."""
+        return []
+
+    def outer_layers(self) -> list[nn.Module]:
+        """The layers next to images, labels and noise levels, which Muon leaves to AdamW; by default
+        none."""
+        return []
+
     def compiled(self) -> Field:
         """The same field, compiled; it shares the weights."""
         return torch.compile(self)
 
     def through(self, block: nn.Module, *inputs: Tensor) -> Tensor:
-        """What `block` makes of the inputs, keeping no more of it than `checkpointing` says."""
+        """What `block` makes of the inputs, keeping no more of it than `activation_checkpointing` says."""
         if self.activation_checkpointing and torch.is_grad_enabled():
             # What an energy asks of attention must hold again when the block is run again.
             # A compiled one is not run again: what is to be computed twice is in its graph.

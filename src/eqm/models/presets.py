@@ -60,7 +60,7 @@ def preset(
         )
     return replace(
         PRESETS[name],
-        shape=shape,  # type: ignore[arg-type]  # the config checks the rank
+        shape=shape,
         num_classes=num_classes,
         noise_conditioning=noise_conditioning,
     )

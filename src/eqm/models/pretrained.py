@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -17,36 +18,64 @@ from torch import Tensor, nn
 
 from eqm.energy import DotEnergy, Energy, NormEnergy
 from eqm.files import replacing
-from eqm.models.config import MLPConfig, NetworkConfig, TransformerConfig, UNetConfig
-from eqm.models.mlp import MLP
+from eqm.models.config import NetworkConfig
+from eqm.models.inference import Frozen
 from eqm.models.network import Network
-from eqm.models.transformer import Transformer
-from eqm.models.unet import UNet
+from eqm.registry import lookup, name_of, names
 
 _BUNDLED = Path(__file__).parent / "weights"
 """Trained models of the recipes, small enough to come with the package."""
 _WEIGHTS, _CONFIG, _VERSION = "model.safetensors", "config.json", 1
-_ARCHITECTURES: dict[str, tuple[type[NetworkConfig], type[Network]]] = {
-    "transformer": (TransformerConfig, Transformer),
-    "unet": (UNetConfig, UNet),
-    "mlp": (MLPConfig, MLP),
-}
 _ENERGIES: dict[str, type[Energy]] = {"dot": DotEnergy, "norm": NormEnergy}
 
 
 def build(config: NetworkConfig) -> Network:
     """The freshly initialised network of `config`, a field.
 
-    Raises ValueError if `config` is no network config.
+    Raises ValueError if no registered network has a config of this class.
 
+    >>> from eqm.models import MLPConfig
     >>> sum(p.numel() for p in build(MLPConfig(shape=(2,), width=8, depth=1)).parameters())
     338
     """
-    for config_type, network_type in _ARCHITECTURES.values():
-        if isinstance(config, config_type):
-            return network_type(config)
+    for name in names("network"):
+        if config_type(name) is type(config):
+            network: Network = lookup("network", name)(config)
+            return network
     raise ValueError(
-        f"config must be a TransformerConfig, UNetConfig or MLPConfig; got {type(config).__name__}"
+        f"config must be the config of a registered network ({', '.join(names('network'))}); "
+        f"got {type(config).__name__}"
+    )
+
+
+def build_empty(config: NetworkConfig) -> Network:
+    """The network of `config` on the meta device, without memory for its weights.
+
+    A network that reads tensors while it is built is on the CPU instead. Raises as `build` does.
+    """
+    try:
+        with torch.device("meta"):
+            return build(config)
+    except NotImplementedError:
+        with torch.random.fork_rng(devices=[]):
+            return build(config)
+
+
+def config_type(name: str) -> type[NetworkConfig]:
+    """The config class of the network registered under `name`, as its annotation `config` says.
+
+    Raises ValueError for an unknown name, and for a network without this annotation.
+    """
+    network = lookup("network", name)
+    for cls in network.__mro__:
+        if "config" in inspect.get_annotations(cls):
+            found = inspect.get_annotations(cls, eval_str=True)["config"]
+            if isinstance(found, type) and issubclass(found, NetworkConfig):
+                return found
+            break
+    raise ValueError(
+        f"the network {name} must name its config class: write `config: MineConfig` in the class "
+        f"{network.__name__}, with a dataclass MineConfig derived from eqm.models.NetworkConfig"
     )
 
 
@@ -55,30 +84,29 @@ def save_pretrained(
 ) -> None:
     """Returns nothing; writes model.safetensors and config.json into `folder`.
 
-    `model` is a network of this package or one of `eqm.energy`'s energies around it, compiled,
+    `model` is a registered network or one of `eqm.energy`'s energies around it, compiled,
     wrapped for distributed training or neither; what is written is the same. The tensors are the
     network's, so implicit weights can start an energy. `metadata` is anything JSON can hold.
     Both files are written beside their places and then renamed: an interruption while writing leaves the old.
-    Raises ValueError for another model, a class derived from these included, as `from_pretrained` could
-    not make it again, and for metadata JSON cannot hold.
+    Raises ValueError for a network that is not registered, and for metadata JSON cannot hold.
     """
-    model = _unwrap(model)
-    energy = str(getattr(model, "kind", "implicit"))
-    if isinstance(net := getattr(model, "net", None), nn.Module):
-        model = _unwrap(net)
-    known = type(model).__name__.lower() in _ARCHITECTURES and energy in ("implicit", *_ENERGIES)
-    if not (isinstance(model, Transformer | UNet | MLP) and known):
+    network: Any = _unwrap(model)
+    energy = "implicit"
+    if isinstance(network, Energy):
+        energy, network = network.kind, _unwrap(network.net)
+    if energy not in ("implicit", *_ENERGIES):
+        raise ValueError(f"the energy must be of the kind dot or norm; got {energy}")
+    if isinstance(network, Frozen):
         raise ValueError(
-            "model must be a Transformer, UNet or MLP, or a DotEnergy or NormEnergy of one; "
-            f"got {type(model).__name__}: save its state_dict, and build it yourself to load it"
+            "model must not be one for inference: save the model that it was made from"
         )
     description = {
         "format": "eqm",
         "version": _VERSION,
-        "architecture": type(model).__name__.lower(),
-        "network": asdict(model.config),
+        "architecture": name_of("network", type(network)),
+        "network": asdict(network.config),
         "energy": energy,
-        "metadata": dict(model.metadata if metadata is None else metadata),
+        "metadata": dict(network.metadata if metadata is None else metadata),
     }
     try:
         text = json.dumps(description, indent=2, allow_nan=False) + "\n"
@@ -86,7 +114,7 @@ def save_pretrained(
         raise ValueError(f"metadata must be what JSON can hold; got {error}") from None
     tensors = {
         clean_name(name): tensor.detach().cpu().contiguous()
-        for name, tensor in model.state_dict().items()
+        for name, tensor in network.state_dict().items()
     }
     folder = Path(folder)
     # The weights take their place first: who reads a new description finds what it describes.
@@ -138,7 +166,7 @@ def from_pretrained(
         tensors = {name: tensor.float() for name, tensor in tensors.items()}
     network = load_weights(_network_config(description, folder / _CONFIG), tensors, str(path))
     network.metadata = description["metadata"]
-    return with_energy(network, description["energy"]).eval()
+    return with_energy(network, description["energy"]).eval().to(device)
 
 
 def bundled() -> list[str]:
@@ -154,32 +182,35 @@ def with_energy(network: Network, kind: str) -> Network | Energy:
 def load_weights(config: NetworkConfig, tensors: Mapping[str, Tensor], source: str) -> Network:
     """The network of `config` that owns `tensors`; their dtype and device are kept.
 
-    Raises ValueError, naming `source`, where tensors are missing, unexpected, of wrong shape or of
-    whole numbers.
+    Raises ValueError, naming `source`, where tensors are missing, unexpected, of wrong shape or not
+    floating point.
     """
-    with torch.device("meta"):
-        network = build(config)
+    network = build_empty(config)
+    _check_tensors(network, tensors, source)
+    unsaved = {name for name, _ in network.named_buffers()} - network.state_dict().keys()
+    if unsaved and network.get_buffer(unsaved.pop()).is_meta:
+        with torch.random.fork_rng(devices=[]):
+            network = build(config)
+    network.load_state_dict(dict(tensors), assign=True)
+    return network
+
+
+def _check_tensors(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     expected = network.state_dict()
     faults = [f"{name} is missing" for name in expected.keys() - tensors.keys()]
     faults += [f"{name} is unexpected" for name in tensors.keys() - expected.keys()]
-    faults += [
-        f"{name} has shape {tuple(tensors[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in tensors and tensors[name].shape != tensor.shape
-    ]
-    faults += [
-        f"{name} is of {tensor.dtype}, not floating point"
-        for name, tensor in tensors.items()
-        if name in expected and not tensor.is_floating_point()
-    ]
+    for name in expected.keys() & tensors.keys():
+        got, wanted = tensors[name], expected[name]
+        if got.shape != wanted.shape:
+            faults.append(f"{name} has shape {tuple(got.shape)} instead of {tuple(wanted.shape)}")
+        if wanted.is_floating_point() and not got.is_floating_point():
+            faults.append(f"{name} is of {got.dtype}, not floating point")
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
         raise ValueError(
             f"{source} must hold the tensors of its {type(network).__name__}; "
             f"{', '.join(sorted(faults)[:3])}{more}"
         )
-    network.load_state_dict(dict(tensors), assign=True)
-    return network
 
 
 def clean_name(name: str) -> str:
@@ -244,23 +275,27 @@ def _read_description(path: Path) -> dict[str, Any]:
 
 
 def _network_config(description: Mapping[str, Any], path: Path) -> NetworkConfig:
-    architecture, network = description.get("architecture"), description.get("network")
-    if not isinstance(architecture, str) or architecture not in _ARCHITECTURES:
-        known = ", ".join(_ARCHITECTURES)
-        raise ValueError(f"{path} must have an architecture among {known}; got {architecture!r}")
+    name, network = description.get("architecture"), description.get("network")
+    if not isinstance(name, str):
+        raise ValueError(f"{path} must have the name of a network as architecture; got {name!r}")
+    try:
+        config_class = config_type(name)
+    except ValueError as error:
+        raise ValueError(f"{path} needs a network that is not registered; {error}") from None
     if not isinstance(network, dict):
         raise ValueError(f"{path} must have an object as network; got {network!r}")
-    config_type, _ = _ARCHITECTURES[architecture]
-    known_keys = {field.name for field in fields(config_type)}
-    if unknown := sorted(network.keys() - known_keys):
+    known = {field.name for field in fields(config_class)}
+    if unknown := sorted(network.keys() - known):
         raise ValueError(
-            f"{path} must describe its {architecture} with {', '.join(sorted(known_keys))}; "
+            f"{path} must describe its {name} with {', '.join(sorted(known))}; "
             f"got {', '.join(unknown)}"
         )
-    values: dict[str, Any] = {
-        key: tuple(v) if isinstance(v, list) else v for key, v in network.items()
-    }
     try:
-        return config_type(**values)
-    except ValueError as error:
-        raise ValueError(f"{path} must describe a possible {architecture}; {error}") from None
+        return config_class(**{key: _tuples(value) for key, value in network.items()})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} must describe a possible {name}; {error}") from None
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has lists where configs have tuples."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from eqm.models.conditioning import LabelEmbedding, NoiseEmbedding
 from eqm.models.config import TransformerConfig
 from eqm.models.network import Network
+from eqm.registry import register
 
 
+@register("network", "transformer")
 class Transformer(Network):
     """A field on images or latents: a vision transformer conditioned by adaptive layer norm.
 
@@ -60,6 +62,15 @@ class Transformer(Network):
         for block in self.blocks:
             tokens = self.through(block, tokens, condition)
         return self._unpatch(self.final_layer(tokens, condition))
+
+    def repeated_blocks(self) -> list[nn.Module]:
+        """The transformer blocks."""
+        return list(self.blocks)
+
+    def outer_layers(self) -> list[nn.Module]:
+        """The embeddings and the last layer."""
+        layers = (self.x_embedder, self.t_embedder, self.y_embedder, self.final_layer)
+        return [layer for layer in layers if layer is not None]
 
     def _unpatch(self, tokens: Tensor) -> Tensor:
         channels, height, width = self.config.shape

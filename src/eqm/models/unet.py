@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from eqm.models.conditioning import Conditioning
 from eqm.models.config import UNetConfig
 from eqm.models.network import Network
+from eqm.registry import register
 
 
+@register("network", "unet")
 class UNet(Network):
     """A field on images made of residual convolutions at several resolutions.
 
@@ -69,6 +71,14 @@ class UNet(Network):
                 h = skips.pop() + _doubled(up(h))
             h = self.through(level, h, condition)
         return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.config.patch)
+
+    def repeated_blocks(self) -> list[nn.Module]:
+        """The residual blocks of every level."""
+        return [block for level in (*self.encoder, *self.decoder) for block in level]
+
+    def outer_layers(self) -> list[nn.Module]:
+        """The first and the last layer, and the embeddings."""
+        return [self.stem, self.head, self.condition]
 
 
 class Level(nn.ModuleList):

@@ -56,7 +56,7 @@ def loss_by_gamma(
             place = draws.uniform("held-out gamma", (BANDS,)).to(device)
             for band in range(BANDS):
                 gamma = (band + place[:, band]) / BANDS
-                loss = objective.at(field, data, labels, noise=noise[:, band], gamma=gamma)
+                loss = objective.loss_at(field, data, labels, noise=noise[:, band], gamma=gamma)
                 losses[band] += loss.sum() / count
     except Exception as error:
         failure = error

@@ -14,13 +14,14 @@ from eqm.descent import (
     PathLength,
     Solution,
     descend,
-    stability,
+    stability_limit,
     stiffness,
 )
+from eqm.energy import Energy
 from eqm.field import Field
-from eqm.sampling.model import Model, describe
+from eqm.models import Network
 from eqm.sampling.settings import Sampling
-from eqm.sampling.start import prepare
+from eqm.sampling.start import starting_noise
 from eqm.shapes import norms
 
 LOOK = 8
@@ -35,7 +36,7 @@ ENOUGH = 1.0
 
 @torch.no_grad()
 def diagnose(
-    model: Model,
+    model: Network | Energy,
     descent: Solution,
     labels: Tensor | None = None,
     *,
@@ -49,13 +50,15 @@ def diagnose(
     end; and a gradient ratio that no sample met. `labels`, `sampling` and `seed` are those of the
     `generate`. Costs nothing where no sample fails and few evaluations of few samples else.
     """
+    config, weight = model.config, next(model.parameters())
+    sampling = sampling or Sampling.of(model.metadata)
     count = min(LOOK, len(descent.x))
-    if describe(model).noise_conditioning or not count:
+    if config.noise_conditioning or not count:
         return []
     diverged = descent.outcome.count(Outcome.DIVERGED)
-    part = None if labels is None else labels[:count]
-    start = prepare(model, part, count=count, seed=seed, sampling=sampling)
-    field, noise, part, sampling = start.field, start.noise, start.labels, start.sampling
+    noise = starting_noise(config.shape, seeds=range(seed, seed + count)).to(weight)
+    part = None if labels is None else labels[:count].to(weight.device)
+    field = sampling.make_field(model, config.num_classes, labelled=part is not None)
     first = norms(field(noise, part)).float()
     if not first.isfinite().all():
         if norms(model(noise, part)).isfinite().all():
@@ -113,7 +116,7 @@ def check_sampling(sampling: Sampling, decay: Decay) -> list[str]:
             f"samples will end at gamma {reached:.2g} between noise, 0, and data, 1: with this objective "
             f"the path takes a sampling.path_length of {path[-1]:.2g}"
         )
-    limit = stability(sampling.make_rule())
+    limit = stability_limit(sampling.make_rule())
     stiff = float(decay(gamma[-1:])) / (1 - float(gamma[-1]))
     if (
         limit is not None
@@ -136,7 +139,7 @@ def _largest_stable(
     rule, stop = GradientDescent(path / CAREFUL), PathLength(path)
     end = descend(field, noise, labels, rule=rule, stop=stop)
     stiff = stiffness(field, end.x, labels).float().median().item()
-    limit = stability(sampling.make_rule())
+    limit = stability_limit(sampling.make_rule())
     if limit is None or not 0 < stiff < math.inf:
         return math.inf, stiff
     return limit / stiff, stiff

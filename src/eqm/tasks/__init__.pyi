@@ -1,12 +1,13 @@
 from .calibration import Calibration
 from .composition import Composition, compose
 from .denoising import denoise, estimate_gamma, estimate_sigma
-from .detect import EqmDetector, matching_error
+from .detect import EqmDetector
 from .estimator import EqmOutlierDetector
-from .generation import draw, gather, generate, trajectory
+from .generation import draw, gather, generate, watch
 from .interpolation import interpolate, vary
 from .operators import Blur, Downsample, Grey, Inpaint, Operator
 from .restoration import restore
+from .scores import matching_error
 from .tuning import Trial, Tuning, tune
 
 __all__ = [
@@ -31,7 +32,7 @@ __all__ = [
     "interpolate",
     "matching_error",
     "restore",
-    "trajectory",
     "tune",
     "vary",
+    "watch",
 ]

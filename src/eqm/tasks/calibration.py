@@ -1,4 +1,4 @@
-"""What normal images teach a detector: what is typical, and how untypical is anomalous."""
+"""The calibration of a detector on normal images: thresholds and p-values."""
 
 from __future__ import annotations
 
@@ -10,41 +10,43 @@ import torch
 from torch import Tensor
 
 FEWEST = 4
-"""Normal images that a calibration needs."""
+"""The fewest normal images of a calibration."""
 NONE = torch.zeros(0, dtype=torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What normal images taught a detector; everything on the CPU."""
+    """Statistics of the scores of normal images; all tensors are on the CPU."""
 
     scores: Tensor
-    """Their scores, rising, (N,): what p-values and thresholds are read from."""
+    """The scores of normal images, sorted, (N,)."""
     centre: Tensor
-    """The mean of their K numbers, (K,); K is 0 where the score is one number as it is."""
+    """The mean of the K numbers of an image, (K,); K is 0 if the score is one number."""
     precision: Tensor
-    """What turns the square of the difference to it into the score, (K, K)."""
+    """The inverse covariance of the numbers, (K, K), for the Mahalanobis distance."""
     expected: Tensor
-    """Their mean squared error at each gamma, channels summed, (G, H, W); empty for no images."""
+    """The mean squared error of the field at each gamma, summed over channels, (G, H, W); empty for
+    samples that are not images."""
 
     @classmethod
     def of(cls, groups: Sequence[Tensor], errors: Tensor | None = None) -> Calibration:
-        """What normal images teach by their numbers, (N, K) for each group that is measured jointly,
-        and by the squared `errors` (N, G, H, W) of some of them.
+        """The calibration on N normal images.
 
-        Of several numbers an image, one half of the images tells what is typical and the other, at
-        random, how typical normal ones are. Raises ValueError for fewer than FEWEST, and for numbers
-        that are not finite.
+        `groups` hold their numbers, (N, K) for each group that is measured jointly, `errors` the
+        squared errors (N, G, H, W) of some of them. If there are several numbers an image, a random
+        half of the images gives mean and covariance, the other half the sorted scores.
+
+        Raises ValueError for fewer than FEWEST images, and for numbers that are not finite.
         """
         count = len(groups[0]) if groups else 0
         if count < FEWEST:
             raise ValueError(
-                f"calibration needs {FEWEST} normal images at least, and better 1,000; got {count}"
+                f"calibration needs at least {FEWEST} normal images, better 1,000; got {count}"
             )
         if not all(group.isfinite().all() for group in groups):
             raise ValueError(
-                "a normal image has a score that is not finite: the field is damaged, or its descent "
-                "diverges; check the weights, or take a smaller sampling.step_size"
+                "the scores of normal images must be finite; got NaN or infinity: check the weights, "
+                "or use a smaller sampling.step_size"
             )
         numbers, expected = torch.cat(list(groups), 1), NONE if errors is None else errors.mean(0)
         if numbers.shape[1] == 1:
@@ -67,25 +69,25 @@ class Calibration:
     def threshold(self, fpr: float) -> float:
         """The score above which a p-value is `fpr` or less.
 
-        Raises ValueError where the scores are too few for that rate of false alarms."""
+        Raises ValueError if there are too few scores for that false positive rate."""
         check_rate(fpr)
         allowed = math.floor(round(fpr * (len(self.scores) + 1), 9))
         if allowed < 1:
             raise ValueError(
-                f"a rate of false alarms of {fpr:g} needs scores of {math.ceil(1 / fpr) - 1:,} normal "
-                f"images; {len(self.scores):,} are there: calibrate with more, or allow a higher rate"
+                f"a false positive rate of {fpr:g} needs the scores of {math.ceil(1 / fpr) - 1:,} normal "
+                f"images; got {len(self.scores):,}: calibrate on more, or allow a higher rate"
             )
         return float(self.scores[-allowed])
 
 
 def check_rate(fpr: float) -> None:
-    """Returns nothing; raises ValueError unless `fpr` is a rate of false alarms."""
+    """Raises ValueError unless `fpr` is a false positive rate."""
     if not 0 < fpr < 1:
-        raise ValueError(f"fpr, the rate of false alarms, must lie between 0 and 1; got {fpr}")
+        raise ValueError(f"fpr, the false positive rate, must lie between 0 and 1; got {fpr}")
 
 
 def finite(scores: Tensor) -> Tensor:
-    """The scores, those that are not finite infinite: NaN is as anomalous as can be."""
+    """The scores, with infinity for NaN: NaN is as anomalous as possible."""
     return scores.nan_to_num(math.inf, math.inf, -math.inf)
 
 
@@ -95,16 +97,16 @@ def _distance(numbers: Tensor, centre: Tensor, precision: Tensor) -> Tensor:
 
 
 def _precision(numbers: Tensor) -> Tensor:
-    """The inverse covariance (K, K) of numbers (N, K), each in units of its own deviation.
+    """The inverse covariance (K, K) of numbers (N, K).
 
-    Correlations are shrunk as far as few rows make them uncertain: the estimator OAS of Chen et al.
-    (arXiv 0907.4698), in the large-K form of scikit-learn."""
+    Correlations are shrunk towards 0, more for fewer rows: the OAS estimator of Chen et al. (arXiv
+    0907.4698), in scikit-learn's form for large K."""
     count, size = numbers.shape
     scale = numbers.std(0) + 1e-6
     covariance = torch.cov((numbers / scale).T, correction=0).view(size, size)
     squares, trace = covariance.square().sum(), covariance.trace()
     excess = (count + 1) * (squares - trace.square() / size)
     share = ((squares + trace.square()) / excess.clamp(min=1e-12)).clamp(max=1)
-    level = share * trace / size + 1e-9  # a number that never varies is left with a variance
+    level = share * trace / size + 1e-9  # so that a constant number has a variance
     shrunk = (1 - share) * covariance + level * torch.eye(size, dtype=numbers.dtype)
     return torch.linalg.inv(shrunk) / torch.outer(scale, scale)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from eqm import composition
 from eqm.descent import Solution
 from eqm.field import Field
-from eqm.guidance import within
+from eqm.guidance import in_interval
 from eqm.sampling.labels import class_names, label_number
-from eqm.sampling.model import Model, check_time_invariant, describe, null_label
 from eqm.sampling.settings import Sampling
+from eqm.sampling.start import Model
 from eqm.shapes import per_sample
 from eqm.tasks.expressions import Term, parse
 from eqm.tasks.generation import generate
@@ -29,7 +29,7 @@ class Composition:
     """The first of its models: what it has besides a field is that model's."""
     fields: tuple[Field, ...]
     weights: tuple[composition.Weight, ...]
-    around: Field
+    base: Field
     balance: bool
     sampling: Sampling
 
@@ -62,10 +62,9 @@ class Composition:
         """
         named: Mapping[str, Model] = models if isinstance(models, Mapping) else {"": models}
         first = _first(named)
-        shape = describe(first).shape
-        assert shape is not None  # checked by _first
+        shape = first.config.shape
         known = halves(shape) | {name: _mask(name, m, shape) for name, m in (masks or {}).items()}
-        device = describe(first).device
+        device = next(first.parameters()).device
         known = {name: mask.to(device) for name, mask in known.items()}
         parts: dict[tuple[str, int | None], composition.Weight] = {}
         for term in parse(expression):
@@ -81,7 +80,7 @@ class Composition:
             else composition.compose(nones, [1 / len(nones)] * len(nones)),
             balance,
             replace(
-                sampling or Sampling.of(describe(first).metadata), multistep_coefficients=()
+                sampling or Sampling.of(first.metadata), multistep_coefficients=()
             ),  # that is of one label
         )
 
@@ -89,26 +88,24 @@ class Composition:
         """Each of its labels by itself, weighted 1."""
         return [replace(self, fields=(field,), weights=(1.0,)) for field in self.fields]
 
-    num_classes: ClassVar[int] = 0
-
     @property
-    def shape(self) -> tuple[int, ...] | None:
-        """Of one sample."""
-        return describe(self.model).shape
+    def config(self) -> Any:
+        """The sizes of the model, without classes."""
+        return replace(self.model.config, num_classes=0)
 
     @property
     def metadata(self) -> dict[str, Any]:
         """What is stored with the model, and how a composition descends."""
-        return {**describe(self.model).metadata, "sampling": asdict(self.sampling)}
+        return {**self.model.metadata, "sampling": asdict(self.sampling)}
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the samples it takes."""
-        return describe(self.model).dtype
+        """Of what it is given."""
+        return getattr(self.model, "dtype", next(self.parameters()).dtype)
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """The weights of the model."""
-        return iter(getattr(self.model, "parameters", tuple)())
+        return self.model.parameters()
 
     def __call__(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """The gradient at x, guided everywhere."""
@@ -119,12 +116,12 @@ class Composition:
         interval, guidance = self.sampling.guidance_interval, self.sampling.guidance
         if interval is None:
             return self
-        scale = torch.where(within(path, interval), guidance, 1.0)
+        scale = torch.where(in_interval(path, interval), guidance, 1.0)
         return lambda x, labels: self._field(per_sample(scale, x))(x, None)
 
     def _field(self, scale: composition.Weight) -> Field:
         weights = [scale * weight for weight in self.weights]
-        return composition.compose(self.fields, weights, around=self.around, balance=self.balance)
+        return composition.compose(self.fields, weights, base=self.base, balance=self.balance)
 
 
 def compose(
@@ -160,14 +157,12 @@ def halves(shape: tuple[int, ...]) -> dict[str, Tensor]:
 def _first(models: Mapping[str, Model]) -> Model:
     if not models:
         raise ValueError("a composition needs a model; got none")
-    shapes = {name: describe(model).shape for name, model in models.items()}
-    if None in shapes.values():
-        raise ValueError("a composition needs fields that say the shape of a sample: add .shape")
+    shapes = {name: tuple(model.config.shape) for name, model in models.items()}
     if len(set(shapes.values())) > 1:
         said = ", ".join(f"{name} of {shape}" for name, shape in shapes.items())
         raise ValueError(f"models must be of one shape to be composed; got {said}")
-    for model in models.values():
-        check_time_invariant(model)
+    if any(model.config.noise_conditioning for model in models.values()):
+        raise ValueError("a model that is told the noise level cannot be composed: take another")
     return next(iter(models.values()))
 
 
@@ -188,7 +183,7 @@ def _found(term: Term, models: Mapping[str, Model], expression: str) -> tuple[st
             if not name
             else f"there is no model {name!r}, only {', '.join(name or 'one without a name' for name in models)}"
         )
-    classes = describe(models[name]).num_classes or 0
+    classes = models[name].config.num_classes
     if isinstance(label, int) and str(label) in class_names(models[name]):
         label = str(label)  # names go before numbers, as everywhere
     if isinstance(label, str):
@@ -229,6 +224,6 @@ def _mask(name: str, mask: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _field(model: Model, label: int | None) -> Field:
-    if describe(model).num_classes == 0:
+    if model.config.num_classes == 0:
         return model
-    return composition.condition(model, null_label(model) if label is None else label)
+    return composition.condition(model, model.config.num_classes if label is None else label)

@@ -1,4 +1,4 @@
-"""Whether an image is one of those that a field was made of: scores that are calibrated decide."""
+"""Anomaly detection: calibrated scores decide whether an image is unlike the training images."""
 
 from __future__ import annotations
 
@@ -26,31 +26,28 @@ from eqm.objective import EquilibriumMatching
 from eqm.sampling.labels import Labels, chosen_labels
 from eqm.sampling.settings import Sampling
 from eqm.tasks.calibration import NONE, Calibration, check_rate, finite
-from eqm.tasks.scores import SCORES, ScoreConfig, ScoreContext, check_explicit, matching_error
+from eqm.tasks.scores import ScoreConfig, ScoreContext, as_columns, check_explicit
 
-__all__ = ["EqmDetector", "matching_error"]
-
-COMBINED = (("losses", "complexity"), ("residuals",))
-"""What the score "combined" adds up: two distances, each of what is measured jointly."""
 MAPPED = 256
-"""Normal images that say what an anomaly map is measured by."""
+"""Anomaly maps are relative to the mean error of this many normal images."""
 _TENSORS, _SETTINGS, _VERSION = "detector.safetensors", "detector.json", 1
 
 
 @dataclass(eq=False)
 class EqmDetector:
-    """Scores images by a field, higher = more anomalous, and decides once it has seen normal ones.
+    """Scores images with a field, higher = more anomalous, and decides after calibration.
 
-    Nothing is trained, and no anomalous image is needed: `fit` sets `calibration` alone. `score` is
-    a name of `eqm.tasks.scores.SCORES`, or several of them, or "combined". One number an image is
-    its score as it is. Of several, `fit` learns mean and covariance, and the score is the squared
-    Mahalanobis distance to that mean, divided by how many they are: an image whose loss is
-    unusually low, or high at one noise level and low at another, is no more typical than one whose
-    loss is high. "combined" is the sum of two such distances: one of the training loss at each gamma
-    and how well zlib packs the image (simple images fit any model; Serra et al., arXiv 1909.11480),
-    the other of the loss in 4x4 cells.
+    It needs no training and no anomalous images: `fit` only sets `calibration`, from normal images.
+    `score` is a registered score, or several of them. A score of one number an image is used as it
+    is. Several numbers become one, the squared Mahalanobis distance to their mean on normal images,
+    divided by how many they are: an unusually low loss is as anomalous as a high one. "combined"
+    adds two such distances: one of the training loss at each gamma and of the image's compressed
+    size, and one of the loss in 4x4 cells.
 
-    >>> field = lambda x, labels: 4 * x  # made of images of one value
+    Raises ValueError for unknown scores, for the score "energy" of an implicit field, and for
+    settings out of range.
+
+    >>> field = lambda x, labels: 4 * x  # learnt from images of zeros
     >>> normal = 0.1 * torch.randn(200, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     >>> detector = EqmDetector(field, score="gradient-norm").fit(normal)
     >>> detector.predict(torch.cat([normal[:1], normal[:1] + 1]))
@@ -60,39 +57,39 @@ class EqmDetector:
     field: Field
     score: str | tuple[str, ...] = "combined"
     fpr: float = 0.05
-    """The rate of false alarms that `predict` and `decision_function` allow."""
-    probe: ScoreConfig | None = None
-    """What the field is asked; by default what suits it, `Probe.of(field)`."""
+    """The false positive rate that `predict` and `decision_function` allow."""
+    config: ScoreConfig | None = None
+    """The settings of the score; by default `ScoreConfig.of(field)`."""
     batch_size: int = 256
-    """Images that the field is given at a time; memory does not grow with their number."""
+    """Images in one evaluation of the field."""
     calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         check_count(batch_size=self.batch_size)
         check_rate(self.fpr)
-        names = [name for group in self._groups for name in group]
-        if not names or not set(names) <= set(SCORES):
-            known = ", ".join(("combined", *SCORES))
-            raise ValueError(f"score must be among {known}; got {self.score!r}")
-        if "energy" in names:
+        if not self.score:
+            raise ValueError(f"score must be the name of a score, or several; got {self.score!r}")
+        for name in self._scores:
+            registry.lookup("score", name)
+        if "energy" in self._scores:
             check_explicit(self.field)
 
     def fit(self, images: Tensor | Iterable[Tensor], labels: Labels = None) -> Self:
         """The detector itself, calibrated on normal images (N, C, H, W), or batches of them.
 
-        They should not be images that the field was trained on, whose scores are lower. Where there
-        are several numbers an image, one half tells what is typical and the other, at random, how
-        typical normal images are: so that p-values hold for new ones.
+        Use images that the field was not trained on: training images have lower scores. If the score
+        is several numbers an image, a random half of the images gives their mean and covariance, and
+        the other half gives the scores that p-values need. `labels` are one an image or one for all.
 
-        Raises ValueError for images that do not suit the field, for fewer than four, and for
-        `labels`, one an image or one for all, that the model does not have.
+        Raises ValueError for images of another shape than the model's, fewer than four images, and
+        labels that the model does not have.
         """
         found: list[list[Tensor]] = []
         errors: list[Tensor] = []
-        for view in self._views(images, labels):
-            found.append(self._numbers(view))
-            if view.x.ndim == 4 and sum(map(len, errors)) < MAPPED:
-                errors.append(_errors(view).transpose(0, 1))  # (B, G, H, W)
+        for context in self._contexts(images, labels):
+            found.append(self._numbers(context))
+            if context.x.ndim == 4 and sum(map(len, errors)) < MAPPED:
+                errors.append(_errors(context).transpose(0, 1))  # (B, G, H, W)
         groups = [torch.cat(parts) for parts in zip(*found, strict=True)]  # each (N, K)
         self.calibration = Calibration.of(groups, torch.cat(errors) if errors else None)
         return self
@@ -100,29 +97,29 @@ class EqmDetector:
     def score_samples(self, images: Tensor | Iterable[Tensor], labels: Labels = None) -> Tensor:
         """The score of each image, (N,) float64 on the CPU: higher = more anomalous.
 
-        A score that is one number an image needs no `fit`. What is not finite is infinite.
+        NaN becomes infinity. A score of one number an image needs no `fit`.
 
         Raises ValueError as `fit` does, and where a calibration is needed.
         """
         scores = [NONE]
-        for view in self._views(images, labels):
-            numbers = torch.cat(self._numbers(view), 1)
+        for context in self._contexts(images, labels):
+            numbers = torch.cat(self._numbers(context), 1)
             alone = numbers.shape[1] == 1
             scores.append(finite(numbers[:, 0]) if alone else self._calibrated().distance(numbers))
         return torch.cat(scores)
 
     def p_values(self, images: Tensor | Iterable[Tensor], labels: Labels = None) -> Tensor:
-        """The conformal p-value of each image, (N,), in 1/(n+1)..1: low = anomalous.
+        """The conformal p-value of each image, (N,), from 1/(n+1) to 1: low = anomalous.
 
-        (1 + #{calibration scores at least as high}) / (n + 1): of new normal images a share of at
-        most p has a p-value of p or less, whatever the score and the data, as long as they come
-        from where the calibration images came from (Vovk et al., Algorithmic learning in a random
-        world, 2005; for outliers Bates et al., arXiv 2104.08279).
+        (1 + #{calibration scores at least as high}) / (n + 1). Of new normal images at most a fraction
+        p has a p-value of p or less, if they come from the same distribution as the calibration images
+        (Vovk et al., Algorithmic learning in a random world, 2005; for outliers Bates et al., arXiv
+        2104.08279).
         """
         return self.p_values_of(self.score_samples(images, labels))
 
     def p_values_of(self, scores: Tensor) -> Tensor:
-        """The conformal p-values of scores (N,) that `score_samples` returned."""
+        """The conformal p-values of scores (N,) from `score_samples`."""
         return self._calibrated().p_values(scores)
 
     def predict(
@@ -132,9 +129,9 @@ class EqmDetector:
         *,
         fpr: float | None = None,
     ) -> Tensor:
-        """True (N,) for anomalous images, at a rate of false alarms of at most `fpr`.
+        """True (N,) for anomalous images, at a false positive rate of at most `fpr`.
 
-        Raises ValueError where the calibration is of too few images for that rate.
+        Raises ValueError if there are too few calibration images for that rate.
         """
         return self.decision_function(images, labels, fpr=fpr) > 0
 
@@ -145,7 +142,7 @@ class EqmDetector:
         *,
         fpr: float | None = None,
     ) -> Tensor:
-        """The score less the threshold, (N,): anomalous images are above 0."""
+        """The score minus the threshold, (N,): anomalous images are above 0."""
         threshold = self.threshold(fpr)
         return self.score_samples(images, labels) - threshold
 
@@ -156,36 +153,40 @@ class EqmDetector:
         return self._calibrated().threshold(self.fpr if fpr is None else fpr)
 
     def anomaly_map(self, images: Tensor, labels: Labels = None) -> Tensor:
-        """How anomalous each pixel is, (B, H, W) on the CPU: 1 = as normal images are there.
+        """How anomalous each pixel is, (B, H, W) on the CPU: 1 = as in normal images.
 
-        The squared error of the field around each pixel, 3x3, by what it is there on normal images;
-        the mean over gammas. It is the same for every `score`.
+        The squared error of the field, smoothed over 3x3 pixels and divided by the mean on normal
+        images at that place; the mean over gammas. It does not depend on `score`.
 
-        Raises ValueError for what is no image, and as `predict` does.
+        Raises ValueError for other samples than images, and as `predict` does.
         """
         expected = self._calibrated().expected
         if expected.ndim != 3:
-            raise ValueError("an anomaly map is one of images (B, C, H, W); these are none")
+            raise ValueError(
+                "anomaly maps need a detector of images (B, C, H, W); this one is of other samples"
+            )
         usual = _smooth(expected)[:, None] + 1e-8  # (G, 1, H, W)
-        maps = [(_smooth(_errors(v)) / usual).mean(0) for v in self._views(images, labels)]
+        contexts = self._contexts(images, labels)
+        maps = [(_smooth(_errors(context)) / usual).mean(0) for context in contexts]
         return torch.cat(maps) if maps else torch.zeros(0, *expected.shape[1:])
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Returns nothing; writes detector.safetensors and detector.json into `folder`, which may be
-        that of the model.
+        the folder of the model.
 
-        Raises ValueError for a detector that was not calibrated."""
-        calibration, probe = self._calibrated(), self._probe
+        Raises ValueError for a detector without calibration, and for a decay that is not registered.
+        """
+        calibration, config = self._calibrated(), self._config
         settings = {
             "format": "eqm-detector",
             "version": _VERSION,
             "score": self.score,
             "fpr": self.fpr,
-            "gammas": probe.gammas,
-            "draws": probe.draws,
-            "seed": probe.seed,
-            "decay": registry.settings_of("decay", probe.objective.decay),
-            "sampling": asdict(probe.sampling),
+            "gammas": config.gammas,
+            "draws": config.draws,
+            "seed": config.seed,
+            "decay": registry.settings_of("decay", config.objective.decay),
+            "sampling": asdict(config.sampling),
             "weights": _fingerprint(self.field),
         }
         tensors = {name: tensor.contiguous() for name, tensor in vars(calibration).items()}
@@ -202,27 +203,28 @@ class EqmDetector:
         *,
         device: str | torch.device = "cpu",
     ) -> EqmDetector:
-        """The detector that was saved in `folder`, for `field`, by default the model that lies there.
+        """The detector saved in `folder`, for `field`, by default the model in the same folder.
 
-        `folder` may be the name of a model that comes with the package. Raises ValueError where there
-        is no detector, it is damaged, or it was calibrated with other weights.
+        `folder` may be the name of a model that comes with the package. Register scores, decays and
+        rules of your own first. Raises ValueError if there is no detector, it is damaged, it needs a
+        part that is not registered, or it was calibrated with other weights.
         """
         where = folder_of(os.fspath(folder))
         if not (where / _SETTINGS).is_file():
             raise ValueError(
-                f"{where} must hold a calibrated detector, {_SETTINGS}; it does not: calibrate one on "
-                "normal images, `eqm detect MODEL IMAGES --normal PICTURES --keep` or "
+                f"{where} must hold a calibrated detector, {_SETTINGS}: calibrate one on normal "
+                "images, with `eqm detect MODEL IMAGES --normal PICTURES --save` or "
                 "EqmDetector(field).fit(images).save(folder)"
             )
         field = from_pretrained(where, device=device) if field is None else field
         try:
             stored = json.loads((where / _SETTINGS).read_text(encoding="utf-8"))
             if stored["format"] != "eqm-detector" or stored["version"] != _VERSION:
-                raise ValueError(f"it is of version {stored['version']}: upgrade eqm")
+                raise ValueError(f"it has version {stored['version']}: upgrade eqm")
             name, settings = stored["decay"]
-            told = ScoreConfig.of(field).objective.noise_conditioning
-            probe = ScoreConfig(
-                EquilibriumMatching(registry.make("decay", name, {}, settings.items()), told),
+            decay = registry.make("decay", name, {}, settings.items())
+            config = ScoreConfig(
+                EquilibriumMatching(decay, ScoreConfig.of(field).objective.noise_conditioning),
                 Sampling(**stored["sampling"]),
                 tuple(stored["gammas"]),
                 stored["draws"],
@@ -230,15 +232,17 @@ class EqmDetector:
             )
             calibration = Calibration(**load_file(where / _TENSORS))
             if not len(calibration.scores) or not calibration.scores.isfinite().all():
-                raise ValueError("its scores are not finite numbers, one at least")
+                raise ValueError("its scores must be one or more finite numbers")
             score = stored["score"]
             score = score if isinstance(score, str) else tuple(score)
-            detector = cls(field, score, stored["fpr"], probe, calibration=calibration)
+            detector = cls(field, score, stored["fpr"], config, calibration=calibration)
             weights = stored["weights"]
+        except registry.UnknownNameError as error:
+            raise ValueError(f"cannot load the detector in {where}: {error}") from error
         except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(
-                f"{where} must hold a whole detector; {reason}: calibrate it again"
+                f"the detector in {where} is damaged ({reason}): calibrate it again"
             ) from error
         if weights != _fingerprint(field):
             raise ValueError(
@@ -247,38 +251,38 @@ class EqmDetector:
         return detector
 
     @property
-    def _groups(self) -> tuple[tuple[str, ...], ...]:
-        """Names of scores, together where they are measured jointly."""
-        if self.score == "combined":
-            return COMBINED
-        return ((self.score,) if isinstance(self.score, str) else tuple(self.score),)
+    def _scores(self) -> tuple[str, ...]:
+        return (self.score,) if isinstance(self.score, str) else tuple(self.score)
 
     @property
-    def _probe(self) -> ScoreConfig:
-        return self.probe or ScoreConfig.of(self.field)
+    def _config(self) -> ScoreConfig:
+        return self.config or ScoreConfig.of(self.field)
 
     def _calibrated(self) -> Calibration:
         if self.calibration is None:
             raise ValueError(
-                "the detector was not calibrated: call fit with normal images first, "
-                "or load one that was"
+                "the detector is not calibrated: call fit with normal images first, "
+                "or load a calibrated one"
             )
         return self.calibration
 
-    def _numbers(self, view: ScoreContext) -> list[Tensor]:
-        """What the scores say of the images, (B, K) float64 on the CPU, a tensor a group."""
+    def _numbers(self, context: ScoreContext) -> list[Tensor]:
+        """The scores of the images, (B, K) float64 on the CPU for each group measured jointly."""
         with torch.no_grad():
-            return [
-                torch.cat([_columns(SCORES[name](view)) for name in group], 1)
-                for group in self._groups
-            ]
+            scores = [registry.lookup("score", name)(context) for name in self._scores]
+        groups = [score if isinstance(score, tuple) else (score,) for score in scores]
+        columns = [as_columns(part) for group in groups for part in group]
+        # several scores are measured jointly
+        return columns if isinstance(self.score, str) else [torch.cat(columns, 1)]
 
-    def _views(self, images: Tensor | Iterable[Tensor], labels: Labels) -> Iterator[ScoreContext]:
-        """The images in batches, checked, where the field wants them."""
-        probe, config = self._probe, getattr(self.field, "config", None)
+    def _contexts(
+        self, images: Tensor | Iterable[Tensor], labels: Labels
+    ) -> Iterator[ScoreContext]:
+        """The images in batches, checked, on the device of the field."""
+        model_config = getattr(self.field, "config", None)
         classes: Tensor | None = None
         if isinstance(images, Tensor):
-            if labels is not None and config is not None:
+            if labels is not None and model_config is not None:
                 classes = chosen_labels(self.field, labels, len(images))
             elif labels is not None:
                 classes = torch.as_tensor(labels).expand(len(images))
@@ -286,23 +290,23 @@ class EqmDetector:
         elif labels is None:
             batches = images
         else:
-            raise ValueError("labels go with one tensor of images; got batches of them")
+            raise ValueError("labels need one tensor of images; got batches of images")
         done = 0
         for batch in batches:
             self._check(batch)
             for x in batch.split(self.batch_size):
                 x = self._placed(x)
-                part = None if classes is None else classes[done : done + len(x)].to(x.device)
+                own = None if classes is None else classes[done : done + len(x)].to(x.device)
                 done += len(x)
                 if len(x):
-                    yield ScoreContext(self.field, x, part, probe)
+                    yield ScoreContext(self.field, x, own, self._config)
 
     def _check(self, x: Tensor) -> None:
         if not isinstance(x, Tensor) or x.ndim < 2 or not x.is_floating_point():
             found = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(
-                "images must be a floating-point tensor (B, C, H, W) in -1..1, or batches of such; got "
-                f"{found}: of bytes pass images.float() / 127.5 - 1"
+                "images must be floating-point tensors (B, C, H, W) in -1..1; "
+                f"got {found}: convert bytes by images.float() / 127.5 - 1"
             )
         if not x.isfinite().all():
             raise ValueError("images must be finite; some values are NaN or infinity")
@@ -328,24 +332,19 @@ class EqmDetector:
         return x.to(weight.device, getattr(self.field, "dtype", weight.dtype))
 
 
-def _columns(found: Tensor) -> Tensor:
-    found = found.to("cpu", torch.float64)
-    return found[:, None] if found.ndim == 1 else found
-
-
 @torch.no_grad()
-def _errors(view: ScoreContext) -> Tensor:
-    """Squared errors of images, channels summed, (G, B, H, W) float32 on the CPU."""
-    return view.errors.sum(2).float().cpu()
+def _errors(context: ScoreContext) -> Tensor:
+    """Squared errors of images, summed over channels, (G, B, H, W) float32 on the CPU."""
+    return context.errors.sum(2).float().cpu()
 
 
 def _smooth(maps: Tensor) -> Tensor:
-    """The mean of 3x3 pixels, of those that there are."""
+    """The mean of 3x3 pixels; at the edge the mean of those inside."""
     return avg_pool2d(maps, 3, stride=1, padding=1, count_include_pad=False)
 
 
 def _fingerprint(field: Field) -> str | None:
-    """Hexadecimal digest of the weights of a field, None where it has none."""
+    """A hexadecimal digest of the weights of a field, None if it is not a module."""
     if not isinstance(field, nn.Module):
         return None
     sha = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""The detector as scikit-learn's estimator, in its signs: higher = more normal."""
+"""The detector as a scikit-learn estimator. Sign: higher = more normal."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ except ImportError as error:
 class EqmOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     """An `EqmDetector` for scikit-learn's pipelines, searches and scores.
 
-    It takes arrays (n_samples, n_features), rows of pixels in -1..1, and gives them the `shape` of
-    the model before the model sees them. As in all of scikit-learn, and against the sign of
-    `EqmDetector`, `score_samples` and `decision_function` are higher for the more normal, and
-    `predict` says 1 for them and -1 for outliers.
+    It takes arrays (n_samples, n_features), rows of pixels in -1..1, and reshapes each row to
+    `shape`, by default the model's. The sign is scikit-learn's, the opposite of `EqmDetector`'s:
+    `score_samples` and `decision_function` are higher for normal rows; `predict` returns 1 for normal
+    rows and -1 for outliers.
 
-    `field` is a field, or the name or folder of a trained model; the other parameters are those of
-    `EqmDetector`, `scores` its `score` (scikit-learn has a method of that name). `detector_` is what `fit` calibrates.
+    `field` is a field, or the name or folder of a trained model. The other parameters are those of
+    `EqmDetector`, with `scores` for its `score`. `detector_` is the calibrated detector.
     """
 
     def __init__(
@@ -39,24 +39,24 @@ class EqmOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         shape: tuple[int, ...] | None = None,
         scores: str | tuple[str, ...] = "combined",
         fpr: float = 0.05,
-        probe: Any = None,
+        config: Any = None,
         batch_size: int = 256,
     ) -> None:
         self.field = field
         self.shape = shape
         self.scores = scores
         self.fpr = fpr
-        self.probe = probe
+        self.config = config
         self.batch_size = batch_size
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """The estimator itself, calibrated on normal rows (N, D); `y` is not looked at.
+        """The estimator itself, calibrated on normal rows (N, D); `y` is ignored.
 
-        Raises ValueError as `EqmDetector.fit` does, and for too few rows for the rate `fpr`.
+        Raises ValueError as `EqmDetector.fit` does, and if there are too few rows for the rate `fpr`.
         """
         X = validate_data(self, X, dtype=np.float32, ensure_min_samples=FEWEST)
         field = from_pretrained(self.field) if isinstance(self.field, str) else self.field
-        detector = EqmDetector(field, self.scores, self.fpr, self.probe, self.batch_size)
+        detector = EqmDetector(field, self.scores, self.fpr, self.config, self.batch_size)
         self.detector_ = detector.fit(self._images(X, field))
         self.offset_ = -self.detector_.threshold()
         return self
@@ -68,7 +68,7 @@ class EqmOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return -self.detector_.score_samples(self._images(X, self.detector_.field)).numpy()
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """`score_samples` less `offset_`, (N,): below 0 for outliers."""
+        """`score_samples` minus `offset_`, (N,): below 0 for outliers."""
         return self.score_samples(X) - self.offset_
 
     def predict(self, X: Any) -> np.ndarray:

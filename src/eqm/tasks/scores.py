@@ -1,4 +1,4 @@
-"""How far images are from what a field was made of, in numbers: higher = more anomalous."""
+"""Anomaly scores: how unlike the training images an image is. Higher = more anomalous."""
 
 from __future__ import annotations
 
@@ -13,130 +13,146 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from eqm.corruption import corrupt, decay_of
-from eqm.descent import Outcome, RelativeGradientNorm, Solution, Stop, descend, measure, record
+from eqm.descent import (
+    Outcome,
+    RelativeGradientNorm,
+    Solution,
+    Stop,
+    descend,
+    measure_trajectory,
+    record_trajectory,
+)
 from eqm.descent.checks import check_count
-from eqm.field import Field
+from eqm.field import Field, check_gradient
 from eqm.objective import EquilibriumMatching
 from eqm.pictures import to_uint8
+from eqm.registry import register
 from eqm.sampling.settings import Sampling
 from eqm.shapes import norms
 
 GAMMAS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 CELLS = 4
-"""Cells a side in which `residuals` looks at an image."""
-HALFWAY = 0.5
-"""The gamma to which `restore` and `steps` noise an image."""
-ARRIVED = 0.2
-"""For `steps` a gradient has fallen far enough once it is this much of its first one."""
+"""The score `residuals` divides an image into CELLS x CELLS cells."""
+START = 0.5
+"""The gamma at which the scores `reconstruction` and `steps` start."""
+RATIO = 0.2
+"""The score `steps` counts until the gradient norm is this fraction of its first value."""
 
 
 @dataclass(frozen=True)
 class ScoreConfig:
-    """What a score asks of a field: the same of every image, so that a score depends on nothing
-    but its image."""
+    """The settings of a score. They are the same for all images: a score depends on its image alone."""
 
     objective: EquilibriumMatching
-    """What the field was trained with."""
+    """The objective that the field was trained with."""
     sampling: Sampling = Sampling()
-    """How to descend; its stop and guidance do not apply."""
+    """How to descend; stop and guidance are ignored."""
     gammas: tuple[float, ...] = GAMMAS
     """Noise levels of the training loss, from 0 (noise) to 1 (the clean image)."""
     draws: int = 1
-    """Pictures of noise for each of them; a clean image has none."""
+    """Noise samples for each gamma below 1."""
     seed: int = 0
-    """Of the noise."""
+    """Seed of the noise."""
 
     def __post_init__(self) -> None:
         check_count(draws=self.draws)
         if not self.gammas or not all(0 <= gamma <= 1 for gamma in self.gammas):
             raise ValueError(
-                f"gammas must be numbers from 0 (noise) to 1 (clean), one at least; got {self.gammas}"
+                f"gammas must be one or more numbers from 0 (noise) to 1 (clean); got {self.gammas}"
             )
 
     @classmethod
     def of(
         cls, field: Field, *, gammas: Sequence[float] = GAMMAS, draws: int = 1, seed: int = 0
     ) -> ScoreConfig:
-        """The probe for a field: decay and descent as stored with its weights, else defaults."""
-        told = bool(getattr(getattr(field, "config", None), "noise_conditioning", False))
+        """The settings for a field, with the decay and the sampling settings of its metadata.
+
+        Raises ValueError for settings that are out of range.
+        """
+        conditioned = bool(getattr(getattr(field, "config", None), "noise_conditioning", False))
         stored = Sampling.of(getattr(field, "metadata", None) or {})
-        sampling = replace(stored, multistep_coefficients=())  # which are for descents from noise
-        objective = EquilibriumMatching(decay_of(field), told)
+        sampling = replace(stored, multistep_coefficients=())  # they are for descents from noise
+        objective = EquilibriumMatching(decay_of(field), conditioned)
         return cls(objective, sampling, tuple(gammas), draws, seed)
 
 
 @dataclass(frozen=True, eq=False)
 class ScoreContext:
-    """Images x (B, ...) under a probe. What several scores need of the field is asked once."""
+    """A batch of images x (B, ...) and what scores need to know. Shared results are computed once."""
 
     field: Field
     x: Tensor
     labels: Tensor | None
-    probe: ScoreConfig
+    config: ScoreConfig
 
     @cached_property
     def gradient(self) -> Tensor:
-        """The field at the images, (B, ...)."""
-        return self._ask(self.x, 1.0)
+        """The gradient at the images, (B, ...)."""
+        return self._gradient_at(self.x, 1.0)
 
     @cached_property
     def errors(self) -> Tensor:
-        """The squared difference of what the field says of noisy images and what it should, the
-        mean over draws, (G, B, ...) for G gammas."""
-        generator = torch.Generator().manual_seed(self.probe.seed)
-        return torch.stack([self._error(gamma, generator) for gamma in self.probe.gammas])
+        """The squared error of the field on noisy images, the mean over draws, (G, B, ...) for G
+        gammas."""
+        generator = torch.Generator().manual_seed(self.config.seed)
+        return torch.stack([self._error(gamma, generator) for gamma in self.config.gammas])
 
-    def _error(self, gamma: float, generator: torch.Generator) -> Tensor:
-        level, found = self._level(gamma), []
-        for _ in range(self.probe.draws if gamma < 1 else 1):
-            noise = self._noise(generator)
-            target = (noise - self.x) * self.probe.objective.decay(level[:1]).item()
-            found.append((self._ask(corrupt(self.x, noise, level), gamma) - target).square())
-        return torch.stack(found).mean(0)
-
-    def _ask(self, x: Tensor, gamma: float) -> Tensor:
-        """What the field returns at x, told gamma where it must be."""
-        told = self.probe.objective.noise_conditioning
-        given = (x, self.labels, self._level(gamma)) if told else (x, self.labels)
-        gradient = self.field(*given)
-        if gradient.shape != x.shape:
-            raise ValueError(
-                f"a field must return the shape it is given, {tuple(x.shape)}; got {tuple(gradient.shape)}"
-            )
-        return gradient
-
-    def halfway(self) -> Tensor:
-        """The images, half noise."""
-        noise = self._noise(torch.Generator().manual_seed(self.probe.seed))
-        return corrupt(self.x, noise, self._level(HALFWAY))
+    def noisy(self) -> Tensor:
+        """The images, mixed with noise at gamma = START."""
+        noise = self._noise(torch.Generator().manual_seed(self.config.seed))
+        return corrupt(self.x, noise, self._full(START))
 
     def descend(self, start: Tensor, stop: Stop | None = None) -> Solution:
-        """Where the descent ends from each start, after the path of the settings or at the stop."""
+        """The descent from `start` (B, ...), until `stop` or the path length of the settings.
+
+        Raises ValueError for a noise-conditioned model.
+        """
         self.check_descends()
-        rule, steps = self.probe.sampling.make_rule(), self.probe.sampling.max_steps
+        rule, steps = self.config.sampling.make_rule(), self.config.sampling.max_steps
         return descend(self.field, start, self.labels, rule=rule, stop=stop, max_steps=steps)
 
     def check_descends(self) -> None:
-        """Raises ValueError for a model that is told the noise level."""
-        if self.probe.objective.noise_conditioning:
+        """Raises ValueError for a noise-conditioned model."""
+        if self.config.objective.noise_conditioning:
             raise ValueError(
-                "a model that is told the noise level does not descend: take the score loss or combined"
+                "this score descends, and a noise-conditioned model cannot: "
+                "use the score loss or combined"
             )
 
-    def _level(self, gamma: float) -> Tensor:
+    def _error(self, gamma: float, generator: torch.Generator) -> Tensor:
+        level, found = self._full(gamma), []
+        for _ in range(self.config.draws if gamma < 1 else 1):
+            noise = self._noise(generator)
+            target = (noise - self.x) * self.config.objective.decay(level[:1]).item()
+            gradient = self._gradient_at(corrupt(self.x, noise, level), gamma)
+            found.append((gradient - target).square())
+        return torch.stack(found).mean(0)
+
+    def _gradient_at(self, x: Tensor, gamma: float) -> Tensor:
+        conditioned = self.config.objective.noise_conditioning
+        given = (x, self.labels, self._full(gamma)) if conditioned else (x, self.labels)
+        gradient = self.field(*given)
+        check_gradient(gradient, x)
+        return gradient
+
+    def _full(self, gamma: float) -> Tensor:
         return self.x.new_full((len(self.x),), gamma)
 
     def _noise(self, generator: torch.Generator) -> Tensor:
-        """One picture of noise for all images."""
+        """The same noise for all images."""
         shape = self.x.shape[1:]
         noise = torch.randn(shape, generator=generator, dtype=self.x.dtype)
         return noise.to(self.x.device).expand_as(self.x)
 
 
-Score = Callable[[ScoreContext], Tensor]
-"""One number an image, (B,), or several, (B, K)."""
+Score = Callable[[ScoreContext], Tensor | tuple[Tensor, ...]]
+"""What a registered score is: one number an image, (B,), several, (B, K), or a tuple of those.
+
+The detector turns several numbers into one Mahalanobis distance, and adds the distances of a tuple.
+"""
 
 
+@register("score", "energy")
 def energy(context: ScoreContext) -> Tensor:
     """The energy of an explicit model (EqM-E)."""
     check_explicit(context.field)
@@ -144,57 +160,67 @@ def energy(context: ScoreContext) -> Tensor:
     return found
 
 
+@register("score", "dot")
 def dot(context: ScoreContext) -> Tensor:
-    """The product of image and field, <x, f(x)>: the paper's score, for an implicit field."""
+    """The dot product of image and gradient, <x, f(x)>: the paper's score, for an implicit field."""
     return (context.x * context.gradient).flatten(1).sum(1)
 
 
+@register("score", "gradient-norm")
 def gradient_norm(context: ScoreContext) -> Tensor:
-    """The norm of the field at the image: what was learnt is an equilibrium."""
+    """The norm of the gradient at the image: it is small at training images."""
     return norms(context.gradient)
 
 
+@register("score", "work")
 def work(context: ScoreContext) -> Tensor:
-    """The work that the field does while the image descends, the line integral of -f . dx."""
+    """The work of the field during the descent from the image, the line integral of -f . dx."""
     context.check_descends()
-    rule, steps = context.probe.sampling.make_rule(), context.probe.sampling.max_steps
-    way = record(
+    rule, steps = context.config.sampling.make_rule(), context.config.sampling.max_steps
+    trajectory = record_trajectory(
         context.field, context.x, context.labels, rule=rule, at=range(steps + 1), max_steps=steps
     )
-    return -measure(context.field, way, context.labels).work[-1]
+    return -measure_trajectory(context.field, trajectory, context.labels).work[-1]
 
 
+@register("score", "displacement")
 def displacement(context: ScoreContext) -> Tensor:
-    """How far from the image its descent ends; infinite where it diverges."""
-    return _away(context, context.descend(context.x))
+    """The distance from the image to the end of its descent; infinite where it diverges."""
+    return _distance(context, context.descend(context.x))
 
 
-def restore(context: ScoreContext) -> Tensor:
-    """How far from the image the descent ends that starts from the image half noised."""
-    return _away(context, context.descend(context.halfway()))
+@register("score", "reconstruction")
+def reconstruction(context: ScoreContext) -> Tensor:
+    """The distance from the image to the end of a descent from the noisy image."""
+    return _distance(context, context.descend(context.noisy()))
 
 
+@register("score", "steps")
 def steps(context: ScoreContext) -> Tensor:
-    """Steps from the image half noised to where the gradient has fallen to a fifth."""
-    return context.descend(context.halfway(), RelativeGradientNorm(ARRIVED)).steps
+    """The steps from the noisy image until the gradient norm has fallen to a fifth."""
+    return context.descend(context.noisy(), RelativeGradientNorm(RATIO)).steps
 
 
+@register("score", "loss")
 def loss(context: ScoreContext) -> Tensor:
     """The training loss (Eq. 3 of arXiv 2510.02300), the mean over gammas and draws."""
     return context.errors.flatten(2).mean(2).mean(0)
 
 
+@register("score", "losses")
 def losses(context: ScoreContext) -> Tensor:
     """The logarithm of the training loss at each gamma, (B, G)."""
     return _log(context.errors.flatten(2).mean(2).T)
 
 
+@register("score", "residuals")
 def residuals(context: ScoreContext) -> Tensor:
     """The logarithm of the training loss in each cell of a grid at each gamma, (B, K)."""
     found = [adaptive_avg_pool2d(_image(e).mean(1), CELLS).flatten(1) for e in context.errors]
     return _log(torch.cat(found, 1))
 
 
+@register("score", "complexity")
 def complexity(context: ScoreContext) -> Tensor:
     """The bits a value that zlib needs for the image in 8 bits: simple images fit any model."""
     pages = to_uint8(_image(context.x))
@@ -202,20 +228,18 @@ def complexity(context: ScoreContext) -> Tensor:
     return torch.tensor(sizes, dtype=torch.float64)
 
 
-SCORES: dict[str, Score] = {
-    "energy": energy,
-    "dot": dot,
-    "gradient-norm": gradient_norm,
-    "work": work,
-    "displacement": displacement,
-    "restore": restore,
-    "steps": steps,
-    "loss": loss,
-    "losses": losses,
-    "residuals": residuals,
-    "complexity": complexity,
-}
-"""Every score by its name; `losses` and `residuals` are several numbers an image."""
+@register("score", "combined")
+def combined(context: ScoreContext) -> tuple[Tensor, ...]:
+    """`losses` with `complexity` (Serra et al., arXiv 1909.11480), and `residuals`."""
+    return torch.column_stack([as_columns(losses(context)), complexity(context)]), residuals(
+        context
+    )
+
+
+def as_columns(score: Tensor) -> Tensor:
+    """A score (B,) or (B, K) as (B, K) float64 on the CPU."""
+    score = score.to("cpu", torch.float64)
+    return score[:, None] if score.ndim == 1 else score
 
 
 def matching_error(
@@ -231,14 +255,13 @@ def matching_error(
     """The training loss of each image of x (B, ...), (B,): higher = more anomalous.
 
     The mean of `|| field(x_gamma) - (noise - x) c(gamma) ||^2` per element (Eq. 3 of arXiv
-    2510.02300) over the fixed `gammas` and `draws` of noise, which are the same for every image:
-    the score of an image depends on nothing but it. A field knows how to lead noisy data back to
-    where it came from, and not so for what it was not trained on. The cost is one evaluation a
-    gamma and draw. `objective` is the one the field was trained with.
+    2510.02300) over `gammas` and `draws` of noise, which are the same for every image. The field has
+    learnt the way back to training images only, so its error is larger on others. `objective` is
+    the one that the field was trained with. Costs one evaluation for each gamma and draw.
     """
-    probe = ScoreConfig(objective or EquilibriumMatching(), Sampling(), tuple(gammas), draws, seed)
+    config = ScoreConfig(objective or EquilibriumMatching(), Sampling(), tuple(gammas), draws, seed)
     with torch.no_grad():
-        return loss(ScoreContext(field, x, labels, probe))
+        return loss(ScoreContext(field, x, labels, config))
 
 
 def check_explicit(field: Any) -> None:
@@ -246,19 +269,19 @@ def check_explicit(field: Any) -> None:
     if not hasattr(field, "energy"):
         raise ValueError(
             "the score energy needs an explicit energy, such as DotEnergy; got an implicit field, "
-            f"{type(field).__name__}: take dot, loss or combined, or train with --objective.energy dot"
+            f"{type(field).__name__}: use dot, loss or combined, or train with --objective.energy dot"
         )
 
 
-def _away(context: ScoreContext, end: Solution) -> Tensor:
-    lost = [outcome is Outcome.DIVERGED for outcome in end.outcome]
+def _distance(context: ScoreContext, end: Solution) -> Tensor:
+    diverged = [outcome is Outcome.DIVERGED for outcome in end.outcome]
     return norms(end.x - context.x).masked_fill(
-        torch.tensor(lost, device=context.x.device), torch.inf
+        torch.tensor(diverged, device=context.x.device), torch.inf
     )
 
 
 def _image(x: Tensor) -> Tensor:
-    """x (B, ...) as images: of what is none, each is one row of pixels."""
+    """x (B, ...) as images (B, C, H, W); other samples become one row of pixels."""
     return x if x.ndim == 4 else x.flatten(1)[:, None, None]
 
 

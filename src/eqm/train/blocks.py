@@ -1,21 +1,20 @@
-"""The blocks of a network: what is gathered or compiled as one."""
+"""The parts of a network that training treats in their own way, as the network declares them."""
 
 from __future__ import annotations
 
 from torch import nn
 
 from eqm.energy import Energy
-from eqm.models.mlp import MLP
-from eqm.models.transformer import Transformer
-from eqm.models.unet import UNet
+from eqm.models.network import Network
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """The repeated blocks of a network, or of the network of an energy; none of another model."""
+    """The blocks that are sharded and compiled one by one; none if the network declares none."""
     net = model.net if isinstance(model, Energy) else model
-    match net:
-        case Transformer() | MLP():
-            return list(net.blocks)
-        case UNet():
-            return [block for level in (*net.encoder, *net.decoder) for block in level]
-    return []
+    return net.repeated_blocks() if isinstance(net, Network) else []
+
+
+def outer_layers_of(model: nn.Module) -> list[nn.Module]:
+    """The layers that Muon leaves to AdamW; none if the network declares none."""
+    net = model.net if isinstance(model, Energy) else model
+    return net.outer_layers() if isinstance(net, Network) else []

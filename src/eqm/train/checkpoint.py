@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from eqm.files import DiskFullError, replacing
-from eqm.models import build, save_pretrained, with_energy
+from eqm.models import save_pretrained, with_energy
+from eqm.models.pretrained import build_empty
 from eqm.train.config import TrainConfig
 from eqm.train.disk_space import bytes_of, lack_of_space, refuse
 from eqm.train.distributed import is_main, on_main
@@ -232,8 +233,7 @@ def _write_weights(
     data: dict[str, Any],
     more: dict[str, Any],
 ) -> None:
-    with torch.device("meta"):
-        model = with_energy(build(config.model), config.objective.energy)
+    model = with_energy(build_empty(config.model), config.objective.energy)
     average = {
         name.removeprefix("average."): value
         for name, value in tensors.items()

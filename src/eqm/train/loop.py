@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from eqm.data import Batch, Source, batches, class_names
-from eqm.files import DiskFullError, claim, make_folder
+from eqm.files import DiskFullError, lock_folder, make_folder
 from eqm.randomness import SampleRandom
 from eqm.train.checkpoint import (
     go_back,
@@ -248,7 +248,7 @@ def _roll_back(run: Run, state: TrainingState, times: int) -> None:
 def _claimed(folder: Path) -> Iterator[None]:
     """Keeps other runs out of the folder for a while."""
     files: list[BinaryIO] = []
-    on_main(lambda: files.append(claim(folder)))
+    on_main(lambda: files.append(lock_folder(folder)))
     try:
         yield
     finally:

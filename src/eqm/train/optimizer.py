@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
+from eqm.train.blocks import outer_layers_of
 from eqm.train.settings import OptimizerConfig
 
-OUTER = {"stem", "head", "condition", "x_embedder", "t_embedder", "y_embedder", "final_layer"}
-"""Parts of our networks that touch images, labels or noise levels: AdamW's, never Muon's."""
 TOGETHER = 2**24
 """Entries of the matrices that are orthogonalised at once, which bounds the memory for it."""
 
@@ -28,17 +27,20 @@ def make_optimizer(
     asked for; other matrices and kernels; and vectors, maps and embeddings, which never decay. Build
     it after the model is sharded. The state_dict is one of torch, whatever the name.
     """
-    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    vectors = {
+        *(id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)),
+        *(id(w) for m in model.modules() if isinstance(m, nn.ParameterList) for w in m),
+    }
+    outside = {id(w) for layer in outer_layers_of(model) for w in layer.parameters()}
     hidden: list[nn.Parameter] = []
     outer: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
+    for parameter in model.parameters():
         if not parameter.requires_grad:
             continue
-        parts = set(name.split("."))
-        if parameter.ndim < 2 or id(parameter) in embeddings or "positions" in parts:
+        if parameter.ndim < 2 or id(parameter) in vectors:
             rest.append(parameter)
-        elif OUTER & parts:
+        elif id(parameter) in outside:
             outer.append(parameter)
         else:
             hidden.append(parameter)

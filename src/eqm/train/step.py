@@ -221,7 +221,7 @@ class _Losses(nn.Module):
             labels = labels.masked_fill(dropped, self._null)
         noise, gamma = draws.normal("noise", data.shape[1:]), draws.uniform("gamma")
         with in_training_precision(self._config, self._device):
-            return self._objective.at(self._field[0], data, labels, noise=noise, gamma=gamma)
+            return self._objective.loss_at(self._field[0], data, labels, noise=noise, gamma=gamma)
 
 
 def _wrapped(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eqm import shapes
-from eqm.descent.checks import check_count, check_positive, check_share, check_step_size
+from eqm.descent.checks import check_count, check_fraction, check_positive, check_step_size
 from eqm.descent.rules.rule import GradientOf, Schedule, State, StepResult, per_sample, size_of
 from eqm.registry import register
 from eqm.shapes import norms
@@ -21,8 +21,8 @@ class Adam:
     """Steps of about one size in every element, whatever the size of the gradient (Algorithm 1 of
     arXiv 1412.6980).
 
-    m_k = momentum * m_{k-1} + (1 - momentum) * g_k,  v_k = memory * v_{k-1} + (1 - memory) * g_k^2
-    x_{k+1} = x_k - step_size * (m_k / (1 - momentum^k)) / (sqrt(v_k / (1 - memory^k)) + floor)
+    m_k = momentum * m_{k-1} + (1 - momentum) * g_k,  v_k = beta2 * v_{k-1} + (1 - beta2) * g_k^2
+    x_{k+1} = x_k - step_size * (m_k / (1 - momentum^k)) / (sqrt(v_k / (1 - beta2^k)) + floor)
 
     Each sample corrects the bias by its own k. The path counts learning rates: it measures how far
     an element can have moved, not the flow of the field, so from noise to data it is several times
@@ -31,14 +31,14 @@ class Adam:
     """
 
     step_size: float | Schedule
-    momentum: float = 0.9
-    memory: float = 0.999
-    floor: float = 1e-8
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
         check_step_size(self.step_size)
-        check_share(momentum=self.momentum, memory=self.memory)
-        check_positive(floor=self.floor)
+        check_fraction(beta1=self.beta1, beta2=self.beta2)
+        check_positive(epsilon=self.epsilon)
 
     def init(self, x: Tensor) -> State:
         return torch.zeros_like(_exact(x)), torch.zeros_like(_exact(x))
@@ -48,10 +48,10 @@ class Adam:
         size = size_of(self.step_size, steps)
         gradient, count = gradient_of(x), steps + 1
         exact = _exact(gradient)
-        mean = torch.lerp(exact, mean, self.momentum)
-        square = torch.lerp(exact.square(), square, self.memory)
-        scale = (square / _correction(self.memory, count, exact)).sqrt() + self.floor
-        direction = mean / _correction(self.momentum, count, exact) / scale
+        mean = torch.lerp(exact, mean, self.beta1)
+        square = torch.lerp(exact.square(), square, self.beta2)
+        scale = (square / _correction(self.beta2, count, exact)).sqrt() + self.epsilon
+        direction = mean / _correction(self.beta1, count, exact) / scale
         return StepResult(x - per_sample(size, x) * direction.to(x), gradient, size, (mean, square))
 
 
@@ -61,21 +61,21 @@ class RMSProp:
     """Gradient descent, each element divided by the running size of its gradient (Tieleman & Hinton
     2012), without the bias of starting at zero.
 
-    v_k = memory * v_{k-1} + (1 - memory) * g_k^2
-    x_{k+1} = x_k - step_size * g_k / (sqrt(v_k / (1 - memory^k)) + floor)
+    v_k = beta2 * v_{k-1} + (1 - beta2) * g_k^2
+    x_{k+1} = x_k - step_size * g_k / (sqrt(v_k / (1 - beta2^k)) + floor)
 
     It is `Adam` without momentum, and what is said there of the path and of precision holds here;
     torch's RMSprop leaves the bias in.
     """
 
     step_size: float | Schedule
-    memory: float = 0.99
-    floor: float = 1e-8
+    beta2: float = 0.99
+    epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
         check_step_size(self.step_size)
-        check_share(memory=self.memory)
-        check_positive(floor=self.floor)
+        check_fraction(beta2=self.beta2)
+        check_positive(epsilon=self.epsilon)
 
     def init(self, x: Tensor) -> State:
         return (torch.zeros_like(_exact(x)),)
@@ -85,8 +85,8 @@ class RMSProp:
         size = size_of(self.step_size, steps)
         gradient, count = gradient_of(x), steps + 1
         exact = _exact(gradient)
-        square = torch.lerp(exact.square(), square, self.memory)
-        scale = (square / _correction(self.memory, count, exact)).sqrt() + self.floor
+        square = torch.lerp(exact.square(), square, self.beta2)
+        scale = (square / _correction(self.beta2, count, exact)).sqrt() + self.epsilon
         return StepResult(
             x - per_sample(size, x) * (exact / scale).to(x), gradient, size, (square,)
         )
@@ -106,16 +106,16 @@ class BarzilaiBorwein:
     curvature is 20 and the size 0.05.
     """
 
-    first: float = 0.01
-    smallest: float = 0.001
-    largest: float = 0.05
+    first_step: float = 0.01
+    min_step: float = 0.001
+    max_step: float = 0.05
 
     def __post_init__(self) -> None:
-        check_positive(first=self.first, smallest=self.smallest, largest=self.largest)
-        if not self.smallest <= self.first <= self.largest:
+        check_positive(first_step=self.first_step, min_step=self.min_step, max_step=self.max_step)
+        if not self.min_step <= self.first_step <= self.max_step:
             raise ValueError(
-                "step sizes must be in the order smallest <= first <= largest; "
-                f"got {self.smallest}, {self.first}, {self.largest}"
+                "step sizes must be in the order min_step <= first_step <= max_step; "
+                f"got {self.min_step}, {self.first_step}, {self.max_step}"
             )
 
     def init(self, x: Tensor) -> State:
@@ -127,8 +127,8 @@ class BarzilaiBorwein:
         moved = _exact(x - previous).flatten(1)
         curvature = (moved * (gradient - previous_gradient).flatten(1)).sum(1)
         size = moved.square().sum(1) / curvature
-        size = size.where(curvature > 0, self.largest).clamp(self.smallest, self.largest)
-        size = size.where(steps > 0, self.first)
+        size = size.where(curvature > 0, self.max_step).clamp(self.min_step, self.max_step)
+        size = size.where(steps > 0, self.first_step)
         return StepResult(x - per_sample(size, x) * gradient, gradient, size, (x, gradient))
 
 
@@ -145,18 +145,18 @@ class Anderson:
     for zeros of the field, and is near the data what a Krylov method is on a quadratic. Elsewhere
     it is kept in check: a sample forgets its history where the curvature along its last step is not
     positive, as on the level slope far from the data and around other zeros than minima; it takes
-    the step of gradient descent where the combined one leads uphill, and none longer than `reach`
+    the step of gradient descent where the combined one leads uphill, and none longer than `max_ratio`
     times that. The path is what gradient descent would have counted for as long a step.
     """
 
     step_size: float | Schedule
     depth: int = 3
     ridge: float = 1e-4
-    reach: float = 3.0
+    max_ratio: float = 3.0
 
     def __post_init__(self) -> None:
         check_step_size(self.step_size)
-        check_positive(ridge=self.ridge, reach=self.reach)
+        check_positive(ridge=self.ridge, max_ratio=self.max_ratio)
         check_count("earlier step", depth=self.depth)
 
     def init(self, x: Tensor) -> State:
@@ -180,7 +180,7 @@ class Anderson:
         # shortened as a whole, so that the direction stays
         slope = norms(gradient)
         stretch = norms(step) / norms(plain)
-        step = step * per_sample((self.reach / stretch).nan_to_num(1.0).clamp(max=1), x)
+        step = step * per_sample((self.max_ratio / stretch).nan_to_num(1.0).clamp(max=1), x)
         path = (norms(step) / slope).where(slope > 0, 0.0)
         return StepResult(x - step, gradient, path, (x, gradient, moves, changes))
 
@@ -196,10 +196,10 @@ class Anderson:
         return weight.mT.to(gradient.dtype)
 
 
-def _correction(memory: float, steps: Tensor, x: Tensor) -> float | Tensor:
+def _correction(beta2: float, steps: Tensor, x: Tensor) -> float | Tensor:
     """What a running mean that began at zero has to be divided by after `steps` (A,) values, which
-    is 1 - memory^steps."""
-    return per_sample(-torch.expm1(steps.to(x.dtype) * math.log(memory or 1e-300)), x)
+    is 1 - beta2^steps."""
+    return per_sample(-torch.expm1(steps.to(x.dtype) * math.log(beta2 or 1e-300)), x)
 
 
 def _exact(x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eqm.descent.checks import check_share, check_step_size
+from eqm.descent.checks import check_fraction, check_step_size
 from eqm.descent.rules.rule import GradientOf, Schedule, State, StepResult, per_sample, size_of
 from eqm.registry import register
 
@@ -52,7 +52,7 @@ class NesterovLookahead:
 
     def __post_init__(self) -> None:
         check_step_size(self.step_size)
-        check_share(momentum=self.momentum)
+        check_fraction(momentum=self.momentum)
 
     def init(self, x: Tensor) -> State:
         return (torch.zeros_like(x),)
