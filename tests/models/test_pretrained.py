@@ -49,7 +49,7 @@ def test_round_trip_is_bit_exact(tmp_path, config, dtype):
         assert torch.equal(parameter, after[name])
         assert (parameter.dtype, parameter.requires_grad) == (dtype, after[name].requires_grad)
     modes = {path.name: path.stat().st_mode for path in (tmp_path / "a" / "b").iterdir()}
-    assert modes.keys() == {"model.safetensors", "config.json"}
+    assert modes.keys() == {"model.safetensors", "config.json", "README.md"}
     assert len(set(modes.values())) == 1  # who may read the one may read the other
 
 

@@ -3,9 +3,9 @@ from .config import MLPConfig, NetworkConfig, TransformerConfig, UNetConfig
 from .cost import Cost, cost
 from .inference import Frozen, for_inference
 from .mlp import MLP
-from .network import Network
+from .network import Network, build
 from .presets import PRESETS, preset
-from .pretrained import build, from_pretrained, save_pretrained, with_energy
+from .pretrained import from_pretrained, push_to_hub, save_pretrained, with_energy
 from .transformer import Transformer
 from .unet import UNet
 
@@ -27,6 +27,7 @@ __all__ = [
     "from_pretrained",
     "official",
     "preset",
+    "push_to_hub",
     "save_pretrained",
     "with_energy",
 ]

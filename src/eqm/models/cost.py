@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from eqm.models.config import NetworkConfig
-from eqm.models.pretrained import build_empty
+from eqm.models.network import build_empty
 
 
 class Cost(NamedTuple):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from eqm.energy import Energy
+from eqm.field import Field
 from eqm.models.network import Network
 
 
@@ -21,18 +22,18 @@ class Frozen(nn.Module):
     """
 
     def __init__(
-        self, model: Network | Energy, *, bfloat16: bool, compiled: bool, dtype: torch.dtype
+        self, model: nn.Module, *, bfloat16: bool, compiled: bool, dtype: torch.dtype
     ) -> None:
         super().__init__()
         self.model = model
-        self.config: Any = model.config
-        self.metadata: dict[str, Any] = model.metadata
+        self.config: Any = getattr(model, "config", None)
+        self.metadata: dict[str, Any] = getattr(model, "metadata", {})
         self._in_bfloat16 = bfloat16
         self.dtype = dtype
         """Of what it is given: that of the model before any matrix was converted."""
         self.fixed_shapes = compiled
         """Whether batches should keep one size, as every new one is compiled anew."""
-        self._field = model.compiled() if compiled else model
+        self._field = _compiled(model) if compiled else model
 
     @torch.no_grad()
     def forward(
@@ -48,7 +49,7 @@ class Frozen(nn.Module):
 
 
 def for_inference(
-    model: Network | Energy,
+    model: nn.Module,
     *,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     compile: bool = False,
@@ -69,7 +70,7 @@ def for_inference(
     """
     if precision not in ("auto", "float32", "bfloat16"):
         raise ValueError(f"precision must be auto, float32 or bfloat16; got {precision!r}")
-    weight = next(model.parameters())
+    weight = next(model.parameters(), torch.empty(0))
     able = weight.dtype in (torch.float32, torch.bfloat16)  # autocast leaves float64 as it is
     if precision == "bfloat16" and not able:
         raise ValueError(
@@ -85,3 +86,7 @@ def for_inference(
             if isinstance(part, nn.Linear | nn.Conv2d):
                 part.to(torch.bfloat16)
     return Frozen(model, bfloat16=bfloat16, compiled=compile, dtype=weight.dtype)
+
+
+def _compiled(model: nn.Module) -> Field:
+    return model.compiled() if isinstance(model, Network | Energy) else torch.compile(model)

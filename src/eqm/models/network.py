@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import nullcontext
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from eqm.field import Field
 from eqm.models.conditioning import check_inputs
+from eqm.models.config import NetworkConfig
+from eqm.registry import lookup, names
 
 
 class Network(nn.Module):
@@ -79,3 +82,53 @@ class Network(nn.Module):
                 f"x must be of the network's dtype, {dtype}; got {x.dtype}: "
                 f"pass x.to({dtype}), or convert the network"
             )
+
+
+def build(config: NetworkConfig) -> Network:
+    """The freshly initialised network of `config`, a field.
+
+    Raises ValueError if no registered network has a config of this class.
+
+    >>> from eqm.models import MLPConfig
+    >>> sum(p.numel() for p in build(MLPConfig(shape=(2,), width=8, depth=1)).parameters())
+    338
+    """
+    for name in names("network"):
+        if config_type(name) is type(config):
+            network: Network = lookup("network", name)(config)
+            return network
+    raise ValueError(
+        f"config must be the config of a registered network ({', '.join(names('network'))}); "
+        f"got {type(config).__name__}"
+    )
+
+
+def build_empty(config: NetworkConfig) -> Network:
+    """The network of `config` on the meta device, without memory for its weights.
+
+    A network that reads tensors while it is built is on the CPU instead. Raises as `build` does.
+    """
+    try:
+        with torch.device("meta"):
+            return build(config)
+    except NotImplementedError:
+        with torch.random.fork_rng(devices=[]):
+            return build(config)
+
+
+def config_type(name: str) -> type[NetworkConfig]:
+    """The config class of the network registered under `name`, as its annotation `config` says.
+
+    Raises ValueError for an unknown name, and for a network without this annotation.
+    """
+    network = lookup("network", name)
+    for cls in network.__mro__:
+        if "config" in inspect.get_annotations(cls):
+            found = inspect.get_annotations(cls, eval_str=True)["config"]
+            if isinstance(found, type) and issubclass(found, NetworkConfig):
+                return found
+            break
+    raise ValueError(
+        f"the network {name} must name its config class: write `config: MineConfig` in the class "
+        f"{network.__name__}, with a dataclass MineConfig derived from eqm.models.NetworkConfig"
+    )

@@ -1,15 +1,15 @@
-"""Weights in a folder: model.safetensors beside config.json, on disk or on the Hugging Face Hub."""
+"""Models in a folder: model.safetensors, config.json and a model card, local or on the Hugging Face Hub."""
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, overload
 
 import torch
 from safetensors import SafetensorError
@@ -18,109 +18,57 @@ from torch import Tensor, nn
 
 from eqm.energy import DotEnergy, Energy, NormEnergy
 from eqm.files import replacing
+from eqm.models.card import write_card
 from eqm.models.config import NetworkConfig
 from eqm.models.inference import Frozen
-from eqm.models.network import Network
-from eqm.registry import lookup, name_of, names
+from eqm.models.network import Network, build, build_empty, config_type
+from eqm.registry import name_of
 
 _BUNDLED = Path(__file__).parent / "weights"
-"""Trained models of the recipes, small enough to come with the package."""
-_WEIGHTS, _CONFIG, _VERSION = "model.safetensors", "config.json", 1
+"""Trained models that come with the package."""
+_WEIGHTS, _CONFIG, _CARD, _VERSION = "model.safetensors", "config.json", "README.md", 1
 _ENERGIES: dict[str, type[Energy]] = {"dot": DotEnergy, "norm": NormEnergy}
-
-
-def build(config: NetworkConfig) -> Network:
-    """The freshly initialised network of `config`, a field.
-
-    Raises ValueError if no registered network has a config of this class.
-
-    >>> from eqm.models import MLPConfig
-    >>> sum(p.numel() for p in build(MLPConfig(shape=(2,), width=8, depth=1)).parameters())
-    338
-    """
-    for name in names("network"):
-        if config_type(name) is type(config):
-            network: Network = lookup("network", name)(config)
-            return network
-    raise ValueError(
-        f"config must be the config of a registered network ({', '.join(names('network'))}); "
-        f"got {type(config).__name__}"
-    )
-
-
-def build_empty(config: NetworkConfig) -> Network:
-    """The network of `config` on the meta device, without memory for its weights.
-
-    A network that reads tensors while it is built is on the CPU instead. Raises as `build` does.
-    """
-    try:
-        with torch.device("meta"):
-            return build(config)
-    except NotImplementedError:
-        with torch.random.fork_rng(devices=[]):
-            return build(config)
-
-
-def config_type(name: str) -> type[NetworkConfig]:
-    """The config class of the network registered under `name`, as its annotation `config` says.
-
-    Raises ValueError for an unknown name, and for a network without this annotation.
-    """
-    network = lookup("network", name)
-    for cls in network.__mro__:
-        if "config" in inspect.get_annotations(cls):
-            found = inspect.get_annotations(cls, eval_str=True)["config"]
-            if isinstance(found, type) and issubclass(found, NetworkConfig):
-                return found
-            break
-    raise ValueError(
-        f"the network {name} must name its config class: write `config: MineConfig` in the class "
-        f"{network.__name__}, with a dataclass MineConfig derived from eqm.models.NetworkConfig"
-    )
 
 
 def save_pretrained(
     model: nn.Module, folder: str | os.PathLike[str], *, metadata: Mapping[str, Any] | None = None
 ) -> None:
-    """Returns nothing; writes model.safetensors and config.json into `folder`.
+    """Returns nothing; writes model.safetensors, config.json and README.md into `folder`.
 
-    `model` is a registered network or one of `eqm.energy`'s energies around it, compiled,
-    wrapped for distributed training or neither; what is written is the same. The tensors are the
-    network's, so implicit weights can start an energy. `metadata` is anything JSON can hold.
-    Both files are written beside their places and then renamed: an interruption while writing leaves the old.
-    Raises ValueError for a network that is not registered, and for metadata JSON cannot hold.
+    `model` is any module, or a `DotEnergy` or `NormEnergy` of one. A registered network is loaded by
+    its name; another module must be passed to `from_pretrained`. Wrappers of torch.compile and of
+    distributed training are left out, and an energy is saved as its network, so implicit weights
+    can start an energy. `metadata` is anything JSON can hold; by default the model's own.
+
+    Each file is written beside its place and then renamed, so an interruption leaves the old one.
+    README.md is a model card; one that eqm did not write is left as it is.
+    Raises ValueError for a model made by `for_inference`, an energy of another kind, and metadata
+    that JSON cannot hold.
     """
-    network: Any = _unwrap(model)
-    energy = "implicit"
+    network, energy = _unwrap(model), "implicit"
     if isinstance(network, Energy):
         energy, network = network.kind, _unwrap(network.net)
     if energy not in ("implicit", *_ENERGIES):
-        raise ValueError(f"the energy must be of the kind dot or norm; got {energy}")
+        raise ValueError(f"the energy must be of the kind dot or norm; got {energy}: save its .net")
     if isinstance(network, Frozen):
-        raise ValueError(
-            "model must not be one for inference: save the model that it was made from"
-        )
+        raise ValueError("model must not be one for inference: save the model it was made from")
+    config = getattr(network, "config", None)
+    about = getattr(network, "metadata", {}) if metadata is None else metadata
     description = {
         "format": "eqm",
         "version": _VERSION,
-        "architecture": name_of("network", type(network)),
-        "network": asdict(network.config),
+        **_architecture(type(network)),
+        "network": asdict(config) if isinstance(config, NetworkConfig) else {},
         "energy": energy,
-        "metadata": dict(network.metadata if metadata is None else metadata),
+        "metadata": dict(about),
     }
-    try:
-        text = json.dumps(description, indent=2, allow_nan=False) + "\n"
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"metadata must be what JSON can hold; got {error}") from None
-    tensors = {
-        clean_name(name): tensor.detach().cpu().contiguous()
-        for name, tensor in network.state_dict().items()
-    }
+    text = _json(description)
     folder = Path(folder)
     # The weights take their place first: who reads a new description finds what it describes.
-    with replacing(folder / _CONFIG) as config, replacing(folder / _WEIGHTS) as weights:
-        config.write_text(text, encoding="utf-8")
-        save_file(tensors, weights, metadata={"format": "pt"})
+    with replacing(folder / _CONFIG) as config_file, replacing(folder / _WEIGHTS) as weights:
+        config_file.write_text(text, encoding="utf-8")
+        save_file(_tensors(network), weights, metadata={"format": "pt"})
+    write_card(folder, str(folder))
 
 
 def store_metadata(folder: str | os.PathLike[str], changes: Mapping[str, Any]) -> None:
@@ -129,26 +77,41 @@ def store_metadata(folder: str | os.PathLike[str], changes: Mapping[str, Any]) -
 
     Raises ValueError as `from_pretrained` does, and for metadata JSON cannot hold.
     """
-    path = Path(folder) / _CONFIG
-    description = _read_description(path)
+    folder = Path(folder)
+    description = _read_description(folder / _CONFIG)
     description["metadata"] |= changes
-    try:
-        text = json.dumps(description, indent=2, allow_nan=False) + "\n"
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"metadata must be what JSON can hold; got {error}") from None
-    with replacing(path) as config:
+    text = _json(description)
+    with replacing(folder / _CONFIG) as config:
         config.write_text(text, encoding="utf-8")
+    if (folder / _CARD).exists():
+        write_card(folder, str(folder))
+
+
+@overload
+def from_pretrained(
+    name: str | os.PathLike[str], *, device: str | torch.device = "cpu"
+) -> Network | Energy: ...
+
+
+@overload
+def from_pretrained(
+    name: str | os.PathLike[str], *, network: nn.Module, device: str | torch.device = "cpu"
+) -> nn.Module: ...
 
 
 def from_pretrained(
-    name: str | os.PathLike[str], *, device: str | torch.device = "cpu"
-) -> Network | Energy:
+    name: str | os.PathLike[str],
+    *,
+    network: nn.Module | None = None,
+    device: str | torch.device = "cpu",
+) -> nn.Module:
     """The saved network or energy in eval mode on `device`, with its `.metadata`.
 
     `name` is a folder written by `save_pretrained`, the name of a model that comes with the package
-    (`fashion-mnist`, `mnist-5k`, `openmoji-32`), or `owner/name` of a model on the Hugging Face Hub, of which
-    these two files are downloaded. The dtype is that of the file, float32 for what comes with the
-    package, and the parameters stay trainable.
+    (`fashion-mnist`, `mnist-5k`, `openmoji-32`), or `owner/name` of a model on the Hugging Face Hub.
+    A network that is not registered must be given as `network`: the saved tensors are copied into
+    it. Otherwise the dtype is that of the file, float32 for what comes with the package. The
+    parameters stay trainable. No code is read from the folder and nothing is imported.
     Raises ValueError where the folder, a file or a tensor is missing, damaged or of another kind.
     """
     folder = folder_of(os.fspath(name))
@@ -156,6 +119,8 @@ def from_pretrained(
     path = folder / _WEIGHTS
     if not path.is_file():
         raise ValueError(f"{folder} must hold {_WEIGHTS}; it does not: save or download it again")
+    if network is None:
+        config = _network_config(description, folder / _CONFIG)
     try:
         tensors = load_file(path, device=str(device))
     except (SafetensorError, OSError) as error:
@@ -164,9 +129,41 @@ def from_pretrained(
         ) from None
     if folder.parent == _BUNDLED:  # where float16 saves room
         tensors = {name: tensor.float() for name, tensor in tensors.items()}
-    network = load_weights(_network_config(description, folder / _CONFIG), tensors, str(path))
+    if network is None:
+        network = load_weights(config, tensors, str(path))
+    else:
+        _check_tensors(network, tensors, str(path))
+        network.load_state_dict(tensors)
     network.metadata = description["metadata"]
     return with_energy(network, description["energy"]).eval().to(device)
+
+
+def push_to_hub(
+    model: nn.Module | str | os.PathLike[str], name: str, *, private: bool = False
+) -> str:
+    """The address of the repository `name` (owner/name) on the Hugging Face Hub, made if missing,
+    once the model is uploaded.
+
+    `model` is a folder written by `save_pretrained`, or what `save_pretrained` takes. The model card
+    says how to load it from the hub. Log in first: `hf auth login`.
+    Raises ValueError as `from_pretrained` and `save_pretrained` do, and where the upload fails.
+    """
+    if isinstance(model, nn.Module):
+        with TemporaryDirectory() as temporary:
+            save_pretrained(model, temporary)
+            return push_to_hub(temporary, name, private=private)
+    folder = Path(model)
+    _read_description(folder / _CONFIG)
+    write_card(folder, name)
+    try:
+        from huggingface_hub import HfApi
+
+        address = HfApi().create_repo(name, private=private, exist_ok=True)
+        files = [_CARD, _CONFIG, _WEIGHTS, "detector.*"]
+        HfApi().upload_folder(repo_id=name, folder_path=folder, allow_patterns=files)
+    except Exception as error:  # the Hub's client raises its own, its transport's and OSError
+        raise ValueError(f"{name} could not be uploaded: {_reason(error)}") from error
+    return str(address)
 
 
 def bundled() -> list[str]:
@@ -174,7 +171,15 @@ def bundled() -> list[str]:
     return sorted(path.parent.name for path in _BUNDLED.glob(f"*/{_CONFIG}"))
 
 
-def with_energy(network: Network, kind: str) -> Network | Energy:
+@overload
+def with_energy(network: Network, kind: str) -> Network | Energy: ...
+
+
+@overload
+def with_energy(network: nn.Module, kind: str) -> nn.Module: ...
+
+
+def with_energy(network: nn.Module, kind: str) -> nn.Module:
     """The network itself for "implicit", else its energy of the kind "dot" or "norm"."""
     return network if kind == "implicit" else _ENERGIES[kind](network)
 
@@ -218,11 +223,38 @@ def clean_name(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in ("_orig_mod", "module"))
 
 
+def _tensors(network: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a network on the CPU; one with several names is there once for each."""
+    tensors: dict[str, Tensor] = {}
+    places = set()
+    for name, tensor in network.state_dict().items():
+        tensor = tensor.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        tensors[name.replace("_orig_mod.", "")] = tensor.clone() if place in places else tensor
+        places.add(place)
+    return tensors
+
+
 def _unwrap(model: nn.Module) -> nn.Module:
-    for wrapper in ("_orig_mod", "module"):
-        if isinstance(inner := getattr(model, wrapper, None), nn.Module):
-            return _unwrap(inner)
-    return model
+    """A model without its wrappers: torch.compile's, and those that hold nothing but `module`."""
+    children = dict(model.named_children())
+    inner = children.get("_orig_mod") or (children.get("module") if len(children) == 1 else None)
+    return model if inner is None else _unwrap(inner)
+
+
+def _architecture(network: type[nn.Module]) -> dict[str, Any]:
+    """A registered network by its name; another by its class, which is information only."""
+    try:
+        return {"architecture": name_of("network", network)}
+    except ValueError:
+        return {"architecture": None, "class": f"{network.__module__}.{network.__qualname__}"}
+
+
+def _json(description: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(description, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"metadata must be what JSON can hold; got {error}") from None
 
 
 def folder_of(name: str) -> Path:
@@ -241,11 +273,14 @@ def folder_of(name: str) -> Path:
 
         return Path(snapshot_download(name, allow_patterns=[_WEIGHTS, _CONFIG]))
     except Exception as error:  # the Hub's client raises its own, its transport's and OSError
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(
             f"{name} is no local folder and could not be downloaded from the Hugging Face Hub: "
-            f"{reason}"
+            f"{_reason(error)}"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _read_description(path: Path) -> dict[str, Any]:
@@ -276,6 +311,11 @@ def _read_description(path: Path) -> dict[str, Any]:
 
 def _network_config(description: Mapping[str, Any], path: Path) -> NetworkConfig:
     name, network = description.get("architecture"), description.get("network")
+    if name is None:
+        raise ValueError(
+            f"{path} is of the class {description.get('class')!r}, which is not registered: pass "
+            "network=... to from_pretrained, or put @eqm.register above the class and save again"
+        )
     if not isinstance(name, str):
         raise ValueError(f"{path} must have the name of a network as architecture; got {name!r}")
     try:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from eqm.files import DiskFullError, replacing
 from eqm.models import save_pretrained, with_energy
-from eqm.models.pretrained import build_empty
+from eqm.models.network import build_empty
 from eqm.train.config import TrainConfig
 from eqm.train.disk_space import bytes_of, lack_of_space, refuse
 from eqm.train.distributed import is_main, on_main
