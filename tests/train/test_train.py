@@ -91,7 +91,7 @@ def test_a_run_starts_from_trained_weights_and_the_norm_learns_from_them(images,
     assert last(train(norm, images, tmp_path / "norm")).gradient_norm > 0
     assert isinstance(eqm.from_pretrained(tmp_path / "norm"), eqm.NormEnergy)
     other = replace(norm, model=replace(TINY.model, width=8))
-    with pytest.raises(ValueError, match="init_from must be a model of the sizes of the run"):
+    with pytest.raises(ValueError, match="expected a trained"):
         next(train(other, images, tmp_path / "other"))
     with pytest.raises(ValueError, match="or set init_from to a trained model"):
         replace(norm, init_from="")

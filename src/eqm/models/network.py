@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import nullcontext
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from eqm.field import Field
-from eqm.models.conditioning import check_inputs
+from eqm.models.conditioning import LabelEmbedding, check_inputs
 from eqm.models.config import NetworkConfig
 from eqm.registry import lookup, names
 
@@ -132,3 +133,60 @@ def config_type(name: str) -> type[NetworkConfig]:
         f"the network {name} must name its config class: write `config: MineConfig` in the class "
         f"{network.__name__}, with a dataclass MineConfig derived from eqm.models.NetworkConfig"
     )
+
+
+@torch.no_grad()
+def load_matching(network: nn.Module, trained: nn.Module) -> list[str]:
+    """The names of the tensors of `network` that stay fresh; all others are copied from `trained`.
+
+    The two may differ in `shape` and `num_classes` alone. Fresh stay the embeddings and the position
+    tables that have another size; the row of the null label is copied all the same.
+    Raises ValueError for networks that differ in more, such as the width or the channels of a sample.
+    """
+    if type(network) is not type(trained):
+        raise ValueError(
+            f"expected a trained {type(network).__name__}; got a {type(trained).__name__}: "
+            "train that kind of network, or start from fresh weights"
+        )
+    ours: Any = getattr(network, "config", None)
+    theirs: Any = getattr(trained, "config", None)
+    if isinstance(ours, NetworkConfig):
+        wanted, got = ({**asdict(c), "shape": 0, "num_classes": 0} for c in (ours, theirs))
+        if different := [name for name in wanted if wanted[name] != got[name]]:
+            raise ValueError(
+                f"expected a trained network with {_listed(wanted, different)}; "
+                f"got {_listed(got, different)}: set these to the values of the trained network"
+            )
+    target, source = network.state_dict(), trained.state_dict()
+    computed = {name for name, weight in network.named_parameters() if not weight.requires_grad}
+    moved = ours is not None and ours.shape != theirs.shape
+    same = {name for name in target if name in source and target[name].shape == source[name].shape}
+    tables = _tables(network) | _tables(trained)
+    if layers := sorted((target.keys() | source.keys()) - same - tables):
+        sizes = (tuple(t[layers[0]].shape) if layers[0] in t else None for t in (target, source))
+        raise ValueError(
+            f"{layers[0]} must have the same shape in both networks; got {{}} and {{}}: "
+            "give the samples as many channels as the trained network has".format(*sizes)
+        )
+    taken = same - computed if moved else same
+    for name in taken:
+        target[name].copy_(source[name])
+    for name, module in network.named_modules():
+        table = f"{name}.embedding_table.weight"
+        if isinstance(module, LabelEmbedding) and table in source:
+            target[table][-1] = source[table][-1]
+    return [name for name in target if name not in taken]
+
+
+def _tables(network: nn.Module) -> set[str]:
+    """The names of embeddings and of parameters that belong to no layer."""
+    return {
+        f"{prefix}.{name}".removeprefix(".")
+        for prefix, module in network.named_modules()
+        if module is network or isinstance(module, nn.Embedding | nn.ParameterList)
+        for name, _ in module.named_parameters(recurse=False)
+    }
+
+
+def _listed(values: dict[str, Any], names: list[str]) -> str:
+    return ", ".join(f"{name} {values[name]}" for name in names)

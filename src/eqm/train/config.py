@@ -69,8 +69,7 @@ class TrainConfig:
     objective: ObjectiveConfig = ObjectiveConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     init_from: str = ""
-    """Folder or name of a trained model of the same sizes whose weights the run begins with; fresh
-    ones otherwise."""
+    """Folder or name of a trained model to start from; its image size and classes may differ."""
     sampling: Sampling = Sampling()
     """How to sample the trained model; stored with its weights."""
     images: int = 1_000_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -11,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eqm.models import build, from_pretrained, with_energy
+from eqm.models import build, from_pretrained, load_matching, with_energy
 from eqm.train.config import TrainConfig
-from eqm.train.distributed import distribute, shard, whole, world_size
+from eqm.train.distributed import distribute, is_main, shard, whole, world_size
 from eqm.train.ema import Averages
 from eqm.train.optimizer import make_optimizer
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,18 +56,15 @@ def start(config: TrainConfig, device: torch.device) -> TrainingState:
     """The state before the first image; the weights depend on the seed alone, or are those of
     `config.init_from`.
 
-    Raises ValueError when that is no model of these sizes."""
+    Raises ValueError as `load_matching` does."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)  # of the CPU alone
         net = build(config.model)
     if config.init_from:
         trained = from_pretrained(config.init_from)
-        if trained.config != config.model:
-            raise ValueError(
-                f"init_from must be a model of the sizes of the run, {config.model}; "
-                f"{config.init_from} has {trained.config}"
-            )
-        net.load_state_dict(getattr(trained, "net", trained).state_dict())
+        fresh = load_matching(net, getattr(trained, "net", trained))
+        if fresh and is_main():
+            _log.warning("the run starts from %s; fresh: %s", config.init_from, ", ".join(fresh))
     model = with_energy(net, config.objective.energy).to(device)
     average = deepcopy(model).eval()
     net.activation_checkpointing = config.activation_checkpointing
