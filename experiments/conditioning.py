@@ -10,10 +10,10 @@ from harness import CONSTANT, EQM, FLOW, ONE, Bench, distances, run
 from verdict import Verdict, compare, margins
 
 PAPER = {
-    "told, constant (flow matching)": 36.68,
-    "told, truncated": 41.89,
-    "not told, constant": 40.81,
-    "not told, truncated (EqM)": 32.85,
+    "conditioned, constant (flow matching)": 36.68,
+    "conditioned, truncated": 41.89,
+    "unconditioned, constant": 40.81,
+    "unconditioned, truncated (EqM)": 32.85,
     "the same at multiplier 1": 38.3,
 }
 VARIANTS = dict(
@@ -26,12 +26,12 @@ def conditioning(bench: Bench) -> str:
     flow, told, constant, ours, one = found[0].values()
     verdicts = (
         Verdict(
-            "EqM beats flow matching that is not told the noise level.",
+            "EqM beats flow matching without noise conditioning.",
             "32.85 against 40.81",
             margins(constant, ours),
         ),
         Verdict(
-            "EqM beats flow matching that is told the noise level.",
+            "EqM beats noise-conditioned flow matching.",
             "32.85 against 36.68",
             margins(flow, ours),
         ),
@@ -42,7 +42,7 @@ def conditioning(bench: Bench) -> str:
             margins(constant, flow),
         ),
         Verdict(
-            "With multiplier 1 EqM beats flow matching that is told the noise level.",
+            "With multiplier 1 EqM beats noise-conditioned flow matching.",
             "38.3 against 36.68: it does not",
             margins(flow, one),
         ),

@@ -132,13 +132,13 @@ def detection(bench: Bench) -> str:
             for kind in PAPER
         ),
         Verdict(
-            "The matching error tells strangers better than the dot energy, in the mean of the four.",
+            "The matching error detects other data better than the dot energy, in the mean of the four.",
             "not in the paper",
             margins(mean["matching error"], mean["dot energy"]),
         ),
     ]
     how = (
-        f"{bench.basis} The model is a dot energy. AUROC of held-out images against strangers, at most "
+        f"{bench.basis} The model is a dot energy. AUROC of held-out images against other data, at most "
         f"{COUNT} of each; the other data set is {OTHER[bench.scale]}, resized."
     )
     return conclude(bench, "detection", "Detection by the energy", rows, verdicts, how=how)

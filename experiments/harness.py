@@ -50,9 +50,9 @@ EQM: Settings = {}
 ONE: Settings = {"objective.scale": 1.0}
 """The same at multiplier 1."""
 CONSTANT: Settings = {"objective.decay": "constant", "objective.scale": 1.0}
-"""Flow matching that is not told the noise level: a constant decay."""
+"""Flow matching without noise conditioning: a constant decay."""
 FLOW: Settings = {**CONSTANT, "model.noise_conditioning": True}
-"""Flow matching, told the noise level: the baseline."""
+"""Noise-conditioned flow matching: the baseline."""
 DOT: Settings = {"objective.energy": "dot"}
 """Equilibrium matching as the gradient of an explicit energy."""
 
@@ -125,7 +125,7 @@ class Bench:
     """Folder or name of a model to take for equilibrium matching, instead of training one a seed: the
     seeds are of noise alone then."""
     flow: str = ""
-    """Folder of a model to take for flow matching that is told the noise level, as above."""
+    """Folder of a model to take for noise-conditioned flow matching, as above."""
 
     @property
     def at(self) -> Scale:

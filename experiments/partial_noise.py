@@ -21,7 +21,7 @@ OURS, FLOWS, BLIND, TOLD = (
     "EqM",
     "Flow matching, from gamma 0",
     "Flow matching, not conditioned",
-    "Flow matching, told the level",
+    "Noise-conditioned flow matching",
 )
 VARIANTS = {OURS: EQM, FLOWS: FLOW, BLIND: CONSTANT, TOLD: FLOW}
 PATHS = {OURS: 250 * 0.0017, BLIND: 1.0}

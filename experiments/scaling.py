@@ -1,4 +1,4 @@
-"""Size and training length: equilibrium matching beside flow matching that is told the noise level, for
+"""Size and training length: equilibrium matching beside noise-conditioned flow matching, for
 several widths of the network at the full length, and several lengths at the middle width.
 
 Both are sampled as everywhere: by the best of the harness's samplers what is not told the noise level,

@@ -15,25 +15,24 @@ from verdict import RULE, SURE, table
 from eqm.files import replacing
 
 HERE = Path(__file__).parent
-HEAD = """# The paper's claims, rerun
+HEAD = """# Does the paper hold?
 
-Each table or figure of arXiv 2510.02300 is a command here, on the 8x8 digits within minutes on a CPU:
+Each table and figure of arXiv 2510.02300 is a command. On the 8x8 digits it takes minutes on a CPU:
 
     python experiments/conditioning.py                         # digits, three seeds
     python experiments/conditioning.py --scale fashion-mnist   # an hour on a CPU
     python experiments/conditioning.py --scale imagenet        # prints the published commands
-    make experiments                                           # all of them on the digits: 25 minutes, EPYC, 2 cores
+    make experiments                                           # all, on the digits: 25 minutes
 
-It trains its variants (`runs/experiments` keeps them, the experiments share them, and a command that
-was interrupted goes on), samples them, and writes a table, a plot and a verdict to `results/`. This page
-is written by `python experiments/summary.py` from what is there. All of it is far from the paper's
-scale: what does not hold here may hold there.
+An experiment trains its variants and samples them. It writes a table, a plot and a verdict to `results/`.
+`runs/experiments` keeps the trained variants, so that experiments share them and an interrupted command
+resumes. `python experiments/summary.py` writes this page. All of it is far from the paper's scale: a claim
+that does not hold here may hold there. Times are on an EPYC with 2 cores.
 
-Every variant is sampled by one rule. What is not told the noise level descends, in as many evaluations
-of the field as all others, by the best of gradient descent and the paper's look-ahead rule, on paths
-that leave between 3 % and 0.001 % of the noise by the variant's own c(gamma) (`d gamma / d s = c`), or
-with steps even in gamma; the best is picked with other noise than is reported. What is told the noise
-level takes as many steps even in gamma.
+All variants get the same NFE. A network that is not noise-conditioned is sampled by the best of these:
+gradient descent or the paper's Nesterov sampler, on paths that leave between 3 % and 0.001 % of the noise by
+the variant's own c(gamma) (`d gamma / d s = c`), or steps even in gamma. The choice is made on other noise
+than the reported samples. A noise-conditioned network takes steps even in gamma.
 """
 
 
@@ -72,7 +71,7 @@ def summary(results: Path) -> str:
                 f"[{verdict['outcome']}]({link}), P {verdict['sure']:.3f} "
                 f"({len(verdict['margins'])} seeds)"
             )
-    chance = f"Among so many claims, one in {round(1 / (1 - SURE))} would come out by chance."
+    chance = f"One in {round(1 / (1 - SURE))} of so many claims would hold by chance."
     return f"{HEAD}\n{RULE} {chance}\n\n{table(list(rows.values()))}\n"
 
 

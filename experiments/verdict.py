@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 SURE = 0.95
 RULE = (
-    "A claim is tested on its margins, one a seed: by how much it held there, paired, as variants of "
-    "one seed share initial weights, order of the data and noise. With P the probability of "
-    "Student's t distribution that their mean is positive, the claim holds from P = "
-    f"{SURE:.0%}, does not hold up to {1 - SURE:.0%}, and is undecided between; one seed "
-    "decides nothing."
+    "The verdict: each seed gives a margin, by how much the claim held. Variants of one seed share "
+    "initial weights, order of the data and noise. P is the probability, by Student's t "
+    "distribution, that the mean margin is positive. The claim "
+    f"holds from P = {SURE:.0%}, does not hold up to {1 - SURE:.0%}, and is undecided between. One "
+    "seed decides nothing."
 )
 
 Outcome = Literal["holds", "does not hold", "undecided"]
