@@ -96,7 +96,7 @@ def test_moments_are_float64_and_match_numpy() -> None:
 
 def test_input_that_means_nothing_is_refused() -> None:
     one, two = Moments.of(torch.zeros(1, 2)), Moments.of(torch.zeros(4, 2))
-    with pytest.raises(ValueError, match="at least 2 features; got 4 and 1"):
+    with pytest.raises(ValueError, match="at least 2 feature vectors; got 4 and 1"):
         frechet_distance(two, one)
     with pytest.raises(ValueError, match="one size; got 2 and 3"):
         frechet_distance(two, Moments.of(torch.zeros(4, 3)))
@@ -154,5 +154,5 @@ def test_the_bias_is_gone_at_infinity() -> None:
 
 
 def test_too_few_for_a_line_are_refused() -> None:
-    with pytest.raises(ValueError, match="2 features a part at least; got 3 and 1"):
+    with pytest.raises(ValueError, match="2 rows per subset; got 3 and 1"):
         frechet_at_infinity(torch.zeros(9, 2), Moments.of(torch.zeros(9, 2)))

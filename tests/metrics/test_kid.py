@@ -51,7 +51,7 @@ def test_influence_tells_how_sure_the_distance_is() -> None:
 def test_input_that_means_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="2 rows or more"):
         kernel_distance(torch.zeros(3, 2), torch.zeros(9, 2))
-    with pytest.raises(ValueError, match="alike after the first axis"):
+    with pytest.raises(ValueError, match="agree after the first axis"):
         kernel_distance(torch.zeros(9, 2), torch.zeros(9, 3))
     with pytest.raises(ValueError, match="samples must be finite"):
         kernel_distance(torch.full((9, 2), torch.nan), torch.zeros(9, 2))

@@ -80,5 +80,5 @@ def test_copies_lie_in_every_ball_of_theirs() -> None:
 
 
 def test_too_few_rows_are_refused() -> None:
-    with pytest.raises(ValueError, match="below the rows of either set, 3; got 3"):
+    with pytest.raises(ValueError, match="less than the rows of the smaller set, 3; got 3"):
         precision_recall(torch.zeros(3, 2), torch.zeros(9, 2))

@@ -206,12 +206,12 @@ def resize(images: Tensor, side: int) -> Tensor:
     for axis in (3, 2):
         length = images.shape[axis]
         step = torch.tensor(float(length), device=images.device) / side
-        place = torch.arange(side, device=images.device, dtype=torch.float32) * step
-        below = place.long()
-        share = (place - below).view(-1, *[1] * (3 - axis))
+        position = torch.arange(side, device=images.device, dtype=torch.float32) * step
+        below = position.long()
+        weight = (position - below).view(-1, *[1] * (3 - axis))
         low = images.index_select(axis, below)
         high = images.index_select(axis, (below + 1).clamp(max=length - 1))
-        images = low + (high - low) * share
+        images = low + (high - low) * weight
     return images
 
 

@@ -1,4 +1,4 @@
-"""Measures of samples and of scores."""
+"""Metrics of samples, restored images and anomaly scores, as functions of tensors."""
 
 import lazy_loader
 

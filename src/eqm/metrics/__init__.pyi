@@ -1,5 +1,6 @@
 from .bootstrap import Interval, bootstrap
 from .detection import auroc, average_precision, fpr_at_tpr
+from .distances import Nearest, nearest_distances
 from .fidelity import psnr, ssim
 from .frechet import (
     Extrapolated,
@@ -10,7 +11,6 @@ from .frechet import (
 )
 from .inception_score import inception_influence, inception_score
 from .kid import Spread, kernel_distance, kernel_influence
-from .neighbours import Nearest, nearest_distances
 from .prdc import (
     DensityCoverage,
     Overlap,

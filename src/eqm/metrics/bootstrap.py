@@ -1,4 +1,4 @@
-"""How sure a number is: confidence intervals from resampled rows."""
+"""Confidence intervals from resampled rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 
 class Interval(NamedTuple):
-    """A value, and the bounds between which its confidence interval lies."""
+    """A value and the bounds of its confidence interval."""
 
     low: float
     value: float
@@ -30,13 +30,14 @@ def bootstrap(
 ) -> Interval:
     """Returns the value of a statistic of samples, each (N, ...), and its percentile interval.
 
-    `statistic(*samples)` is one number. It is taken again on `resamples` draws of N rows out of N
-    with replacement, and the bounds are the quantiles (1 - level) / 2 and (1 + level) / 2 of what
-    comes (Efron 1979). Each sample has rows drawn of its own; with `paired`, row i of one belongs to
-    row i of the others, and the same rows are drawn of all. The draws are a function of the seed.
+    `statistic(*samples)` must return one number. It is computed again on `resamples` draws of N rows
+    with replacement; the bounds are the quantiles (1 - level) / 2 and (1 + level) / 2 of the results
+    (Efron 1979). Rows are drawn from each sample independently. With `paired`, row i of one sample
+    belongs to row i of the others, and the same rows are drawn from all. The draws depend only on the
+    seed.
 
-    A statistic that is biased in small samples, as distances between sets are, is biased once more
-    in its resamples: there, bootstrap differences of two sets of one size, in which that cancels.
+    Distances between sets are biased in small samples, and resampling adds that bias again. For them,
+    bootstrap the difference of two sets of equal size: the bias cancels.
 
     Raises ValueError for no rows, pairs of different lengths, and settings out of range.
 
@@ -46,8 +47,8 @@ def bootstrap(
     lengths = [len(sample) if sample.ndim else 0 for sample in samples]
     if not lengths or min(lengths) == 0 or (paired and len(set(lengths)) > 1):
         raise ValueError(
-            f"samples must have a row at least{', and as many rows each' if paired else ''}; "
-            f"got {[tuple(sample.shape) for sample in samples]}: pass one row an observation"
+            f"samples must have at least one row{', and the same number of rows' if paired else ''}; "
+            f"got shapes {[tuple(sample.shape) for sample in samples]}: pass one row per observation"
         )
     if resamples < 1 or not 0 < level < 1:
         raise ValueError(

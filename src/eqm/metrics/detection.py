@@ -1,4 +1,4 @@
-"""How well a score tells anomalous samples from normal ones."""
+"""How well a score separates anomalous samples from normal ones."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 def auroc(normal_scores: Tensor, anomalous_scores: Tensor) -> float:
-    """Returns the area under the ROC curve of a score that is higher for the more anomalous.
+    """Returns the area under the ROC curve of a score, higher = more anomalous.
 
-    P(anomalous > normal) + P(anomalous = normal) / 2, over all pairs: 1 where every anomalous
-    sample scores above every normal one, 0.5 by chance, 0 where the sign of the score is wrong
-    (scikit-learn's detectors score inliers higher: negate them). Scores have shapes (N,) and (M,)
-    and may be infinite, as those of diverged samples are.
+    P(anomalous > normal) + P(anomalous = normal) / 2, over all pairs. It is 1 if every anomalous sample
+    scores above every normal one, 0.5 by chance, and 0 if the sign of the score is wrong: scikit-learn's
+    detectors score inliers higher, so negate them. Scores have shapes (N,) and (M,) and may be
+    infinite, like those of diverged samples.
 
     Raises ValueError for a NaN score, an empty set, or another shape.
 
@@ -37,10 +37,10 @@ def average_precision(
 ) -> float:
     """Returns the area under the precision-recall curve of a score, higher = more anomalous.
 
-    The mean, over the positive samples, of the precision among all that score at least as they do
-    (scikit-learn's average_precision_score). With anomalous positives it is known as AUPR-out, with
-    `positive="normal"`, whose order is reversed, as AUPR-in. By chance it is the share of positives
-    in the sets given: unlike `auroc` it depends on their sizes.
+    For each positive sample, take the precision among all samples that score at least as high; this is
+    the mean (scikit-learn's average_precision_score). With anomalous positives it is also called
+    AUPR-out; with `positive="normal"`, which reverses the order, AUPR-in. A random score gets the
+    fraction of positives, so unlike `auroc` it depends on the sizes of the sets.
 
     Raises ValueError as `auroc` does, and for another `positive`.
 
@@ -60,13 +60,12 @@ def fpr_at_tpr(
     tpr: float = 0.95,
     positive: Literal["anomalous", "normal"] = "normal",
 ) -> float:
-    """Returns the share of negatives taken for positives where a share `tpr` of positives is found.
+    """Returns the false positive rate at the threshold with true positive rate `tpr`; lower is better.
 
-    FPR95 has two meanings. Here and in most of the out-of-distribution literature (ODIN, OpenOOD)
-    normal samples are the positives: the share of anomalies that pass where 95 % of the normal
-    samples do. With `positive="anomalous"` it is the share of false alarms where 95 % of the
-    anomalies are found (pytorch-ood). Lower is better; the threshold is the strictest that finds as
-    many.
+    FPR95 has two meanings. Here, as in most of the out-of-distribution literature (ODIN, OpenOOD),
+    normal samples are the positives: it is the fraction of anomalies that pass if 95 % of the normal
+    samples pass. With `positive="anomalous"` it is the fraction of false alarms if 95 % of the anomalies
+    are found (pytorch-ood). The threshold is the strictest one that reaches `tpr`.
 
     Raises ValueError as `auroc` does, for a `tpr` outside (0, 1], and for another `positive`.
 
@@ -83,7 +82,7 @@ def fpr_at_tpr(
 def _positives(
     normal_scores: Tensor, anomalous_scores: Tensor, positive: str
 ) -> tuple[Tensor, Tensor]:
-    """Scores of positives and of negatives, rising, turned so that positives score higher."""
+    """Sorted scores of positives and negatives, with the sign that makes positives score higher."""
     normal = _checked(normal_scores, "normal_scores")
     anomalous = _checked(anomalous_scores, "anomalous_scores")
     if positive not in ("anomalous", "normal"):
@@ -95,13 +94,13 @@ def _positives(
 def _checked(scores: Tensor, name: str) -> Tensor:
     if scores.ndim != 1 or len(scores) == 0:
         raise ValueError(
-            f"{name} must have shape (N,), one value a sample, N at least 1; got "
-            f"{tuple(scores.shape)}: pass one number a sample"
+            f"{name} must have shape (N,) with N at least 1; got {tuple(scores.shape)}: pass one score "
+            "per sample"
         )
     missing = int(scores.isnan().sum())
     if missing:
         raise ValueError(
             f"{name} must not be NaN; got {missing} of {len(scores)}: "
-            "drop those samples or score them as infinity"
+            "drop those samples or give them an infinite score"
         )
     return scores.detach().to("cpu", torch.float64)

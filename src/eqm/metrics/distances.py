@@ -1,13 +1,14 @@
-"""Distances between all rows of two sets, a block at a time."""
+"""Distances between the rows of two sets, and to the nearest reference."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-# At most 2048 x 4096 distances are held at a time, 64 MiB, beside one block of either set.
+# At most 2048 x 4096 distances, 64 MiB, are in memory at once.
 ROWS_AT_ONCE = 2048
 COLUMNS_AT_ONCE = 4096
 
@@ -15,13 +16,13 @@ COLUMNS_AT_ONCE = 4096
 def blocks(
     a: Tensor, b: Tensor, *, exclude_self: bool = False
 ) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Yields |a_i - b_j|^2 for the rows of a (N, D) and b (M, D): which rows, which columns, block.
+    """Yields (rows, columns, block) with |a_i - b_j|^2 for the rows of a (N, D) and b (M, D).
 
-    All columns of some rows come before the next rows. The squares are expanded in float64 (float32
-    on MPS, which has no other) around the mean of b, and never negative. With `exclude_self` row i
-    of a is row i of b, and infinitely far from itself.
+    All columns of some rows come before the next rows. The squares are expanded around the mean of b,
+    in float64 (float32 on MPS, which has no float64), and are never negative. With `exclude_self`, a
+    and b are the same rows, and each row is infinitely far from itself.
     """
-    # In float32 the expanded square would cancel, and under TF32 name the wrong neighbour.
+    # In float32 the expanded square cancels, and TF32 finds wrong neighbours.
     dtype = torch.float32 if a.device.type == "mps" else torch.float64
     centre = b.mean(0, dtype=dtype)
     for row in range(0, len(a), ROWS_AT_ONCE):
@@ -37,8 +38,57 @@ def blocks(
             yield rows, columns, square
 
 
+class Nearest(NamedTuple):
+    """The distance of each sample to its nearest reference, (N,), and the reference's index, (N,)."""
+
+    distance: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index
+
+
+def nearest_distances(
+    samples: Tensor, references: Tensor, *, exclude_self: bool = False
+) -> Nearest:
+    """Returns the Euclidean distance of each sample (N, ...) to the nearest reference (M, ...).
+
+    distance_i = min_j |samples_i - references_j|, over all values of a sample. The expanded square in
+    float64 finds the neighbour; its distance comes from the difference, so a copy has distance exactly
+    0. Among equally near references, any index may be returned. With `exclude_self`, samples and
+    references are the same rows, and a row is not its own neighbour; a copy of it is.
+
+    Raises ValueError for shapes that do not match, no references, or values that are not finite.
+
+    >>> nearest_distances(torch.tensor([[0.0], [3.0]]), torch.tensor([[1.0], [3.0]])).distance
+    tensor([1., 0.])
+    """
+    require_alike(samples, references)
+    if exclude_self and len(samples) != len(references):
+        raise ValueError(
+            f"exclude_self needs samples and references to be equal; got {len(samples)} samples and "
+            f"{len(references)} references: pass the same tensor twice"
+        )
+    if len(references) <= exclude_self:
+        raise ValueError(
+            f"each sample needs a reference; got {len(references)} references with "
+            f"exclude_self={exclude_self}: pass more"
+        )
+    given = torch.promote_types(torch.promote_types(samples.dtype, references.dtype), torch.float32)
+    samples = finite_rows(samples, "samples").to(given)  # (N, D)
+    references = finite_rows(references, "references").to(given)  # (M, D)
+    index = torch.zeros(len(samples), dtype=torch.long, device=samples.device)
+    for rows, columns, square in blocks(samples, references, exclude_self=exclude_self):
+        if columns.start == 0:
+            smallest = square.new_full((len(square),), torch.inf)
+        nearest = square.min(1)
+        closer = nearest.values < smallest
+        smallest = torch.where(closer, nearest.values, smallest)
+        index[rows] = torch.where(closer, nearest.indices + columns.start, index[rows])
+    parts = zip(samples.split(ROWS_AT_ONCE), index.split(ROWS_AT_ONCE), strict=True)
+    distances = [(part - references[nearest]).norm(dim=1) for part, nearest in parts]
+    return Nearest(torch.cat(distances), index)
+
+
 def finite_rows(values: Tensor, name: str) -> Tensor:
-    """The values (N, ...) as rows (N, D). Raises ValueError where one is not finite."""
+    """The values (N, ...) as rows (N, D). Raises ValueError for values that are not finite."""
     flat = values.detach().flatten(1)
     bad = int((~flat.isfinite()).any(1).sum())
     if bad:
@@ -49,9 +99,9 @@ def finite_rows(values: Tensor, name: str) -> Tensor:
 
 
 def require_alike(samples: Tensor, references: Tensor) -> None:
-    """Returns nothing; raises ValueError unless shapes are (N, ...) and (M, ...), alike after that."""
+    """Returns nothing; raises ValueError unless the shapes are (N, ...) and (M, ...) with equal rest."""
     if samples.ndim < 2 or samples.shape[1:] != references.shape[1:]:
         raise ValueError(
-            f"samples and references must have shapes (N, ...) and (M, ...) alike after the first "
+            "samples and references must have shapes (N, ...) and (M, ...) that agree after the first "
             f"axis; got {tuple(samples.shape)} and {tuple(references.shape)}: resize one of them"
         )

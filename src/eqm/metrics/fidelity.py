@@ -1,4 +1,4 @@
-"""How near images are to the ones they should be."""
+"""How close restored images are to the originals."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _SIDE, _SIGMA = 11, 1.5
 def psnr(images: Tensor, clean: Tensor) -> Tensor:
     """Returns the peak signal-to-noise ratio (N,) in dB of images (N, ...) in -1..1.
 
-    10 log10(4 / mean((images - clean)^2)), the mean over all values of an image; infinite where both
-    are the same. Values outside the range count as they are: clamp them first.
+    10 log10(4 / mean((images - clean)^2)), the mean over all values of an image; infinite for equal
+    images. Values outside -1..1 are not clamped.
 
     Raises ValueError for shapes that differ.
 
@@ -28,10 +28,10 @@ def psnr(images: Tensor, clean: Tensor) -> Tensor:
 def ssim(images: Tensor, clean: Tensor) -> Tensor:
     """Returns the structural similarity (N,) of images (N, C, H, W) in -1..1, at most 1.
 
-    The mean over channels and all whole windows of
-    (2 m_x m_y + c_1) (2 v_xy + c_2) / ((m_x^2 + m_y^2 + c_1) (v_x + v_y + c_2)), Eq. 13 of Wang et
-    al. 2004, with their windows, 11x11 under a bell of deviation 1.5, and c_i = (0.01 * 2)^2 and
-    (0.03 * 2)^2. It is what scikit-image gives with `gaussian_weights=True,
+    The mean over channels and windows of
+    (2 m_x m_y + c_1) (2 v_xy + c_2) / ((m_x^2 + m_y^2 + c_1) (v_x + v_y + c_2)),  Eq. 13 of Wang et
+    al. 2004, with their 11x11 Gaussian windows of standard deviation 1.5, c_1 = (0.01 * 2)^2 and
+    c_2 = (0.03 * 2)^2. scikit-image gives the same with `gaussian_weights=True,
     use_sample_covariance=False, data_range=2`.
 
     Raises ValueError for shapes that differ or images smaller than a window.
@@ -43,16 +43,16 @@ def ssim(images: Tensor, clean: Tensor) -> Tensor:
     if images.ndim != 4 or min(images.shape[-2:]) < _SIDE:
         raise ValueError(
             f"images must be (N, C, H, W) of at least {_SIDE}x{_SIDE} pixels; "
-            f"got {tuple(images.shape)}: use psnr, or enlarge them"
+            f"got {tuple(images.shape)}: use psnr, or resize them"
         )
-    places = torch.arange(_SIDE, dtype=torch.float64, device=images.device) - _SIDE // 2
-    bell = (-((places / _SIGMA) ** 2) / 2).exp()
-    bell = bell / bell.sum()
+    offsets = torch.arange(_SIDE, dtype=torch.float64, device=images.device) - _SIDE // 2
+    window = (-((offsets / _SIGMA) ** 2) / 2).exp()
+    window = window / window.sum()
     x, y = (part.double().flatten(0, 1).unsqueeze(1) for part in (images, clean))
 
     def mean(values: Tensor) -> Tensor:
         return functional.conv2d(
-            functional.conv2d(values, bell.view(1, 1, -1, 1)), bell.view(1, 1, 1, -1)
+            functional.conv2d(values, window.view(1, 1, -1, 1)), window.view(1, 1, 1, -1)
         )
 
     mean_x, mean_y = mean(x), mean(y)
@@ -68,5 +68,5 @@ def _require_alike(images: Tensor, clean: Tensor) -> None:
     if images.shape != clean.shape or images.ndim < 2:
         raise ValueError(
             f"images and clean must have one shape (N, ...); got {tuple(images.shape)} and "
-            f"{tuple(clean.shape)}: compare each image with its own"
+            f"{tuple(clean.shape)}: pass one clean image per image"
         )

@@ -14,9 +14,9 @@ from torch import Generator, Tensor
 class Moments:
     """The mean (D,), unbiased covariance (D, D) and count of a set of features, float64 on the CPU.
 
-    The moments of one feature have covariance zero, so that batches of any size can be merged.
+    One feature vector has covariance zero, so batches of any size can be merged.
 
-    Raises ValueError where the shapes disagree or a value is not finite.
+    Raises ValueError for shapes that do not match and values that are not finite.
 
     >>> Moments.of(torch.tensor([[0.0], [2.0]])).covariance
     tensor([[2.]], dtype=torch.float64)
@@ -49,7 +49,7 @@ class Moments:
         if features.ndim != 2 or len(features) == 0:
             raise ValueError(
                 f"features must have shape (N, D) with N at least 1; got {tuple(features.shape)}: "
-                "pass one row a sample"
+                "pass one row per sample"
             )
         features = features.detach()
         if features.device.type == "mps":  # it has no float64
@@ -76,7 +76,7 @@ class Moments:
     def factor(self) -> Tensor:
         """F (D, rank) with F F^T = covariance and orthogonal columns, by symmetric eigenvalues."""
         values, vectors = torch.linalg.eigh(self.covariance)
-        # Rounding leaves null directions at +-eps; their square roots, 1e-8, would not be rounding.
+        # Rounding gives null directions an eigenvalue of +-eps; its root, 1e-8, would be too large.
         kept = values > values.abs().amax() * len(values) * torch.finfo(values.dtype).eps
         return vectors[:, kept] * values[kept].sqrt()
 
@@ -86,15 +86,15 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
     |mean_a - mean_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2),  Eq. 6 of arXiv 1706.08500
 
-    The trace of the last root is the sum of the singular values of A^1/2 B^1/2. The factors come
-    from symmetric eigenvalues without the null directions, so rank-deficient covariances (fewer
-    samples than features) are as exact as others.
+    The trace of the last root is the sum of the singular values of A^1/2 B^1/2. The factors come from
+    symmetric eigenvalues without null directions, so covariances of low rank (fewer samples than
+    features) are exact too.
 
-    The estimate is biased upwards, by an amount that falls like 1 / count and depends on the
-    samples (arXiv 1911.07023): two sets of one distribution are not at 0. Compare only distances
-    with the same features, the same counts and the same reference.
+    The estimate has an upward bias that falls like 1 / count and depends on the samples (arXiv
+    1911.07023): two sets of one distribution do not have distance 0. Compare only distances with the
+    same features, counts and reference.
 
-    Raises ValueError where the sizes differ or a set has fewer than two features.
+    Raises ValueError if the sizes differ or a set has fewer than two feature vectors.
 
     >>> one = Moments(torch.zeros(2), torch.eye(2), 100)
     >>> round(frechet_distance(one, Moments(torch.ones(2), 4 * torch.eye(2), 100)), 6)
@@ -107,13 +107,13 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
 
 def frechet_influence(features: Tensor, reference: Moments) -> Tensor:
-    """Returns how much each row of features (N, D) adds to their Frechet distance from a reference.
+    """Returns the contribution of each row of features (N, D) to the Frechet distance, (N,), mean 0.
 
     2 (mean - mean_r)·y + y^T (I - T) y - tr((I - T) A), y = x - mean; T = A^-1/2 (A^1/2 B A^1/2)^1/2
-    A^-1/2, the derivative of the distance by the mean and covariance A of the features. It is centred,
-    and the mean of resampled rows is, to first order, how the distance changes when the features are
-    resampled: a confidence interval without one more eigenvalue. It tells nothing of the bias, and
-    is too sure where the features have the reference's own distribution.
+    A^-1/2, from the derivative of the distance by the mean and covariance A of the features. If the
+    features are resampled, the distance changes to first order by the mean over the resampled rows.
+    A bootstrap of it gives a confidence interval without further eigenvalues. The interval does not
+    include the bias, and is too narrow if the features have the reference's own distribution.
 
     Raises ValueError as `frechet_distance` does.
     """
@@ -130,7 +130,7 @@ def frechet_influence(features: Tensor, reference: Moments) -> Tensor:
 
 
 class Extrapolated(NamedTuple):
-    """A value at infinitely many samples, and the standard error of the line that leads there."""
+    """A value extrapolated to infinitely many samples, and its standard error from the fitted line."""
 
     value: float
     error: float
@@ -139,21 +139,21 @@ class Extrapolated(NamedTuple):
 def frechet_at_infinity(
     features: Tensor, reference: Moments, *, halvings: int = 3, seed: int = 0
 ) -> Extrapolated:
-    """Returns the Frechet distance that infinitely many samples like features (N, D) would have.
+    """Returns the Frechet distance of features (N, D), extrapolated to infinitely many samples.
 
-    The bias is linear in 1 / N (Chong and Forsyth, arXiv 1911.07023): a line in 1 / N is fitted to
-    the distances at N, N / 2, N / 4, ..., each the mean over all disjoint parts of that size, and its
-    value at 0 is returned. That every sample counts at every size makes it less noisy than one random
-    subset a size. It holds where the smallest size is above D, and may be below 0 by chance. The bias
-    of the reference stays.
+    The bias is linear in 1 / N (Chong and Forsyth, arXiv 1911.07023). A line in 1 / N is fitted to the
+    distances at N, N / 2, N / 4, ... samples; its value at 0 is returned. The distance at each size is
+    the mean over all disjoint subsets of that size, which is less noisy than one random subset. The
+    smallest size should be above D. The result may be below 0 by chance. The bias of the reference
+    remains.
 
-    Raises ValueError for fewer than 2 halvings or 2 features a part, and as `frechet_distance` does.
+    Raises ValueError for fewer than 2 halvings or 2 rows per subset, and as `frechet_distance` does.
     """
     smallest = len(features) >> halvings
     if smallest < 2 or halvings < 2:
         raise ValueError(
-            "a line to infinity needs 2 halvings and 2 features a part at least; got "
-            f"{halvings} and {smallest}: draw more samples"
+            "the extrapolation needs at least 2 halvings and 2 rows per subset; got "
+            f"{halvings} and {smallest}: use more samples"
         )
     order = torch.randperm(len(features), generator=Generator().manual_seed(seed))
     features = features[order.to(features.device)]
@@ -175,8 +175,8 @@ def _require_covariances(a: Moments, b: Moments) -> None:
     _require_same_size(a, b)
     if min(a.count, b.count) < 2:
         raise ValueError(
-            f"both sets must hold at least 2 features; got {a.count} and {b.count}: "
-            "a covariance needs more samples"
+            f"both sets must hold at least 2 feature vectors; got {a.count} and {b.count}: use more "
+            "samples"
         )
 
 
@@ -184,5 +184,5 @@ def _require_same_size(a: Moments, b: Moments) -> None:
     if a.mean.shape != b.mean.shape:
         raise ValueError(
             f"both moments must be of features of one size; got {len(a.mean)} and {len(b.mean)}: "
-            "use the same feature network for both"
+            "use the same features for both"
         )

@@ -1,4 +1,4 @@
-"""What a classifier makes of samples: how sure and how varied its answers are, and how right."""
+"""The Inception Score, from the class probabilities of samples."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from eqm.metrics.kid import Spread
 
 
 def inception_score(probabilities: Tensor, *, splits: int = 10, seed: int = 0) -> Spread:
-    """Returns the Inception Score of samples whose classes have probabilities (N, K).
+    """Returns the Inception Score of samples with class probabilities (N, K), from 1 to K.
 
-    exp(mean_i KL(p_i || mean_j p_j)) in each of `splits` equal parts, 1 to K: Section 4 of arXiv
-    1606.03498. It knows no real images: a generator of one perfect image a class has the best score.
-    Rows are shuffled first, as samples in the order of their classes would make every part uniform;
-    what is over when N is divided is left out of the parts. The deviation is that over parts.
+    exp(mean_i KL(p_i || mean_j p_j)),  Section 4 of arXiv 1606.03498
 
-    Raises ValueError for rows that are no probabilities, and fewer rows than splits.
+    It is the mean over `splits` equal subsets, with their standard deviation. It does not see real
+    images: a generator of one perfect image per class gets the best score. Rows are shuffled first,
+    because samples may be ordered by class; rows left over after the division are not used.
+
+    Raises ValueError for rows that are not probabilities, and fewer rows than splits.
 
     >>> inception_score(torch.eye(4).repeat(5, 1), splits=1).value
     4.0...
@@ -34,10 +35,10 @@ def inception_score(probabilities: Tensor, *, splits: int = 10, seed: int = 0) -
 
 
 def inception_influence(probabilities: Tensor) -> Tensor:
-    """Returns how much each sample adds to the Inception Score of all, (N,), centred.
+    """Returns the contribution of each sample to the Inception Score of all, (N,), mean 0.
 
-    exp(mean KL) (KL_i - mean KL): the mean of resampled rows is, to first order, how the score
-    changes when the samples are resampled.
+    exp(mean KL) (KL_i - mean KL): if the samples are resampled, the score changes to first order by
+    the mean over the resampled rows.
     """
     _require_probabilities(probabilities)
     divergence = _divergences(probabilities.double())

@@ -1,4 +1,4 @@
-"""The kernel distance (KID): the maximum mean discrepancy of two sets under a cubic kernel."""
+"""The kernel distance: the squared maximum mean discrepancy under a cubic kernel; KID in Inception features."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from eqm.metrics.distances import ROWS_AT_ONCE, finite_rows, require_alike
 
 
 class Spread(NamedTuple):
-    """The mean of a measure over repetitions, and their standard deviation."""
+    """The mean of a metric over subsets, and its standard deviation."""
 
     value: float
     deviation: float
@@ -33,13 +33,13 @@ def kernel_distance(
     mean_{i≠j} k(s_i, s_j) + mean_{i≠j} k(r_i, r_j) - 2 mean_{ij} k(s_i, r_j),
     k(x, y) = (x·y / D + 1)^3,  Section 4 of arXiv 1801.01401
 
-    Unlike a Frechet distance it is unbiased: it has the same mean whatever the counts, and is 0 in
-    the mean, below as often as above, for two sets of one distribution. Subsets are drawn without
-    replacement; by default they have 1000 rows, but at most half of the smaller set, as subsets of
-    all rows would not differ. The deviation is that of one subset, as in the literature.
+    Unlike a Frechet distance it is unbiased: its mean does not depend on the counts, and is 0 for two
+    sets of one distribution, so it can be negative. Subsets are drawn without replacement. By default
+    they have 1000 rows, but at most half of the smaller set, so that subsets differ. The deviation is
+    that of one subset, as in the literature.
 
-    Raises ValueError for shapes that disagree, values that are not finite, and subsets of fewer than
-    2 rows or more than there are.
+    Raises ValueError for shapes that do not match, values that are not finite, and subsets of fewer
+    than 2 rows or more rows than a set has.
 
     >>> kernel_distance(torch.zeros(4, 2), torch.ones(4, 2)).value
     7.0
@@ -50,8 +50,8 @@ def kernel_distance(
     size = min(1000, fewest // 2) if subset_size is None else subset_size
     if not 2 <= size <= fewest or subsets < 1:
         raise ValueError(
-            f"subsets must have 2 rows or more, at most as many as each set; got {subsets} subsets of "
-            f"{size} of {len(samples)} samples and {len(references)} references: pass more samples"
+            f"subsets must have 2 rows or more, and at most the rows of each set; got {subsets} subsets of "
+            f"{size} from {len(samples)} samples and {len(references)} references: pass more samples"
         )
     generator = Generator().manual_seed(seed)
 
@@ -66,10 +66,10 @@ def kernel_distance(
 
 
 def kernel_influence(samples: Tensor, references: Tensor) -> Tensor:
-    """Returns how much each sample (N, D) adds to the kernel distance from references (M, D), (N,).
+    """Returns the contribution of each sample (N, D) to the kernel distance from references, (N,), mean 0.
 
-    2 (mean_j k(s_i, s_j) - mean_j k(s_i, r_j)), centred: the mean of resampled rows is, to first
-    order, how the distance changes when the samples are resampled.
+    2 (mean_j k(s_i, s_j) - mean_j k(s_i, r_j)), centred: if the samples are resampled, the distance
+    changes to first order by the mean over the resampled rows.
     """
     require_alike(samples, references)
     rows = [

@@ -1,4 +1,4 @@
-"""Fidelity and diversity apart: which samples lie among the references, and the other way round."""
+"""Precision, recall, density and coverage: fidelity and diversity as separate numbers."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from eqm.metrics.distances import blocks, finite_rows, require_alike
 
 
 class Overlap(NamedTuple):
-    """How the balls around each set's rows, out to the k-th neighbour in it, hold the other's."""
+    """Which rows lie in whose balls; the ball of a row reaches to its k-th neighbour in the same set."""
 
     balls: Tensor
-    """In how many references' balls each sample lies, (N,)."""
+    """The number of reference balls that hold each sample, (N,)."""
     recalled: Tensor
-    """Whether each reference lies in the ball of a sample, (M,)."""
+    """Whether the ball of any sample holds each reference, (M,)."""
     covered: Tensor
-    """Whether the ball of each reference holds a sample, (M,)."""
+    """Whether the ball of each reference holds any sample, (M,)."""
 
 
 class PrecisionRecall(NamedTuple):
-    """The share of samples among the references, and of references among the samples."""
+    """The fraction of samples within the references, and of references within the samples."""
 
     precision: float
     recall: float
 
 
 class DensityCoverage(NamedTuple):
-    """How densely references surround the samples, and the share of references with a sample near."""
+    """How densely references surround samples, and the fraction of references near a sample."""
 
     density: float
     coverage: float
@@ -40,9 +40,10 @@ def precision_recall(
 ) -> PrecisionRecall:
     """Returns the precision and the recall of samples (N, D) against references (M, D).
 
-    A point lies among a set if it is as near to some row of it as that row's k-th neighbour in the
-    set is: Eq. 1 and 2 of arXiv 1904.06991. Both depend on the counts: compare only equal ones. One
-    outlier among the references makes a ball that takes in bad samples; `density_coverage` minds less.
+    Precision is the fraction of samples in the ball of any reference; recall is the fraction of
+    references in the ball of any sample: Eq. 1 and 2 of arXiv 1904.06991. Both depend on the counts, so
+    compare only equal counts. An outlier has a large ball, which may hold bad samples;
+    `density_coverage` is more robust.
 
     Raises ValueError as `overlap` does.
 
@@ -58,10 +59,10 @@ def density_coverage(
 ) -> DensityCoverage:
     """Returns the density and the coverage of samples (N, D) against references (M, D).
 
-    Density is the number of references' balls a sample lies in, over k; coverage the share of
-    references whose ball, out to the k-th neighbour, holds a sample: Eq. 4 and 5 of arXiv 2002.09797.
-    Two sets of one distribution and size have density 1 and coverage near 1 - 2^-k; density may
-    exceed 1 where samples crowd in modes.
+    Density is the mean number of reference balls that hold a sample, divided by k; coverage is the
+    fraction of references whose ball holds a sample: Eq. 4 and 5 of arXiv 2002.09797. Two sets of one
+    distribution and size have density 1 and coverage near 1 - 2^-k. Density exceeds 1 if samples
+    concentrate in modes.
 
     Raises ValueError as `overlap` does.
     """
@@ -72,15 +73,15 @@ def density_coverage(
 def overlap(samples: Tensor, references: Tensor, *, neighbours: int) -> Overlap:
     """Returns which rows of samples (N, D) and references (M, D) lie in whose balls.
 
-    Distances are Euclidean, in float64, a block at a time. What is as far as the k-th neighbour lies in
-    the ball, as a copy of that does, whichever way the two distances are rounded. Raises ValueError for
-    shapes that disagree, values that are not finite, and sets of no more rows than `neighbours`.
+    Distances are Euclidean, in float64, computed in blocks. A row exactly as far as the k-th neighbour,
+    such as a copy of it, counts as inside, however the distances are rounded. Raises ValueError for
+    shapes that do not match, values that are not finite, and sets with at most `neighbours` rows.
     """
     require_alike(samples, references)
     fewest = min(len(samples), len(references))
     if not 1 <= neighbours < fewest:
         raise ValueError(
-            f"neighbours must be at least 1 and below the rows of either set, {fewest}; got "
+            f"neighbours must be at least 1 and less than the rows of the smaller set, {fewest}; got "
             f"{neighbours}: pass more samples"
         )
     samples, references = finite_rows(samples, "samples"), finite_rows(references, "references")
@@ -97,8 +98,7 @@ def overlap(samples: Tensor, references: Tensor, *, neighbours: int) -> Overlap:
 
 
 def _radii(rows: Tensor, neighbours: int) -> Tensor:
-    """The squared distance of each row to its k-th nearest other, and what rounding may add to one
-    that is equal, (N,)."""
+    """The squared distance of each row to its k-th neighbour plus a margin for rounding, (N,)."""
     radii, nearest = [], rows
     for _, columns, square in blocks(rows, rows, exclude_self=True):
         if columns.start:
@@ -107,7 +107,7 @@ def _radii(rows: Tensor, neighbours: int) -> Tensor:
         if columns.stop >= len(rows):
             radii.append(nearest[:, -1])
     square = torch.cat(radii)
-    # of what the squares are expanded around, in `blocks`
+    # The squares in `blocks` are expanded around the mean of the rows.
     sizes = (rows - rows.mean(0, dtype=square.dtype)).square().sum(1)
     return square + 256 * torch.finfo(square.dtype).eps * (square + sizes)
 

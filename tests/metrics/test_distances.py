@@ -66,7 +66,7 @@ def test_no_samples_give_no_distances() -> None:
 
 def test_input_that_means_nothing_is_refused() -> None:
     two, three = torch.zeros(2, 4), torch.zeros(3, 4)
-    with pytest.raises(ValueError, match="alike after the first axis"):
+    with pytest.raises(ValueError, match="agree after the first axis"):
         nearest_distances(two, torch.zeros(3, 5))
     with pytest.raises(ValueError, match="got 2 samples and 3 references"):
         nearest_distances(two, three, exclude_self=True)
