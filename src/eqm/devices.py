@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import Path
 
 import torch
+from torch import distributed
 
 
 def pick_device(name: str) -> torch.device:
@@ -24,6 +25,25 @@ def pick_device(name: str) -> torch.device:
     if device.type == "meta":
         raise ValueError("the device meta computes nothing: use cpu or auto")
     return device
+
+
+def launched() -> bool:
+    """Whether `torchrun`, or a launcher like it, started this process."""
+    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"))
+
+
+def rank() -> int:
+    """The number of this process; 0 if there is only one."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank()
+    return int(os.environ["RANK"]) if launched() else 0
+
+
+def world_size() -> int:
+    """How many processes work together."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_world_size()
+    return int(os.environ["WORLD_SIZE"]) if launched() else 1
 
 
 def describe_machine() -> str:

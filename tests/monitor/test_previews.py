@@ -1,16 +1,18 @@
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 
-from eqm.models import MLPConfig, UNetConfig
-from eqm.monitor.previews import NORMS, Previews, _sheet
+from eqm.models import MLPConfig, UNetConfig, from_pretrained
+from eqm.monitor.previews import NORMS, Previews, _descend, _sheet
 from eqm.pictures import grid
 from eqm.sampling import Sampling
 from eqm.tasks import generate
 from eqm.train import ObjectiveConfig, TrainConfig, start
+from eqm.train.state import Run
 
 CONFIG = TrainConfig(
     model=UNetConfig(shape=(1, 8, 8), num_classes=10, width=4, multipliers=(1, 2)),
@@ -18,8 +20,9 @@ CONFIG = TrainConfig(
 )
 
 
-def at(images, config):
+def at(images, config, data=None, tmp=Path()):
     state = start(config, torch.device("cpu"))
+    state.run = Run(config, tmp, data or {})
     with torch.no_grad():  # fresh weights are zero at the end
         for weight in state.average.parameters():
             weight.add_(0.2 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
@@ -38,6 +41,36 @@ def test_the_sheet_is_what_generate_gives(tmp_path):
     assert drawn.steps.unique().numel() > 1  # some stop early and keep their last norm
     assert list(metrics.numbers)[-1] == "descent_gradient_norm/1.00"
     assert list(metrics.numbers.values())[-1] == pytest.approx(drawn.gradient_norm.mean().item())
+
+
+def test_guidance_in_an_interval_reaches_the_samples():
+    model = from_pretrained("mnist-5k")
+    sampling = Sampling(step_size=0.08, path_length=0.4, guidance=3.0, guidance_interval=(0.0, 0.1))
+    labels = torch.tensor([0, 1])
+    drawn = generate(model, labels, sampling=sampling).x
+    torch.testing.assert_close(_descend(model, labels, 2, sampling)[0], drawn, rtol=0, atol=1e-4)
+
+
+def test_latents_are_decoded_by_the_encoder_that_their_data_name(tmp_path, monkeypatch):
+    config = replace(CONFIG, model=replace(CONFIG.model, shape=(4, 8, 8)))
+    white = SimpleNamespace(decode=lambda samples: torch.ones(len(samples), 3, 16, 16))
+    asked = []
+    monkeypatch.setattr(
+        "eqm.monitor.previews.encoder_of", lambda about, device: asked.append(about) or white
+    )
+    data = {"encoder": {"name": "somewhere"}}
+    metrics = Previews(config, tmp_path)(at(7, config, data))
+    assert asked == [{"data": data}]
+    with Image.open(metrics.pictures["samples"]) as sheet:
+        assert sheet.getextrema() == ((255, 255),) * 3
+
+
+def test_latents_whose_encoder_is_gone_show_their_channels(tmp_path):
+    config = replace(CONFIG, model=replace(CONFIG.model, shape=(4, 8, 8)))
+    data = {"encoder": {"name": str(tmp_path / "gone"), "fingerprint": "0"}}
+    metrics = Previews(config, tmp_path)(at(7, config, data))
+    with Image.open(metrics.pictures["samples"]) as sheet:
+        assert sheet.mode == "RGB"  # the first three
 
 
 @pytest.mark.parametrize(

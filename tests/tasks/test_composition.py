@@ -7,7 +7,7 @@ import eqm
 from eqm.descent import descend
 from eqm.models import UNet, UNetConfig
 from eqm.sampling import Sampling, starting_noise
-from eqm.tasks import Composition, compose, generate, watch
+from eqm.tasks import Composition, compose, generate, trajectory
 
 FIVE = Sampling("gradient-descent", step_size=0.02, path_length=0.1)
 GUIDED = replace(FIVE, guidance=2.0)
@@ -69,7 +69,7 @@ def test_fitted_steps_of_one_label_are_not_those_of_a_composition():
     expected = compose(tuned, "0 + 1")
     assert expected.steps.tolist() == [5]
     assert torch.equal(generate(both).x, expected.x)
-    assert torch.equal(watch(both).x[-1], expected.x)
+    assert torch.equal(trajectory(both).x[-1], expected.x)
 
 
 def test_a_composition_is_the_descent_of_the_sum_it_says(model):
@@ -124,7 +124,7 @@ def test_classes_that_are_called_by_digits_go_by_their_names(model):
 
 def test_a_composition_can_be_watched_and_balanced(model):
     both = Composition.of(model, "0 + 1", balance=True, sampling=FIVE)
-    moved = watch(both, count=2, sampling=FIVE, moments=5)
+    moved = trajectory(both, count=2, sampling=FIVE, moments=5)
     torch.testing.assert_close(
         moved.x[-1], compose(model, "0 + 1", balance=True, count=2, sampling=FIVE).x
     )
@@ -155,7 +155,7 @@ def test_models_and_masks_that_do_not_fit_are_named(model):
     with pytest.raises(ValueError, match="needs a model"):
         Composition.of({}, "1")
     flow = network(0, multipliers=(1,), noise_conditioning=True)
-    with pytest.raises(ValueError, match="told the noise level"):
+    with pytest.raises(ValueError, match="the model is noise-conditioned"):
         Composition.of(flow, "1")
     for mask in (torch.ones(4, 5), torch.full((4, 4), torch.nan)):
         with pytest.raises(ValueError, match=r"mask m must hold finite numbers of shape \(4, 4\)"):

@@ -91,7 +91,7 @@ def test_the_mean_of_what_is_nearly_clean_is_finite_in_bfloat16(digit, sigma):
     torch.testing.assert_close(end.x, x, rtol=0, atol=0.01)
 
 
-def test_a_model_that_must_be_told_the_level_is_refused():
+def test_a_noise_conditioned_model_is_refused():
     told = build(MLPConfig(shape=(3,), width=8, depth=1, noise_conditioning=True))
-    with pytest.raises(ValueError, match=r"follow its flow with eqm.descent.integrate"):
+    with pytest.raises(ValueError, match="the model is noise-conditioned"):
         denoise(told, torch.zeros(2, 3))

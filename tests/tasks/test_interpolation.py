@@ -117,5 +117,5 @@ def test_images_that_do_not_fit_are_named(model, images):
     with pytest.raises(ValueError, match="count must be at least 1"):
         vary(model, images, count=0)
     flow = UNet(replace(model.config, noise_conditioning=True))
-    with pytest.raises(ValueError, match="told the noise level"):
+    with pytest.raises(ValueError, match="the model is noise-conditioned"):
         vary(flow, images)

@@ -16,8 +16,8 @@ from eqm.metrics import Moments
 from eqm.models import UNet, UNetConfig
 from eqm.models.inference import Frozen
 from eqm.recipes import RECIPES
-from eqm.sampling import Sampling, check_sampling, diagnose, starting_noise
-from eqm.tasks import compose, denoise, draw, generate, matching_error, tune, watch
+from eqm.sampling import Sampling, check_sampling, diagnose, prepare, starting_noise
+from eqm.tasks import compose, denoise, draw, generate, matching_error, trajectory, tune
 from eqm.tasks.tuning import _along, _Judge
 from eqm.train import ObjectiveConfig, TrainConfig
 
@@ -152,7 +152,7 @@ def test_fitted_steps_are_taken_from_noise_and_nowhere_else(model):
     torch.testing.assert_close(two.x, by_hand.x)
     assert two.nfe.tolist() == [2, 2]
     assert two.outcome == (Outcome.CONVERGED,) * 2
-    torch.testing.assert_close(watch(model, [0, 1], sampling=FITTED).x[-1], two.x)
+    torch.testing.assert_close(trajectory(model, [0, 1], sampling=FITTED).x[-1], two.x)
     noisy = starting_noise((1, 4, 4), seeds=[0, 1])
     torch.testing.assert_close(
         denoise(model, noisy, sampling=FITTED).x, denoise(model, noisy, sampling=FIVE).x
@@ -233,7 +233,7 @@ def test_settings_that_came_back_from_json_are_the_same():
 
 
 def test_watching_ends_where_generate_does_and_starts_at_the_noise(model):
-    moved = watch(model, [0, 1], seed=3, sampling=FIVE, moments=50)
+    moved = trajectory(model, [0, 1], seed=3, sampling=FIVE, moments=50)
     assert moved.steps[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
     assert torch.equal(moved.x[0], starting_noise((1, 4, 4), seeds=[3, 4]))
     torch.testing.assert_close(moved.x[-1], generate(model, [0, 1], seed=3, sampling=FIVE).x)
@@ -462,3 +462,45 @@ def test_a_model_of_fixed_shapes_sees_one_size_under_guidance_for_a_part_of_the_
         generate(fast, count=9, batch_size=4, sampling=settings).x, plain.x, rtol=1e-5, atol=1e-5
     )
     assert seen == {8}
+
+
+def test_any_function_is_a_model():
+    point = torch.tensor([1.0, -1.0])
+    sampling = Sampling("gradient-descent", step_size=0.1, path_length=20.0)
+    end = generate(lambda x, labels: x - point, shape=(2,), count=3, seed=4, sampling=sampling)
+    torch.testing.assert_close(end.x, point.expand(3, 2))
+    start = prepare(lambda x, labels: x, shape=(2,), count=3, seed=4)
+    assert torch.equal(start.noise, starting_noise((2,), seeds=[4, 5, 6]))
+    to_label = generate(
+        lambda x, labels: x - labels[:, None], [3, 7], shape=(2,), sampling=sampling
+    )
+    torch.testing.assert_close(to_label.x, torch.tensor([[3.0, 3.0], [7.0, 7.0]]))
+    layer = torch.nn.Linear(2, 2, bias=False).double()
+    torch.nn.init.eye_(layer.weight)
+
+    class Plain(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x, labels):
+            return self.layer(x)
+
+    end = generate(Plain(), shape=(2,), sampling=sampling)
+    assert end.x.dtype == torch.float64
+    torch.testing.assert_close(end.x, torch.zeros(1, 2, dtype=torch.float64), rtol=0, atol=1e-6)
+    oracle = eqm.OptimalField(point[None])  # which says its shape
+    torch.testing.assert_close(generate(oracle, count=2).x, point.expand(2, 2), rtol=0, atol=0.1)
+
+
+def test_what_a_function_does_not_say_is_asked_for(model):
+    with pytest.raises(ValueError, match=r"does not say the shape .* pass it, such as shape"):
+        generate(lambda x, labels: x)
+    with pytest.raises(
+        ValueError, match=r"shape must be that of the model, \(1, 4, 4\); got \(2,\)"
+    ):
+        generate(model, shape=(2,))
+    with pytest.raises(ValueError, match="guidance and composition need the null label"):
+        generate(lambda x, labels: x, [1], shape=(2,), sampling=replace(FIVE, guidance=2.0))
+    with pytest.raises(ValueError, match="no class names: give a number instead of 'cat'"):
+        generate(lambda x, labels: x, "cat", shape=(2,))

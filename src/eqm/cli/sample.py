@@ -81,7 +81,7 @@ def sample(
     from eqm.pictures import animate as write_animation
     from eqm.sampling import Sampling, diagnose
     from eqm.sampling.labels import label_number
-    from eqm.tasks import draw, gather, watch
+    from eqm.tasks import draw, gather, trajectory
     from eqm.train import distributed
 
     check_output(output, STILL)
@@ -160,10 +160,8 @@ def sample(
         print(f"eqm: note: {sentence}", file=sys.stderr)
     if animate is not None:
         shown = None if chosen is None else chosen[:100]
-        steady = replace(
-            sampling, multistep_coefficients=()
-        )  # a few long steps show nothing of the way
-        moving = watch(network, shown, count=min(count, 100), seed=seed, sampling=steady)
+        small = replace(sampling, multistep_coefficients=())  # fitted steps are too few to animate
+        moving = trajectory(network, shown, count=min(count, 100), seed=seed, sampling=small)
         scale = max(1, 32 // shape[-1])
         write_animation(
             (grid(encoder.decode(x), columns=columns, scale=scale) for x in moving.x), animate

@@ -19,6 +19,7 @@ from eqm.data import DataConfig, Source
 from eqm.data.arrays import NAMES, from_array
 from eqm.data.subset import digest
 from eqm.descent import Outcome
+from eqm.devices import rank, world_size
 from eqm.encoders import Encoder
 from eqm.energy import Energy
 from eqm.evaluation.protocol import SampleSet
@@ -26,7 +27,6 @@ from eqm.models import Network, for_inference
 from eqm.randomness import SampleRandom, generator_at
 from eqm.sampling import Sampling
 from eqm.tasks import draw
-from eqm.tasks.generation import place
 
 
 class Batch(NamedTuple):
@@ -76,8 +76,7 @@ def from_source(source: Source, *, count: int | None = None, skip: int = 0) -> S
     picked = torch.randperm(len(source), generator=generator)[skip:][:count].sort().values
 
     def batches(size: int) -> Iterator[Batch]:
-        rank, ranks = place()
-        for numbers in torch.arange(len(picked))[rank::ranks].split(size):
+        for numbers in torch.arange(len(picked))[rank() :: world_size()].split(size):
             rows = picked[numbers]
             labels = None if source.labels is None else source.labels[rows]
             yield Batch(source.batch(rows, SampleRandom(0, numbers)), labels, numbers)

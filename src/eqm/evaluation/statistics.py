@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, distributed
 
+from eqm.devices import world_size
 from eqm.evaluation.protocol import FeatureSpec, SampleSet
 from eqm.evaluation.samples import Samples, read_npz
 from eqm.features import Activations, Features
@@ -23,7 +24,6 @@ from eqm.files import replacing
 from eqm.metrics import Moments, nearest_distances
 from eqm.randomness import generator_at
 from eqm.shapes import all_finite
-from eqm.tasks.generation import place
 
 _MERGED_ROWS = 2048
 """Rows per batch of moments; a merge costs about as much as this many rows."""
@@ -230,7 +230,7 @@ def _masked(rows: Tensor | None, mask: Tensor) -> Tensor | None:
 
 def _all_gather(mine: T | None) -> list[T]:
     """The values of all processes but None, on every process."""
-    everyone: list[T | None] = [mine] * place()[1]
+    everyone: list[T | None] = [mine] * world_size()
     if len(everyone) > 1:
         distributed.all_gather_object(everyone, mine)
     return [each for each in everyone if each is not None]

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from eqm.descent import iterate
+from eqm.encoders import encoder_of
 from eqm.energy import Energy
 from eqm.files import replacing
-from eqm.guidance import guide
 from eqm.models import Network
 from eqm.monitor.callbacks import Metrics
 from eqm.pictures import grid
-from eqm.sampling import Sampling, starting_noise
+from eqm.sampling import Sampling, describe, prepare
 from eqm.tasks import generate
 from eqm.train.config import TrainConfig
 from eqm.train.distributed import is_main
@@ -28,19 +28,19 @@ from eqm.train.precision import in_training_precision
 ROWS = 4
 FOLDER = "pictures"
 NORMS = 10
-"""Places along the path at which the norm of the gradient is told."""
+"""Places along the path at which the gradient norm is logged."""
 
 
 class Previews:
     """A callback that samples the averaged weights and draws a sheet in `folder`/pictures.
 
-    The samples are made as the run's sampling settings say, guidance included, with the same noise
-    and labels each time: a sheet differs from the one before by what was learnt. The norm of the
-    gradient along their path, a mean over them, is told at NORMS shares of it. Sheets are called
-    000256000.png after the images seen; latest.png is the last.
+    The samples are those of `generate` with the run's sampling settings, from the same noise and
+    labels each time. Sheets are called 000256000.png after the images seen; latest.png is the last.
+    The numbers are the mean gradient norm of the samples at NORMS places along their path. Samples
+    that are no pictures, such as points, give numbers only.
 
-    `decode` turns samples into pictures (N, 1 or 3, H, W) in -1..1; without, the first channels are
-    shown. Samples that are no pictures, such as points, are told of by their norms alone.
+    `decode` turns samples into pictures (N, 1 or 3, H, W) in -1..1. By default it is the encoder
+    that the data name; without an encoder, or if it is not found, the first channels are shown.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Previews:
         decode: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.config, self.folder = config, Path(folder) / FOLDER
-        self.decode = decode or first_channels
+        self.decode = decode
         self.labels, self.columns = _sheet(config.model.num_classes)
 
     def __call__(self, progress: Progress) -> Metrics:
@@ -59,6 +59,7 @@ class Previews:
             samples, norms = _descend(average, self.labels, self.columns * ROWS, config.sampling)
         if samples.ndim != 4 or not is_main():
             return Metrics(norms)
+        self.decode = self.decode or _decoder(progress, samples.device)
         pictures = self.decode(samples)
         scale = max(1, 64 // pictures.shape[-1])  # so that small ones can be seen
         sheet = grid(pictures, columns=self.columns, scale=scale)
@@ -68,6 +69,16 @@ class Previews:
         with replacing(self.folder / "latest.png") as temporary:
             shutil.copyfile(path, temporary)
         return Metrics(norms, {"samples": path})
+
+
+def _decoder(progress: Progress, device: torch.device) -> Callable[[Tensor], Tensor]:
+    data = {} if progress.state.run is None else progress.state.run.data
+    if not data.get("encoder"):
+        return first_channels
+    try:
+        return encoder_of({"data": data}, device=device).decode
+    except ValueError:  # the encoder is not on this machine
+        return first_channels
 
 
 def first_channels(samples: Tensor) -> Tensor:
@@ -89,25 +100,19 @@ def _sheet(num_classes: int) -> tuple[Tensor | None, int]:
 def _descend(
     model: Network | Energy, labels: Tensor | None, count: int, sampling: Sampling
 ) -> tuple[Tensor, dict[str, float]]:
-    """Samples, as `generate` makes them, and the norms of the gradient on their way."""
-    config = model.config
-    if config.noise_conditioning:  # a flow has no descent to watch
+    """The samples of `generate`, and their mean gradient norms along the path."""
+    if describe(model).noise_conditioning:  # it follows a flow instead of descending
         return generate(model, labels, count=count, sampling=sampling).x, {}
-    weight = next(model.parameters())
-    noise = starting_noise(config.shape, seeds=range(count))
-    noise = noise.to(device=weight.device, dtype=weight.dtype)  # as the weight may be sharded
-    guided = guide(model, 1.0 if labels is None else sampling.guidance, config.num_classes)
-    descent = sampling.from_noise()
-    most = descent.pop("max_steps")
-    classes = None if labels is None else labels.to(weight.device)
-    steps = iterate(guided, noise, classes, **descent)
-    end, norm, norms = noise.clone(), torch.zeros(count, device=weight.device), []
-    for step in islice(steps, most):
+    start = prepare(model, labels, count=count, sampling=sampling)
+    end = start.noise
+    steps = iterate(start.field, end.clone(), start.labels, rule=start.rule, stop=start.stop)
+    norm, norms = torch.zeros(count, device=end.device), []
+    for step in islice(steps, start.max_steps):
         end[step.index] = step.x
         norm[step.index] = step.gradient_norm.to(norm)  # one that has ended keeps its last
         norms.append(norm.mean())
     along = torch.stack(norms).tolist()
-    along += along[-1:] * (most - len(along))
+    along += along[-1:] * (start.max_steps - len(along))
     marks = {round(k * (len(along) - 1) / (NORMS - 1)) for k in range(NORMS)}
     return end, {
         f"descent_gradient_norm/{(mark + 1) / len(along):.2f}": along[mark]

@@ -17,11 +17,10 @@ from eqm.descent import (
     stability_limit,
     stiffness,
 )
-from eqm.energy import Energy
 from eqm.field import Field
-from eqm.models import Network
+from eqm.sampling.model import Model, describe
 from eqm.sampling.settings import Sampling
-from eqm.sampling.start import starting_noise
+from eqm.sampling.start import prepare
 from eqm.shapes import norms
 
 LOOK = 8
@@ -36,7 +35,7 @@ ENOUGH = 1.0
 
 @torch.no_grad()
 def diagnose(
-    model: Network | Energy,
+    model: Model,
     descent: Solution,
     labels: Tensor | None = None,
     *,
@@ -50,15 +49,13 @@ def diagnose(
     end; and a gradient ratio that no sample met. `labels`, `sampling` and `seed` are those of the
     `generate`. Costs nothing where no sample fails and few evaluations of few samples else.
     """
-    config, weight = model.config, next(model.parameters())
-    sampling = sampling or Sampling.of(model.metadata)
     count = min(LOOK, len(descent.x))
-    if config.noise_conditioning or not count:
+    if describe(model).noise_conditioning or not count:
         return []
     diverged = descent.outcome.count(Outcome.DIVERGED)
-    noise = starting_noise(config.shape, seeds=range(seed, seed + count)).to(weight)
-    part = None if labels is None else labels[:count].to(weight.device)
-    field = sampling.make_field(model, config.num_classes, labelled=part is not None)
+    part = None if labels is None else labels[:count]
+    start = prepare(model, part, count=count, seed=seed, sampling=sampling)
+    field, noise, part, sampling = start.field, start.noise, start.labels, start.sampling
     first = norms(field(noise, part)).float()
     if not first.isfinite().all():
         if norms(model(noise, part)).isfinite().all():

@@ -3,80 +3,81 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from eqm.sampling.model import Model, describe
+
 Labels = Tensor | Sequence[int | str] | int | str | None
 NONE = ("none", "null")
-"""The words for the unlabelled field."""
+"""The words for the null label."""
 FEW = 20
-"""Classes that an error lists."""
+"""Up to so many classes are all listed in an error."""
 
 
-def class_names(model: Any) -> list[str]:
-    """What the classes of a model are called; empty where they have numbers alone.
+def class_names(model: Model) -> list[str]:
+    """The names of the classes of a model; empty where the classes only have numbers.
 
-    Raises ValueError where what is stored with the model is no list of names.
+    Raises ValueError where the stored names are no list.
     """
-    data = getattr(model, "metadata", {}).get("data") or {}
+    data = describe(model).metadata.get("data") or {}
     names = data.get("classes") or ()
     if not isinstance(names, list | tuple):
         raise ValueError(f"the model's metadata must list names as data.classes; got {names!r}")
     return [str(name) for name in names]
 
 
-def label_number(model: Any, label: str) -> int:
-    """The number of the class of that name, in capitals or not; of `none` that of the null label.
+def label_number(model: Model, label: str) -> int:
+    """The number of the class called `label`; for `none` or `null` the null label.
 
-    Of names that differ in capitals alone it is the one that is written as `label` is. Where no class
-    has the name, one that is a whole number is a number. Raises ValueError for a class that the model
-    does not have.
+    Names match in any case; the exact case wins where two names differ only in case. A whole number
+    that is no name is a class number. Raises ValueError for a class that the model does not have,
+    with the names that are most like it.
     """
-    count, written = model.config.num_classes, class_names(model)
+    count, written = describe(model).num_classes, class_names(model)
     names = [name.lower() for name in written]
     if label in written:
         return written.index(label)
     if label.lower() in names:
         return names.index(label.lower())
-    if not count:
+    if count == 0:
         raise ValueError("this model was trained without classes: leave labels out")
-    if label.lower() in NONE:
-        return int(count)
-    if label.isdecimal() and int(label) <= count:
+    if label.isdecimal() and (count is None or int(label) <= count):
         return int(label)
+    if count is None:
+        raise ValueError(f"this field has no class names: give a number instead of {label!r}")
+    if label.lower() in NONE:
+        return count
     if label.isdecimal():
         raise ValueError(f"labels must lie in 0..{count - 1}, or be {count} for none; got {label}")
     if not names:
         raise ValueError(f"there is no class {label!r}, only numbers 0..{count - 1}")
+    near = [written[place] for place in _near(label.lower(), names)]
+    hint = f": did you mean {', '.join(near)}?" if near else ""
     if len(names) <= FEW:
-        raise ValueError(f"there is no class {label!r}, only {', '.join(written)}")
-    parts = [name for name in names if label.lower() in name.split("-")]
-    near = ", ".join(parts or get_close_matches(label.lower(), names, cutoff=0.5))
-    raise ValueError(
-        f"there is no class {label!r} among {len(names)}"
-        + (f", but {near}" if near else "")
-        + ": `eqm info MODEL` lists them"
-    )
+        raise ValueError(f"there is no class {label!r}, only {', '.join(written)}{hint}")
+    listed = " `eqm info MODEL` lists all" if near else ": `eqm info MODEL` lists them"
+    raise ValueError(f"there is no class {label!r} among {len(names)}{hint}{listed}")
 
 
-def chosen_labels(model: Any, labels: Labels, count: int | None) -> Tensor | None:
+def chosen_labels(model: Model, labels: Labels, count: int | None) -> Tensor | None:
     """The class of each sample, (count,) int64, or None for a model without classes.
 
-    `labels` are one a sample, or one for all; without, the classes take turns. Raises ValueError for
-    labels that the model does not have, or another number of them than `count`.
+    `labels` are one a sample, or one for all; without labels the classes take turns. Raises
+    ValueError for labels that the model does not have, or a number of them other than `count`.
     """
-    num_classes = model.config.num_classes
+    num_classes = describe(model).num_classes
     if count is not None and count < 1:
         raise ValueError(f"count must be at least 1; got {count}")
-    if num_classes == 0:
-        if labels is not None:
-            raise ValueError("this model was trained without classes: leave labels out")
-        return None
     if labels is None:
+        if not num_classes:
+            return None
         return torch.arange(num_classes if count is None else count) % num_classes
+    if num_classes == 0:
+        raise ValueError("this model was trained without classes: leave labels out")
     numbers: Any = labels
     if isinstance(labels, str):
         numbers = label_number(model, labels)
@@ -94,9 +95,24 @@ def chosen_labels(model: Any, labels: Labels, count: int | None) -> Tensor | Non
         raise ValueError(
             f"labels must be whole numbers or names, one a sample ({count or 'any number'}); got {labels}"
         )
-    if chosen.min() < 0 or chosen.max() > num_classes:
-        raise ValueError(
-            f"labels must lie in 0..{num_classes - 1}, or be {num_classes} for none; "
-            f"got {int(chosen.min())}..{int(chosen.max())}"
-        )
+    if chosen.min() < 0 or (num_classes is not None and chosen.max() > num_classes):
+        allowed = "be 0 or more"
+        if num_classes is not None:
+            allowed = f"lie in 0..{num_classes - 1}, or be {num_classes} for none"
+        raise ValueError(f"labels must {allowed}; got {int(chosen.min())}..{int(chosen.max())}")
     return chosen.long()
+
+
+def _near(label: str, names: list[str]) -> list[int]:
+    """The places of up to five names like `label`: those with a word that holds it, or else those
+    with a word that is written much like it, the most like first."""
+    holding = [place for place, name in enumerate(names) if label in name]
+    if holding:
+        return holding[:5]
+
+    def likeness(name: str) -> float:
+        return max(SequenceMatcher(None, label, part).ratio() for part in (name, *name.split("-")))
+
+    scores = list(map(likeness, names))
+    places = sorted(range(len(names)), key=lambda place: -scores[place])
+    return [place for place in places if scores[place] >= 0.6][:5]

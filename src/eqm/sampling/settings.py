@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from eqm.descent import Rule, Stop
-    from eqm.field import Field
 
 RuleName = Literal["gradient-descent", "nesterov-lookahead", "adams-bashforth", "heun"]
 RULES = get_args(RuleName)
@@ -124,15 +123,6 @@ class Sampling:
 
         path = PathLength(self.path_length)
         return path | RelativeGradientNorm(self.gradient_ratio) if self.gradient_ratio else path
-
-    def make_field(self, field: Field, null_label: int, *, labelled: bool = True) -> Field:
-        """The field that is descended: `field`, guided as these settings describe if it is
-        called with labels; one that says `fixed_shapes` sees batches of one size."""
-        from eqm.guidance import guide
-
-        scale = self.guidance if labelled else 1.0
-        fixed = getattr(field, "fixed_shapes", False)
-        return guide(field, scale, null_label, interval=self.guidance_interval, fixed=fixed)
 
     @classmethod
     def of(cls, metadata: dict[str, Any]) -> Sampling:

@@ -1,24 +1,116 @@
-"""Where a descent starts: a model and the noise of each seed."""
+"""One way to start: a model, labels, seeds and settings become all that a descent needs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from eqm.descent import Rule, Stop
+from eqm.field import Field
+from eqm.guidance import guide
+from eqm.sampling.labels import Labels, chosen_labels
+from eqm.sampling.model import Model, ModelInfo, check_time_invariant, describe, null_label
+from eqm.sampling.settings import Sampling
 
 
-class Model(Protocol):
-    """What can be sampled: a field with its sizes, weights and what was stored with them."""
+@dataclass(frozen=True, eq=False)
+class Start:
+    """The start of a descent from noise. Iterating over it gives the noise of each sample in turn."""
+
+    field: Field
+    """The field to descend, guided."""
+    seeds: Sequence[int]
+    """One seed a sample."""
+    labels: Tensor | None
+    """One label a sample, (B,), on the model's device; None to call the field without labels."""
+    rule: Rule
+    stop: Stop
+    max_steps: int
+    sampling: Sampling
+    shape: tuple[int, ...]
+    """Of one sample."""
+    info: ModelInfo
 
     @property
-    def config(self) -> Any: ...
-    @property
-    def metadata(self) -> dict[str, Any]: ...
-    def parameters(self) -> Iterator[nn.Parameter]: ...
-    @property
-    def __call__(self) -> Callable[..., Tensor]: ...
+    def noise(self) -> Tensor:
+        """The noise of all samples, (B, *shape)."""
+        noise = starting_noise(self.shape, seeds=self.seeds)
+        return noise.to(self.info.device, self.info.dtype)
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (replace(self, seeds=[seed]).noise[0] for seed in self.seeds)
+
+    def __getitem__(self, rows: slice) -> Start:
+        labels = None if self.labels is None else self.labels[rows]
+        return replace(self, seeds=self.seeds[rows], labels=labels)
+
+
+def prepare(
+    model: Model,
+    labels: Labels = None,
+    *,
+    count: int | None = None,
+    seed: int = 0,
+    sampling: Sampling | None = None,
+    shape: Sequence[int] | None = None,
+    classes_in_turn: bool = True,
+    allow_noise_conditioned: bool = False,
+) -> Start:
+    """The start of `count` samples of a model; sample k has noise of seed `seed + k`.
+
+    `labels` are numbers or names, one a sample or one for all. Without labels, the classes of the
+    model take turns; with `classes_in_turn` off, the field is called without labels. `sampling` is
+    by default what is stored with the model. `shape` (of one sample) is needed for a field that
+    does not say its shape.
+
+    Raises ValueError for labels that the model does not have, a count that does not match them, a
+    missing or wrong shape, seeds of more than 63 bits, and noise-conditioned models.
+
+    >>> start = prepare(lambda x, labels: x, shape=(2,), count=3)
+    >>> start.noise.shape
+    torch.Size([3, 2])
+    """
+    if not allow_noise_conditioned:
+        check_time_invariant(model)
+    info = describe(model)
+    sampling = sampling or Sampling.of(info.metadata)
+    chosen = None
+    if labels is not None or classes_in_turn:
+        chosen = chosen_labels(model, labels, count)
+    if chosen is not None:
+        chosen = chosen.to(info.device)
+        count = len(chosen)
+    seeds = range(seed, seed + (1 if count is None else count))
+    check_seeds(seeds)
+    descent = sampling.from_noise()
+    return Start(
+        guided(model, sampling, chosen),
+        seeds,
+        chosen,
+        descent["rule"],
+        descent["stop"],
+        descent["max_steps"],
+        sampling,
+        _shape(info, shape),
+        info,
+    )
+
+
+def guided(model: Model, sampling: Sampling, labels: Tensor | None) -> Field:
+    """The field of a model, guided as `sampling` says where there are labels.
+
+    Raises ValueError for guidance of a field that does not say its number of classes.
+    """
+    if labels is None or sampling.guidance == 1:
+        return model
+    interval, fixed = sampling.guidance_interval, describe(model).fixed_shapes
+    return guide(model, sampling.guidance, null_label(model), interval=interval, fixed=fixed)
 
 
 def starting_noise(shape: Sequence[int], *, seeds: Sequence[int]) -> Tensor:
@@ -37,3 +129,15 @@ def check_seeds(seeds: Sequence[int]) -> None:
     """Raises ValueError for a seed of more than 63 bits."""
     if any(not -(2**63) <= seed < 2**63 for seed in seeds):
         raise ValueError(f"seed must lie in [-2^63, 2^63); got {seeds[0]}")
+
+
+def _shape(info: ModelInfo, shape: Sequence[int] | None) -> tuple[int, ...]:
+    if shape is None:
+        if info.shape is None:
+            raise ValueError(
+                "this field does not say the shape of a sample: pass it, such as shape=(2,)"
+            )
+        return info.shape
+    if info.shape is not None and tuple(shape) != info.shape:
+        raise ValueError(f"shape must be that of the model, {info.shape}; got {tuple(shape)}")
+    return tuple(shape)

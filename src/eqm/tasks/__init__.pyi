@@ -3,7 +3,7 @@ from .composition import Composition, compose
 from .denoising import denoise, estimate_gamma, estimate_sigma
 from .detect import EqmDetector
 from .estimator import EqmOutlierDetector
-from .generation import draw, gather, generate, watch
+from .generation import draw, gather, generate, trajectory
 from .interpolation import interpolate, vary
 from .operators import Blur, Downsample, Grey, Inpaint, Operator
 from .restoration import restore
@@ -32,7 +32,7 @@ __all__ = [
     "interpolate",
     "matching_error",
     "restore",
+    "trajectory",
     "tune",
     "vary",
-    "watch",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,8 @@ from eqm.descent import Solution
 from eqm.field import Field
 from eqm.guidance import in_interval
 from eqm.sampling.labels import class_names, label_number
+from eqm.sampling.model import Model, check_time_invariant, describe, null_label
 from eqm.sampling.settings import Sampling
-from eqm.sampling.start import Model
 from eqm.shapes import per_sample
 from eqm.tasks.expressions import Term, parse
 from eqm.tasks.generation import generate
@@ -62,9 +62,10 @@ class Composition:
         """
         named: Mapping[str, Model] = models if isinstance(models, Mapping) else {"": models}
         first = _first(named)
-        shape = first.config.shape
+        shape = describe(first).shape
+        assert shape is not None  # checked by _first
         known = halves(shape) | {name: _mask(name, m, shape) for name, m in (masks or {}).items()}
-        device = next(first.parameters()).device
+        device = describe(first).device
         known = {name: mask.to(device) for name, mask in known.items()}
         parts: dict[tuple[str, int | None], composition.Weight] = {}
         for term in parse(expression):
@@ -80,7 +81,7 @@ class Composition:
             else composition.compose(nones, [1 / len(nones)] * len(nones)),
             balance,
             replace(
-                sampling or Sampling.of(first.metadata), multistep_coefficients=()
+                sampling or Sampling.of(describe(first).metadata), multistep_coefficients=()
             ),  # that is of one label
         )
 
@@ -88,24 +89,26 @@ class Composition:
         """Each of its labels by itself, weighted 1."""
         return [replace(self, fields=(field,), weights=(1.0,)) for field in self.fields]
 
+    num_classes: ClassVar[int] = 0
+
     @property
-    def config(self) -> Any:
-        """The sizes of the model, without classes."""
-        return replace(self.model.config, num_classes=0)
+    def shape(self) -> tuple[int, ...] | None:
+        """Of one sample."""
+        return describe(self.model).shape
 
     @property
     def metadata(self) -> dict[str, Any]:
         """What is stored with the model, and how a composition descends."""
-        return {**self.model.metadata, "sampling": asdict(self.sampling)}
+        return {**describe(self.model).metadata, "sampling": asdict(self.sampling)}
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of what it is given."""
-        return getattr(self.model, "dtype", next(self.parameters()).dtype)
+        """Of the samples it takes."""
+        return describe(self.model).dtype
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """The weights of the model."""
-        return self.model.parameters()
+        return iter(getattr(self.model, "parameters", tuple)())
 
     def __call__(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """The gradient at x, guided everywhere."""
@@ -157,12 +160,14 @@ def halves(shape: tuple[int, ...]) -> dict[str, Tensor]:
 def _first(models: Mapping[str, Model]) -> Model:
     if not models:
         raise ValueError("a composition needs a model; got none")
-    shapes = {name: tuple(model.config.shape) for name, model in models.items()}
+    shapes = {name: describe(model).shape for name, model in models.items()}
+    if None in shapes.values():
+        raise ValueError("a composition needs fields that say the shape of a sample: add .shape")
     if len(set(shapes.values())) > 1:
         said = ", ".join(f"{name} of {shape}" for name, shape in shapes.items())
         raise ValueError(f"models must be of one shape to be composed; got {said}")
-    if any(model.config.noise_conditioning for model in models.values()):
-        raise ValueError("a model that is told the noise level cannot be composed: take another")
+    for model in models.values():
+        check_time_invariant(model)
     return next(iter(models.values()))
 
 
@@ -183,7 +188,7 @@ def _found(term: Term, models: Mapping[str, Model], expression: str) -> tuple[st
             if not name
             else f"there is no model {name!r}, only {', '.join(name or 'one without a name' for name in models)}"
         )
-    classes = models[name].config.num_classes
+    classes = describe(models[name]).num_classes or 0
     if isinstance(label, int) and str(label) in class_names(models[name]):
         label = str(label)  # names go before numbers, as everywhere
     if isinstance(label, str):
@@ -224,6 +229,6 @@ def _mask(name: str, mask: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _field(model: Model, label: int | None) -> Field:
-    if model.config.num_classes == 0:
+    if describe(model).num_classes == 0:
         return model
-    return composition.condition(model, model.config.num_classes if label is None else label)
+    return composition.condition(model, null_label(model) if label is None else label)

@@ -12,7 +12,9 @@ from torch.nn import functional
 from eqm.corruption import Decay, decay_of
 from eqm.descent import MaxNFE, Solution, State, StepResult, descend
 from eqm.field import Field
+from eqm.sampling.model import check_time_invariant, describe
 from eqm.sampling.settings import Sampling
+from eqm.sampling.start import guided
 from eqm.shapes import per_sample
 
 Aim = Literal["sample", "mmse"]
@@ -59,7 +61,7 @@ def denoise(
     """
     if aim not in get_args(Aim):
         raise ValueError(f"aim must be one of {', '.join(get_args(Aim))}; got {aim!r}")
-    check_untold(field)
+    check_time_invariant(field)
     gamma = None
     if sigma is not None:
         gamma = 1 / (1 + _deviations(sigma, x))
@@ -69,8 +71,8 @@ def denoise(
             f"x must be images in -1..1 under noise, so within {LARGEST:g}; got values from "
             f"{x.min():.3g} to {x.max():.3g}: rescale the images, or pass the sigma of their noise"
         )
-    sampling = sampling or Sampling.of(getattr(field, "metadata", {}))
-    field_there = field_of(field, sampling, labels)
+    sampling = sampling or Sampling.of(describe(field).metadata)
+    field_there = guided(field, sampling, labels)
     if aim == "mmse":
         step = _ToMean(decay or decay_of(field), gamma)
         return descend(field_there, x, labels, rule=step, stop=MaxNFE(1))
@@ -122,21 +124,6 @@ def estimate_gamma(
     that of |noise|^2 = d, some hundredths for 28x28 pixels. `decay` as in `denoise`.
     """
     return _level(x, field(x, labels), decay or decay_of(field))
-
-
-def field_of(field: Any, sampling: Sampling, labels: Tensor | None) -> Field:
-    """The field, guided as `sampling` says where there are labels."""
-    if labels is None or sampling.guidance == 1:
-        return field
-    return sampling.make_field(field, field.config.num_classes)
-
-
-def check_untold(field: Any) -> None:
-    """Raises ValueError for a model that must be told the noise level."""
-    if getattr(getattr(field, "config", None), "noise_conditioning", False):
-        raise ValueError(
-            "this model must be told the noise level: follow its flow with eqm.descent.integrate"
-        )
 
 
 @dataclass(frozen=True)

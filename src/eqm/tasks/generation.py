@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
 
 import torch
-from torch import Tensor, distributed
+from torch import distributed
 
 from eqm.corruption import decay_of
 from eqm.descent import (
@@ -20,9 +19,11 @@ from eqm.descent import (
     stream,
 )
 from eqm.descent.checks import check_count
-from eqm.sampling.labels import Labels, chosen_labels
+from eqm.devices import rank, world_size
+from eqm.sampling.labels import Labels
+from eqm.sampling.model import Model, describe
 from eqm.sampling.settings import Sampling
-from eqm.sampling.start import Model, starting_noise
+from eqm.sampling.start import Start, prepare
 
 
 def draw(
@@ -32,40 +33,43 @@ def draw(
     count: int | None = None,
     seed: int = 0,
     sampling: Sampling | None = None,
+    shape: Sequence[int] | None = None,
     batch_size: int = 256,
 ) -> Iterator[FinishedSample]:
-    """Each sample of `generate` as it ends, numbered as there; what came stays, should a later one
-    fail.
+    """Each sample of `generate` as soon as it ends, with its number `index`.
 
-    Under torchrun a process draws its share alone: sample k belongs to the process of rank k modulo
-    their number.
+    Under torchrun each process draws only its share: sample k belongs to the process with rank
+    k modulo the number of processes.
 
     Raises ValueError as `generate` does, at once.
     """
-    config = model.config
-    sampling = sampling or Sampling.of(model.metadata)
-    chosen = chosen_labels(model, labels, count)
-    count = len(chosen) if chosen is not None else (1 if count is None else count)
+    start = prepare(
+        model,
+        labels,
+        count=count,
+        seed=seed,
+        sampling=sampling,
+        shape=shape,
+        allow_noise_conditioned=True,
+    )
     check_count(batch_size=batch_size)
-    weight = next(model.parameters())
-
-    rank, ranks = place(model)
-    mine = range(rank, count, ranks)
-    device, dtype = weight.device, getattr(model, "dtype", weight.dtype)
-    noise = (starting_noise(config.shape, seeds=[seed + k])[0].to(device, dtype) for k in mine)
-    classes = None if chosen is None else chosen[rank::ranks]
-    if config.noise_conditioning:
-        ends = _flow(model, noise, classes, sampling, batch_size)
+    every = range(len(start))
+    if not start.info.sharded:  # with sharded weights all processes draw the same samples
+        every, start = every[rank() :: world_size()], start[rank() :: world_size()]
+    if start.info.noise_conditioning:
+        ends = _flow(model, start, batch_size)
     else:
         ends = stream(
-            sampling.make_field(model, config.num_classes, labelled=classes is not None),
-            noise,
-            None if classes is None else classes.tolist(),
-            **sampling.from_noise(),
-            batch_size=max(1, min(batch_size, len(mine))),
-            fixed=getattr(model, "fixed_shapes", False),
+            start.field,
+            start,
+            None if start.labels is None else start.labels.tolist(),
+            rule=start.rule,
+            stop=start.stop,
+            max_steps=start.max_steps,
+            batch_size=max(1, min(batch_size, len(start))),
+            fixed=start.info.fixed_shapes,
         )
-    return (replace(end, index=mine[end.index]) for end in ends)
+    return (replace(end, index=every[end.index]) for end in ends)
 
 
 def generate(
@@ -75,111 +79,106 @@ def generate(
     count: int | None = None,
     seed: int = 0,
     sampling: Sampling | None = None,
+    shape: Sequence[int] | None = None,
     batch_size: int = 256,
 ) -> Solution:
-    """Samples of a model, `.x` (count, ...) in the range of its data, with how each was found.
+    """Samples of a model, `.x` (count, ...) in the range of its data, and how each was found.
 
-    `labels` are the class of each sample, by number or by name, or one class for `count` of them;
-    without, the classes take turns. `sampling` defaults to the settings stored with the model. Sample
-    k starts from noise of seed `seed + k` and does not depend on `count`, `batch_size` or the number
-    of processes but for rounding; the batch is kept full by `eqm.descent.stream`.
+    `model` is a network, an energy, or any `field(x, labels)`; a field that does not say the shape
+    of its samples needs `shape`. `labels` are the class of each sample, by number or by name, or one
+    class for all; without labels the classes take turns. `sampling` defaults to the settings stored
+    with the model.
 
-    Where `torch.distributed` runs, as under torchrun, each process draws every world_size-th
-    sample, and all of them come together on rank 0, on the CPU; the other processes get the samples
-    that they drew.
+    Sample k starts from noise of seed `seed + k`. Up to rounding, it does not depend on `count`,
+    `batch_size` or the number of processes. Under torchrun, each process draws its share; rank 0
+    returns all samples, on the CPU, and the other processes return their own.
 
-    A model that is told the noise level follows its flow from gamma 0 to 1 in path_length /
-    step_size Euler steps, even in gamma; the rule and the stop do not apply to it.
+    A noise-conditioned model is integrated from gamma 0 to 1 in path_length / step_size Euler steps,
+    even in gamma; the rule and the stop do not apply to it.
 
-    Raises ValueError for labels that the model does not have, or a `count` that does not match
-    them.
+    Raises ValueError for labels that the model does not have, a `count` that does not match them,
+    and a missing or wrong shape.
+
+    >>> generate(lambda x, labels: x - 1, shape=(2,), count=3).x.shape
+    torch.Size([3, 2])
     """
-    mine = draw(model, labels, count=count, seed=seed, sampling=sampling, batch_size=batch_size)
-    ends = gather(mine) if place(model)[1] > 1 else mine
-    return collect(ends, like=next(model.parameters()).new_empty(0, *model.config.shape))
+    ends: Iterable[FinishedSample] = draw(
+        model,
+        labels,
+        count=count,
+        seed=seed,
+        sampling=sampling,
+        shape=shape,
+        batch_size=batch_size,
+    )
+    info = describe(model)
+    like = torch.empty(0, *(shape or info.shape or ()), device=info.device, dtype=info.dtype)
+    return collect(ends if info.sharded else gather(ends), like=like)
 
 
 def gather(ends: Iterable[FinishedSample]) -> list[FinishedSample]:
-    """The ends of all processes on rank 0, on the CPU, and on every other rank its own; without
-    `torch.distributed` just the ends. All processes must call it."""
+    """The samples of all processes on rank 0, on the CPU, and each other rank's own there; with one
+    process just `ends`. All processes must call it.
+
+    Raises ValueError if torchrun started this process and `torch.distributed` is not initialized.
+    """
     mine = list(ends)
-    rank, ranks = place()
-    if ranks == 1:
+    if world_size() == 1:
         return mine
-    shares: list[list[FinishedSample]] | None = [[]] * ranks if rank == 0 else None
+    if not distributed.is_initialized():
+        raise ValueError(
+            "torchrun started this process, so it draws only its share of the samples: "
+            "call torch.distributed.init_process_group() first"
+        )
+    shares: list[list[FinishedSample]] | None = [[]] * world_size() if rank() == 0 else None
     distributed.gather_object([replace(end, x=end.x.cpu()) for end in mine], shares, dst=0)
     return mine if shares is None else [end for share in shares for end in share]
 
 
-def place(model: Model | None = None) -> tuple[int, int]:
-    """The rank of this process and the number of processes, among which samples of `model` are shared.
-
-    Where each process holds but a part of every weight, all must draw the same samples."""
-    if model is not None and hasattr(next(model.parameters()), "device_mesh"):
-        return 0, 1
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
-
-
-def watch(
+def trajectory(
     model: Model,
     labels: Labels = None,
     *,
     count: int | None = None,
     seed: int = 0,
     sampling: Sampling | None = None,
+    shape: Sequence[int] | None = None,
     moments: int = 50,
 ) -> Trajectory:
-    """The samples that `generate` finds, on their way: at the start, at moments evenly spaced along
-    the path, no more of them than there are steps, and at the end.
+    """The samples of `generate` on their way: at the start, at up to `moments` steps evenly spaced
+    along the path, and at the end.
 
-    Raises ValueError as `generate` does, for `moments` below 1 and for a model that is told the
-    noise level.
+    Raises ValueError as `generate` does, for `moments` below 1 and for noise-conditioned models.
     """
-    config, weight = model.config, next(model.parameters())
-    sampling = sampling or Sampling.of(model.metadata)
     check_count(moments=moments)
-    if config.noise_conditioning:
-        raise ValueError("a model that is told the noise level does not descend: watch another")
-    chosen = chosen_labels(model, labels, count)
-    count = len(chosen) if chosen is not None else (1 if count is None else count)
-    noise = starting_noise(config.shape, seeds=range(seed, seed + count))
-    noise = noise.to(weight.device, getattr(model, "dtype", weight.dtype))
-    descent = sampling.from_noise()
-    steps = descent["max_steps"]
-    moments = min(moments, steps)
+    start = prepare(model, labels, count=count, seed=seed, sampling=sampling, shape=shape)
+    moments = min(moments, start.max_steps)
     return record_trajectory(
-        sampling.make_field(model, config.num_classes, labelled=chosen is not None),
-        noise,
-        None if chosen is None else chosen.to(weight.device),
-        **descent,
-        at=[steps * k // moments for k in range(moments + 1)],
+        start.field,
+        start.noise,
+        start.labels,
+        rule=start.rule,
+        stop=start.stop,
+        max_steps=start.max_steps,
+        at=[start.max_steps * k // moments for k in range(moments + 1)],
     )
 
 
-def _flow(
-    model: Model,
-    noise: Iterator[Tensor],
-    labels: Tensor | None,
-    sampling: Sampling,
-    batch_size: int,
-) -> Iterator[FinishedSample]:
-    done, null_label, decay = 0, model.config.num_classes, decay_of(model)
-    while batch := list(islice(noise, batch_size)):
-        x = torch.stack(batch)
-        part = None if labels is None else labels[done : done + len(x)].to(x.device)
+def _flow(model: Model, start: Start, batch_size: int) -> Iterator[FinishedSample]:
+    """The samples of a noise-conditioned model, a batch at a time."""
+    decay = decay_of(model)
+    for first in range(0, len(start), batch_size):
+        part = start[first : first + batch_size]
         end = integrate(
             model,
-            x,
-            part,
-            steps=sampling.max_steps,
+            part.noise,
+            part.labels,
+            steps=part.sampling.max_steps,
             decay=decay,
-            guidance=1.0 if part is None else sampling.guidance,
-            null_label=null_label,
-            guidance_interval=sampling.guidance_interval,
+            guidance=1.0 if part.labels is None else part.sampling.guidance,
+            null_label=part.info.num_classes,
+            guidance_interval=part.sampling.guidance_interval,
         )
         columns = (end.steps.tolist(), end.nfe.tolist(), end.gradient_norm.tolist())
         for k, row in enumerate(zip(end.x, *columns, end.outcome, strict=True)):
-            yield FinishedSample(done + k, *row)
-        done += len(x)
+            yield FinishedSample(first + k, *row)

@@ -18,8 +18,9 @@ from eqm.descent.rules import State
 from eqm.descent.stopping import Step, Stop
 from eqm.field import Field
 from eqm.sampling.labels import Labels, chosen_labels
+from eqm.sampling.model import Model, check_time_invariant, describe, null_label
 from eqm.sampling.settings import Sampling
-from eqm.sampling.start import Model, starting_noise
+from eqm.sampling.start import prepare
 from eqm.shapes import norms, per_sample
 
 Way = Literal["noise", "landscape"]
@@ -49,20 +50,33 @@ def vary(
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must lie in 0..1; got {strength}")
     check_count(count=count, batch_size=batch_size)
-    sampling = sampling or Sampling.of(model.metadata)
-    x = _known(model, images).repeat_interleave(count, dim=0)
-    classes = None
-    if labels is not None:
-        classes = chosen_labels(model, labels, len(images))
-    rows = None if classes is None else classes.repeat_interleave(count).tolist()
-    field = sampling.make_field(model, model.config.num_classes, labelled=rows is not None)
-    noise = starting_noise(model.config.shape, seeds=range(seed, seed + len(x))).to(x)
+    x = _checked(model, images).repeat_interleave(count, dim=0)
+    classes = None if labels is None else chosen_labels(model, labels, len(images))
+    if classes is not None:
+        classes = classes.repeat_interleave(count)
+    start = prepare(
+        model,
+        classes,
+        count=len(x),
+        seed=seed,
+        sampling=sampling,
+        shape=x.shape[1:],
+        classes_in_turn=False,
+    )
+    rows = None if start.labels is None else start.labels.tolist()
     if strength == 1 and len(x):  # nothing is left of the images: descend as samples do
-        return collect(
-            stream(field, noise, rows, **sampling.from_noise(), batch_size=min(batch_size, len(x)))
+        ends = stream(
+            start.field,
+            start,
+            rows,
+            rule=start.rule,
+            stop=start.stop,
+            max_steps=start.max_steps,
+            batch_size=min(batch_size, len(x)),
         )
+        return collect(ends)
     strengths = torch.full((len(x),), float(strength))
-    return _renoised(field, x, noise, strengths, rows, sampling, batch_size)
+    return _renoised(start.field, x, start.noise, strengths, rows, start.sampling, batch_size)
 
 
 def interpolate(
@@ -99,14 +113,15 @@ def interpolate(
     if count < 2:
         raise ValueError(f"count must be at least 2, the two images; got {count}")
     check_count(batch_size=batch_size)
-    sampling = sampling or Sampling.of(model.metadata)
-    ends = _known(model, torch.stack([first, last]))
+    ends = _checked(model, torch.stack([first, last]))
+    start = prepare(model, seed=seed, sampling=sampling, shape=first.shape, classes_in_turn=False)
+    sampling = start.sampling
     t = torch.linspace(0, 1, count).to(ends)
     x = torch.lerp(ends[:1], ends[1:], per_sample(t, ends))
     field = _between(model, labels, t, sampling)
     if through == "landscape":
         return _relaxed(field, x, sampling)
-    noise = starting_noise(model.config.shape, seeds=[seed]).to(x).expand_as(x)
+    noise = start.noise.expand_as(x)
     strengths = strength * torch.sin(pi * t.cpu())
     strengths[[0, -1]] = 0.0
     return _renoised(field, x, noise, strengths, range(count), sampling, batch_size)
@@ -160,7 +175,7 @@ def _between(
     if pair is None:
         return lambda x, numbers: model(x, None)
     one, other = pair.tolist()
-    none = condition(model, model.config.num_classes)
+    none = condition(model, null_label(model))
     parts = [condition(model, one), condition(model, other)]
 
     def field(x: Tensor, numbers: Tensor | None) -> Tensor:
@@ -211,11 +226,11 @@ def band(field: Field, *, stiffness: float = 10.0) -> Field:
     return chained
 
 
-def _known(model: Model, images: Tensor) -> Tensor:
-    """The images (B, ...) where the model wants them, of its type."""
-    shape, weight = tuple(model.config.shape), next(iter(model.parameters()))
-    if model.config.noise_conditioning:
-        raise ValueError("a model that is told the noise level cannot do this: take another")
+def _checked(model: Model, images: Tensor) -> Tensor:
+    """The images (B, ...) on the device of the model, in its dtype."""
+    check_time_invariant(model)
+    info = describe(model)
+    shape = info.shape or tuple(images.shape[1:])
     if tuple(images.shape[1:]) != shape or not images.is_floating_point():
         raise ValueError(
             f"images must be floating point of shape {('B', *shape)}; got {images.dtype} "
@@ -223,4 +238,4 @@ def _known(model: Model, images: Tensor) -> Tensor:
         )
     if not images.isfinite().all():
         raise ValueError("images must be finite; some values are NaN or infinity")
-    return images.to(weight.device, getattr(model, "dtype", weight.dtype))
+    return images.to(info.device, info.dtype)

@@ -13,10 +13,11 @@ from eqm.descent.checks import check_count
 from eqm.descent.rules.langevin import keys, normal
 from eqm.descent.rules.rule import GradientOf
 from eqm.field import Field
+from eqm.sampling.model import check_time_invariant, describe
 from eqm.sampling.settings import Sampling
-from eqm.sampling.start import starting_noise
+from eqm.sampling.start import guided, starting_noise
 from eqm.shapes import per_sample
-from eqm.tasks.denoising import LARGEST, check_untold, field_of, reach
+from eqm.tasks.denoising import LARGEST, reach
 from eqm.tasks.operators import Operator, check_linear, least_squares, part
 
 
@@ -50,10 +51,11 @@ def restore(
     values that no images have, and a field that does not say the shape of its images.
     """
     check_count(count=count, steps=steps)
-    check_untold(field)
+    check_time_invariant(field)
     if not 0 <= noise < float("inf"):
         raise ValueError(f"noise must be a standard deviation, 0 or more; got {noise}")
-    shape = getattr(getattr(field, "config", field), "shape", None)
+    info = describe(field)
+    shape = info.shape
     if shape is None:
         raise ValueError("restore needs a field that has the .shape of one image: give it one")
     if not (len(measurement) == 0 or measurement.abs().max() <= LARGEST):
@@ -70,9 +72,9 @@ def restore(
         )
     rows = torch.arange(len(measurement), device=measurement.device).repeat_interleave(count)
     starts = starting_noise(shape, seeds=range(seed, seed + len(rows))).to(measurement)
-    sampling = sampling or Sampling.of(getattr(field, "metadata", {}))
+    sampling = sampling or Sampling.of(info.metadata)
     return descend(
-        field_of(field, sampling, labels),
+        guided(field, sampling, labels),
         starts,
         None if labels is None else labels[rows],
         rule=Fit(part(operator, rows), exact[rows], decay or decay_of(field), steps, noise),

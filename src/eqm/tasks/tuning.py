@@ -14,8 +14,9 @@ from eqm.descent import AdamsBashforth, Solution, fit_multistep, record_trajecto
 from eqm.descent.checks import check_count
 from eqm.field import Field
 from eqm.metrics import Moments, frechet_distance
+from eqm.sampling.model import Model, check_time_invariant, describe
 from eqm.sampling.settings import RuleName, Sampling
-from eqm.sampling.start import Model, check_seeds, starting_noise
+from eqm.sampling.start import check_seeds, prepare
 from eqm.tasks.generation import generate
 
 Features = Callable[[Tensor], Tensor]
@@ -130,7 +131,9 @@ def tune(
     model's, a seed of more than 63 bits, and a model that is told the noise level, whose sampling
     has nothing to tune.
     """
-    config, known = model.config, Sampling.of(model.metadata)
+    check_time_invariant(model)
+    info = describe(model)
+    known = Sampling.of(info.metadata)
     stored = replace(known, multistep_coefficients=())
     check_count(samples=samples, nfe=nfe, batch_size=batch_size)
     check_seeds([seed])
@@ -138,24 +141,23 @@ def tune(
         raise ValueError(
             f"tuning needs at least 8 samples and references; got {samples} and {len(reference)}"
         )
-    if tuple(reference.shape[1:]) != tuple(config.shape):
+    shape = tuple(reference.shape[1:])
+    if info.shape not in (shape, None):
         raise ValueError(
-            f"reference must have the model's shape (N, {', '.join(map(str, config.shape))}); "
-            f"got {tuple(reference.shape)}"
+            f"reference must have the model's shape, {('N', *info.shape)}; got {tuple(reference.shape)}"
         )
-    if config.noise_conditioning:
-        raise ValueError("a model that is told the noise level has no descent to tune")
     if not 0 <= tolerance < 1:
         raise ValueError(f"tolerance must lie in [0, 1); got {tolerance}")
-    features = features or random_features(config.shape)
+    features = features or random_features(shape)
     judge = _Judge(
         model,
-        _classes(labels, samples, config.num_classes, seed),
+        _classes(labels, samples, info.num_classes, seed),
         features,
         Moments.of(features(reference.float().cpu())),
         samples,
         batch_size,
         follow,
+        shape,
     )
     search = (judge, stored, nfe, tolerance, seed)
     best = judge.drawn(stored, seed) if keep_rule else _searched(*search)
@@ -199,6 +201,7 @@ class _Judge:
     samples: int
     batch_size: int
     follow: Callable[[Trial], object] | None
+    shape: tuple[int, ...] | None = None
     trials: list[Trial] = field(default_factory=list)
 
     @property
@@ -214,6 +217,7 @@ class _Judge:
             count=self.samples,
             seed=seed,
             sampling=sampling,
+            shape=self.shape,
             batch_size=self.batch_size,
         )
         return self.judged(sampling, end.x, end.nfe.double().mean().item())
@@ -229,15 +233,15 @@ class _Judge:
 
     def started(self, sampling: Sampling, rows: range, seed: int) -> Start:
         """The field, the noise and the labels that samples of these rows start with."""
-        weight, config = next(self.model.parameters()), self.model.config
-        field = sampling.make_field(
-            self.model, config.num_classes, labelled=self.classes is not None
-        )
-        noise = starting_noise(config.shape, seeds=[seed + k for k in rows])
-        noise = noise.to(weight.device, getattr(self.model, "dtype", weight.dtype))
-        if self.classes is None:
-            return field, noise, None
-        return field, noise, self.classes[rows.start : rows.stop].to(weight.device)
+        start = prepare(
+            self.model,
+            self.classes,
+            count=self.samples,
+            seed=seed,
+            sampling=sampling,
+            shape=self.shape,
+        )[rows.start : rows.stop]
+        return start.field, start.noise, start.labels
 
 
 def _searched(judge: _Judge, stored: Sampling, nfe: int, tolerance: float, seed: int) -> Trial:
@@ -300,12 +304,12 @@ def _fitted(judge: _Judge, sampling: Sampling, seed: int) -> Iterator[Sampling]:
                 yield replace(sampling, multistep_coefficients=rows)
 
 
-def _classes(labels: Tensor | None, samples: int, num_classes: int, seed: int) -> Tensor | None:
+def _classes(
+    labels: Tensor | None, samples: int, num_classes: int | None, seed: int
+) -> Tensor | None:
     """Labels as often as the reference has them, in an order of chance."""
-    if num_classes == 0:
-        return None
-    if labels is None:
-        return torch.arange(samples) % num_classes
+    if labels is None or num_classes == 0:
+        return torch.arange(samples) % num_classes if num_classes else None
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     return labels.cpu()[order].repeat(-(-samples // len(labels)))[:samples].long()
 

@@ -13,30 +13,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from eqm.devices import pick_device
+from eqm.devices import launched, pick_device
+from eqm.devices import rank as rank
+from eqm.devices import world_size as world_size
 from eqm.energy import Energy
 from eqm.train.blocks import blocks_of
 
 T = TypeVar("T")
-
-
-def launched() -> bool:
-    """Whether `torchrun`, or another launcher that speaks as it does, started this process."""
-    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"))
-
-
-def rank() -> int:
-    """The number of this process, 0 where there is one only."""
-    if dist.is_initialized():
-        return dist.get_rank()
-    return int(os.environ["RANK"]) if launched() else 0
-
-
-def world_size() -> int:
-    """How many processes train together."""
-    if dist.is_initialized():
-        return dist.get_world_size()
-    return int(os.environ["WORLD_SIZE"]) if launched() else 1
 
 
 def is_main() -> bool:
