@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
+from importlib import import_module
 from typing import Any, TypeVar
 
 import torch
@@ -46,19 +49,22 @@ def join(device: str) -> torch.device:
         place = torch.device("cuda", local)
         torch.cuda.set_device(place)
     if not dist.is_initialized():
+        # Imported later (DDP does it), this module would keep the group alive in default arguments.
+        import_module("torch.distributed.nn.functional")
+        atexit.register(leave)
         dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
     return place
 
 
 def leave() -> None:
-    """Returns nothing; parts from the other processes, if there are any."""
+    """Returns nothing; ends the process group, if there is one. `join` has it called at exit, too.
+
+    A thread of gloo that still lives when the interpreter ends can abort the process. The threads
+    end with the group, and the group with the last object that uses it.
+    """
     if dist.is_initialized():
+        gc.collect()
         dist.destroy_process_group()
-
-
-def barrier() -> None:
-    """Returns nothing, once all processes are here."""
-    all_agree(True)
 
 
 def on_main(function: Callable[[], T]) -> T:
