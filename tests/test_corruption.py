@@ -70,7 +70,7 @@ def test_corruption_names_the_shape_it_expected():
     ):
         eqm.corrupt(data, data, torch.zeros(8, 1))
     with pytest.raises(
-        ValueError, match=r"gamma must be a tensor \(8,\).*got 0.5: pass torch.full"
+        ValueError, match=r"gamma must be a tensor of shape \(8,\).*got 0.5: pass torch.full"
     ):
         eqm.corrupt(data, data, 0.5)
     with pytest.raises(ValueError, match="noise must have the shape of data"):

@@ -161,7 +161,7 @@ def test_a_difference_is_nothing_where_the_gradient_is_right(net):
 
 def test_a_difference_is_refused_in_half_precision_and_for_other_shapes(net):
     field = eqm.DotEnergy(net.float())
-    with pytest.raises(ValueError, match="needs float32; got half precision or autocast"):
+    with pytest.raises(ValueError, match="need float32; got half precision or autocast"):
         difference_loss(field, X.bfloat16(), X.bfloat16())
     with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="autocast"):
         difference_loss(field, X.float(), X.float())
@@ -174,5 +174,5 @@ def test_the_objective_takes_differences_of_energies_alone(net):
     where = {"noise": X.flip(0), "gamma": torch.tensor([0.1, 0.5, 0.9])}
     exact = eqm.EquilibriumMatching().loss_at(eqm.DotEnergy(net), X, LABELS, **where)
     torch.testing.assert_close(objective.loss_at(eqm.DotEnergy(net), X, LABELS, **where), exact)
-    with pytest.raises(ValueError, match="difference is for a DotEnergy or NormEnergy"):
+    with pytest.raises(ValueError, match="difference needs a DotEnergy or NormEnergy"):
         objective.loss_at(net, X, LABELS, **where)

@@ -55,7 +55,7 @@ def test_names_can_be_typed_on_a_command_line(name):
 def test_unknown_kinds_and_unregistered_parts_are_one_sentence():
     with pytest.raises(ValueError, match="the kind must be one of rule, stop, .*; got 'rules'"):
         register("rules", "mine")
-    with pytest.raises(ValueError, match="is no registered decay: put @eqm.register"):
+    with pytest.raises(ValueError, match="is not registered: put @eqm.register"):
         name_of("decay", object())
 
 

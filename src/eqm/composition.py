@@ -1,4 +1,4 @@
-"""Fields made of fields: that of one label, and weighted sums, which may differ from pixel to pixel."""
+"""Composition: weighted sums of fields, with a weight for each field or for each pixel."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from eqm.field import Field, at_path
 from eqm.shapes import norms, per_sample
 
 Weight = float | Tensor
-"""How much a field counts: a number, or a tensor that x (B, ...) can be multiplied with."""
+"""The weight of a field: a number, or a tensor that broadcasts with x (B, ...)."""
 
 
 def condition(field: Field, label: int) -> Field:
-    """The field of one label, whatever labels it is called with: what `compose` adds up.
+    """The field with its label fixed; the labels of a call are ignored. Use it with `compose`.
 
     >>> towards_label = lambda x, labels: x - labels[:, None]
     >>> condition(towards_label, 5)(torch.zeros(1, 3), None)
@@ -46,22 +46,21 @@ def compose(
 ) -> Field:
     """The weighted sum of fields, the gradient of the weighted sum of their energies.
 
-    f = sum_i w_i f_i,   and with `base` g   f = g + sum_i w_i (f_i - g)
+    f = sum_i w_i f_i;  with a `base` field g:  f = g + sum_i w_i (f_i - g)
 
-    Descending it looks for points low in every energy at once (section 5 of arXiv 2510.02300: two
-    labels, weights 1), and high in those of negative weight. Without `weights` each field counts 1.
-    A weight may be a mask, (H, W) or (C, H, W): how much the field counts in each pixel.
+    A descent of the sum finds points that are low in all energies (section 5 of arXiv 2510.02300: two
+    labels, weights 1), and high in energies of negative weight. The default weights are 1. A weight
+    may be a mask of shape (H, W) or (C, H, W).
 
-    The sum is steeper than its parts: with weights that add up to W, a step size divided by W
-    covers the path that one field would. Not so with `base`, whose own weight, 1 - W, makes them
-    add up to 1. The field without label there gives the conjunction of Liu et al. (2022, arXiv
-    2206.01714), for a single label classifier-free guidance.
+    The sum is steeper than one field: if the weights add up to W, divide the step size by W. With
+    `base` this is not needed. With the unconditional field as `base`, the result is the conjunction of
+    Liu et al. (2022, arXiv 2206.01714); for a single label it is classifier-free guidance.
 
-    `balance` brings the parts, f_i or f_i - g, to their mean norm, sample by sample, before they
-    are weighted: none drowns another. All labels of one field are evaluated in one pass.
+    `balance` scales the parts, f_i or f_i - g, to their mean norm in each sample before weighting, so
+    that no part dominates. All labels of one field are evaluated in one batch.
 
-    Raises ValueError when there are no fields, or not one weight a field; when called, for weights
-    that do not fit x.
+    Raises ValueError without fields, for another number of weights than fields, and, when called, for
+    weights that do not broadcast with x.
 
     >>> compose([lambda x, labels: x, lambda x, labels: 3 * x], [0.5, 1.0])(torch.ones(1, 2), None)
     tensor([[3.5000, 3.5000]])
@@ -99,8 +98,7 @@ class _Sum:
             parts = [part - total for part in parts]
         if self.balance:
             sizes = torch.stack([norms(part) for part in parts])
-            # what rounding leaves of the difference of two equal fields is none, and must not be
-            # brought to the size of the others
+            # the difference of two equal fields is rounding noise, which must not be scaled up
             noise = 64 * torch.finfo(sizes.dtype).eps * norms(total)
             scales = (sizes.mean(0) / sizes).where(sizes > noise, 0.0)
             parts = [per_sample(scale, x) * part for scale, part in zip(scales, parts, strict=True)]
@@ -109,7 +107,7 @@ class _Sum:
         return total
 
     def _gradients(self, fields: Sequence[Field], x: Tensor, labels: Tensor | None) -> list[Tensor]:
-        """The gradient of each of the fields, evaluated once however often it occurs."""
+        """The gradient of each field; equal fields are evaluated once."""
         pairs = [(f.field, f.label) if isinstance(f, _Conditioned) else (f, None) for f in fields]
         found: dict[tuple[int, int | None], Tensor] = {}
 
@@ -131,7 +129,7 @@ class _Sum:
 
 
 def _fitted(weight: Weight, x: Tensor) -> Weight:
-    """The weight, of the type and on the device of x, if x can be multiplied with it."""
+    """The weight, with the dtype and device of x, if it broadcasts with x."""
     if not isinstance(weight, Tensor):
         return weight
     sizes = zip(reversed(weight.shape), reversed(x.shape), strict=False)

@@ -1,7 +1,6 @@
-"""How data turn into noise, and how steep the landscape is on the way: the decays c(gamma).
+"""The path from noise to data, and the decays c(gamma): the gradient magnitude on it.
 
-gamma runs from 0 (pure noise) to 1 (clean data). The functions work on tensors but import no torch,
-so that a configuration can name a decay without loading it.
+gamma runs from 0 (pure noise) to 1 (clean data). This module imports no torch: configurations use it.
 """
 
 from __future__ import annotations
@@ -17,12 +16,11 @@ if TYPE_CHECKING:
 
 
 def corrupt(data: Tensor, noise: Tensor, gamma: Tensor) -> Tensor:
-    """Points between noise and data, `gamma * data + (1 - gamma) * noise`, shape as data.
+    """Points between noise and data, `gamma * data + (1 - gamma) * noise`, (B, ...).
 
-    `data` and `noise` have shape (B, ...), `gamma` (B,), one value a sample. Section 3 of arXiv
-    2510.02300.
+    `data` and `noise` have shape (B, ...), `gamma` (B,). Section 3 of arXiv 2510.02300.
 
-    Raises ValueError when the shapes do not fit.
+    Raises ValueError if the shapes do not match.
 
     >>> import torch
     >>> corrupt(torch.ones(2, 2), torch.zeros(2, 2), torch.tensor([0.0, 0.75]))
@@ -35,22 +33,20 @@ def corrupt(data: Tensor, noise: Tensor, gamma: Tensor) -> Tensor:
         )
     if not hasattr(gamma, "shape"):
         raise ValueError(
-            f"gamma must be a tensor ({len(data)},), one value a sample; "
+            f"gamma must be a tensor of shape ({len(data)},); "
             f"got {gamma!r}: pass torch.full(({len(data)},), gamma)"
         )
     if gamma.shape != data.shape[:1]:
         hint = ": pass gamma.flatten()" if gamma.numel() == len(data) else ""
-        raise ValueError(
-            f"gamma must have shape ({len(data)},), one value a sample; got {tuple(gamma.shape)}{hint}"
-        )
+        raise ValueError(f"gamma must have shape ({len(data)},); got {tuple(gamma.shape)}{hint}")
     gamma = per_sample(gamma.to(data.dtype), data)  # (B, 1, ...)
     return gamma * data + (1 - gamma) * noise
 
 
 class Decay(Protocol):
-    """The gradient magnitude c(gamma), not negative.
+    """A decay returns the gradient magnitude c(gamma), which is not negative.
 
-    Where it is 0 at gamma = 1, data are stationary points.
+    If c(1) = 0, data are stationary points.
     """
 
     def __call__(self, gamma: Tensor) -> Tensor: ...
@@ -73,9 +69,9 @@ class LinearDecay:
 @register("decay", "truncated")
 @dataclass(frozen=True)
 class TruncatedDecay:
-    """c(gamma) = scale until gamma = `start`, then a straight line down to 0 at gamma = 1.
+    """c(gamma) = scale up to gamma = `start`, then linear to 0 at gamma = 1.
 
-    The paper's best, and the default. `start` is the paper's a, `scale` its multiplier lambda.
+    The default, and the best in the paper. `start` is the paper's a, `scale` its lambda.
     """
 
     start: float = 0.8
@@ -92,9 +88,9 @@ class TruncatedDecay:
 @register("decay", "piecewise")
 @dataclass(frozen=True)
 class PiecewiseDecay:
-    """c(gamma) = scale times a line from `initial` down to 1 at `start`, and one from there to 0.
+    """c(gamma) = scale times two lines: from `initial` at 0 to 1 at `start`, then to 0 at gamma = 1.
 
-    `initial` is the paper's b, `start` its a; `initial` 1 is `TruncatedDecay`.
+    `initial` is the paper's b, `start` its a. With `initial` 1 it is `TruncatedDecay`.
     """
 
     start: float = 0.8
@@ -116,7 +112,7 @@ class PiecewiseDecay:
 class ConstantDecay:
     """c(gamma) = scale everywhere: flow matching.
 
-    Data are not stationary, so descent must stop by path length."""
+    Data are not stationary points, so descents must stop by path length."""
 
     scale: float = 1.0
 
@@ -152,5 +148,5 @@ def _check_positive(**values: float) -> None:
 def _check_start(start: float) -> None:
     if not 0 <= start < 1:
         raise ValueError(
-            f"start, the gamma at which the decay sets in, must lie in [0, 1); got {start}"
+            f"start, the gamma where the decay begins, must lie in [0, 1); got {start}"
         )

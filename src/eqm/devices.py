@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""Devices: which one to use, and what machine this is."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import distributed
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; "auto" is the accelerator if there is one.
+    """The device of that name; "auto" is the accelerator if there is one, else the CPU.
 
-    Raises ValueError for a device that is not there."""
+    Raises ValueError for a device that is not available."""
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         device = torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f'device "{name}" is not available here: use cpu or auto') from error
+        raise ValueError(f'device "{name}" is not available: use cpu or auto') from error
     if device.type == "meta":
-        raise ValueError("the device meta computes nothing: use cpu or auto")
+        raise ValueError("the device meta cannot compute: use cpu or auto")
     return device
 
 
@@ -47,7 +47,7 @@ def world_size() -> int:
 
 
 def describe_machine() -> str:
-    """What this machine is, in a line: a number measured on it should say so."""
+    """One line about this machine: processor, cores, accelerator, system and versions."""
     processor = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     for line in info.read_text().splitlines() if info.exists() else ():
@@ -62,7 +62,6 @@ def describe_machine() -> str:
 
 
 def describe_run() -> str:
-    """How the program that runs was called, when and on what, in a line of Markdown: what a table of
-    numbers should start with."""
+    """One line of Markdown about this run: the command, date and machine. Results start with it."""
     called = " ".join(["/".join(Path(sys.argv[0]).resolve().parts[-2:]), *sys.argv[1:]])
     return f"`python {called}` on {date.today()}, {describe_machine()}, {torch.get_num_threads()} threads.\n"

@@ -1,4 +1,4 @@
-"""Explicit energies (EqM-E): scalars built from a network, and fields that are their gradients."""
+"""Explicit energies (EqM-E): scalars built from a network, whose gradients are fields."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from eqm.field import Field
 class Energy(nn.Module):
     """A field that is the gradient of a scalar: call it for the gradient, `.energy` for the scalar.
 
-    It turns autograd on by itself, so it is right under `no_grad` and `inference_mode`, in training
-    and in eval mode; the graph for a second derivative is kept exactly when the caller's grad mode
-    is on. The caller's tensors are not touched. While that graph is built, attention runs its plain
-    kernel: the fused ones have no second derivative. The transforms of `torch.func` go through it.
+    It enables autograd itself, so it also works under `no_grad` and `inference_mode`. It keeps the
+    graph for a second derivative only if the caller has gradients enabled; attention then uses the
+    math kernel, because fused kernels have no second derivative. `torch.func` transforms work.
     """
 
     kind: ClassVar[str]
@@ -31,16 +30,16 @@ class Energy(nn.Module):
 
     @property
     def config(self) -> Any:
-        """The sizes of the network."""
+        """The configuration of the network."""
         return self.net.config
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What was stored with the weights of the network."""
+        """The metadata stored with the weights of the network."""
         return self.net.metadata  # type: ignore[return-value]
 
     def energy(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The energy of each sample, (B,), without units; lower is more like the data."""
+        """The energy of each sample, (B,); lower is more like the data."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -48,7 +47,7 @@ class Energy(nn.Module):
         return self.energy_and_gradient(x, labels)[1]
 
     def energy_and_gradient(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The energy (B,) and its gradient, shape as x, for the cost of the gradient."""
+        """The energy (B,) and its gradient, shape as x, at the cost of the gradient alone."""
         keep_graph = torch.is_grad_enabled()
         transformed = (
             torch._C._functorch.peek_interpreter_stack() is not None
@@ -58,7 +57,7 @@ class Energy(nn.Module):
             (lambda: sdpa_kernel(SDPBackend.MATH)) if keep_graph or transformed else nullcontext
         )
         with torch.inference_mode(False), torch.enable_grad(), attention():
-            if transformed:  # forward mode and vmap do not go through autograd.grad
+            if transformed:  # autograd.grad does not work under forward mode and vmap
 
                 def total(x: Tensor) -> tuple[Tensor, Tensor]:
                     energy = self.energy(x, labels)
@@ -74,10 +73,9 @@ class Energy(nn.Module):
         return (energy, gradient) if keep_graph else (energy.detach(), gradient)
 
     def compiled(self) -> Field:
-        """The same field compiled for training: faster after the first call, and as exact.
+        """The same field, compiled for training with `torch.func.grad` and the math kernel of attention.
 
-        What is compiled is the function transform `torch.func.grad`: compiling around autograd
-        inside a graph, as `forward` does, has no second derivative. Inside, attention is plain.
+        A compiled `forward` would have no second derivative, because it calls autograd inside the graph.
         """
 
         def total(x: Tensor, labels: Tensor | None) -> Tensor:
@@ -86,7 +84,7 @@ class Energy(nn.Module):
         gradient = torch.compile(torch.func.grad(total), fullgraph=True)
 
         def field(x: Tensor, labels: Tensor | None = None) -> Tensor:
-            # The graph stays whole under DDP, which would have it cut amid the transform.
+            # DDP would cut the graph inside the transform.
             whole = torch._dynamo.config.patch(optimize_ddp=False)
             with sdpa_kernel(SDPBackend.MATH), whole:
                 return gradient(x, labels)
@@ -95,9 +93,9 @@ class Energy(nn.Module):
 
 
 class DotEnergy(Energy):
-    """The dot-product energy `g(x) = <x, h(x)>`, its gradient `h + J^T x`.
+    """The dot-product energy `g(x) = <x, h(x)>` with gradient `h + J^T x`.
 
-    Section 3 of arXiv 2510.02300; h is the network and J its Jacobian."""
+    h is the network, J its Jacobian. Section 3 of arXiv 2510.02300."""
 
     kind = "dot"
 
@@ -106,15 +104,15 @@ class DotEnergy(Energy):
 
 
 class NormEnergy(Energy):
-    """The squared-norm energy `g(x) = 1/2 ||h(x)||^2`, its gradient `J^T h`.
+    """The squared-norm energy `g(x) = 1/2 ||h(x)||^2` with gradient `J^T h`.
 
-    It is bounded below, and 0 where the network h vanishes. The paper writes it with the other
-    sign; this is what its code descends. With a zero-initialised output layer its parameters
-    receive no gradient at all: start from the weights of a trained implicit model.
+    h is the network, J its Jacobian. The energy is bounded below. The paper writes it with the opposite
+    sign, but its code descends this one. If the output layer is zero, as at initialisation, the weights
+    get no gradient: start from a trained implicit model.
     """
 
     kind = "norm"
 
     def energy(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        # in the type of x: under autocast the network gives bfloat16, too coarse to sum thousands in
+        # in the dtype of x: under autocast the network returns bfloat16, too coarse for a long sum
         return self.net(x, labels).to(x.dtype).square().flatten(1).sum(1) / 2

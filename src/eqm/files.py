@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside, synced, then renamed."""
+"""Atomic writing of files and folders: a temporary file is written, synced and renamed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tempfile import TemporaryFile
 from typing import BinaryIO
 
 FULL = 1 << 16
-"""A disk with fewer free bytes is full: writers of tensors do not pass on why they failed."""
+"""A disk with fewer free bytes counts as full; safetensors does not always report the reason."""
 
 
 NOT_WRITABLE = {
@@ -23,15 +23,15 @@ NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
 class DiskFullError(OSError):
-    """The disk has too little space; what was there before is as it was."""
+    """The disk is full; existing files are unchanged."""
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """A block that writes `path`, whose failures for want of space or of leave become sentences.
+    """A block that writes `path`; a full disk or missing permission becomes one sentence.
 
-    Raises DiskFullError when the disk is full, OSError where the path cannot be written, and
-    whatever else the block raises.
+    Raises DiskFullError if the disk is full, OSError if the path cannot be written, and what the block
+    raises.
     """
     try:
         yield
@@ -40,7 +40,7 @@ def writing(path: Path) -> Iterator[None]:
         if number in NOT_WRITABLE:
             reason = os.strerror(number)
             raise OSError(f"cannot write {path} ({reason}): choose another folder") from error
-        full = number in NO_SPACE or "os error 28" in str(error)  # as safetensors says it
+        full = number in NO_SPACE or "os error 28" in str(error)  # the wording of safetensors
         if full or shutil.disk_usage(path.parent).free < FULL:
             raise DiskFullError(
                 f"the disk is full: {path} was not written; free some space"
@@ -50,10 +50,10 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it takes the place of `path` when the block ends.
+    """A temporary path to write to; it replaces `path` when the block ends.
 
-    When the block fails, or is interrupted, the old file stays as it was and the temporary one is
-    removed. Folders that are missing are made. Raises as `writing` does.
+    If the block fails or is interrupted, the old file stays and the temporary one is removed. Missing
+    folders are made. Raises as `writing` does.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -63,7 +63,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
             temporary.touch()
             mode = temporary.stat().st_mode
             yield temporary
-            temporary.chmod(mode)  # safetensors lets nobody else read its files
+            temporary.chmod(mode)  # safetensors makes files private
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -75,16 +75,15 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(folder: Path | str) -> Iterator[Path]:
-    """A temporary folder to write files into; it becomes `folder`, a new or an empty one, when the block
-    ends.
+    """A temporary folder to write to; it becomes `folder`, which is new or empty, when the block ends.
 
-    When the block fails, or is interrupted, nothing of it stays. Raises as `writing` does.
+    If the block fails or is interrupted, the temporary folder is removed. Raises as `writing` does.
     """
     folder = Path(folder).resolve()
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
         with writing(folder):
-            shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+            shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process
             temporary.mkdir(parents=True)
             yield temporary
             temporary.replace(folder)
@@ -94,9 +93,9 @@ def new_folder(folder: Path | str) -> Iterator[Path]:
 
 
 def make_folder(path: Path | str) -> Path:
-    """The folder `path`, made if it was not there, once something could be written into it.
+    """The folder `path`, made if it is missing. Call it before long work that ends with writing.
 
-    Raises OSError with a sentence otherwise: ask before long work, not after.
+    Raises OSError if nothing can be written into the folder.
     """
     path = Path(path)
     with writing(path):
@@ -106,11 +105,9 @@ def make_folder(path: Path | str) -> Path:
 
 
 def lock_folder(folder: Path | str) -> BinaryIO:
-    """A file whose being open keeps other processes from claiming `folder`; a process that is killed
-    lets go of it.
+    """An open file that locks `folder` against other processes, until it is closed or the process ends.
 
-    Raises ValueError where another has claimed it. Where the system or the disk knows no locks, it
-    claims nothing.
+    Raises ValueError if another process holds the lock. Systems and disks without locks are not locked.
     """
     folder = Path(folder)
     with writing(folder / ".lock"):
@@ -122,7 +119,7 @@ def lock_folder(folder: Path | str) -> BinaryIO:
     except (BlockingIOError, PermissionError) as error:
         file.close()
         raise ValueError(
-            f"another process is writing to {folder}: wait for its end, or choose another folder"
+            f"another process is writing to {folder}: wait until it ends, or choose another folder"
         ) from error
     except (ImportError, OSError):
         pass
@@ -130,7 +127,7 @@ def lock_folder(folder: Path | str) -> BinaryIO:
 
 
 def _sync_folder(path: Path) -> None:
-    """Makes a renaming last through a power failure, where the system lets a folder be synced."""
+    """Makes a rename survive a power failure, on systems that can sync a folder."""
     if os.name != "posix":
         return
     number = os.open(path, os.O_RDONLY)

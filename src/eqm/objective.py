@@ -1,4 +1,4 @@
-"""What a field is trained to be: equilibrium matching, and flow matching as the baseline."""
+"""Training objectives: equilibrium matching, and flow matching as the baseline."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class EquilibriumMatching:
     """The equilibrium matching loss, `|| field(x_gamma) - (noise - data) * c(gamma) ||^2`.
 
     Eq. 3 of arXiv 2510.02300. x_gamma is `corrupt(data, noise, gamma)` with normal noise and gamma
-    uniform on [0, 1]. The field does not see gamma; with `noise_conditioning` (an ablation of the
-    paper) it is called as `field(x, labels, gamma)`.
+    uniform on [0, 1]. The field does not get gamma, except with `noise_conditioning`, an ablation of
+    the paper: then it is called as `field(x, labels, gamma)`.
 
     >>> objective = EquilibriumMatching()
     >>> objective(lambda x, labels: x, torch.zeros(8, 2)).shape
@@ -30,8 +30,7 @@ class EquilibriumMatching:
     decay: Decay = TruncatedDecay()
     noise_conditioning: bool = False
     difference: bool = False
-    """Whether weight gradients of an energy, where they are wanted, are taken by
-    `eqm.difference.difference_loss`."""
+    """Train an energy by finite differences (`eqm.difference.difference_loss`)."""
 
     def __call__(
         self,
@@ -41,9 +40,9 @@ class EquilibriumMatching:
         *,
         generator: Generator | None = None,
     ) -> Tensor:
-        """The loss of each sample (B,) at freshly drawn noise and gamma.
+        """The loss of each sample of `data` (B, ...), (B,), at random noise and gamma.
 
-        `generator` makes the draw repeatable; its device need not be that of the data (B, ...).
+        `generator` may be on another device than the data. Raises ValueError as `loss_at` does.
         """
         device = data.device if generator is None else generator.device
         noise = torch.randn(data.shape, generator=generator, device=device, dtype=data.dtype).to(
@@ -63,18 +62,18 @@ class EquilibriumMatching:
         noise: Tensor,
         gamma: Tensor,
     ) -> Tensor:
-        """The loss of each sample (B,), a mean over its elements, at the given noise and gamma.
+        """The loss of each sample (B,), the mean over its elements, at the given noise and gamma.
 
-        `noise` has the shape of `data` (B, ...), `gamma` is (B,). Raises ValueError when shapes do
-        not fit, or the field returns another shape than it was given.
+        `data` and `noise` have shape (B, ...), `gamma` (B,). Raises ValueError if shapes do not
+        match, the field returns another shape, or `difference` is set for a field without energy.
         """
         x = corrupt(data, noise, gamma)
         target = (noise - data) * per_sample(self.decay(gamma).to(data.dtype), data)
         if self.difference and torch.is_grad_enabled():
             if not isinstance(field, Energy):
                 raise ValueError(
-                    f"difference is for a DotEnergy or NormEnergy; got {type(field).__name__}: "
-                    "leave it off for an implicit field"
+                    f"difference needs a DotEnergy or NormEnergy; got {type(field).__name__}: "
+                    "set difference to False"
                 )
             return difference_loss(field, x, target, labels)
         gradient = field(x, labels, gamma) if self.noise_conditioning else field(x, labels)  # type: ignore[call-arg]
@@ -86,9 +85,8 @@ class EquilibriumMatching:
 class FlowMatching(EquilibriumMatching):
     """The flow matching loss, the baseline: the field learns `noise - data`.
 
-    Eq. 1 of arXiv 2510.02300 in our sign, that is minus the usual velocity, so that the same
-    samplers descend it. It sees gamma unless `noise_conditioning` is off, which is equilibrium
-    matching with a constant decay.
+    Eq. 1 of arXiv 2510.02300 with our sign: minus the usual velocity. With `noise_conditioning` off
+    it is equilibrium matching with a constant decay.
     """
 
     decay: Decay = ConstantDecay()

@@ -19,28 +19,28 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 ANIMATION_SUFFIXES = (".gif", ".mp4")
-"""What `animate` can write."""
+"""The file types that `animate` writes."""
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
-    """Images (N, C, H, W) in -1..1 as bytes 0..255, (N, H, W, C); what lies outside is clipped."""
+    """Images (N, C, H, W) in -1..1 as bytes 0..255, (N, H, W, C); other values are clipped."""
     scaled = ((images.detach().float().cpu() + 1) * 127.5).round().clamp(0, 255)
     return scaled.byte().permute(0, 2, 3, 1).numpy()
 
 
 def heatmap(images: Tensor, maps: Tensor, *, most: float = 8.0) -> Tensor:
-    """Images (N, C, H, W) in grey with maps (N, H, W) over them in red, (N, 3, H, W) in -1..1.
+    """Grey images (N, C, H, W) with maps (N, H, W) over them in red, (N, 3, H, W) in -1..1.
 
-    A pixel of the map at 1 or below is not coloured; it reddens with every doubling, up to `most`."""
+    The red grows with the logarithm of the map, from none at 1 to full at `most`."""
     strength = (maps.clamp(1, most).log() / math.log(most))[:, None].to(images)
     red = images.new_tensor([1.0, -0.7, -1.0]).view(1, 3, 1, 1)
     return torch.lerp(images.mean(1, keepdim=True) * 0.8, red, strength)
 
 
 def grid(images: Tensor, *, columns: int, scale: int = 1, gap: int = 1) -> Image:
-    """One picture of images (N, C, H, W) in -1..1, row by row, with `gap` pixels in between.
+    """One picture with all images (N, C, H, W) in -1..1, row by row, `gap` pixels apart.
 
-    Each pixel becomes `scale` wide. Raises ValueError for other than 1, 3 or 4 channels."""
+    Each pixel becomes `scale` pixels wide. Raises ValueError unless there are 1, 3 or 4 channels."""
     from PIL import Image
 
     check_channels(images.shape[1])
@@ -60,7 +60,7 @@ def grid(images: Tensor, *, columns: int, scale: int = 1, gap: int = 1) -> Image
 def picture(image: Tensor) -> Image:
     """One image (C, H, W) in -1..1 as a picture of its size.
 
-    Raises ValueError for other than 1, 3 or 4 channels."""
+    Raises ValueError unless there are 1, 3 or 4 channels."""
     from PIL import Image
 
     check_channels(len(image))
@@ -69,10 +69,10 @@ def picture(image: Tensor) -> Image:
 
 
 def check_channels(channels: int) -> None:
-    """Raises ValueError for what no picture can be made of."""
+    """Raises ValueError unless there are 1, 3 or 4 channels."""
     if channels not in (1, 3, 4):
         raise ValueError(
-            f"a picture needs 1, 3 or 4 channels; got {channels}: decode latents first, or save an .npz"
+            f"a picture must have 1, 3 or 4 channels; got {channels}: decode latents first, or save an .npz"
         )
 
 
@@ -81,24 +81,25 @@ def animate(
 ) -> None:
     """Returns nothing; writes pictures of one size to `path`, a .gif or an .mp4.
 
-    Each is shown for `seconds`, the last for `rest`; a GIF begins again then. The file is whole or
-    not there. An MP4 (H.264, a pixel wider or higher where a size is odd) needs imageio-ffmpeg:
-    `pip install 'eqm[video]'`.
+    Each picture is shown for `seconds`, the last one for `last_seconds`; a GIF repeats. An MP4 (H.264)
+    needs imageio-ffmpeg, `pip install 'eqm[video]'`; odd sizes grow by a pixel.
 
-    Raises ValueError for other names, no pictures, or sizes that differ, and OSError as `replacing`.
+    Raises ValueError for other file types, no pictures, pictures of different sizes, and times that are
+    not positive; OSError as `replacing`.
     """
     path, pictures = Path(path), list(frames)
     if path.suffix not in ANIMATION_SUFFIXES:
         raise ValueError(f"an animation must end in {' or '.join(ANIMATION_SUFFIXES)}; got {path}")
-    if not pictures or len({picture.size for picture in pictures}) > 1:
-        raise ValueError(f"an animation needs pictures of one size; got {len(pictures)} pictures")
+    if not pictures or len(sizes := {picture.size for picture in pictures}) > 1:
+        found = f"sizes {sorted(sizes)}" if pictures else "none"
+        raise ValueError(f"an animation needs pictures of one size; got {found}")
     if not (seconds > 0 and last_seconds > 0):
         raise ValueError(
             f"seconds and last_seconds must be positive; got {seconds} and {last_seconds}"
         )
     with replacing(path) as file:
         if path.suffix == ".gif":
-            # GIF counts hundredths of a second; viewers slow down what is faster than two.
+            # viewers slow down frames shorter than two hundredths of a second
             times = [max(20, round(1000 * seconds))] * (len(pictures) - 1) + [
                 round(1000 * last_seconds)
             ]
@@ -111,11 +112,11 @@ def animate(
                 loop=0,
             )
         else:
-            _film(pictures, file, seconds, last_seconds)
+            _write_mp4(pictures, file, seconds, last_seconds)
 
 
 def check_mp4_writer() -> None:
-    """Raises ValueError where what `animate` writes an .mp4 with is not installed."""
+    """Raises ValueError unless imageio-ffmpeg is installed, which writes an .mp4."""
     if find_spec("imageio_ffmpeg") is None:
         raise ValueError(
             "an .mp4 needs imageio-ffmpeg, which is not installed: pip install 'eqm[video]', "
@@ -123,11 +124,11 @@ def check_mp4_writer() -> None:
         )
 
 
-def _film(pictures: list[Image], file: Path, seconds: float, last_seconds: float) -> None:
+def _write_mp4(pictures: list[Image], file: Path, seconds: float, last_seconds: float) -> None:
     check_mp4_writer()
     from imageio_ffmpeg import write_frames
 
-    width, height = (size + size % 2 for size in pictures[0].size)  # H.264 wants even sizes
+    width, height = (size + size % 2 for size in pictures[0].size)  # H.264 needs even sizes
     writer = write_frames(
         os.fspath(file),
         (width, height),

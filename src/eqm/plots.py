@@ -1,4 +1,4 @@
-"""How figures look, here and in the demonstration; needs matplotlib."""
+"""The style of figures; needs matplotlib."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ STYLE: dict[Any, Any] = {
     "xtick.color": "#667085",
     "ytick.color": "#667085",
 }
-"""Settings of matplotlib, by their names there."""
+"""Settings of matplotlib."""
 
 
 @contextmanager
 def drawing(path: Path | str, *, panels: int = 1) -> Iterator[list[Axes]]:
-    """Panels side by side to draw in; they are the PNG at `path` when the block ends.
+    """Axes side by side to draw in; the figure is saved as a PNG at `path` when the block ends.
 
-    What the process draws otherwise, and where it shows it, is left alone.
+    Other figures and the backend of the process are not changed.
     """
     with rc_context(STYLE):
         figure = Figure(figsize=(3.4 * panels, 2.9), layout="constrained")

@@ -1,4 +1,4 @@
-"""Random numbers as a function of where they are needed, so that nothing has to be saved."""
+"""Random numbers as a function of seed, purpose and position, so that no random state is saved."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _LOW = 0xFFFF_FFFF
 
 
 def generator_at(purpose: str, *, seed: int, position: int) -> Generator:
-    """The CPU generator of one place in a run, such as an epoch.
+    """The CPU generator for one position of a run, such as an epoch.
 
-    torch's CPU generator heeds 32 bits of its seed, no more: `purpose` and `seed` are hashed to
-    them and `position` is added, so that within a run no two of 2^32 positions are the same.
+    torch's CPU generator uses only 32 bits of its seed: a hash of `purpose` and `seed`, plus `position`.
+    So the generators of 2^32 positions of a run all differ.
 
     >>> a, b = (generator_at("order", seed=s, position=7).initial_seed() for s in (0, 1))
     >>> a != b
@@ -28,14 +28,13 @@ def generator_at(purpose: str, *, seed: int, position: int) -> Generator:
 
 @dataclass(frozen=True)
 class SampleRandom:
-    """The random numbers of B samples, each a function of the seed, the purpose and its position.
+    """The random numbers of B samples, a function of seed, purpose and the sample's position.
 
-    Whoever draws them, in whatever batch, on whatever device, gets the same ones: a run may change
-    its micro-batch or its number of processes and still see the same noise. `positions` (B,) int64
-    counts the samples of a run; the numbers are made on its device, without waiting for it.
+    They do not depend on the batch, the device or the number of processes. `positions` (B,) int64 are
+    the indices of the samples in a run; the numbers are made on their device.
 
-    >>> both = Draws(0, torch.tensor([5, 6])).normal("noise", (2,))
-    >>> torch.equal(Draws(0, torch.tensor([6])).normal("noise", (2,)), both[1:])
+    >>> both = SampleRandom(0, torch.tensor([5, 6])).normal("noise", (2,))
+    >>> torch.equal(SampleRandom(0, torch.tensor([6])).normal("noise", (2,)), both[1:])
     True
     """
 
@@ -43,7 +42,7 @@ class SampleRandom:
     positions: Tensor
 
     def __getitem__(self, rows: slice) -> SampleRandom:
-        """The draws of some of the samples."""
+        """The random numbers of some of the samples."""
         return SampleRandom(self.seed, self.positions[rows])
 
     def uniform(self, purpose: str, shape: Sequence[int] = ()) -> Tensor:
@@ -52,9 +51,9 @@ class SampleRandom:
         return (words.float() * 2**-24).view(len(self.positions), *shape)
 
     def normal(self, purpose: str, shape: Sequence[int] = ()) -> Tensor:
-        """Standard normal, (B, *shape), float32, by the transform of Box and Muller."""
+        """Standard normal, (B, *shape), float32, by the Box-Muller transform."""
         size = math.prod(shape)
-        words = self._words(purpose, 2 * -(-size // 2)) >> 8  # 24 bits are what float32 can tell
+        words = self._words(purpose, 2 * -(-size // 2)) >> 8  # float32 has 24 bits
         first, second = ((words.float() + 0.5) * 2**-24).chunk(2, dim=1)
         radius, angle = (-2 * first.log()).sqrt(), 2 * math.pi * second
         both = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
@@ -71,7 +70,7 @@ class SampleRandom:
 
 
 def philox(counter: tuple[Tensor, ...], key: tuple[int, int]) -> tuple[Tensor, ...]:
-    """Four words of 32 random bits for four words of counter, by Philox4x32-10.
+    """Four words of 32 random bits from four words of a counter, by Philox4x32-10.
 
     Words are int64 in 0..2^32-1 and broadcast. Salmon et al., Parallel random numbers: as easy as
     1, 2, 3 (SC 2011).
@@ -79,7 +78,7 @@ def philox(counter: tuple[Tensor, ...], key: tuple[int, int]) -> tuple[Tensor, .
     a, b, c, d = counter
     low, high = key
     for _ in range(10):
-        # The product of two words may wrap around int64, but its bits are the right ones.
+        # the product may overflow int64, but its bits are right
         first, second = a * 0xD2511F53, c * 0xCD9E8D57
         a, b, c, d = (
             ((second >> 32) & _LOW) ^ b ^ low,

@@ -1,6 +1,6 @@
-"""Names for the parts of eqm that can be exchanged; imports no torch.
+"""The registry: names for rules, stops, decays, networks and other parts; imports no torch.
 
-What is registered works by its name in Python, in configurations, on the command line and in saved models.
+A registered part works by its name in Python, in configurations, on the command line and in saved models.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HOMES = {
     "features": "eqm.features",
     "command": "eqm.cli",
 }
-"""The kinds, and the module or package whose files register the parts that come with eqm."""
+"""The kinds of parts, and the module or package that registers the built-in ones."""
 _REGISTERED: dict[str, dict[str, Any]] = {kind: {} for kind in HOMES}
 
 
@@ -42,11 +42,11 @@ class UnknownNameError(ValueError):
 def register(kind: str, name: str) -> Callable[[T], T]:
     """A decorator that registers a class or function of a `kind` (a key of `HOMES`) under `name`.
 
-    A package can register parts without being imported first: by an entry point of the group
-    `eqm.KIND` that has the part's name and points to the part.
+    An installed package can also register a part by an entry point of the group `eqm.KIND`, which has
+    the part's name and points to the part.
 
-    Raises ValueError for an unknown kind, and for a name that is taken or is not made of lower-case
-    letters, digits and single hyphens.
+    Raises ValueError for an unknown kind, a name that is taken, and a name with other characters than
+    lower-case letters, digits and single hyphens.
 
     >>> from eqm.registry import lookup, register
     >>> @register("decay", "quadratic")
@@ -65,7 +65,7 @@ def register(kind: str, name: str) -> Callable[[T], T]:
 
     def add(part: T) -> T:
         known = _REGISTERED[kind].get(name)
-        if known is not None and _path(known) != _path(part):  # a module may be loaded again
+        if known is not None and _path(known) != _path(part):  # a module may be reloaded
             raise ValueError(
                 f"the {kind} {name!r} is registered already, as {_path(known)}: choose another name"
             )
@@ -97,23 +97,23 @@ def lookup(kind: str, name: str) -> Any:
 
 
 def names(kind: str) -> list[str]:
-    """The names that are registered for this kind, with those of entry points, sorted."""
+    """The names registered for this kind, those of entry points included, sorted."""
     _check_kind(kind)
     _load_home(HOMES[kind])
     return sorted({*_REGISTERED[kind], *_entries(kind)})
 
 
 def name_of(kind: str, part: object) -> str:
-    """The name that a part of this kind is registered under.
+    """The name of a part of this kind; the first one if it has several.
 
-    Raises ValueError where it has none.
+    Raises ValueError if it is not registered.
     """
-    names(kind)  # finds the parts that come with eqm
-    for name in (*_REGISTERED[kind], *_entries(kind)):  # of two names the one registered first
+    names(kind)  # registers the built-in parts
+    for name in (*_REGISTERED[kind], *_entries(kind)):
         if lookup(kind, name) is part:
             return name
     raise ValueError(
-        f'{_path(part)} is no registered {kind}: put @eqm.register("{kind}", "my-name") above it'
+        f'the {kind} {_path(part)} is not registered: put @eqm.register("{kind}", "my-name") above it'
     )
 
 
@@ -123,13 +123,13 @@ def make(
     settings: Mapping[str, Any],
     options: Iterable[tuple[str, Any]] = (),
 ) -> Any:
-    """The part of this kind that is registered under `name`, with its settings.
+    """The part of this kind registered under `name`, made with its settings.
 
-    A class is called; its arguments are its settings. A function is returned; its keyword-only
-    arguments are its settings. Names in `settings` that the part does not take are ignored.
-    `options` are further settings, which it must take.
+    The settings of a class are its arguments, those of a function its keyword-only arguments. Names in
+    `settings` that the part does not have are ignored. `options` are further settings, which it must
+    have.
 
-    Raises ValueError as `lookup` and the part do, for unknown options, and for missing settings.
+    Raises ValueError for unknown names and options, missing settings, and values that the part refuses.
 
     >>> make("decay", "linear", {"scale": 2.0, "start": 0.8})
     LinearDecay(scale=2.0)
@@ -151,9 +151,9 @@ def make(
 
 
 def settings_of(kind: str, made: Any) -> tuple[str, dict[str, Any]]:
-    """The name and the settings that `make` makes this part from.
+    """The name and the settings from which `make` makes this part again.
 
-    Raises ValueError for a part that is not registered, or does not keep a setting as an attribute.
+    Raises ValueError if the part is not registered, or does not store a setting as an attribute.
 
     >>> from eqm import LinearDecay
     >>> settings_of("decay", LinearDecay(2.0))
@@ -168,15 +168,15 @@ def settings_of(kind: str, made: Any) -> tuple[str, dict[str, Any]]:
         return name, {key: getattr(made, key) for key in _settings(type(made))}
     except AttributeError as error:
         raise ValueError(
-            f"the {kind} {name!r} must keep its setting {error.name!r} as an attribute of that name: "
+            f"the {kind} {name!r} must store its setting {error.name!r} as an attribute of that name: "
             "make it a dataclass"
         ) from None
 
 
 def load_plugin(where: str) -> None:
-    """Returns nothing; runs a Python file, or imports a module by its name, which registers parts.
+    """Returns nothing; runs a Python file or imports a module, which registers parts.
 
-    Raises ValueError where there is no such file or module.
+    Raises ValueError if the file or module does not exist.
     """
     path = Path(where)
     if path.suffix != ".py":
@@ -202,7 +202,7 @@ def load_plugin(where: str) -> None:
 
 
 def _settings(part: Any) -> dict[str, Parameter]:
-    """What can be set: the arguments of a class, the keyword-only arguments of a function."""
+    """The settings of a part: the arguments of a class, the keyword-only arguments of a function."""
     positional = isinstance(part, type)
     return {
         name: parameter
@@ -213,7 +213,7 @@ def _settings(part: Any) -> dict[str, Parameter]:
 
 
 def _whole(name: str, value: float) -> int:
-    """The number as an int: options from the command line are floats."""
+    """The number as an int; options from the command line are floats."""
     if value != int(value):
         raise ValueError(f"{name} must be a whole number; got {value}")
     return int(value)

@@ -1,4 +1,4 @@
-"""Numbers that go with samples: one a row, whatever the shape of a row; imports no torch."""
+"""Values for each sample of a batch, whatever the shape of a sample; imports no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def per_sample(values: Tensor, x: Tensor) -> Tensor:
-    """Values (B,) shaped (B, 1, ...), to combine them with x (B, ...).
+    """Values (B,) reshaped to (B, 1, ...), to broadcast with x (B, ...).
 
     >>> import torch
     >>> per_sample(torch.tensor([1.0, 2.0]), torch.ones(2, 3)) * torch.ones(2, 3)
@@ -25,5 +25,5 @@ def norms(x: Tensor) -> Tensor:
 
 
 def all_finite(x: Tensor) -> Tensor:
-    """True (B,) for the samples of x (B, ...) that hold neither NaN nor infinity."""
+    """True (B,) for the samples of x (B, ...) without NaN and infinity."""
     return x.isfinite().flatten(1).all(1)

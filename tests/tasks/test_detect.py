@@ -247,7 +247,7 @@ def test_a_detector_with_parts_of_ones_own_comes_back(model, own_parts, tmp_path
 def test_a_decay_without_a_name_is_refused_when_the_detector_is_saved(model, tmp_path):
     config = replace(CONFIG, objective=EquilibriumMatching(lambda gamma: 1 - gamma))
     detector = EqmDetector(model, "loss", config=config).fit(normal(9, shape=(1, 8, 8)))
-    with pytest.raises(ValueError, match="is no registered decay: put @eqm.register"):
+    with pytest.raises(ValueError, match="is not registered: put @eqm.register"):
         detector.save(tmp_path)
 
 
