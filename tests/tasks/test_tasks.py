@@ -4,14 +4,16 @@ import os
 import socket
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 import pytest
 import torch
 
 import eqm
+from eqm import registry
 from eqm.data import digits
-from eqm.descent import Outcome, integrate
+from eqm.descent import Outcome, StepResult, integrate
+from eqm.descent.stopping import Stop
 from eqm.metrics import Moments
 from eqm.models import UNet, UNetConfig
 from eqm.models.inference import Frozen
@@ -168,7 +170,7 @@ def test_fitted_steps_hold_for_the_settings_they_were_fitted_with():
     assert FITTED.but(guidance=2.0) == replace(FIVE, guidance=2.0)
     assert FITTED.but(rule="gradient-descent") == FIVE
     for rows in ([[1, 2, 3]], 3, [[1, 2, 3, math.inf]], ["abcd"]):
-        with pytest.raises(ValueError, match="fitted must be rows of four numbers"):
+        with pytest.raises(ValueError, match="multistep_coefficients must be rows of four numbers"):
             Sampling(multistep_coefficients=rows)
 
 
@@ -193,9 +195,10 @@ def test_a_model_without_classes_takes_no_labels():
         ({"guidance": -1}, r"guidance must lie in \[0, inf\); got -1"),
         ({"momentum": 5}, r"momentum must lie in \[0, 1\); got 5"),
         ({"gradient_ratio": 1.5}, "gradient_ratio must lie in"),
+        ({"rule": 3}, "rule and stop must be names; got 3"),
         (
-            {"rule": "adam"},
-            "rule must be one of gradient-descent, nesterov-lookahead, .*; got 'adam'",
+            {"rule_options": (("reach", "far"),)},
+            "rule_options must be pairs of a name and a number",
         ),
         ({"step_size": "big"}, "step_size must be a number; got 'big'"),
         ({"step_size": 1e-320}, "a path takes at most 1e.09 steps; got path_length 0.5 in steps"),
@@ -206,6 +209,73 @@ def test_sampling_settings_without_meaning_are_named(settings, message):
         Sampling(**settings)
     with pytest.raises(ValueError, match="unknown names: colour"):
         Sampling.of({"sampling": {"colour": 3}})
+
+
+@pytest.fixture
+def own_parts(monkeypatch):
+    for kind in ("rule", "stop"):
+        monkeypatch.setitem(registry._REGISTERED, kind, registry._REGISTERED[kind].copy())
+
+    @eqm.register("rule", "test-jump")
+    @dataclass(frozen=True)
+    class Jump:
+        step_size: float
+        reach: float = 1.0
+
+        def init(self, x):
+            return ()
+
+        def step(self, gradient_of, x, state, steps):
+            gradient = gradient_of(x)
+            end = x - self.reach * self.step_size * gradient
+            return StepResult(end, gradient, self.step_size, state)
+
+    @eqm.register("stop", "test-few")
+    @dataclass(frozen=True)
+    class Few(Stop):
+        steps: int
+
+        def __call__(self, step, state):
+            return step.steps >= self.steps, state
+
+
+def test_a_rule_and_a_stop_of_ones_own_are_stored_loaded_and_used(model, own_parts, tmp_path):
+    own = Sampling(
+        "test-jump",
+        0.02,
+        path_length=0.1,
+        stop="test-few",
+        rule_options=(("reach", 2.0),),
+        stop_options=(("steps", 3),),
+    )
+    network = UNet(model.config)
+    network.load_state_dict(model.state_dict())
+    network.metadata = {"sampling": asdict(own)}
+    eqm.save_pretrained(network, tmp_path / "own")
+    loaded = eqm.from_pretrained(tmp_path / "own")
+    assert Sampling.of(loaded.metadata) == own
+    by_hand = generate(model, [0, 1], sampling=Sampling("gradient-descent", 0.04, path_length=0.12))
+    end = generate(loaded, [0, 1])
+    assert torch.equal(end.x, by_hand.x)
+    assert end.steps.tolist() == [3, 3]
+    reference = 0.3 * starting_noise((1, 4, 4), seeds=range(1000, 1020))
+    found = tune(loaded, reference, samples=8, nfe=4, keep_rule=True)
+    assert {trial.sampling.rule for trial in found.trials} == {"test-jump"}
+    assert own.but(rule="heun").rule_options == ()
+    assert own.but(rule="heun").stop_options == own.stop_options
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rule": "nesterov-lookahed"}, "the rule must be .*did you mean 'nesterov-lookahead'"),
+        ({"stop": "stagnatoin"}, "the stop must be .*did you mean 'stagnation'"),
+        ({"rule_options": (("reach", 1.0),)}, "takes step_size, momentum; got the option 'reach'"),
+    ],
+)
+def test_a_rule_or_stop_that_is_not_there_is_named(model, settings, message):
+    with pytest.raises(ValueError, match=message):
+        generate(model, [0], sampling=Sampling(**settings))
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from eqm.sampling.settings import RuleName
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -31,7 +29,7 @@ def eval_(
     save_reference: Path | None = None,
     count: int | None = None,
     seed: int = 0,
-    rule: RuleName | None = None,
+    rule: str | None = None,
     step_size: float | None = None,
     momentum: float | None = None,
     path_length: float | None = None,

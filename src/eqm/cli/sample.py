@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from eqm.cli.arguments import Model
-from eqm.sampling.settings import RuleName
 
 if TYPE_CHECKING:
     from eqm.descent import FinishedSample
@@ -20,7 +19,7 @@ def sample(
     count: int | None = None,
     output: Path = Path("samples.png"),
     seed: int = 0,
-    rule: RuleName | None = None,
+    rule: str | None = None,
     step_size: float | None = None,
     momentum: float | None = None,
     path_length: float | None = None,

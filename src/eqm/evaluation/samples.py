@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from inspect import signature
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -25,6 +26,7 @@ from eqm.energy import Energy
 from eqm.evaluation.protocol import SampleSet
 from eqm.models import Network, for_inference
 from eqm.randomness import SampleRandom, generator_at
+from eqm.registry import lookup
 from eqm.sampling import Sampling
 from eqm.tasks import draw
 
@@ -142,21 +144,22 @@ def drawn(
 def _used(sampling: Sampling, *, labelled: bool, noise_conditioned: bool) -> dict[str, Any]:
     """The settings that affect samples; a noise-conditioned model uses Euler steps, whatever the rule."""
     settings = asdict(sampling)
+    idle = {"gradient_ratio", "stop", "stop_options", "rule_options"}
     if noise_conditioned:
         settings["rule"] = "euler, even in gamma"
-        idle = {"momentum", "gradient_ratio", "multistep_coefficients"}
+        idle |= {"momentum", "multistep_coefficients"}
     elif sampling.multistep_coefficients:
-        idle = {"rule", "step_size", "momentum", "path_length", "gradient_ratio"}
+        idle |= {"rule", "step_size", "momentum", "path_length"}
     else:
-        idle = (
-            {"multistep_coefficients"}
-            if sampling.rule == "nesterov-lookahead"
-            else {"multistep_coefficients", "momentum"}
-        )
+        idle = {"step_size", "momentum"} - signature(
+            lookup("rule", sampling.rule)
+        ).parameters.keys()
     if not labelled or sampling.guidance == 1:
         idle |= {"guidance", "guidance_interval"}
     return {
-        name: value for name, value in settings.items() if name not in idle and value is not None
+        name: value
+        for name, value in settings.items()
+        if name not in idle and value not in (None, "", ())
     }
 
 

@@ -1,16 +1,16 @@
-"""How to sample a model: the settings that travel with its weights; imports no torch."""
+"""How to sample a model: the settings that are stored with its weights; imports no torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from math import ceil
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from dataclasses import asdict, dataclass, fields, replace
+from math import ceil, isfinite
+from typing import TYPE_CHECKING, Any
+
+from eqm.registry import make
 
 if TYPE_CHECKING:
     from eqm.descent import Rule, Stop
 
-RuleName = Literal["gradient-descent", "nesterov-lookahead", "adams-bashforth", "heun"]
-RULES = get_args(RuleName)
 BOUNDS = [
     ("step_size", 0, float("inf")),
     ("momentum", 0, 1),
@@ -19,36 +19,49 @@ BOUNDS = [
     ("guidance", 0, float("inf")),
 ]
 MOST_STEPS = 1e9
+Options = tuple[tuple[str, float], ...]
+"""Further settings of a registered part: pairs of name and value."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """The descent that turns noise into samples."""
+    """The descent that turns noise into samples.
 
-    rule: RuleName = "nesterov-lookahead"
-    """How to move; heun evaluates the model twice a step, the others once."""
+    Rule and stop are looked up by name when the descent begins: a rule or stop of your own must be
+    registered by then (`eqm.register`).
+    """
+
+    rule: str = "nesterov-lookahead"
+    """The update rule: any registered rule. heun evaluates the model twice a step."""
     step_size: float = 0.02
-    """Size of a step; stable below 0.1 with the default decay, the paper takes 0.0017 to 0.003."""
+    """Size of a step; stable below 0.1 with the default decay. The paper takes 0.0017 to 0.003."""
     momentum: float = 0.3
-    """How far the look-ahead looks, for nesterov-lookahead."""
+    """Momentum, for rules that have one."""
     path_length: float = 0.5
     """Stop a sample after this path, the sum of its step sizes; about 0.4 reaches the data."""
     gradient_ratio: float = 0.0
-    """Stop a sample earlier once its gradient is this much of its first one; 0 never does."""
+    """Stop a sample earlier, when its gradient norm falls below this fraction of the first one; 0
+    turns this off."""
     guidance: float = 1.0
     """Classifier-free guidance scale; 1 is none."""
     guidance_interval: tuple[float, float] | None = None
-    """Guide a sample only while the path it has covered is between these two; always by default."""
+    """Guide a sample only while its path is between these two lengths; by default always."""
     multistep_coefficients: tuple[tuple[float, float, float, float], ...] = ()
-    """Descend from noise by these rows of a `LinearMultistep`, one a step, as `eqm tune` fits them; what
-    starts elsewhere, and all where there are none, goes by the rule."""
+    """Rows of a `LinearMultistep`, one a step, fitted by `eqm tune`. If there are any, samples from
+    noise take these steps; other descents always use the rule."""
+    stop: str = ""
+    """One more stop, any registered stop; by default none."""
+    rule_options: Options = ()
+    """Further settings of the rule, as pairs: NAME VALUE."""
+    stop_options: Options = ()
+    """Further settings of the stop, as pairs: NAME VALUE."""
 
     def __post_init__(self) -> None:
-        if self.rule not in RULES:
-            raise ValueError(f"rule must be one of {', '.join(RULES)}; got {self.rule!r}")
+        if not isinstance(self.rule, str) or not isinstance(self.stop, str):
+            raise ValueError(f"rule and stop must be names; got {self.rule!r} and {self.stop!r}")
         for name, low, high in BOUNDS:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
+            if not _is_number(value):
                 raise ValueError(f"{name} must be a number; got {value!r}")
             if not low <= value < high:
                 raise ValueError(f"{name} must lie in [{low:g}, {high:g}); got {value:g}")
@@ -59,7 +72,7 @@ class Sampling:
             )
         if self.step_size > self.path_length:
             raise ValueError(
-                "step_size must not exceed path_length, or one step would be all; "
+                "step_size must not exceed path_length; "
                 f"got {self.step_size} and {self.path_length}"
             )
         if self.path_length / self.step_size > MOST_STEPS:
@@ -70,63 +83,50 @@ class Sampling:
         if self.guidance_interval is not None:
             object.__setattr__(self, "guidance_interval", _interval(self.guidance_interval))
         object.__setattr__(self, "multistep_coefficients", _rows(self.multistep_coefficients))
+        for name in ("rule_options", "stop_options"):
+            object.__setattr__(self, name, _options(name, getattr(self, name)))
 
     def but(self, **changes: Any) -> Sampling:
-        """The same with some settings changed; None leaves one as it is.
+        """The same with some settings changed; None keeps a setting.
 
-        Fitted steps hold for the settings they were fitted with: a change drops them, and so does
-        a rule that is asked for by name, were it the stored one."""
+        Any change drops the fitted steps, because they hold only for the settings they were fitted
+        with; naming a rule drops them too. Another rule or stop drops the options of the one before.
+        """
         made = {name: value for name, value in changes.items() if value is not None}
         other = replace(self, **made)
         if other == self and "rule" not in made:
             return self
-        return replace(other, **{"multistep_coefficients": ()} | made)
-
-    def from_noise(self) -> dict[str, Any]:
-        """How samples descend from noise: `rule`, `stop` and `max_steps`, for `stream` and its like."""
-        if not self.multistep_coefficients:
-            return {
-                "rule": self.make_rule(),
-                "stop": self.make_stop(),
-                "max_steps": self.max_steps,
-            }
-        from eqm.descent import LinearMultistep, MaxNFE
-
-        steps = len(self.multistep_coefficients)
-        return {
-            "rule": LinearMultistep(self.multistep_coefficients),
-            "stop": MaxNFE(steps),
-            "max_steps": steps,
-        }
+        dropped: dict[str, Any] = {"multistep_coefficients": ()}
+        for part in ("rule", "stop"):
+            if getattr(other, part) != getattr(self, part):
+                dropped[f"{part}_options"] = ()
+        return replace(other, **dropped | made)
 
     @property
     def max_steps(self) -> int:
-        """The number of steps in which the path is covered."""
+        """The number of steps that cover the path; a sample makes no more."""
         return max(1, ceil(self.path_length / self.step_size - 1e-4))
 
     def make_rule(self) -> Rule:
-        """The rule these settings describe."""
-        from eqm.descent import AdamsBashforth, GradientDescent, Heun, NesterovLookahead
-
-        match self.rule:
-            case "gradient-descent":
-                return GradientDescent(self.step_size)
-            case "adams-bashforth":
-                return AdamsBashforth(self.step_size)
-            case "heun":
-                return Heun(self.step_size)
-        return NesterovLookahead(self.step_size, self.momentum)
+        """The rule of these settings. Raises ValueError for a rule that is not registered, and for
+        options that it does not take."""
+        rule: Rule = make("rule", self.rule, asdict(self), self.rule_options)
+        return rule
 
     def make_stop(self) -> Stop:
-        """The stop these settings describe."""
+        """The stop of these settings. Raises ValueError as `make_rule` does."""
         from eqm.descent import PathLength, RelativeGradientNorm
 
-        path = PathLength(self.path_length)
-        return path | RelativeGradientNorm(self.gradient_ratio) if self.gradient_ratio else path
+        stop: Stop = PathLength(self.path_length)
+        if self.gradient_ratio:
+            stop = stop | RelativeGradientNorm(self.gradient_ratio)
+        if self.stop:
+            stop = stop | make("stop", self.stop, asdict(self), self.stop_options)
+        return stop
 
     @classmethod
     def of(cls, metadata: dict[str, Any]) -> Sampling:
-        """The settings stored with a model under `sampling`, defaults where there are none."""
+        """The settings stored with a model under `sampling`; defaults if there are none."""
         stored = metadata.get("sampling", {})
         if not isinstance(stored, dict):
             raise ValueError(f"the model's sampling settings must be an object; got {stored!r}")
@@ -138,24 +138,45 @@ class Sampling:
         return cls(**stored)
 
 
+# JSON has no tuples: what was stored comes back as lists.
+
+
 def _rows(values: Any) -> tuple[tuple[float, ...], ...]:
-    # JSON has no tuples: what was stored comes back as a list of lists.
     if isinstance(values, list | tuple) and all(
-        isinstance(row, list | tuple)
-        and len(row) == 4
-        and all(isinstance(v, int | float) and abs(v) < float("inf") for v in row)
+        isinstance(row, list | tuple) and len(row) == 4 and all(map(_is_finite, row))
         for row in values
     ):
         return tuple(tuple(map(float, row)) for row in values)
-    raise ValueError(f"fitted must be rows of four numbers, one row a step; got {values!r}")
+    raise ValueError(
+        f"multistep_coefficients must be rows of four numbers, one row a step; got {values!r}"
+    )
 
 
 def _interval(values: Any) -> tuple[float, float]:
-    # JSON has no tuples: what was stored comes back as a list.
-    if isinstance(values, list | tuple) and len(values) == 2:
+    if isinstance(values, list | tuple) and len(values) == 2 and all(map(_is_finite, values)):
         low, high = values
-        if all(isinstance(v, int | float) for v in values) and 0 <= low < high < float("inf"):
+        if 0 <= low < high:
             return float(low), float(high)
     raise ValueError(
         f"guidance_interval must be two path lengths in order, such as 0.1 0.3; got {values!r}"
     )
+
+
+def _options(name: str, values: Any) -> Options:
+    if isinstance(values, list | tuple) and all(
+        isinstance(pair, list | tuple)
+        and len(pair) == 2
+        and isinstance(pair[0], str)
+        and _is_finite(pair[1])
+        for pair in values
+    ):
+        return tuple((key, value) for key, value in values)
+    raise ValueError(f"{name} must be pairs of a name and a number; got {values!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    return _is_number(value) and isfinite(value)

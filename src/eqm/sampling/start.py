@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from eqm.descent import Rule, Stop
+from eqm.descent import LinearMultistep, MaxNFE, Rule, Stop
 from eqm.field import Field
 from eqm.guidance import guide
 from eqm.sampling.labels import Labels, chosen_labels
@@ -88,17 +88,17 @@ def prepare(
         count = len(chosen)
     seeds = range(seed, seed + (1 if count is None else count))
     check_seeds(seeds)
-    descent = sampling.from_noise()
+    rows = sampling.multistep_coefficients
     return Start(
-        guided(model, sampling, chosen),
-        seeds,
-        chosen,
-        descent["rule"],
-        descent["stop"],
-        descent["max_steps"],
-        sampling,
-        _shape(info, shape),
-        info,
+        field=guided(model, sampling, chosen),
+        seeds=seeds,
+        labels=chosen,
+        rule=LinearMultistep(rows) if rows else sampling.make_rule(),
+        stop=MaxNFE(len(rows)) if rows else sampling.make_stop(),
+        max_steps=len(rows) or sampling.max_steps,
+        sampling=sampling,
+        shape=_shape(info, shape),
+        info=info,
     )
 
 

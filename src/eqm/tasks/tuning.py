@@ -15,7 +15,7 @@ from eqm.descent.checks import check_count
 from eqm.field import Field
 from eqm.metrics import Moments, frechet_distance
 from eqm.sampling.model import Model, check_time_invariant, describe
-from eqm.sampling.settings import RuleName, Sampling
+from eqm.sampling.settings import Sampling
 from eqm.sampling.start import check_seeds, prepare
 from eqm.tasks.generation import generate
 
@@ -23,7 +23,7 @@ Features = Callable[[Tensor], Tensor]
 """Images (N, ...) to features (N, D)."""
 Start = tuple[Field, Tensor, Tensor | None]
 
-RULES: tuple[tuple[RuleName, float, int], ...] = (
+RULES: tuple[tuple[str, float, int], ...] = (
     ("gradient-descent", 0.3, 1),
     ("nesterov-lookahead", 0.3, 1),
     ("nesterov-lookahead", 0.5, 1),
@@ -59,7 +59,7 @@ class Trial:
 
     def __str__(self) -> str:
         chosen = self.sampling
-        name: str = chosen.rule
+        name = chosen.rule
         if name == "nesterov-lookahead":
             name = f"{name} {chosen.momentum:g}"
         how = f"{name:<24} step {chosen.step_size:<7.4g}"
@@ -254,7 +254,7 @@ def _searched(judge: _Judge, stored: Sampling, nfe: int, tolerance: float, seed:
             size = stored.path_length / steps
             counts = sorted({max(1, round(steps * length)) for length in PATHS})
             counts = [count for count in counts if count * cost <= nfe]
-            base = replace(stored, rule=rule, momentum=momentum, step_size=size, gradient_ratio=0.0)
+            base = stored.but(rule=rule, momentum=momentum, step_size=size, gradient_ratio=0.0)
             base = replace(base, path_length=max(size * counts[-1], size))
             for count, x in zip(counts, _along(judge, base, counts, seed), strict=True):
                 judge.judged(replace(base, path_length=size * count), x, float(count * cost))
