@@ -42,7 +42,7 @@ def test_the_whole_way_from_pictures_over_latents_to_pictures(vae, photos, tmp_p
     assert np.load(tmp_path / "a.npz")["arr_0"].shape == (3, 8, 8, 3)
     capsys.readouterr()
     assert main(["sample", str(model), "--vae", str(vae(seed=1))]) == 2
-    assert "is another: give the first" in capsys.readouterr().err
+    assert "pass the first" in capsys.readouterr().err
 
 
 def test_a_dry_run_tells_what_encoding_would_take(vae, photos, tmp_path, capsys):

@@ -101,7 +101,7 @@ def test_a_field_for_inference_is_not_saved_and_its_precision_is_checked(tmp_pat
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_bfloat16_is_refused_where_autocast_does_not_make_it(dtype):
     network = build(UNetConfig(shape=(1, 4, 4), width=4, multipliers=(1,))).to(dtype)
-    with pytest.raises(ValueError, match=f"for models in float32; this one is in {dtype}: pass"):
+    with pytest.raises(ValueError, match=f"needs a model in float32; this one is in {dtype}: pass"):
         for_inference(network, precision="bfloat16")
     assert for_inference(network)(torch.zeros(1, 1, 4, 4, dtype=dtype)).dtype == dtype
 

@@ -167,7 +167,7 @@ def test_unconditional_network_refuses_conditions():
     x = torch.zeros(2, 3, 4, 6)
     with pytest.raises(ValueError, match="unconditional; got labels: leave them out"):
         network(x, torch.zeros(2, dtype=torch.int64))
-    with pytest.raises(ValueError, match="not conditioned on the noise level; got gamma"):
+    with pytest.raises(ValueError, match="not noise-conditioned; got gamma"):
         network(x, gamma=torch.zeros(2))
 
 

@@ -1,4 +1,4 @@
-"""Encoders: the way from pixels to what a field learns, and back."""
+"""Encoders: from images to latents and back."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The autoencoders of the diffusers library."""
+"""Autoencoders of the diffusers library."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from eqm.encoders.encoder import Encoder, Pixels
 KINDS = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
 _CONFIG, _WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 _PIXELS_AT_A_TIME = 1 << 20
-"""Of the images encoded or decoded at once: activations take some hundred times the memory of an image."""
+"""Pixels of the images encoded or decoded at once; activations take about 100 times their memory."""
 
 
 def open_encoder(name: str | Path, *, device: str | torch.device = "cpu") -> Encoder:
-    """The encoder called `name`: "pixels", a folder of diffusers, or its name on the Hugging Face Hub.
+    """The encoder `name`: "pixels", a folder of diffusers, or a name on the Hugging Face Hub.
 
-    A folder holds config.json and diffusion_pytorch_model.safetensors. On the hub,
-    `owner/name/folder` is a folder of a repository, such as the `vae` of a pipeline. Raises
-    ValueError where something is missing or damaged, or diffusers is not installed.
+    A folder holds config.json and diffusion_pytorch_model.safetensors. On the Hub, `owner/name/vae`
+    is the folder `vae` of a repository. Raises ValueError if something is missing or damaged, or
+    diffusers is not installed.
     """
     if str(name) == "pixels":
         return Pixels()
@@ -45,20 +45,20 @@ def open_encoder(name: str | Path, *, device: str | torch.device = "cpu") -> Enc
         with _only_errors_logged():
             network, report = getattr(diffusers, kind).from_pretrained(
                 str(folder),
-                low_cpu_mem_usage=False,  # which would need accelerate
-                use_safetensors=True,  # pickles may hold code
+                low_cpu_mem_usage=False,  # True needs accelerate
+                use_safetensors=True,  # pickles can run code
                 output_loading_info=True,
             )
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{folder} must hold a whole {kind}; {reason}") from error
     if missing := report["missing_keys"] + report["unexpected_keys"]:
-        # diffusers would go on with random weights in their place
+        # diffusers itself would use random weights instead
         raise ValueError(
             f"{folder / _WEIGHTS} must hold the tensors of its {kind}; {len(missing)} are missing or "
             f"unexpected, such as {missing[0]}: download it again"
         )
-    with _only_errors_logged():  # it warns of modules to keep in float32, as all of them are
+    with _only_errors_logged():  # it warns about modules to keep in float32; all are
         network = network.to(device, torch.float32)
     return Autoencoder(network, name=str(name))
 
@@ -66,8 +66,8 @@ def open_encoder(name: str | Path, *, device: str | torch.device = "cpu") -> Enc
 class Autoencoder:
     """An `AutoencoderKL`, `AutoencoderTiny` or `AutoencoderDC` of diffusers as an `Encoder`.
 
-    Its weights are frozen, but gradients flow through it. The latter two have no posterior: their
-    standard deviation is 0.
+    Its weights are frozen, but gradients flow through it. An `AutoencoderTiny` or `AutoencoderDC`
+    has no posterior: the standard deviation is 0.
     """
 
     def __init__(self, network: Any, *, name: str) -> None:
@@ -77,8 +77,8 @@ class Autoencoder:
         for key in ("latents_mean", "latents_std"):
             if config.get(key) is not None:
                 raise ValueError(
-                    f"the encoder {name} has {key}, one number a channel, which eqm does not know: "
-                    "take one with scaling_factor and shift_factor alone"
+                    f"the encoder {name} has {key}, one number per channel, which eqm does not support: "
+                    "take an encoder that has scaling_factor and shift_factor only"
                 )
         self.scale = float(_given(config, "scaling_factor", 1.0))
         self.shift = float(_given(config, "shift_factor", 0.0))
@@ -90,7 +90,7 @@ class Autoencoder:
     def shape_of(self, image: Sequence[int]) -> tuple[int, ...]:
         """The shape of the latent of an image of shape (C, H, W).
 
-        Raises ValueError for other channels than the encoder's, and sides it cannot divide.
+        Raises ValueError for another number of channels, and for sides it cannot divide.
         """
         channels, latent_channels = self._channels
         if len(image) != 3 or image[0] != channels or any(n % self._factor for n in image[1:]):
@@ -101,15 +101,15 @@ class Autoencoder:
         return (latent_channels, *(side // self._factor for side in image[1:]))
 
     def image_shape_of(self, latent: Sequence[int]) -> tuple[int, ...]:
-        """The shape of the image that a latent of this shape is decoded to.
+        """The shape of the image that a latent of this shape decodes to.
 
-        Raises ValueError for other channels than the encoder's.
+        Raises ValueError for another number of channels.
         """
         channels, latent_channels = self._channels
         if len(latent) != 3 or latent[0] != latent_channels:
             raise ValueError(
                 f"the encoder {self.name} decodes latents of {latent_channels} channels; "
-                f"got {tuple(latent)}: they are of another encoder"
+                f"got {tuple(latent)}: take the encoder that made them"
             )
         return (channels, *(side * self._factor for side in latent[1:]))
 
@@ -127,7 +127,7 @@ class Autoencoder:
         return found.mean, found.std
 
     def decode(self, latents: Tensor) -> Tensor:
-        """The images of `latents` (B, C, H, W), in -1..1: what lies outside is clipped."""
+        """The images of `latents` (B, C, H, W), clipped to -1..1."""
         shape = self.image_shape_of(latents.shape[1:])
         z = self._here(latents) / self.scale + self.shift
         return torch.cat(
@@ -142,7 +142,7 @@ class Autoencoder:
 
 
 def _parts(batch: Tensor, image: Sequence[int]) -> tuple[Tensor, ...]:
-    """A batch, cut into what memory holds of images of the shape (..., H, W)."""
+    """A batch in parts that fit into memory, for images of the shape (..., H, W)."""
     return batch.split(max(1, _PIXELS_AT_A_TIME // (image[-2] * image[-1])))
 
 
@@ -152,7 +152,7 @@ def _given(config: dict[str, Any], key: str, otherwise: Any) -> Any:
 
 
 def _fingerprint(network: nn.Module, config: dict[str, Any]) -> str:
-    # Settings at their default are left out: a later diffusers may know more of them.
+    # Default settings are left out, because a later diffusers may have more of them.
     parameters = inspect.signature(type(network).__init__).parameters
     settings = {
         key: value
@@ -185,8 +185,8 @@ def _kind(folder: Path) -> str:
 def _download(name: str) -> Path:
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*(/[\w.-]+)*", name):
         raise ValueError(
-            f"expected the folder of an encoder or a Hub name such as stabilityai/sd-vae-ft-ema; "
-            f"{name} is neither"
+            "expected the folder of an encoder or a Hub name such as stabilityai/sd-vae-ft-ema; "
+            f"got {name}"
         )
     owner, repository, *inner = name.split("/")
     try:
@@ -194,7 +194,7 @@ def _download(name: str) -> Path:
 
         files = ["/".join([*inner, file]) for file in (_CONFIG, _WEIGHTS)]
         return Path(snapshot_download(f"{owner}/{repository}", allow_patterns=files), *inner)
-    except Exception as error:  # the Hub's client raises its own, its transport's and OSError
+    except Exception as error:  # the Hub's client raises errors of several libraries
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(
             f"the encoder {name} is no local folder and could not be downloaded from the Hugging Face "

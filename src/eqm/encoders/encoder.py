@@ -1,4 +1,4 @@
-"""What stands between pixels and a field."""
+"""The interface of an encoder, and the encoder for models of pixels."""
 
 from __future__ import annotations
 
@@ -11,41 +11,42 @@ from torch import Tensor
 
 
 class Encoder(Protocol):
-    """From images (B, C, H, W) in -1..1 to latents as a field learns them, and back.
+    """Turns images (B, C, H, W) in -1..1 into latents and back.
 
-    Latents are `(z - shift) * scale`, z being what the network itself makes: about one in size.
+    Latents are `(z - shift) * scale`, where z is the output of the network; they have about unit
+    variance.
     """
 
     @property
     def name(self) -> str:
-        """What `open_encoder` finds it by."""
+        """The name that `open_encoder` takes."""
 
     @property
     def fingerprint(self) -> str:
-        """Hexadecimal digest: the same network gives the same, wherever it is kept."""
+        """A hexadecimal digest of settings and weights; it does not depend on the folder."""
 
     @property
     def scale(self) -> float:
-        """What latents are multiplied by."""
+        """The factor in the formula of latents."""
 
     @property
     def shift(self) -> float:
-        """What is subtracted from them before."""
+        """The shift in the formula of latents."""
 
     def shape_of(self, image: Sequence[int]) -> tuple[int, ...]:
         """The shape of the latent of an image of shape (C, H, W).
 
-        Raises ValueError for images that it cannot encode.
+        Raises ValueError if it cannot encode such images.
         """
 
     def image_shape_of(self, latent: Sequence[int]) -> tuple[int, ...]:
-        """The shape of the image that a latent of this shape is decoded to.
+        """The shape of the image that a latent of this shape decodes to.
 
-        Raises ValueError for latents that it cannot decode.
+        Raises ValueError if it cannot decode such latents.
         """
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the latents of `pixels`, their normal posterior."""
+        """Mean and standard deviation of the latents of `pixels`, a normal posterior."""
 
     def decode(self, latents: Tensor) -> Tensor:
         """The images of `latents`."""
@@ -53,7 +54,7 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class Pixels:
-    """The encoder of a field that learns the pixels themselves: it changes nothing.
+    """The encoder of models that learn pixels: it changes nothing.
 
     >>> mean, std = Pixels().encode(torch.ones(1, 3, 2, 2))
     >>> mean.mean().item(), std.mean().item()
@@ -74,7 +75,7 @@ class Pixels:
         return tuple(latent)
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """The pixels, and no deviation from them."""
+        """The pixels, with standard deviation 0."""
         return pixels, torch.zeros_like(pixels)
 
     def decode(self, latents: Tensor) -> Tensor:

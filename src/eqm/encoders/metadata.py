@@ -1,4 +1,4 @@
-"""Weights remember the encoder of their latents; another one is refused."""
+"""The encoder in the metadata of a model or of latents; another encoder is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eqm.encoders.encoder import Encoder, Pixels
 
 
 def about_encoder(encoder: Encoder) -> dict[str, Any]:
-    """What latents and weights remember of `encoder`: name, fingerprint, scale and shift.
+    """The metadata of `encoder`: name, fingerprint, scale and shift.
 
     >>> about_encoder(Pixels())["scale"]
     1.0
@@ -26,13 +26,12 @@ def about_encoder(encoder: Encoder) -> dict[str, Any]:
     }
 
 
-def check_encoder(encoder: Encoder, remembered: Mapping[str, Any], owner: str) -> None:
-    """Returns nothing; raises ValueError where `encoder` is not the one that `owner` remembers."""
-    if encoder.fingerprint != remembered["fingerprint"]:
+def check_encoder(encoder: Encoder, stored: Mapping[str, Any], owner: str) -> None:
+    """Returns nothing; raises ValueError if `encoder` is not the one that `owner` was made with."""
+    if encoder.fingerprint != stored["fingerprint"]:
         raise ValueError(
-            f"{owner} learned latents of the encoder {remembered['name']} "
-            f"({remembered['fingerprint']}); {encoder.name} ({encoder.fingerprint}) is another: "
-            "give the first"
+            f"{owner} needs the encoder {stored['name']} ({stored['fingerprint']}); "
+            f"got {encoder.name} ({encoder.fingerprint}): pass the first"
         )
 
 
@@ -42,22 +41,22 @@ def encoder_of(
     *,
     device: str | torch.device = "cpu",
 ) -> Encoder:
-    """The encoder that decodes what a model with this `metadata` generates, `Pixels` for pixels.
+    """The encoder that decodes the samples of a model with this `metadata`; `Pixels` for pixels.
 
-    It is looked for where training found it, or at `name`. Raises ValueError where it is not there,
-    or is not the one whose latents the model learned; a model that remembers none takes any.
+    It is opened by the name that training used, or by `name`. A model without an encoder in its
+    metadata takes any. Raises ValueError if the encoder is missing, or not the model's.
     """
     data = metadata.get("data")
-    remembered = data.get("encoder") if isinstance(data, Mapping) else None
-    if remembered is None:
+    stored = data.get("encoder") if isinstance(data, Mapping) else None
+    if stored is None:
         return Pixels() if name is None else open_encoder(name, device=device)
     try:
-        encoder = open_encoder(name or remembered["name"], device=device)
+        encoder = open_encoder(name or stored["name"], device=device)
     except ValueError as error:
         if name is not None:
             raise
         raise ValueError(
-            f"the model is of latents; where their encoder is now must be given as --vae: {error}"
+            f"the model generates latents and its encoder was not found: pass --vae; {error}"
         ) from error
-    check_encoder(encoder, remembered, "the model")
+    check_encoder(encoder, stored, "the model")
     return encoder

@@ -1,4 +1,4 @@
-"""Networks, their configs, presets and weights."""
+"""Networks: configs, presets, weights and model cards."""
 
 import lazy_loader
 

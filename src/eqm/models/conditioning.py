@@ -1,4 +1,4 @@
-"""What a network is told beside x: labels, and (in an ablation) the noise level gamma."""
+"""The conditioning of a network on labels and, in an ablation, on the noise level gamma."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from eqm.models.config import NetworkConfig
 
 
 class LabelEmbedding(nn.Module):
-    """Vectors of class labels, (B, width); the last row of the table is the null label.
+    """One vector (width) for each label; the last row of the table is the null label's.
 
-    `labels=None` means the null label for every sample and gives one row, (1, width).
+    Returns (B, width). `labels=None` is the null label for every sample and returns (1, width).
     """
 
     def __init__(self, num_classes: int, width: int) -> None:
@@ -28,9 +28,9 @@ class LabelEmbedding(nn.Module):
 
 
 class NoiseEmbedding(nn.Module):
-    """Vectors of noise levels gamma, (B, width): 128 cosines, 128 sines, then a small MLP.
+    """One vector for each noise level gamma, (B, width): 128 cosines, 128 sines and an MLP.
 
-    The frequencies fall from 1 to 1/10000 and gamma is not rescaled, as in the released models.
+    As in the released models, frequencies fall from 1 to 1/10000 and gamma is not rescaled.
     """
 
     def __init__(self, width: int) -> None:
@@ -39,7 +39,7 @@ class NoiseEmbedding(nn.Module):
 
     def forward(self, gamma: Tensor) -> Tensor:
         dtype = next(self.parameters()).dtype
-        # Angles in bfloat16 would merge neighbouring noise levels.
+        # In bfloat16 neighbouring noise levels would have the same angle.
         exact = torch.promote_types(dtype, torch.float32)
         steps = torch.arange(128, device=gamma.device, dtype=exact)
         angles = gamma.to(exact)[:, None] * torch.exp(steps * (-math.log(10_000) / 128))
@@ -48,9 +48,9 @@ class NoiseEmbedding(nn.Module):
 
 
 class Conditioning(nn.Module):
-    """One activated vector a sample, (B, width), or (1, width) where all samples share it.
+    """The sum of label and noise embedding after a SiLU: (B, width), or (1, width) if all share it.
 
-    An unconditional network knows the null label only, which is then a learned constant.
+    An unconditional network has the null label only, a learned constant.
     """
 
     def __init__(self, config: NetworkConfig, width: int) -> None:
@@ -68,11 +68,11 @@ class Conditioning(nn.Module):
 def check_inputs(
     x: Tensor, labels: Tensor | None, gamma: Tensor | None, config: NetworkConfig
 ) -> None:
-    """Returns nothing; raises ValueError unless x, labels and gamma are what `config` expects.
+    """Returns nothing; raises ValueError unless x, labels and gamma fit `config`.
 
-    x is floating point with shape (B, *config.shape). labels are int32 or int64 with shape (B,)
-    and in 0..num_classes, the last being the null label; the range is checked on the CPU only,
-    because elsewhere it would wait for the device. gamma is floating point with shape (B,).
+    x is floating point with shape (B, *config.shape). labels are int32 or int64 with shape (B,),
+    in 0..num_classes; num_classes is the null label. Their range is checked on the CPU only: on a
+    GPU the check would wait for the device. gamma is floating point with shape (B,).
     """
     if not x.is_floating_point():
         raise ValueError(f"x must be floating point; got {x.dtype}: pass x.float()")
@@ -82,15 +82,15 @@ def check_inputs(
     if labels is not None:
         _check_labels(labels, x, config.num_classes)
     if gamma is None and config.noise_conditioning:
-        raise ValueError("this network is conditioned on the noise level; got no gamma: pass gamma")
+        raise ValueError("this network is noise-conditioned; got no gamma: pass gamma")
     if gamma is not None:
         if not config.noise_conditioning:
             raise ValueError(
-                "this network is not conditioned on the noise level; got gamma: leave it out, "
+                "this network is not noise-conditioned; got gamma: leave it out, "
                 "or build the network with noise_conditioning=True"
             )
         if not gamma.is_floating_point():
-            raise ValueError(f"gamma must be floating point; got {gamma.dtype}")
+            raise ValueError(f"gamma must be floating point; got {gamma.dtype}: pass gamma.float()")
         _check_one_each("gamma", "value", gamma, x)
 
 
@@ -105,7 +105,7 @@ def _check_labels(labels: Tensor, x: Tensor, num_classes: int) -> None:
     if labels.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"labels must be int64 or int32; got {labels.dtype}: pass labels.long()")
     _check_one_each("labels", "label", labels, x)
-    # Reading a value breaks a compiled graph and vmap, so the range is checked in eager mode only.
+    # Reading a value breaks compiled graphs and vmap: the range is checked in eager mode only.
     traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(
         labels
     )
@@ -113,7 +113,7 @@ def _check_labels(labels: Tensor, x: Tensor, num_classes: int) -> None:
         low, high = (int(bound) for bound in labels.aminmax())
         if low < 0 or high > num_classes:
             raise ValueError(
-                f"labels must lie in 0..{num_classes}, {num_classes} being the null label; "
+                f"labels must lie in 0..{num_classes} ({num_classes} is the null label); "
                 f"got {low}..{high}"
             )
 

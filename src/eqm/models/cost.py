@@ -1,4 +1,4 @@
-"""What a network costs, counted without building it."""
+"""Parameters and FLOPs of a network, counted without memory for it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from eqm.models.network import build_empty
 
 
 class Cost(NamedTuple):
-    """Parameters of a network, and floating-point operations of one evaluation on one sample."""
+    """Parameters of a network, and the FLOPs of one evaluation on one sample."""
 
     parameters: int
     flops: int
-    """Matrix products, convolutions and attention; a multiply-add counts 2."""
+    """Of matrix products, convolutions and attention; a multiply-add counts as 2."""
 
 
 def cost(config: NetworkConfig) -> Cost:
-    """The size and work of the network of `config`; nothing is allocated or computed.
+    """The cost of the network of `config`; it is counted on the meta device.
 
     >>> from eqm.models import preset
     >>> cost(preset("EqM-B/2", shape=(4, 32, 32), num_classes=1000)).parameters

@@ -1,4 +1,4 @@
-"""A trained model made ready for descending: frozen, converted once, compiled."""
+"""A trained model prepared for sampling: frozen, in bfloat16, compiled."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from eqm.models.network import Network
 
 
 class Frozen(nn.Module):
-    """The field of a model to descend, not to train: what it returns has the dtype of x.
+    """A model that cannot be trained, made by `for_inference`; the gradient has the dtype of x.
 
-    Made by `for_inference`. It has the `.config` and `.metadata` of the model, so that whatever
-    samples a model samples it.
+    It has the model's `.config` and `.metadata`, so everything that samples a model takes it.
     """
 
     def __init__(
@@ -30,16 +29,16 @@ class Frozen(nn.Module):
         self.metadata: dict[str, Any] = getattr(model, "metadata", {})
         self._in_bfloat16 = bfloat16
         self.dtype = dtype
-        """Of what it is given: that of the model before any matrix was converted."""
+        """The dtype of x: the model's before its matrices were converted."""
         self.fixed_shapes = compiled
-        """Whether batches should keep one size, as every new one is compiled anew."""
+        """Whether to keep one batch size, because every new size is compiled again."""
         self._field = _compiled(model) if compiled else model
 
     @torch.no_grad()
     def forward(
         self, x: Tensor, labels: Tensor | None = None, gamma: Tensor | None = None
     ) -> Tensor:
-        """The gradient at x, shape and dtype as x; no graph is kept."""
+        """The gradient at x, with the shape and dtype of x, without a graph."""
         given = (x, labels) if gamma is None else (x, labels, gamma)
         precision: AbstractContextManager[object] = (
             torch.autocast(x.device.type, torch.bfloat16) if self._in_bfloat16 else nullcontext()
@@ -54,15 +53,14 @@ def for_inference(
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     compile: bool = False,
 ) -> Frozen:
-    """A copy of the model made for descending: no graph, weights in bfloat16, compiled.
+    """A frozen copy of the model for sampling, optionally in bfloat16 and compiled.
 
-    In bfloat16 the matrices are converted once instead of at every evaluation; norms, sums and what
-    comes out stay in the model's precision. It moves samples by about 1 % of the way they go. "auto"
-    is bfloat16 on CUDA for weights in float32, else the precision of the weights. With `compile` the
-    first evaluation takes up to a minute, and so does the first of every other batch size:
-    `stream(fixed=True)` keeps one.
+    bfloat16 converts the matrices once; norms, sums and the result keep the model's precision. It
+    changes a sample by about 1 % of its distance from the noise. "auto" takes bfloat16 on CUDA for
+    float32 weights, and otherwise the precision of the weights. With `compile` the first evaluation
+    of each batch size takes up to a minute: `stream(fixed=True)` keeps one size.
 
-    Raises ValueError for another precision, and for bfloat16 of weights in float64 or float16.
+    Raises ValueError for another precision, and for bfloat16 if the weights are float64 or float16.
 
     >>> from eqm.models import MLPConfig, build
     >>> for_inference(build(MLPConfig()), precision="bfloat16")(torch.zeros(1, 2)).dtype
@@ -71,11 +69,11 @@ def for_inference(
     if precision not in ("auto", "float32", "bfloat16"):
         raise ValueError(f"precision must be auto, float32 or bfloat16; got {precision!r}")
     weight = next(model.parameters(), torch.empty(0))
-    able = weight.dtype in (torch.float32, torch.bfloat16)  # autocast leaves float64 as it is
+    able = weight.dtype in (torch.float32, torch.bfloat16)  # autocast ignores float64
     if precision == "bfloat16" and not able:
         raise ValueError(
-            f"precision bfloat16 is for models in float32; this one is in {weight.dtype}: "
-            "pass model.float(), or precision auto"
+            f"precision bfloat16 needs a model in float32; this one is in {weight.dtype}: "
+            "pass model.float() or precision auto"
         )
     bfloat16 = precision == "bfloat16" or (
         precision == "auto" and able and weight.device.type == "cuda"

@@ -1,4 +1,4 @@
-"""A residual MLP for vectors, or for anything small once it is flattened."""
+"""A residual MLP for vectors and other small samples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from eqm.registry import register
 
 @register("network", "mlp")
 class MLP(Network):
-    """A field on flattened samples; smooth, and zero before training."""
+    """A field on flattened samples. It is smooth, and zero before training."""
 
     config: MLPConfig
 
@@ -33,12 +33,7 @@ class MLP(Network):
     def forward(
         self, x: Tensor, labels: Tensor | None = None, gamma: Tensor | None = None
     ) -> Tensor:
-        """The gradient at x, (B, *shape) like x; under autocast in the dtype autocast chooses.
-
-        `labels` (B,) may hold the null label `num_classes`; None means it for every sample.
-        `gamma` (B,) belongs to noise-conditioned networks only.
-        Raises ValueError for inputs that do not fit the config.
-        """
+        """The gradient at x, with the shape of x; arguments and errors as in `Network`."""
         self.check(x, labels, gamma)
         condition = self.condition(labels, gamma)
         h = self.stem(x.flatten(1))  # (B, width)
@@ -56,7 +51,7 @@ class MLP(Network):
 
 
 class ResidualBlock(nn.Module):
-    """x plus a two-layer perceptron of it, (B, width), scaled and shifted by `condition`."""
+    """x (B, width) plus a two-layer MLP of it; `condition` scales and shifts the MLP's input."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

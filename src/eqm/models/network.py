@@ -1,4 +1,4 @@
-"""What the networks here have in common."""
+"""The base class of networks, and what is built from a config."""
 
 from __future__ import annotations
 
@@ -19,21 +19,24 @@ from eqm.registry import lookup, names
 
 
 class Network(nn.Module):
-    """A field that knows its own sizes, and what it was trained on.
+    """A field with a config; the base class of the networks here and of your own.
 
-    Called as `network(x, labels=None, gamma=None)`, with x (B, *config.shape); the gradient has the
-    shape of x.
+    `network(x, labels=None, gamma=None)` returns the gradient at x (B, *config.shape), with the
+    shape of x; under autocast its dtype is the one autocast chooses. `labels` (B,) may hold the null
+    label `num_classes`; None is the null label for every sample. Only a noise-conditioned network
+    takes `gamma` (B,). The networks here raise ValueError for inputs that do not fit the config.
+
+    A network of your own is registered by `@eqm.register("network", "mine")` and names its config
+    class by the annotation `config: MineConfig`, a `NetworkConfig`.
     """
 
     config: Any
     """Its sizes, a `NetworkConfig`."""
     metadata: dict[str, Any]
-    """What was stored with its weights: data, training, and how to sample it; empty for a fresh
-    network."""
-
+    """What is stored with the weights: data, training and sampling settings; empty at first."""
     activation_checkpointing: bool
-    """Whether training keeps the inputs of blocks alone and computes the rest again on the way
-    back: about a third more time for far less memory, and the same gradients. Off at first."""
+    """Keep only the inputs of blocks in training and compute the rest again in the backward pass:
+    much less memory, about a third more time, the same gradients. Off at first."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -42,23 +45,23 @@ class Network(nn.Module):
         self.metadata = {}
 
     def repeated_blocks(self) -> list[nn.Module]:
-        """The blocks that training shards (FSDP) and compiles one by one; by default none."""
+        """The blocks that training shards (FSDP) and compiles one by one; none by default."""
         return []
 
     def outer_layers(self) -> list[nn.Module]:
-        """The layers next to images, labels and noise levels, which Muon leaves to AdamW; by default
-        none."""
+        """The layers next to images, labels and noise levels, which Muon leaves to AdamW; none by
+        default."""
         return []
 
     def compiled(self) -> Field:
-        """The same field, compiled; it shares the weights."""
+        """The same field compiled, with the same weights."""
         return torch.compile(self)
 
     def through(self, block: nn.Module, *inputs: Tensor) -> Tensor:
-        """What `block` makes of the inputs, keeping no more of it than `activation_checkpointing` says."""
+        """`block(*inputs)`, under activation checkpointing if that is on."""
         if self.activation_checkpointing and torch.is_grad_enabled():
-            # What an energy asks of attention must hold again when the block is run again.
-            # A compiled one is not run again: what is to be computed twice is in its graph.
+            # An energy needs plain attention, also when the block runs again in the backward pass.
+            # A compiled block does not run again: its graph holds what is computed twice.
             compiling = torch.compiler.is_compiling()
             plain = not compiling and not torch.backends.cuda.flash_sdp_enabled()
 
@@ -70,10 +73,8 @@ class Network(nn.Module):
         return block(*inputs)
 
     def check(self, x: Tensor, labels: Tensor | None, gamma: Tensor | None) -> None:
-        """Raises ValueError unless the inputs are what the network expects, its dtype included.
-
-        Under autocast, which converts, the dtype is free.
-        """
+        """Returns nothing; raises ValueError for inputs that do not fit the config, and for a dtype
+        other than the network's, unless autocast converts it."""
         check_inputs(x, labels, gamma, self.config)
         dtype = next(self.parameters()).dtype
         if x.dtype == dtype or torch.compiler.is_compiling():
@@ -86,9 +87,9 @@ class Network(nn.Module):
 
 
 def build(config: NetworkConfig) -> Network:
-    """The freshly initialised network of `config`, a field.
+    """A new network with random weights for `config`.
 
-    Raises ValueError if no registered network has a config of this class.
+    Raises ValueError if no registered network has this class of config.
 
     >>> from eqm.models import MLPConfig
     >>> sum(p.numel() for p in build(MLPConfig(shape=(2,), width=8, depth=1)).parameters())
@@ -107,7 +108,7 @@ def build(config: NetworkConfig) -> Network:
 def build_empty(config: NetworkConfig) -> Network:
     """The network of `config` on the meta device, without memory for its weights.
 
-    A network that reads tensors while it is built is on the CPU instead. Raises as `build` does.
+    A network that reads values of tensors while it is built is on the CPU instead.
     """
     try:
         with torch.device("meta"):
@@ -118,9 +119,9 @@ def build_empty(config: NetworkConfig) -> Network:
 
 
 def config_type(name: str) -> type[NetworkConfig]:
-    """The config class of the network registered under `name`, as its annotation `config` says.
+    """The class in the annotation `config` of the network that is registered under `name`.
 
-    Raises ValueError for an unknown name, and for a network without this annotation.
+    Raises ValueError for an unknown name, and if the annotation is missing.
     """
     network = lookup("network", name)
     for cls in network.__mro__:
@@ -139,9 +140,9 @@ def config_type(name: str) -> type[NetworkConfig]:
 def load_matching(network: nn.Module, trained: nn.Module) -> list[str]:
     """The names of the tensors of `network` that stay fresh; all others are copied from `trained`.
 
-    The two may differ in `shape` and `num_classes` alone. Fresh stay the embeddings and the position
-    tables that have another size; the row of the null label is copied all the same.
-    Raises ValueError for networks that differ in more, such as the width or the channels of a sample.
+    The configs may differ in `num_classes`, and in the height and width of `shape`. Then embeddings
+    and position tables stay fresh, except for the row of the null label.
+    Raises ValueError if the networks differ in more, and changes nothing.
     """
     if type(network) is not type(trained):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Weights of the official implementation, github.com/raywang4/EqM, with the sign turned to ours."""
+"""Weights of the official implementation, github.com/raywang4/EqM."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from eqm.models.transformer import Transformer
 def load(
     weights: str | os.PathLike[str] | Mapping[str, Any], *, num_heads: int | None = None
 ) -> Transformer:
-    """The transformer that owns a copy of official weights, in eval mode on the CPU.
+    """The transformer with a copy of official weights, in eval mode on the CPU.
 
-    `weights` is a state dict, an official checkpoint (of which the EMA is taken), or the path of
-    either as .pt or .safetensors. Sizes are read from the tensors and dtypes are kept; the number
-    of heads, which no tensor shows, is that of the preset of the same width unless given. The
-    official networks point from noise to data, so the last layer is negated.
+    `weights` is a state dict, an official checkpoint (its EMA is used), or the path of either as
+    .pt or .safetensors. Sizes come from the tensors and dtypes are kept. The number of heads is not
+    in the tensors: by default it is that of the preset with the same width. Official networks point
+    from noise to data, so the last layer is negated.
     A .pt file may hold tensors and plain options only: a pickle that would run code is refused.
-    Raises ValueError for a missing, damaged or refused file and for weights of something else.
+    Raises ValueError for a missing, damaged or refused file and for other weights.
     """
     source = "the state dict" if isinstance(weights, Mapping) else os.fspath(weights)
     content = weights if isinstance(weights, Mapping) else _read(Path(weights))
@@ -51,7 +51,7 @@ def _read(path: Path) -> Any:
         if path.suffix == ".safetensors":
             return load_file(path)
         with torch.serialization.safe_globals([argparse.Namespace]):
-            # Mapped where possible: the optimizer's state, twice the weights, is not read.
+            # Mapped if possible: that skips the optimizer's state, twice as large as the weights.
             return torch.load(
                 path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
             )
@@ -59,10 +59,10 @@ def _read(path: Path) -> Any:
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             raise ValueError(
                 f"{path} must hold tensors and plain options only; it was refused, because "
-                "loading it could run code: save its state dict alone"
+                "loading it could run code: save its state dict instead"
             ) from None
         raise ValueError(
-            f"{path} must be a complete file of weights; it is damaged or none: download it again"
+            f"{path} must be a complete file of weights; it is damaged: download it again"
         ) from error
 
 
@@ -98,8 +98,8 @@ def _config(tensors: Mapping[str, Tensor], source: str, num_heads: int | None) -
         heads = {p.width: p.heads for p in PRESETS.values() if isinstance(p, TransformerConfig)}
         if width not in heads:
             raise ValueError(
-                f"num_heads must be given for width {width}, which is none of the presets' "
-                f"({', '.join(map(str, heads))})"
+                f"num_heads must be given for width {width}, which no preset has "
+                f"(they have {', '.join(map(str, heads))})"
             )
         num_heads = heads[width]
     return TransformerConfig(

@@ -1,4 +1,4 @@
-"""Named sizes of networks; needs no torch."""
+"""Named sizes of networks; imports no torch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PRESETS: Mapping[str, NetworkConfig] = MappingProxyType(
         "mlp": MLPConfig(),
     }
 )
-"""The presets by name; those called EqM have the layers and parameter counts of the paper's."""
+"""The presets by name; those called EqM have the paper's layers and parameter counts."""
 
 
 def preset(
@@ -43,10 +43,10 @@ def preset(
 ) -> NetworkConfig:
     """The config of the preset `name` for samples of `shape`, with or without classes.
 
-    `EqM-S/2` to `EqM-XL/8` are the transformers of arXiv 2510.02300, sizes S, B, L and XL with
-    patches of 2, 4 and 8; `unet-xs`, `unet-s` and `unet-m` are small U-Nets of 0.25, 1.1 and 4.2
-    million parameters, for heights and widths divisible by 4; `mlp` is for vectors.
-    Raises ValueError for an unknown name and for a shape that does not suit the network.
+    `EqM-S/2` to `EqM-XL/8` are the transformers of arXiv 2510.02300: sizes S, B, L and XL with
+    patches of 2, 4 and 8. `unet-xs`, `unet-s` and `unet-m` are small U-Nets with 0.25, 1.1 and 4.2
+    million parameters, for heights and widths divisible by 4. `mlp` is for vectors.
+    Raises ValueError for an unknown name and for a shape that does not fit the network.
 
     >>> preset("EqM-B/4", shape=(4, 32, 32), num_classes=1000).width
     768

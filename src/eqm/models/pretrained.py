@@ -64,7 +64,7 @@ def save_pretrained(
     }
     text = _json(description)
     folder = Path(folder)
-    # The weights take their place first: who reads a new description finds what it describes.
+    # The weights are renamed first, so a new config.json never stands beside old weights.
     with replacing(folder / _CONFIG) as config_file, replacing(folder / _WEIGHTS) as weights:
         config_file.write_text(text, encoding="utf-8")
         save_file(_tensors(network), weights, metadata={"format": "pt"})
@@ -72,10 +72,9 @@ def save_pretrained(
 
 
 def store_metadata(folder: str | os.PathLike[str], changes: Mapping[str, Any]) -> None:
-    """Returns nothing; replaces some entries of the metadata stored in `folder`, and leaves the
-    weights alone.
+    """Returns nothing; replaces some entries of the metadata stored in `folder`.
 
-    Raises ValueError as `from_pretrained` does, and for metadata JSON cannot hold.
+    Raises ValueError as `from_pretrained` does, and for metadata that JSON cannot hold.
     """
     folder = Path(folder)
     description = _read_description(folder / _CONFIG)
@@ -109,10 +108,10 @@ def from_pretrained(
 
     `name` is a folder written by `save_pretrained`, the name of a model that comes with the package
     (`fashion-mnist`, `mnist-5k`, `openmoji-32`), or `owner/name` of a model on the Hugging Face Hub.
-    A network that is not registered must be given as `network`: the saved tensors are copied into
-    it. Otherwise the dtype is that of the file, float32 for what comes with the package. The
-    parameters stay trainable. No code is read from the folder and nothing is imported.
-    Raises ValueError where the folder, a file or a tensor is missing, damaged or of another kind.
+    A network that is not registered must be given as `network`; the saved tensors are copied into
+    it. Otherwise the dtype is that of the file, or float32 if the model comes with the package. The
+    parameters stay trainable. The folder cannot make eqm import or run anything.
+    Raises ValueError if the folder, a file or a tensor is missing, damaged or of another kind.
     """
     folder = folder_of(os.fspath(name))
     description = _read_description(folder / _CONFIG)
@@ -127,7 +126,7 @@ def from_pretrained(
         raise ValueError(
             f"{path} must be a complete safetensors file; got {error}: save or download it again"
         ) from None
-    if folder.parent == _BUNDLED:  # where float16 saves room
+    if folder.parent == _BUNDLED:  # stored in float16 to save space
         tensors = {name: tensor.float() for name, tensor in tensors.items()}
     if network is None:
         network = load_weights(config, tensors, str(path))
@@ -141,12 +140,11 @@ def from_pretrained(
 def push_to_hub(
     model: nn.Module | str | os.PathLike[str], name: str, *, private: bool = False
 ) -> str:
-    """The address of the repository `name` (owner/name) on the Hugging Face Hub, made if missing,
-    once the model is uploaded.
+    """The address of the repository `name` (owner/name) on the Hugging Face Hub with the upload.
 
-    `model` is a folder written by `save_pretrained`, or what `save_pretrained` takes. The model card
-    says how to load it from the hub. Log in first: `hf auth login`.
-    Raises ValueError as `from_pretrained` and `save_pretrained` do, and where the upload fails.
+    The repository is made if it does not exist. `model` is a folder written by `save_pretrained`,
+    or a model that `save_pretrained` takes. Log in first: `hf auth login`.
+    Raises ValueError as `save_pretrained` and `from_pretrained` do, and if the upload fails.
     """
     if isinstance(model, nn.Module):
         with TemporaryDirectory() as temporary:
@@ -161,7 +159,7 @@ def push_to_hub(
         address = HfApi().create_repo(name, private=private, exist_ok=True)
         files = [_CARD, _CONFIG, _WEIGHTS, "detector.*"]
         HfApi().upload_folder(repo_id=name, folder_path=folder, allow_patterns=files)
-    except Exception as error:  # the Hub's client raises its own, its transport's and OSError
+    except Exception as error:  # the Hub's client raises errors of several libraries
         raise ValueError(f"{name} could not be uploaded: {_reason(error)}") from error
     return str(address)
 
@@ -185,10 +183,10 @@ def with_energy(network: nn.Module, kind: str) -> nn.Module:
 
 
 def load_weights(config: NetworkConfig, tensors: Mapping[str, Tensor], source: str) -> Network:
-    """The network of `config` that owns `tensors`; their dtype and device are kept.
+    """The network of `config` with `tensors` as its own; their dtype and device are kept.
 
-    Raises ValueError, naming `source`, where tensors are missing, unexpected, of wrong shape or not
-    floating point.
+    Raises ValueError, naming `source`, for tensors that are missing, unexpected, of another shape or
+    not floating point.
     """
     network = build_empty(config)
     _check_tensors(network, tensors, source)
@@ -219,7 +217,7 @@ def _check_tensors(network: nn.Module, tensors: Mapping[str, Tensor], source: st
 
 
 def clean_name(name: str) -> str:
-    """The name of a tensor without what torch.compile and data-parallel wrappers put into it."""
+    """The name of a tensor without the prefixes of torch.compile and data-parallel wrappers."""
     return ".".join(part for part in name.split(".") if part not in ("_orig_mod", "module"))
 
 
@@ -258,7 +256,7 @@ def _json(description: Mapping[str, Any]) -> str:
 
 
 def folder_of(name: str) -> Path:
-    """Where the model called `name` lies, downloaded if need be; ValueError where there is none."""
+    """The folder of the model called `name`, downloaded if necessary; ValueError if there is none."""
     if Path(name).is_dir():
         return Path(name)
     if name in bundled():
@@ -272,7 +270,7 @@ def folder_of(name: str) -> Path:
         from huggingface_hub import snapshot_download
 
         return Path(snapshot_download(name, allow_patterns=[_WEIGHTS, _CONFIG]))
-    except Exception as error:  # the Hub's client raises its own, its transport's and OSError
+    except Exception as error:  # the Hub's client raises errors of several libraries
         raise ValueError(
             f"{name} is no local folder and could not be downloaded from the Hugging Face Hub: "
             f"{_reason(error)}"

@@ -18,9 +18,9 @@ from eqm.registry import register
 class Transformer(Network):
     """A field on images or latents: a vision transformer conditioned by adaptive layer norm.
 
-    Every block starts as the identity and the output at zero (adaLN-Zero; DiT, arXiv 2212.09748,
-    as used by arXiv 2510.02300). The parameters have the official names, shapes and
-    initialisation; the sign of the output is ours, so load released weights with
+    Every block starts as the identity and the output starts at zero (adaLN-Zero of DiT, arXiv
+    2212.09748, as in arXiv 2510.02300). Parameters have the official names, shapes and
+    initialisation, but the output has the opposite sign: load released weights with
     `eqm.models.official.load`. Every operation can be differentiated twice under the math kernel
     of `torch.nn.attention.sdpa_kernel`.
     """
@@ -46,15 +46,10 @@ class Transformer(Network):
     def forward(
         self, x: Tensor, labels: Tensor | None = None, gamma: Tensor | None = None
     ) -> Tensor:
-        """The gradient at x, (B, C, H, W) like x; under autocast in the dtype autocast chooses.
-
-        `labels` (B,) may hold the null label `num_classes`; None means it for every sample.
-        `gamma` (B,) belongs to noise-conditioned networks only.
-        Raises ValueError for inputs that do not fit the config.
-        """
+        """The gradient at x, with the shape of x; arguments and errors as in `Network`."""
         self.check(x, labels, gamma)
         tokens = self.x_embedder(x) + self.pos_embed  # (B, N, D)
-        # One row instead of B wherever all samples share the condition.
+        # One row instead of B if all samples share the condition.
         condition = self.t_embedder(x.new_zeros(1) if gamma is None else gamma)
         if self.y_embedder is not None:
             condition = condition + self.y_embedder(labels)
@@ -76,7 +71,7 @@ class Transformer(Network):
         channels, height, width = self.config.shape
         p = self.config.patch
         pixels = tokens.unflatten(2, (p, p, -1)).unflatten(1, (height // p, width // p))
-        pixels = pixels[..., :channels]  # (B, H/p, W/p, p, p, C); the rest is never used
+        pixels = pixels[..., :channels]  # (B, H/p, W/p, p, p, C); others are unused
         return pixels.permute(0, 5, 1, 3, 2, 4).reshape(-1, channels, height, width)
 
     def _initialise(self) -> None:
@@ -90,7 +85,7 @@ class Transformer(Network):
 
 
 class PatchEmbedding(nn.Module):
-    """Tokens of the patches of an image, (B, N, D), row by row."""
+    """One token for each patch of an image, row by row, (B, N, D)."""
 
     def __init__(self, channels: int, patch: int, width: int) -> None:
         super().__init__()
@@ -101,7 +96,7 @@ class PatchEmbedding(nn.Module):
 
 
 class Attention(nn.Module):
-    """What every token reads from all others, (B, N, D)."""
+    """Multi-head self-attention on tokens (B, N, D)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -116,10 +111,10 @@ class Attention(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The values v as every query weighs them, softmax(q k^T / sqrt(D)) v, (B, heads, N, D).
+    """softmax(q k^T / sqrt(D)) v, (B, heads, N, D).
 
-    By torch's fused kernels, but for training in bfloat16 on a CPU: the backward pass of the fused
-    kernel gains nothing from bfloat16 there, that of ordinary matrix products does.
+    It uses torch's fused kernels, except to train in bfloat16 on a CPU, where the backward pass of
+    plain matrix products is faster.
     """
     if q.dtype == torch.bfloat16 and q.device.type == "cpu" and torch.is_grad_enabled():
         return torch.softmax((q * q.shape[-1] ** -0.5) @ k.mT, dim=-1) @ v
@@ -127,7 +122,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class Perceptron(nn.Module):
-    """Every token through two layers of its own, (B, N, D)."""
+    """A two-layer MLP on each token, (B, N, D)."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -139,7 +134,7 @@ class Perceptron(nn.Module):
 
 
 class Block(nn.Module):
-    """Tokens after attention and an MLP, (B, N, D), each shifted, scaled and gated."""
+    """Attention, then an MLP, on tokens (B, N, D); the condition shifts, scales and gates both."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -159,7 +154,7 @@ class Block(nn.Module):
 
 
 class FinalLayer(nn.Module):
-    """The pixels of every token's patch, (B, N, patch * patch * channels)."""
+    """The pixels of each token's patch, (B, N, patch * patch * channels)."""
 
     def __init__(self, width: int, outputs: int) -> None:
         super().__init__()
@@ -173,7 +168,7 @@ class FinalLayer(nn.Module):
 
 
 def position_table(rows: int, columns: int, width: int) -> Tensor:
-    """Sines and cosines of each token's column, then of its row, (1, rows * columns, width)."""
+    """Sines and cosines of the column, then of the row, of each token, (1, rows * columns, width)."""
     quarter = width // 4
     frequencies = 10_000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
 
@@ -192,5 +187,5 @@ def _norm(width: int) -> nn.LayerNorm:
 
 
 def _modulation(width: int, parts: int) -> nn.Sequential:
-    # The released layer is number 1: its activation, number 0, is applied once for all blocks.
+    # Number 1, as in the released models: number 0, the activation, is applied once for all blocks.
     return nn.Sequential(OrderedDict({"1": nn.Linear(width, parts * width)}))

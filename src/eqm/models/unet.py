@@ -1,4 +1,4 @@
-"""A small U-Net for images of few pixels."""
+"""A small U-Net for small images."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from eqm.registry import register
 
 @register("network", "unet")
 class UNet(Network):
-    """A field on images made of residual convolutions at several resolutions.
+    """A field on images: residual convolutions at several resolutions.
 
-    Channels change only where the resolution does: a strided convolution goes down, a pointwise
-    one and a nearest-neighbour copy go up, and the way up adds what the way down left at its
-    level. With `config.positions` each level adds a map of its own on the way down. Labels (and
-    gamma) scale and shift the features of every block. The output layer starts at zero. Every
-    operation can be differentiated twice; the attention, if there is one, under the math kernel of
-    `torch.nn.attention.sdpa_kernel`.
+    A strided convolution goes down a level. A 1x1 convolution and a nearest-neighbour copy go up a
+    level, where the features of the way down are added. With `config.positions` each level adds a
+    learned map on the way down. Labels (and gamma) scale and shift the features of every block. The
+    output layer starts at zero. Every operation can be differentiated twice, attention under the
+    math kernel of `torch.nn.attention.sdpa_kernel`.
     """
 
     config: UNetConfig
@@ -49,12 +48,7 @@ class UNet(Network):
     def forward(
         self, x: Tensor, labels: Tensor | None = None, gamma: Tensor | None = None
     ) -> Tensor:
-        """The gradient at x, (B, C, H, W) like x; under autocast in the dtype autocast chooses.
-
-        `labels` (B,) may hold the null label `num_classes`; None means it for every sample.
-        `gamma` (B,) belongs to noise-conditioned networks only.
-        Raises ValueError for inputs that do not fit the config.
-        """
+        """The gradient at x, with the shape of x; arguments and errors as in `Network`."""
         self.check(x, labels, gamma)
         condition = self.condition(labels, gamma)
         h = self.stem(F.pixel_unshuffle(x, self.config.patch))
@@ -95,7 +89,7 @@ class Level(nn.ModuleList):
 
 
 class ResidualBlock(nn.Module):
-    """x plus two convolutions of it, (B, C, H, W), scaled and shifted in between by `condition`."""
+    """x (B, C, H, W) plus two convolutions of it; `condition` scales and shifts between the two."""
 
     def __init__(self, channels: int, condition_width: int) -> None:
         super().__init__()
@@ -113,7 +107,7 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """x plus what its pixels read from one another, (B, C, H, W)."""
+    """x (B, C, H, W) plus self-attention between its pixels."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -130,23 +124,23 @@ class SelfAttention(nn.Module):
 
 
 def _doubled(x: Tensor) -> Tensor:
-    """Each pixel four times, (B, C, 2 H, 2 W).
+    """x with each pixel copied to a 2x2 square, (B, C, 2 H, 2 W).
 
-    `F.interpolate` does so too, but compiled for a CPU by torch 2.13 it sends no gradient back in
+    `F.interpolate` does the same, but compiled for a CPU by torch 2.13 it has no gradient in
     bfloat16.
     """
     return x[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2).flatten(4, 5).flatten(2, 3)
 
 
 def _maps(config: UNetConfig, widths: list[int]) -> Iterator[nn.Parameter]:
-    """What each level adds at each of its places, (C, H, W), nothing at first."""
+    """The learned map of each level, (C, H, W), which starts at zero."""
     height, width = (side // config.patch for side in config.shape[1:])
     for level, channels in enumerate(widths):
         yield nn.Parameter(torch.zeros(channels, height >> level, width >> level))
 
 
 def _norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:
-    # Up to 8 groups of at least 4 channels: at 1x1 pixels a group of one would be erased.
+    # Up to 8 groups of at least 4 channels: a group of one 1x1 channel would be normalised to 0.
     groups = math.gcd(8, channels, max(channels // 4, 1))
     return nn.GroupNorm(groups, channels, affine=affine)
 
