@@ -51,6 +51,8 @@ from .optimal import OptimalField
 from .registry import register
 from .sampling import Sampling
 
+__version__: str
+
 __all__ = [
     "Adam",
     "AdamsBashforth",

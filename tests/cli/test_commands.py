@@ -90,7 +90,7 @@ def test_a_dry_run_prints_every_setting_and_the_cost_and_writes_nothing(run, tmp
 
 
 def test_a_dry_run_tells_the_cost_before_there_are_data(run):
-    assert "without the data yet" in run("train", "folder", "--dry-run")[1]
+    assert "the data are missing" in run("train", "folder", "--dry-run")[1]
     status, out, err = run("train", "imagenet256-b-2", "--dry-run")
     assert (status, err) == (0, "")
     assert "model.shape" in out
@@ -102,7 +102,7 @@ def test_the_same_command_again_finds_all_done_and_changes_nothing(model, run):
     before = {path: path.stat().st_mtime_ns for path in [model, *model.rglob("*")]}
     status, out, err = run("train", "digits", *SMALL, "--output", model)
     assert status == 0
-    assert "complete before, and nothing is changed: 640 images seen" in out
+    assert "complete already, nothing changed: 640 images seen" in out
     assert "done before" in err
     assert {path: path.stat().st_mtime_ns for path in [model, *model.rglob("*")]} == before
 
@@ -151,7 +151,7 @@ def test_help_does_not_say_the_opposite_of_what_a_flag_does(run):
 def test_nothing_held_out_trains_on_everything(run):
     status, out, _ = run("train", "digits", *SMALL, "--data.val-fraction", 0, "--seed", 20260101)
     assert status == 0
-    assert "1,797 images to train on, 0 held out" in out
+    assert "1,797 training images, 0 validation images" in out
 
 
 def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
@@ -186,7 +186,7 @@ def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
         ),
         (
             ["train", "digits", "--model.shape", "3", "16", "16"],
-            "must be that of the data, (1, 8, 8)",
+            "must be the shape of the data, (1, 8, 8)",
         ),
         (["sample", "{model}/config.json"], "expected a folder, a model that comes with eqm"),
         (["sample", "{model}", "--device", "meta"], "the device meta computes nothing"),
@@ -219,7 +219,7 @@ def test_bad_input_is_one_sentence_and_status_2(model, run, arguments, sentence)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nope"], "Unrecognized options: nope"),
+        (["smaple"], "did you mean 'sample'?"),
         (["train", "cats"], "Available subcommands: digits"),
         (["train", "digits", "--model.widht", "3"], "--model.width"),
         (["train", "digits", "--objective.decay", "steep"], "'truncated', 'linear'"),

@@ -52,7 +52,7 @@ def test_ways_and_variations_begin_with_the_pictures(run):
     assert torch.equal(frames[2], frames[3])
     status, out, _ = run("interpolate", "m", "digits:0-1", "--labels", 0, 1, "--output", "a.gif")
     assert status == 0
-    assert "1 way of 9 images" in out
+    assert "1 path of 9 images" in out
     assert run("vary", "m", "digits:0", "--strength", 0, "--count", 2, "--output", "b.npz")[0] == 0
     same = torch.from_numpy(np.load("b.npz")["arr_0"])
     assert torch.equal(same, frames[:1].expand(2, -1, -1, -1))

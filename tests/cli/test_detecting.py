@@ -60,7 +60,7 @@ def test_pictures_are_told_from_normal_ones_and_the_calibration_is_kept(run, tmp
     ("arguments", "sentence"),
     [
         (("m", "noise.png"), "must hold a calibrated detector"),
-        (("m", "noise.png", "--save"), "--save stores what --normal calibrates"),
+        (("m", "noise.png", "--save"), "--save stores the calibration by --normal"),
         (("m", "noise.png", "--output", "a.txt"), "output must end in .csv or .json"),
         (
             ("m", "noise.png", "--normal", "digits:0-9"),
@@ -106,4 +106,4 @@ def test_another_score_than_the_stored_one_needs_normal_pictures(run):
     assert run("m", "noise.png", "--normal", "digits:0-99", "--score", "loss", "--save")[0] == 0
     status, _, error = run("m", "noise.png", "--score", "dot", "complexity")
     assert status == 2
-    assert "is of the score loss; for dot and complexity give normal pictures" in error
+    assert "is for the score loss; got dot and complexity: give normal pictures" in error

@@ -56,7 +56,7 @@ def test_what_cannot_be_read_is_named(folder):
     with pytest.raises(ValueError, match="no pictures were given"):
         read_images([], GREY)
     with pytest.raises(
-        ValueError, match=r"squares of 1, 3 or 4 channels alone, not to \(1, 8, 6\)"
+        ValueError, match=r"squares of 1, 3 or 4 channels; the model takes \(1, 8, 6\)"
     ):
         read_images(["digits"], (1, 8, 6), resize=True)
     with pytest.raises(ValueError, match=r"points:moons holds pictures of shape \(2,\); the model"):

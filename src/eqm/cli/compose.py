@@ -7,47 +7,44 @@ from typing import Annotated
 
 import tyro
 
-from eqm.cli.arguments import Model
+from eqm.cli import options
+from eqm.cli.options import STORED, Sheet
+from eqm.registry import register
 
 
+@register("command", "compose")
 def compose(
-    model: Model,
+    model: options.Model,
     expression: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="EXPRESSION")],
-    models: tuple[str, ...] = (),
-    masks: tuple[str, ...] = (),
+    models: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=MODEL ...")] = (),
+    masks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=FILE ...")] = (),
     count: int = 10,
-    output: Path = Path("composition.png"),
-    seed: int = 0,
-    guidance: float | None = None,
+    output: Annotated[Path, options.Output] = Path("composition.png"),
+    seed: options.Seed = 0,
     balance: bool = False,
-    vae: str | None = None,
-    batch_size: int = 256,
-    device: str = "auto",
+    vae: options.Vae = None,
+    batch_size: options.BatchSize = 256,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    sampling: options.SamplingOptions = STORED,
+    sheet: options.SheetOptions = Sheet(),
 ) -> None:
-    """Draw what is several labels at once: `eqm compose fashion-mnist "trouser + 0.5*bag"`.
+    """Draw images that are several classes at once.
 
-    An expression is a sum of labels, by number or name, each with its weights before it, joined by `*`;
-    a weight is a number, a mask or ~ and a mask, which is the rest of the picture. Negative weights
-    lead away; an expression that begins with one needs `--` before it. `none` is the field without
-    label; it takes what the other weights leave of 1.
+    Example: `eqm compose fashion-mnist "trouser + 0.5*bag"`
+
+    An expression is a sum of labels. Each label may have weights before it, joined by `*`: a number, a
+    mask, or `~mask` for the area outside the mask. A negative weight leads away from its label. The label
+    `none` is the field without a class; it gets what the other weights leave of 1.
+
+    On a sheet, each row of compositions stands above rows of its labels alone, from the same noise.
 
     Args:
-        model: A trained model: its folder, its name on the hub, or one that comes with eqm (fashion-mnist,
-            mnist-5k, openmoji-32).
-        expression: Such as `7 + 0.5*3 - 1`, or `left*7 + ~left*b:3` with more models and masks.
-        models: More models, as NAME=MODEL; their labels are NAME:LABEL, or NAME where they have none.
-        masks: Pictures of weights, as NAME=FILE, white 1 and black 0; left, right, top and bottom
-            are there.
-        count: How many images.
-        output: A .png for a sheet, each row of compositions above those of its labels alone, from the
-            same noise; a folder for a .png of each composition; or a .npz with them as `arr_0`,
-            (N, H, W, C), uint8.
-        seed: Image k starts from noise of this seed plus k.
-        guidance: What all weights are multiplied with; by default what is stored with the model.
-        balance: Bring what the labels add to one norm, so that none drowns another.
-        vae: What decodes latents: folder or name on the hub; by default, where training found it.
-        batch_size: Images at a time.
-        device: cpu, cuda, mps, ...; auto takes the fastest there is.
+        expression: Such as `7 + 0.5*3 - 1`, or `left*7 + ~left*b:3` with a mask and a second model b.
+        models: More models. Their labels are NAME:LABEL, or NAME for a model without classes.
+        masks: Pictures of weights, white is 1 and black 0. The masks left, right, top and bottom exist already.
+        count: Number of images.
+        balance: Give the contributions of all labels the same norm.
     """
     from functools import partial
 
@@ -56,44 +53,56 @@ def compose(
     from eqm.cli.images import open_model, read_images
     from eqm.cli.output import STILL, check_output, write_images
     from eqm.files import make_folder
-    from eqm.models import from_pretrained
-    from eqm.sampling import Sampling
     from eqm.tasks import Composition, generate
+    from eqm.tasks.expressions import parse
 
     check_output(output, STILL)
-    network, encoder = open_model(model, vae=vae, device=device, output=output)
+    network, encoder = open_model(model, vae=vae, device=device, precision=precision, output=output)
     weight = next(network.parameters())
     shape = network.config.shape
     _, height, width = encoder.image_shape_of(shape)
-    more = {name: from_pretrained(m, device=weight.device) for name, m in _named(models).items()}
+    more = {
+        name: open_model(other, vae=vae, device=device, precision=precision)[0]
+        for name, other in _named(models).items()
+    }
     weights = {}
     for name, path in _named(masks).items():
         mask, _ = read_images([path], (1, height, width), resize=None, taker="a mask has")
         mask = torch.nn.functional.interpolate((mask[:1] + 1) / 2, tuple(shape[1:]), mode="area")
-        weights[name] = mask[0, 0].to(weight)
-    sampling = Sampling.of(network.metadata).but(guidance=guidance)
+        weights[name] = mask[0, 0].to(weight.device)
     both = Composition.of(
-        {"": network, **more}, expression, masks=weights, balance=balance, sampling=sampling
+        {"": network, **more},
+        expression,
+        masks=weights,
+        balance=balance,
+        sampling=sampling.applied(network),
     )
     make_folder(output.parent)
     drawn = partial(generate, count=count, seed=seed, sampling=both.sampling, batch_size=batch_size)
-    descent = drawn(both)
-    images = encoder.decode(descent.x)
-    columns = min(count, 10)
-    sheet, rows = images, ""
+    solution = drawn(both)
+    images = encoder.decode(solution.x)
+    columns, rows, titles = min(count, 10), images, [expression]
     if output.suffix == ".png" and len(both.fields) > 1:
         alone = [encoder.decode(drawn(part).x) for part in both.alone()]
-        sheets = zip(*(every.split(columns) for every in (images, *alone)), strict=True)
-        whole = [part for rows in sheets for part in rows]
-        rows = f"; below each row its {len(alone)} labels alone"
-        last = torch.full_like(images[:1], 1.0).expand(columns - len(whole[-1]), -1, -1, -1)
-        sheet = torch.cat([torch.cat([part, last[: columns - len(part)]]) for part in whole])
-    write_images(images, output, columns=columns, sheet=sheet)
-    print(f"{descent}, {descent.nfe.float().mean():.0f} steps each: {output}{rows}")
+        terms = (f"{term.model}:{term.label or 'none'}".lstrip(":") for term in parse(expression))
+        titles = [expression, *dict.fromkeys(terms)]
+        blocks = zip(*(every.split(columns) for every in (images, *alone)), strict=True)
+        strips = [strip for block in blocks for strip in block]
+        blank = torch.ones_like(images[:1]).expand(columns, -1, -1, -1)
+        rows = torch.cat([torch.cat([strip, blank])[:columns] for strip in strips])
+    write_images(
+        images,
+        output,
+        columns=columns,
+        sheet=sheet,
+        shown=rows,
+        rows=titles * -(-count // columns),
+    )
+    print(f"{solution}, {solution.nfe.float().mean():.0f} evaluations each: {output}")
 
 
 def _named(pairs: tuple[str, ...]) -> dict[str, str]:
-    """Values by their names; raises ValueError where one has none."""
+    """Values by their names; raises ValueError for a value without a name."""
     for pair in pairs:
         if not all(pair.partition("=")):
             raise ValueError(f"models and masks are given as NAME=PATH; got {pair}")

@@ -7,22 +7,27 @@ from typing import Annotated, Literal
 
 import tyro
 
+from eqm.registry import register
 
+
+@register("command", "data")
 def data(
     action: Annotated[tyro.conf.Positional[Literal["check"]], tyro.conf.arg(metavar="check")],
     path: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH")],
     workers: int = 0,
 ) -> None:
-    """Look at a data set: `eqm data check PATH` decodes all of it and says what it holds.
+    """Check a data set: read all of it and print what it holds.
 
-    Status 2 when nothing can be trained on it.
+    Example: `eqm data check photos`
+
+    The exit status is 2 if no model can be trained on the data.
 
     Args:
-        action: What to do; check.
-        path: What to look at: whatever data.path may be, a folder or the name of a data set.
-        workers: Threads that decode; 0 takes one a processor core, at most 16.
+        action: The word check.
+        path: A folder, an archive, an array file or a data set by name: whatever --data.path takes.
+        workers: Threads that decode pictures; 0 takes one for each processor core, at most 16.
     """
-    from eqm.cli.show import show_settings
+    from eqm.cli.output import show_settings
     from eqm.data import check
 
     report = check(path, workers=workers)
@@ -37,7 +42,7 @@ def data(
         "fingerprint": report.fingerprint,
     }
     if report.others:
-        shown["left alone"] = f"{len(report.others):,} other files, such as {report.others[0]}"
+        shown["ignored"] = f"{len(report.others):,} other files, such as {report.others[0]}"
     show_settings(shown)
     for name, count in report.classes.items():
         print(f"class {name}: {count:,}")
@@ -50,7 +55,7 @@ def data(
 
 
 def _counted(counts: Mapping[object, int] | Mapping[str, int] | Mapping[int, int]) -> str:
-    """The commonest of them with their counts, such as `64x64 (12), 32x32 (3)`."""
+    """The eight most common values with their counts, such as `64x64 (12), 32x32 (3)`."""
     common = sorted(counts.items(), key=lambda item: -item[1])
     text = ", ".join(f"{value} ({count:,})" for value, count in common[:8])
     return text + (f" and {len(common) - 8:,} more" if len(common) > 8 else "")

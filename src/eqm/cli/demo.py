@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from eqm.registry import register
 
+
+@register("command", "demo")
 def demo(
     output: Path = Path("eqm-demo"), images: int = 200_000, seed: int = 0, dry_run: bool = False
 ) -> None:
-    """Train a landscape on handwritten digits, put it to every use, and report.
+    """Train on handwritten digits and write a report of every use, in about two minutes.
+
+    Example: `eqm demo`, then open eqm-demo/report.html
 
     Args:
         output: Folder for the report, the pictures and the weights.
-        images: Training images each of the two models sees, repeats counted.
-        seed: Of the weights, the order of the data and the noise.
-        dry_run: Only print what would be done.
+        images: Training images for each of the two models, repeats counted.
+        seed: Seed of the weights, the order of the data and the noise.
+        dry_run: Only print the settings.
     """
     from dataclasses import replace
 
-    from eqm.cli.show import show_settings
+    from eqm.cli.output import show_settings
     from eqm.recipes import RECIPES
 
     config = replace(RECIPES["digits"], images=images, seed=seed)
@@ -31,4 +36,6 @@ def demo(
         raise ValueError(f"the demo needs {error.name}: pip install 'eqm[demo]'") from error
 
     run(output, images=images, seed=seed, say=lambda stage: print(f"==> {stage}", flush=True))
-    print(f"The report is {output / 'report.html'}; sample on with: eqm sample {output / 'model'}")
+    print(
+        f"The report is {output / 'report.html'}. Draw more digits: eqm sample {output / 'model'}"
+    )

@@ -3,80 +3,84 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from eqm.cli.arguments import Model, Pictures
+import tyro
+
+from eqm.cli import options
+from eqm.cli.options import STORED, Sheet
+from eqm.registry import register
 
 
+@register("command", "denoise")
 def denoise(
-    model: Model,
-    pictures: Pictures,
-    sigma: float | Literal["estimate"] | None = None,
+    model: options.Model,
+    pictures: options.Pictures,
+    sigma: Annotated[
+        float | Literal["estimate"] | None,
+        tyro.conf.arg(help_behavior_hint="(default: any mixture with noise, as in training)"),
+    ] = None,
     aim: Literal["sample", "mmse"] = "sample",
     add: float = 0.0,
-    labels: tuple[str, ...] = (),
-    output: Path = Path("denoised.png"),
-    seed: int = 0,
-    guidance: float | None = None,
-    resize: bool = False,
-    device: str = "auto",
+    labels: options.Labels = (),
+    output: Annotated[Path, options.Output] = Path("denoised.png"),
+    seed: options.Seed = 0,
+    resize: options.Resize = False,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    sampling: options.SamplingOptions = STORED,
+    sheet: options.SheetOptions = Sheet(),
 ) -> None:
-    """Make noisy pictures clean: `eqm denoise fashion-mnist noisy.png --sigma estimate`.
+    """Remove noise of known or unknown strength from pictures.
 
-    Without --sigma a picture is taken for a mixture gamma * picture + (1 - gamma) * noise of a level that
-    nobody knows, as the model was trained on.
+    Example: `eqm denoise fashion-mnist noisy.png --sigma estimate`
+
+    Without --sigma, a picture is taken for a mixture `gamma * picture + (1 - gamma) * noise` with unknown gamma.
 
     Args:
-        model: A trained model: its folder, its name on the hub, or one that comes with eqm (fashion-mnist,
-            mnist-5k, openmoji-32).
-        pictures: Files, folders, an .npz, a data set by name; `fashion-mnist-test:0-9` takes some of what
-            holds many.
-        sigma: Standard deviation of noise that was added to clean pictures, on the scale -1..1 from black
-            to white (0.2 is 25.5 of 255), or "estimate" to find it in their finest detail.
-        aim: "sample" looks real and makes up what the noise has hidden; "mmse" comes nearest in PSNR and
-            is smooth there.
-        add: Mix clean pictures with this share of noise first, 0 to 1, to see what comes of it: each row of
-            the sheet is then a picture, the same with noise, and what became of it.
-        labels: The class of each picture, or one for all, by number or name, if you know it.
-        output: A .png for a sheet, a folder for a .png each, called as the picture and of its size, or a
-            .npz with the array `arr_0`, (N, H, W, C), uint8.
-        seed: Of the noise that is added.
-        guidance: Classifier-free guidance scale, with labels; by default what is stored with the model.
-        resize: Crop and resize pictures that are not of the model's size.
-        device: cpu, cuda, mps, ...; auto takes the fastest there is.
+        sigma: Standard deviation of the noise, on the scale from -1 (black) to 1 (white); 0.2 is 25.5 of
+            255. "estimate" measures it in each picture.
+        aim: "sample" looks real and invents detail that the noise hid; "mmse" has the best PSNR and is smooth.
+        add: Share of noise to mix into clean pictures first, from 0 up to 1, for a test. Each row of the
+            sheet is then a picture, the noisy picture and the result.
     """
     import torch
 
-    from eqm.cli.images import labels_of, open_pixel_model, read_images
+    from eqm.cli.images import input_of, labels_of, open_model, read_images
     from eqm.cli.output import STILL, check_output, file_names, write_images
     from eqm.corruption import corrupt
     from eqm.files import make_folder
-    from eqm.sampling import Sampling, starting_noise
+    from eqm.sampling import starting_noise
     from eqm.tasks import denoise as cleaned
     from eqm.tasks import estimate_sigma
 
     check_output(output, STILL)
     if not 0 <= add < 1:
-        raise ValueError(f"--add must be a share of noise from 0 and below 1; got {add:g}")
+        raise ValueError(f"--add must be a share of noise from 0 up to, but not, 1; got {add:g}")
     if add and sigma is not None:
-        raise ValueError("--add mixes pictures with noise and needs no --sigma: leave one out")
-    network = open_pixel_model(model, device=device, output=output)
-    config = network.config
-    x, names = read_images(pictures, config.shape, resize=resize)
-    x = x.to(next(network.parameters()))
-    clean = x
+        raise ValueError("--add mixes in noise itself and takes no --sigma: leave one of them out")
+    network, _ = open_model(model, device=device, precision=precision, output=output, latents=False)
+    shape = network.config.shape
+    read, names = read_images(pictures, shape, resize=resize)
+    clean = x = input_of(network, read)
     if add:
-        noise = starting_noise(config.shape, seeds=range(seed, seed + len(x))).to(x)
+        noise = starting_noise(shape, seeds=range(seed, seed + len(x))).to(x)
         x = corrupt(x, noise, x.new_full((len(x),), 1 - add))
     deviation: float | torch.Tensor | None = sigma if isinstance(sigma, float) else None
     if sigma == "estimate":
         deviation = estimate_sigma(x)
         print(f"sigma {deviation.mean():.3g} ({deviation.min():.3g} to {deviation.max():.3g})")
     classes = labels_of(labels, len(x), network)
+    settings = sampling.applied(network)
     make_folder(output.parent)
-    sampling = Sampling.of(network.metadata).but(guidance=guidance)
-    descent = cleaned(network, x, classes, sigma=deviation, aim=aim, sampling=sampling)
-    rows = torch.stack([clean, x, descent.x], 1).flatten(0, 1) if add else descent.x
-    columns = 3 if add else min(len(x), 10)
-    write_images(descent.x, output, columns=columns, sheet=rows, names=file_names(names))
-    print(f"{descent}, {descent.nfe.float().mean():.0f} evaluations each: {output}")
+    solution = cleaned(network, x, classes, sigma=deviation, aim=aim, sampling=settings)
+    write_images(
+        solution.x,
+        output,
+        columns=3 if add else min(len(x), 10),
+        sheet=sheet,
+        shown=torch.stack([clean, x, solution.x], 1).flatten(0, 1) if add else None,
+        titles=["picture", "noisy", "denoised"] if add else (),
+        names=file_names(names),
+    )
+    print(f"{solution}, {solution.nfe.float().mean():.0f} evaluations each: {output}")

@@ -1,4 +1,4 @@
-"""`eqm detect`: which pictures are unlike those that a model was trained on."""
+"""`eqm detect`: pictures that are unlike the training data."""
 
 from __future__ import annotations
 
@@ -7,54 +7,59 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from eqm.cli.arguments import Model, Pictures
+from tyro.conf import arg
+
+from eqm.cli import options
+from eqm.registry import register
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SHOWN = 20
-"""Lines of the table that are printed; a file has them all."""
+"""Rows of the table that are printed; --output writes all."""
 
 
+@register("command", "detect")
 def detect(
-    model: Model,
-    images: Pictures,
-    normal: tuple[str, ...] = (),
-    score: tuple[str, ...] = (),
-    fpr: float | None = None,
+    model: options.Model,
+    images: options.Pictures,
+    normal: Annotated[
+        tuple[str, ...],
+        arg(
+            metavar="PICTURES ...",
+            help_behavior_hint="(default: the calibration stored with the model)",
+        ),
+    ] = (),
+    score: Annotated[
+        tuple[str, ...],
+        arg(metavar="NAME ...", help_behavior_hint="(default: as stored, else combined)"),
+    ] = (),
+    fpr: Annotated[float | None, arg(help_behavior_hint="(default: as stored, else 0.05)")] = None,
     output: Path | None = None,
     maps: Path | None = None,
     save: bool = False,
-    resize: bool = False,
-    vae: str | None = None,
-    batch_size: int = 256,
-    device: str = "auto",
+    resize: options.Resize = False,
+    vae: options.Vae = None,
+    batch_size: options.BatchSize = 256,
+    device: options.Device = "auto",
 ) -> None:
-    """Tell anomalous pictures: `eqm detect fashion-mnist a.png b.png`.
+    """Find anomalous pictures: those unlike the training data.
 
-    A score says how unlike the training pictures a picture is; what scores come to on normal pictures
-    says which is too high. That calibration is stored with a model by `--normal PICTURES --save`; the
-    models that come with eqm have one.
+    Example: `eqm detect fashion-mnist a.png b.png`
+
+    A score says how unlike the training data a picture is. Scores of normal pictures calibrate the
+    threshold. The models that come with eqm are calibrated; `--normal PICTURES --save` calibrates yours.
 
     Args:
-        model: A trained model: its folder, its name on the hub, or one that comes with eqm (fashion-mnist,
-            mnist-5k, openmoji-32).
-        images: Files, folders, an .npz, a data set by name; `mnist-5k:0-99` takes some of what holds many.
-        normal: Normal pictures to calibrate on, given likewise, best 1,000 or more that the model was not
-            trained on; by default the calibration stored with the model.
-        score: "combined", or one or several of energy, dot, gradient-norm, work, displacement, reconstruction,
-            steps, loss, losses, residuals, complexity; by default combined, or as it is stored.
-        fpr: Rate of false alarms: the share of normal pictures that may be called anomalous; by default
-            0.05, or as it is stored.
+        normal: Normal pictures to calibrate on, best 1,000 or more that the model was not trained on.
+        score: "combined", or one or more of energy, dot, gradient-norm, work, displacement, reconstruction, steps, loss,
+            losses, residuals, complexity.
+        fpr: False-positive rate: the share of normal pictures that may be called anomalous.
         output: A .csv or .json with score, p-value and verdict of every picture.
-        maps: Folder for heat maps, each picture beside where it is anomalous.
-        keep: Store the calibration with the model, in its folder.
-        resize: Crop and resize pictures that are not of the model's size.
-        vae: What encodes latents: folder or name on the hub; by default, where training found it.
-        batch_size: Pictures at a time.
-        device: cpu, cuda, mps, ...; auto takes the fastest there is.
+        maps: Folder for heat maps of where each picture is anomalous.
+        save: Store the calibration in the folder of the model.
     """
     from dataclasses import replace
 
@@ -67,10 +72,10 @@ def detect(
         check_output(output, (".csv", ".json"))
     if save and not (normal and Path(model).is_dir()):
         raise ValueError(
-            "--save stores what --normal calibrates in the folder of a model: give both; "
-            f"got {model} and {len(normal)} paths of normal pictures"
+            "--save stores the calibration by --normal in the folder of a model; "
+            f"got {model} and {len(normal)} paths of normal pictures: give both"
         )
-    network, encoder = open_model(model, vae=vae, device=device)
+    network, encoder = open_model(model, vae=vae, device=device, precision=None)
     shape = encoder.image_shape_of(network.config.shape)
 
     def read(paths: Sequence[str]) -> tuple[Tensor, Tensor, list[str]]:
@@ -85,8 +90,8 @@ def detect(
         detector = EqmDetector.load(model, network)
         if asked and asked != detector.score:
             raise ValueError(
-                f"the calibration stored with {model} is of the score {detector.score}; for "
-                f"{' and '.join(score)} give normal pictures, --normal PICTURES"
+                f"the calibration stored with {model} is for the score {detector.score}; got "
+                f"{' and '.join(score)}: give normal pictures, --normal PICTURES"
             )
         rate = detector.fpr if fpr is None else fpr
         detector = replace(detector, fpr=rate, batch_size=batch_size)
@@ -95,7 +100,7 @@ def detect(
         make_folder(folder)
     if normal:
         detector.fit(read(normal)[1])
-    threshold = detector.threshold()  # before the work, should the calibration be too small for it
+    threshold = detector.threshold()  # before the work: the calibration may be too small
     if save:
         detector.save(model)
     scores = detector.score_samples(latents)
@@ -120,11 +125,10 @@ def _print(rows: list[dict[str, Any]], known: str, fpr: float) -> None:
         flag = "  anomalous" * row["anomalous"]
         print(f"{row['score']:8.4g}  {row['p_value']:7.4f}  {row['image']}{flag}")
     if len(rows) > SHOWN:
-        print(f"     ... and {len(rows) - SHOWN:,} more: --output FILE.csv keeps all")
+        print(f"     ... and {len(rows) - SHOWN:,} more: --output FILE.csv writes all")
     count = sum(row["anomalous"] for row in rows)
     print(
-        f"{count:,} of {len(rows):,} pictures are anomalous, at a rate of false alarms of {fpr:g} by "
-        f"{known}"
+        f"{count:,} of {len(rows):,} pictures are anomalous, at a false-positive rate of {fpr:g} ({known})"
     )
 
 
@@ -133,7 +137,7 @@ def _write(rows: list[dict[str, Any]], about: dict[str, Any], output: Path) -> N
 
     with (
         replacing(output) as path,
-        # names of pictures need not be UTF-8
+        # file names need not be UTF-8
         path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
         if output.suffix == ".csv":

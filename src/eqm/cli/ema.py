@@ -7,29 +7,37 @@ from typing import Annotated
 
 import tyro
 
+from eqm.registry import register
 
+
+@register("command", "ema")
 def ema(
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")],
     sigma_rel: float,
     output: Path,
-    images: int | None = None,
+    images: Annotated[
+        int | None, tyro.conf.arg(help_behavior_hint="(default: the last snapshot)")
+    ] = None,
 ) -> None:
-    """Make a model of another average of its weights from the snapshots of a run.
+    """Make a model from a finished run with another moving average of its weights.
 
-    The run must have kept averages, by --optimizer.ema-widths 0.05 0.1.
+    Example: `eqm ema runs/mine --sigma-rel 0.08 --output mine-0.08`
+
+    The run must have stored snapshots: train with --optimizer.ema-sigma-rel 0.05 0.1.
 
     Args:
         run: Folder of the run.
-        sigma_rel: Relative width of the average, the standard deviation of its profile as a share of the images seen.
-        output: Folder for the model, which must not hold one.
-        images: Images seen at the end of the average; all that the last snapshot saw by default.
+        sigma_rel: Relative width of the average: the standard deviation of its weights over time, as a
+            share of the images seen.
+        output: Folder for the model. It must not hold a model yet.
+        images: Images seen at the end of the average.
     """
     from eqm.files import make_folder
     from eqm.models import from_pretrained, save_pretrained
     from eqm.train.ema import fit_snapshots, reconstruct, snapshots
 
     if (output / "config.json").exists():
-        raise ValueError(f"{output} holds a model already: choose another folder for output")
+        raise ValueError(f"{output} holds a model already: choose another folder for --output")
     found = snapshots(run)
     images = found[-1].images if images is None else images
     fit = fit_snapshots(found, sigma_rel, images=images)
@@ -39,6 +47,6 @@ def ema(
     average = {"sigma_rel": sigma_rel, "images": images, "residual": fit.residual}
     save_pretrained(model, output, metadata={**model.metadata, "average": average})
     print(
-        f"the average of width {sigma_rel:g} after {images:,} images, from {len(found)} snapshots, "
-        f"is in {output}; its profile is met but for {fit.residual:.2%}"
+        f"average of relative width {sigma_rel:g} after {images:,} images from {len(found)} snapshots, "
+        f"error of its profile {fit.residual:.2%}: {output}"
     )

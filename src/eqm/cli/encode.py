@@ -1,4 +1,4 @@
-"""`eqm encode`: images made latents, once, before training."""
+"""`eqm encode`: the latents of a data set, computed once, before training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from typing import Annotated, Literal
 
 import tyro
 
+from eqm.cli import options
+from eqm.registry import register
 
+
+@register("command", "encode")
 def encode(
     path: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PICTURES")],
     vae: str,
@@ -18,27 +22,27 @@ def encode(
     storage: Literal["float16", "float32"] = "float16",
     mirrored: bool = True,
     shard_size: int = 4096,
-    batch_size: int = 32,
-    device: str = "auto",
+    batch_size: options.BatchSize = 32,
+    device: options.Device = "auto",
     dry_run: bool = False,
 ) -> None:
-    """Encode images into latents to train on; the same command again goes on where it stopped.
+    """Encode pictures into latents to train on.
 
-    Under torchrun each process encodes its share of the shards, on its own GPU.
+    Example: `eqm encode photos --vae stabilityai/sd-vae-ft-ema --size 256 --output latents`
+
+    The same command again continues where it stopped. Under torchrun the processes share the work.
 
     Args:
-        path: The images, as eqm train takes them.
-        vae: An AutoencoderKL, AutoencoderTiny or AutoencoderDC of diffusers: its folder, or its name on
-            the hub, such as stabilityai/sd-vae-ft-ema.
+        path: The pictures: a folder, an archive or a data set by name.
+        vae: An AutoencoderKL, AutoencoderTiny or AutoencoderDC of diffusers: a folder, or a name on the Hugging
+            Face Hub.
         output: Folder for the latents.
-        size: Side of the square that pictures are cropped and resized to; 0 takes them as they are.
-        channels: Turn pictures into 1 (grey) or 3 (colour) channels; 0 takes them as they are.
-        workers: Threads that decode pictures; 0 takes one a processor core, at most 16.
-        storage: How numbers are kept; float16 takes half the room.
-        mirrored: Whether mirror images are encoded too, so that training can flip.
-        shard_size: Images a file.
-        batch_size: Images at a time.
-        device: cpu, cuda, mps, ...; auto takes the fastest there is.
+        size: Crop and resize pictures to squares of this side; 0 leaves them as they are.
+        channels: Convert pictures to 1 (grey) or 3 (colour) channels; 0 leaves them as they are.
+        workers: Threads that decode pictures; 0 takes one for each processor core, at most 16.
+        storage: Type of the stored numbers. float16 needs half the space.
+        mirrored: Also encode the mirror image of each picture, so that training can flip pictures.
+        shard_size: Pictures in a file.
         dry_run: Only print what would be written.
     """
     import os
@@ -48,8 +52,7 @@ def encode(
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from eqm.cli.output import check_apart
-    from eqm.cli.show import show_settings
+    from eqm.cli.output import check_apart, show_settings
     from eqm.data import DataConfig, open_latents, open_source
     from eqm.data import encode as run
     from eqm.data.latents import STORAGE
@@ -109,4 +112,6 @@ def encode(
         mean, std = (
             [round(x, 3) for x in part] for part in (found.manifest.mean, found.manifest.std)
         )
-        print(f"{len(found):,} latents {found.shape} of mean {mean} and deviation {std}: {output}")
+        print(
+            f"{len(found):,} latents {found.shape}, mean {mean}, standard deviation {std}: {output}"
+        )

@@ -1,12 +1,16 @@
-"""`eqm eval`: how good samples are, every number with its protocol."""
+"""`eqm eval`: how good samples are, each number with its protocol."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
-import tyro
+from tyro.conf import Positional, arg
+
+from eqm.cli import options
+from eqm.cli.options import STORED
+from eqm.registry import register
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,66 +22,61 @@ if TYPE_CHECKING:
     from eqm.evaluation import Batch, Samples
 
 
+@register("command", "eval")
 def eval_(
-    samples: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SAMPLES")],
-    reference: str | None = None,
+    samples: Annotated[Positional[str], arg(metavar="SAMPLES")],
+    reference: Annotated[
+        str | None, arg(help_behavior_hint="(default: the training data of the model)")
+    ] = None,
     compare: str | None = None,
-    features: tuple[str, ...] = (),
-    metrics: tuple[str, ...] = (),
-    training: str | None = None,
-    output: tuple[Path, ...] = (),
+    features: Annotated[
+        tuple[str, ...],
+        arg(metavar="NAME ...", help_behavior_hint="(default: what suits the images)"),
+    ] = (),
+    metrics: Annotated[
+        tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: all that apply)")
+    ] = (),
+    training: Annotated[
+        str | None, arg(help_behavior_hint="(default: the training data of the model)")
+    ] = None,
+    output: Annotated[tuple[Path, ...], arg(metavar="FILE ...")] = (),
     save_reference: Path | None = None,
-    count: int | None = None,
+    count: Annotated[
+        int | None, arg(help_behavior_hint="(default: 1000 of a model, else all)")
+    ] = None,
     seed: int = 0,
-    rule: str | None = None,
-    step_size: float | None = None,
-    momentum: float | None = None,
-    path_length: float | None = None,
-    gradient_ratio: float | None = None,
-    guidance: float | None = None,
-    guidance_interval: tuple[float, float] | None = None,
-    vae: str | None = None,
     size: int = 0,
     channels: int = 0,
     max_rows: int = 50_000,
-    batch_size: int = 256,
-    device: str = "auto",
-    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    vae: options.Vae = None,
+    batch_size: options.BatchSize = 256,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    sampling: options.SamplingOptions = STORED,
 ) -> None:
-    """Measure samples against real images: Frechet and kernel distances, precision, recall and more.
+    """Measure how close samples are to real images.
 
-    Images are drawn or read a batch at a time, and none is written. Under torchrun the processes
-    share the work: `torchrun --nproc-per-node 8 -m eqm.cli.main eval ...`.
+    Example: `eqm eval fashion-mnist --reference fashion-mnist-test --count 5000`
+
+    Under torchrun the processes share the work: `torchrun --nproc-per-node 8 -m eqm eval ...`.
 
     Args:
-        samples: A trained model (folder, name, or name on the hub) to draw from; or a folder of pictures,
-            an .npz of images (`arr_0`, uint8, as ADM has them), a data set by name.
-        reference: What to compare with: a data set by name, a folder, an .npz of images or of `mu` and
-            `sigma`; by default the data set that the model was trained on.
-        compare: Other samples, to be told the difference to, sample by sample.
-        features: What sees the images: inception:PATH, dinov2:FOLDER, clip:FOLDER, lite0, pca:N, pixels,
-            classifier:NAME; by default what suits them.
-        metrics: Which to measure; by default all that can be.
-        training: The images that were trained on, to look for copies of; by default those of the
-            model, `none` for none.
-        output: Files for the result, .json or .md, and of a comparison .png for a plot.
-        save_reference: Keep the statistics of the reference in this .safetensors, to be a --reference.
-        count: How many samples to draw, 1000 by default, or to take of those there are.
-        seed: Of the noise, subsets and resampling.
-        rule: How to move; this and what follows for models, where they are as stored by default.
-        step_size: Size of a step.
-        momentum: How far the look-ahead looks.
-        path_length: Stop a sample after this path.
-        gradient_ratio: Stop a sample earlier once its gradient is this much of its first one.
-        guidance: Classifier-free guidance scale; 1 is none.
-        guidance_interval: Guide a sample only while the path it has covered is between these two.
-        vae: What decodes the latents of a model of latents.
-        size: Crop and resize pictures of files to squares of this side; 0 takes them as they are.
-        channels: Turn pictures of files into 1 (grey) or 3 (colour) channels; 0 takes them as they are.
-        keep: The most rows of features kept of each set, for all but the distances of moments.
-        batch_size: Images at a time.
-        device: cpu, cuda, mps, ...; auto takes the fastest there is.
-        precision: Of the network that is drawn from; auto is bfloat16 on CUDA, else that of its weights.
+        samples: A model to draw from (folder or name), a folder of pictures, an .npz of images (`arr_0`,
+            uint8), or a data set by name.
+        reference: Real images to compare with: a data set by name, a folder, or an .npz of images or of `mu`
+            and `sigma`.
+        compare: Other samples. The report then shows the difference.
+        features: Networks that see the images: inception:PATH, dinov2:FOLDER, clip:FOLDER, lite0, pca:N,
+            pixels, classifier:NAME.
+        metrics: Metrics to compute.
+        training: Training images, to look for copies of them; `none` looks for none.
+        output: Files for the result: .json, .md, and .png for a plot of a comparison.
+        save_reference: Store the statistics of the reference in this .safetensors, for a later --reference.
+        count: Number of samples.
+        seed: Seed of the noise, the subsets and the resampling.
+        size: Crop and resize picture files to squares of this side; 0 leaves them as they are.
+        channels: Convert picture files to 1 (grey) or 3 (colour) channels; 0 leaves them as they are.
+        max_rows: Largest number of images whose features are kept; the Frechet distance uses all.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -104,7 +103,7 @@ def eval_(
     if save_reference is not None and (
         save_reference.suffix != ".safetensors" or len(features) > 1
     ):
-        raise ValueError("--save-reference keeps one kind of features in a .safetensors")
+        raise ValueError("--save-reference takes a .safetensors file and one kind of --features")
     for path in (*output, *filter(None, [save_reference])):
         if path.is_dir():
             raise ValueError(f"output must be a file; {path} is a folder: choose another name")
@@ -119,15 +118,7 @@ def eval_(
                 name,
                 count=count,
                 seed=seed,
-                sampling={
-                    "rule": rule,
-                    "step_size": step_size,
-                    "momentum": momentum,
-                    "path_length": path_length,
-                    "gradient_ratio": gradient_ratio,
-                    "guidance": guidance,
-                    "guidance_interval": guidance_interval,
-                },
+                sampling=dict(sampling.changes),
                 vae=vae,
                 precision=precision,
                 device=place,
@@ -139,7 +130,7 @@ def eval_(
         against, learnt = open_reference(reference, several[0], training=training, config=config)
         if not features:
             name, why = suitable_features(several[0], against)
-            said = f"features: {name} ({why}); --features takes others"
+            said = f"features: {name} ({why}); choose others by --features"
             console.print(said, highlight=False, soft_wrap=True)
             features = (name,)
         eyes = [
@@ -169,7 +160,7 @@ def eval_(
 
 
 def _pictures(source: Source) -> Iterator[Tensor]:
-    """All that a source holds, on every process: what is fitted to them must be the same on each."""
+    """All images of a source, on every process: features fitted to them must be the same on each."""
     from torch import arange
 
     from eqm.randomness import SampleRandom
@@ -178,7 +169,7 @@ def _pictures(source: Source) -> Iterator[Tensor]:
 
 
 def _shown(samples: Samples, bar: Progress) -> Samples:
-    """The same, and a bar that tells how many have come."""
+    """The same samples, with a progress bar."""
 
     def batches(size: int) -> Iterator[Batch]:
         task = bar.add_task(samples.sample_set.name, total=len(samples))

@@ -1,21 +1,21 @@
-"""Pictures that a command is given (files, folders, archives, arrays, a data set by name), and the models
-that take them."""
+"""The pictures and the model that a command is given."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from eqm.data.archives import PictureFiles
     from eqm.encoders import Encoder
 
 Check = Callable[[str, tuple[int, ...]], None]
-"""Raises ValueError for what is called so where its shape is not the wanted one."""
+"""Takes the name of a picture and its shape; raises ValueError for an unwanted shape."""
 
 
 def read_images(
@@ -25,14 +25,14 @@ def read_images(
     resize: bool | None = False,
     taker: str = "the model takes",
 ) -> tuple[Tensor, list[str]]:
-    """The pictures at `paths`, (B, C, H, W) float32 in -1..1, and what each is called.
+    """The pictures at `paths`, (B, C, H, W) float32 in -1..1, and the name of each.
 
-    Each path is a picture, or what `eqm train --data.path` takes: a folder, an archive, an .npz, a data
-    set by name. `:5` or `:0-7` after one that holds many picks some, counted from 0. `shape` (C, H, W)
-    is what they must have, and `taker` who says so; with `resize` they are cropped to a square, resized
-    and turned to its channels. None is for commands that do not offer that.
+    A path is a picture or anything that `eqm train --data.path` takes. `:5` or `:0-7` after it picks
+    some pictures, counted from 0. The pictures must have `shape` (C, H, W). `resize` crops them to a
+    square, resizes them and converts their channels; None hides that offer in errors, where `taker`
+    says what wants the shape.
 
-    Raises ValueError for what is not there or cannot be read, another shape, numbers out of range.
+    Raises ValueError for missing or unreadable files, other shapes, and numbers out of range.
     """
     import torch
 
@@ -43,8 +43,8 @@ def read_images(
     shape = tuple(shape)
     if resize and (len(shape) != 3 or shape[1] != shape[2] or shape[0] not in (1, 3, 4)):
         raise ValueError(
-            f"pictures can be resized to squares of 1, 3 or 4 channels alone, not to {shape}: "
-            "bring them to that shape first"
+            f"--resize makes squares of 1, 3 or 4 channels; the model takes {shape}: resize the pictures "
+            "yourself"
         )
 
     def check(what: str, found: tuple[int, ...]) -> None:
@@ -100,7 +100,7 @@ def _read(
 
 
 def _picked(where: str) -> tuple[str, tuple[int, int] | None]:
-    """A path and the first and last of the pictures asked for by what follows it, if anything."""
+    """A path, and the first and last picture that a `:0-7` behind it asks for."""
     found = re.fullmatch(r"(.+):(\d+)(?:-(\d+))?", where)
     if found is None or Path(where).exists():
         return where, None
@@ -114,7 +114,7 @@ def _rows(path: str, wanted: tuple[int, int] | None, count: int) -> Tensor:
     first, last = wanted or (0, count - 1)
     if not first <= last < count:
         raise ValueError(
-            f"{path} holds pictures 0 to {count - 1}; got {first}-{last}: pick some of them"
+            f"{path} holds pictures 0 to {count - 1}; got {first}-{last}: pick numbers in that range"
         )
     return torch.arange(first, last + 1)
 
@@ -129,7 +129,7 @@ def _files(path: str) -> PictureFiles:
 
 
 def _check_headers(files: PictureFiles, rows: Tensor, check: Check) -> None:
-    """Before any is decoded: a wrong one says its name and what it is."""
+    """Raises ValueError for a picture of an unwanted shape, before any is decoded."""
     from eqm.data.decoding import header, reason
     from eqm.data.pictures import DAMAGED
 
@@ -151,59 +151,56 @@ def _words(shape: tuple[int, ...]) -> str:
 
 
 def open_model(
-    name: str, *, vae: str | None, device: str, output: Path | None = None
+    name: str,
+    *,
+    device: str | torch.device,
+    precision: Literal["auto", "float32", "bfloat16"] | None = "auto",
+    vae: str | None = None,
+    compile: bool = False,
+    latents: bool = True,
+    output: Path | None = None,
 ) -> tuple[Any, Encoder]:
-    """The model called `name` on its device, and what decodes its samples to pictures.
+    """The model `name`, ready for inference, and the encoder that decodes its samples.
 
-    Raises ValueError for a model of anything but pictures, or of such as `output` cannot hold.
+    With `precision` None the model is as it was stored. Raises ValueError for a model of anything but
+    images, for one of latents unless `latents`, and for images that `output` cannot hold.
     """
     from eqm.cli.output import check_drawable
     from eqm.devices import pick_device
     from eqm.encoders import encoder_of
-    from eqm.models import from_pretrained
+    from eqm.models import for_inference, from_pretrained
 
-    where = pick_device(device)
+    where = pick_device(device) if isinstance(device, str) else device
     network = from_pretrained(name, device=where)
     if len(network.config.shape) != 3:
         raise ValueError(
-            f"this command is for models of pictures; {name} is of shape {network.config.shape}: "
-            "use it in Python"
+            f"this command takes models of images (channels, height, width); {name} has samples of shape "
+            f"{network.config.shape}: use it in Python, with eqm.tasks"
         )
+    if not latents and (network.metadata.get("data") or {}).get("encoder"):
+        raise ValueError(f"this command takes models of pixels; {name} is a model of latents")
     encoder = encoder_of(network.metadata, vae, device=where)
     if output is not None:
         check_drawable(encoder.image_shape_of(network.config.shape)[0], output)
-    return network, encoder
+    if precision is None:
+        return network, encoder
+    return for_inference(network, precision=precision, compile=compile), encoder
 
 
-def open_pixel_model(name: str, *, device: str, output: Path) -> Any:
-    """The model called `name` on its device.
-
-    Raises ValueError for a model of anything but pixels, or of pictures that `output` cannot hold.
-    """
-    from eqm.cli.output import check_drawable
-    from eqm.devices import pick_device
-    from eqm.models import from_pretrained
-
-    network = from_pretrained(name, device=pick_device(device))
-    shape, data = network.config.shape, network.metadata.get("data") or {}
-    if len(shape) != 3 or data.get("encoder"):
-        raise ValueError(
-            f"this command is for models of pixels; {name} is of "
-            f"{'latents' if data.get('encoder') else f'shape {shape}'}: use another model"
-        )
-    check_drawable(shape[0], output)
-    return network
+def input_of(model: Any, images: Tensor) -> Tensor:
+    """The images on the device and in the dtype that the model takes."""
+    weight = next(model.parameters())
+    return images.to(weight.device, getattr(model, "dtype", weight.dtype))
 
 
 def labels_of(labels: Sequence[str], count: int, model: Any) -> Tensor | None:
-    """The classes of `count` pictures, (count,): one a picture, one for all, or none.
+    """The classes of `count` pictures, (count,): one for each picture, one for all, or none.
 
-    Raises ValueError for labels that the model does not have, or another number of them.
+    Raises ValueError for labels that the model does not have, or for another number of them.
     """
-    from eqm.sampling.labels import chosen_labels
+    from eqm.sampling import chosen_labels
 
     if not labels:
         return None
-    known = labels[0] if len(labels) == 1 else labels
-    chosen = chosen_labels(model, known, count)
+    chosen = chosen_labels(model, labels[0] if len(labels) == 1 else labels, count)
     return None if chosen is None else chosen.to(next(model.parameters()).device)

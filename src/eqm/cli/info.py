@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from eqm.cli.arguments import Model
+from eqm.cli import options
+from eqm.registry import register
 
 
-def info(model: Model) -> None:
-    """Print what a model is: its network, what it was trained on, and how it is sampled.
+@register("command", "info")
+def info(model: options.Model) -> None:
+    """Print the network, the training and the sampling settings of a model.
 
-    Args:
-        model: A trained model: its folder, its name on the hub, or one that comes with eqm (fashion-mnist,
-            mnist-5k, openmoji-32); or a preset such as EqM-B/2.
+    Example: `eqm info fashion-mnist`
+
+    It also takes a preset of the paper, such as EqM-B/2.
     """
     from dataclasses import asdict
 
-    from eqm.cli.show import show_settings
+    from eqm.cli.output import show_settings
     from eqm.models import PRESETS, cost, from_pretrained, preset
 
     if model in PRESETS or model.startswith("EqM-"):
@@ -33,7 +35,7 @@ def info(model: Model) -> None:
         {
             "network": type(config).__name__.removesuffix("Config"),
             "parameters": f"{size.parameters:,}",
-            "FLOP an image and evaluation": f"{size.flops:,}",
+            "FLOP per image and evaluation": f"{size.flops:,}",
             **{f"network.{name}": value for name, value in asdict(config).items()},
             **about,
         }

@@ -1,117 +1,133 @@
-"""`eqm`: the commands, and what their failures look like."""
+"""`eqm`: finds the command, reads its options, runs it, and turns failures into one sentence."""
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
+import re
+import shutil
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import is_dataclass, replace
+from collections.abc import Sequence
 from typing import Any
 
 import tyro
-from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
 
-from eqm.cli.compose import compose
-from eqm.cli.data import data
-from eqm.cli.demo import demo
-from eqm.cli.denoise import denoise
-from eqm.cli.detect import detect
-from eqm.cli.ema import ema
-from eqm.cli.encode import encode
-from eqm.cli.eval import eval_
-from eqm.cli.info import info
-from eqm.cli.interpolate import interpolate, vary
-from eqm.cli.restore import restore
-from eqm.cli.sample import sample
-from eqm.cli.train import train
-from eqm.cli.tune import tune
+import eqm
+from eqm.cli.parser import RefusedError, rules
+from eqm.registry import load_plugin, lookup, names
+
+NARROWEST = 50
+"""Columns of text; tyro does not end in fewer than some ten."""
+OVERVIEW = """\
+usage: eqm COMMAND ...
+
+eqm trains one gradient field and generates, restores, detects and composes with it.
+
+Examples:
+  eqm demo                                              train on digits and show every use: two minutes
+  eqm sample fashion-mnist --labels sneaker             draw sneakers with a model that comes with eqm
+  eqm train folder --data.path photos --output my-run   train on your own pictures
+  eqm denoise fashion-mnist noisy.png                   remove noise of unknown strength
+  eqm detect fashion-mnist a.png b.png                  find pictures unlike the training data
+
+Commands (`eqm COMMAND --help` explains one):
+{commands}
+
+Options for every command:
+  --import FILE_OR_MODULE   first run a Python file or module that registers parts of your own;
+                            may be given several times
+  --version                 print the version
+  --tyro-print-completion bash|zsh|fish|tcsh
+                            print a completion script, for example
+                            `eqm --tyro-print-completion bash > ~/.local/share/bash-completion/completions/eqm`
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command. 0 when it went well, 2 for input that cannot be used, 130 after Ctrl-C.
+    """The exit status of a command: 0 for success, 2 for input that cannot be used, 130 for Ctrl-C.
 
-    Failures are one sentence on standard error; with EQM_TRACEBACK=1 in the environment, where they
-    came from as well.
+    A failure is one sentence on standard error. EQM_TRACEBACK=1 in the environment adds the traceback.
     """
-    commands: dict[str, Callable[..., Any]] = {
-        "demo": demo,
-        "encode": encode,
-        "train": train,
-        "sample": sample,
-        "compose": compose,
-        "denoise": denoise,
-        "detect": detect,
-        "restore": restore,
-        "interpolate": interpolate,
-        "vary": vary,
-        "tune": tune,
-        "eval": eval_,
-        "info": info,
-        "data": data,
-        "ema": ema,
-    }
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
-    # Training and sampling on CUDA are in bfloat16: what is left in float32 is little.
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
+    if shutil.get_terminal_size().columns < NARROWEST:
+        os.environ["COLUMNS"] = str(NARROWEST)
+    # On CUDA nearly all work is in bfloat16, so float32 speed does not matter.
     warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
     try:
-        with _plain_settings():
-            tyro.extras.subcommand_cli_from_dict(
-                commands,
-                prog="eqm",
-                description="Equilibrium Matching: one energy landscape, many uses.",
-                args=arguments,
-                config=(
-                    tyro.conf.AvoidSubcommands,
-                    tyro.conf.CascadeSubcommandArgs,
-                    tyro.conf.FlagCreatePairsOff,
-                ),
-            )
+        _run(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt as interrupt:
         return _fail(str(interrupt) or "interrupted", 130)
     except BrokenPipeError:
-        sys.stdout = None  # nobody reads on; say nothing more
+        sys.stdout = None  # the reader has gone: print nothing more
         return 1
-    except (ValueError, OSError, RuntimeError, MemoryError, _RefusedError) as error:
+    except (ValueError, OSError, RuntimeError, MemoryError, RefusedError) as error:
         if os.environ.get("EQM_TRACEBACK"):
             raise
         return _fail(" ".join(str(error).split()) or type(error).__name__, 2)
     return 0
 
 
-class _RefusedError(Exception):
-    """Settings that refused a value; what they said. No ValueError, around which tyro puts words."""
+def _run(arguments: list[str]) -> None:
+    arguments, plugins = _taken(arguments, "--import")
+    for plugin in plugins:
+        load_plugin(plugin)
+    name = arguments[0] if arguments else "--help"
+    if name == "--version":
+        print(f"eqm {eqm.__version__}")
+    elif name in ("-h", "--help"):
+        width = max(map(len, names("command")))
+        lines = (f"  {name:<{width}}  {_first_line(name)}" for name in names("command"))
+        print(OVERVIEW.format(commands="\n".join(lines)), end="")
+    elif name.startswith("--tyro-"):
+        commands = {name: lookup("command", name) for name in names("command")}
+        with rules():
+            tyro.extras.subcommand_cli_from_dict(commands, prog="eqm", args=arguments)
+    elif name.startswith("-"):
+        raise ValueError(f"expected a command first; got {name}: `eqm --help` lists the commands")
+    else:
+        command, rest, network = lookup("command", name), arguments[1:], [None]
+        if name == "train":
+            rest, given = _taken(rest, "--model")
+            network = given or network
+        # tyro keeps the line breaks inside the help of an option
+        command.__doc__ = re.sub(r"\n {8}(?=\S)", " ", inspect.getdoc(command) or "")
+        with rules(network[-1]):
+            tyro.cli(
+                command,
+                prog=f"eqm {name}",
+                args=rest,
+                config=(
+                    tyro.conf.AvoidSubcommands,
+                    tyro.conf.CascadeSubcommandArgs,
+                    tyro.conf.FlagCreatePairsOff,
+                ),
+            )
 
 
-def _plain_settings() -> ConstructorRegistry:
-    """Where the complaint of a dataclass about its values comes out of tyro as it is."""
-    registry, inside = ConstructorRegistry(), False
-
-    @registry.struct_rule
-    def rule(info: StructTypeInfo) -> StructConstructorSpec | None:
-        nonlocal inside
-        if inside or not is_dataclass(info.type):
-            return None
-        inside = True
-        try:
-            spec = registry.get_struct_spec(info)
-        finally:
-            inside = False
-        if not isinstance(spec, StructConstructorSpec):
-            return spec  # type: ignore[return-value]
-        make = spec.instantiate
-
-        def instantiate(**values: Any) -> Any:
+def _taken(arguments: list[str], option: str) -> tuple[list[str], list[Any]]:
+    """The arguments without every `option VALUE` and `option=VALUE`, and the values."""
+    rest, values, left = [], [], iter(arguments)
+    for argument in left:
+        if argument == "--":
+            return [*rest, argument, *left], values
+        if argument.startswith(f"{option}="):
+            values.append(argument.partition("=")[2])
+        elif argument == option:
             try:
-                return make(**values)
-            except ValueError as error:
-                raise _RefusedError(str(error)) from error
+                values.append(next(left))
+            except StopIteration:
+                raise ValueError(f"{option} needs a value after it") from None
+        else:
+            rest.append(argument)
+    return rest, values
 
-        return replace(spec, instantiate=instantiate)
 
-    return registry
+def _first_line(command: str) -> str:
+    text = inspect.getdoc(lookup("command", command)) or ""
+    return text.partition("\n")[0].partition(": `")[0].rstrip(".") + "."
 
 
 def _fail(sentence: str, status: int) -> int:

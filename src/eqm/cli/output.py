@@ -1,13 +1,16 @@
-"""What commands write the pictures they make as: a sheet, a folder, an array, an animation."""
+"""What commands write and print: sheets, folders, arrays and animations of pictures, and settings."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eqm.cli.options import Sheet
+
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
 
 FOLDER = ""
@@ -16,19 +19,26 @@ STILL = (".png", ".npz", FOLDER)
 ANY = (*STILL, ".gif", ".mp4")
 
 
+def show_settings(settings: Mapping[str, object]) -> None:
+    """Prints one setting a line, names to the left."""
+    width = max(map(len, settings))
+    for name, value in settings.items():
+        print(f"{name:<{width}}  {value}")
+
+
 def check_apart(output: Path, pictures: str) -> None:
-    """Raises ValueError where `output` lies in the folder `pictures`, which would no longer hold the same."""
+    """Raises ValueError where `output` lies inside the folder `pictures`."""
     place = Path(pictures)
     if place.is_dir() and output.resolve().is_relative_to(place.resolve()):
         raise ValueError(
-            f"output must lie outside of the pictures, {pictures}, whose number and classes it would "
-            f"change; got {output}: choose another --output"
+            f"output must lie outside of the folder of pictures, {pictures}; got {output}: files in it would "
+            "count as pictures"
         )
 
 
 def check_output(output: Path, endings: Sequence[str], *, name: str = "output") -> None:
-    """Raises ValueError unless `output`, the option called `name`, ends in one of `endings` and is no
-    folder; or, where FOLDER is one of them, is a folder that is new or empty."""
+    """Raises ValueError unless `output`, the option `name`, can be written: it must end in one of `endings`
+    and not be a folder; or, for FOLDER, be a new or empty folder."""
     if FOLDER in endings and _ending(output) == FOLDER:
         if output.is_dir() and any(output.iterdir()):
             raise ValueError(
@@ -54,16 +64,19 @@ def write_images(
     output: Path,
     *,
     columns: int,
-    sheet: Tensor | None = None,
+    sheet: Sheet = Sheet(),
+    shown: Tensor | None = None,
+    rows: Sequence[str] = (),
+    titles: Sequence[str] = (),
     names: Sequence[str] = (),
 ) -> None:
     """Returns nothing; writes images (N, C, H, W) in -1..1, whole or in parts, as `output` ends.
 
-    A sheet for .png, of `sheet` (M, C, H, W) if there is more to be seen than the images; the array
-    `arr_0` (N, H, W, C) uint8 for .npz; one after the other for .gif and .mp4; and into a folder pixel
-    by pixel, as NAME.png for every one of `names`, or by number.
+    .png: a sheet of `shown` (M, C, H, W), by default of the images, with the captions `rows` to the left
+    and `titles` above where `sheet` asks for captions. .npz: the array `arr_0` (N, H, W, C), uint8. .gif and
+    .mp4: one image after the other. A folder: a file NAME.png for each of `names`, or by number.
 
-    Raises ValueError for other names; `check_output` does so before the work.
+    Raises ValueError for other endings; `check_output` does so before the work.
     """
     import numpy as np
     import torch
@@ -72,6 +85,8 @@ def write_images(
     from eqm.pictures import animate, grid, picture, to_uint8
 
     check_output(output, ANY)
+    if sheet.scale < 0:
+        raise ValueError(f"scale must be 1 or more, or 0 for automatic; got {sheet.scale}")
     parts = [images] if isinstance(images, torch.Tensor) else images
     one_by_one = (image for part in parts for image in part)
     match _ending(output):
@@ -80,13 +95,18 @@ def write_images(
             with replacing(output) as path, path.open("wb") as file:
                 np.savez(file, arr_0=array)
         case ".png":
-            shown = torch.cat(list(parts)) if sheet is None else sheet
+            shown = torch.cat(list(parts)) if shown is None else shown
+            scale = sheet.scale or max(1, 56 // shown.shape[-1])
+            drawn = grid(shown, columns=columns, scale=scale)
+            if sheet.captions:
+                drawn = with_captions(
+                    drawn, rows, titles, cells=(columns, -(-len(shown) // columns))
+                )
             with replacing(output) as path:
-                scale = max(1, 56 // shown.shape[-1])
-                grid(shown, columns=columns, scale=scale).save(path, format="png")
+                drawn.save(path, format="png")
         case ".gif" | ".mp4":
             shown = torch.stack(list(one_by_one))
-            scale = 2 * max(1, 56 // shown.shape[-1])
+            scale = 2 * (sheet.scale or max(1, 56 // shown.shape[-1]))
             animate((grid(image[None], columns=1, scale=scale) for image in shown), output)
         case _:
             with new_folder(output) as folder:
@@ -94,8 +114,30 @@ def write_images(
                     picture(image).save(folder / f"{names[k] if names else f'{k:06}'}.png")
 
 
+def with_captions(
+    sheet: Image, rows: Sequence[str], titles: Sequence[str], *, cells: tuple[int, int]
+) -> Image:
+    """The sheet of `cells` (columns, rows) on white, with `rows` to the left and `titles` above."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(14)
+    across, down = sheet.width / cells[0], sheet.height / cells[1]
+    left = max((int(font.getlength(row)) + 12 for row in rows if row), default=0)
+    top = 22 if titles else 0
+    whole = Image.new("RGB", (sheet.width + left, sheet.height + top), "white")
+    whole.paste(sheet, (left, top))
+    draw = ImageDraw.Draw(whole)
+    for k, row in enumerate(rows):
+        draw.text((left - 6, top + (k + 0.5) * down), row, "black", font, "rm")
+    for k, title in enumerate(titles):
+        while title and font.getlength(title) > across:
+            title = title[:-1]
+        draw.text((left + (k + 0.5) * across, top - 4), title, "black", font, "ms")
+    return whole
+
+
 def check_drawable(channels: int, output: Path) -> None:
-    """Raises ValueError where `output` is to be a picture, and none has that many channels."""
+    """Raises ValueError if `output` is a picture file and no picture can have that many channels."""
     from eqm.pictures import check_channels
 
     if _ending(output) != ".npz":
@@ -107,8 +149,9 @@ def _ending(output: Path) -> str:
 
 
 def file_names(names: Sequence[str], *, each: int = 1) -> list[str]:
-    """Names without ending for `each` files that come of every picture, called as `read_images` says:
-    as its own file is, with a number before it where others are called so too, or after it for each."""
+    """Names, without ending, for `each` result files of every picture; `names` are those of `read_images`.
+
+    A name is that of the picture's file, with its number in front where two pictures have one name."""
     stems = []
     for name in names:
         path, row = re.fullmatch(r"(.+?)(?::(\d+))?", name, re.DOTALL).groups()  # type: ignore[union-attr]

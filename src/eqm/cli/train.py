@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Union
 import tyro
 
 from eqm.recipes import DESCRIPTIONS, RECIPES
+from eqm.registry import register
 from eqm.train.config import TrainConfig
 
 if TYPE_CHECKING:
     Recipe = TrainConfig
 else:
-    Recipe = Union[  # noqa: UP007 - as many as there are
+    Recipe = Union[  # noqa: UP007 - one member per recipe
         tuple(
             Annotated[
                 TrainConfig,
@@ -26,22 +27,25 @@ else:
     ]
 
 
+@register("command", "train")
 def train(
     config: Annotated[Recipe, tyro.conf.arg(name="")],
-    output: Path | None = None,
+    output: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="(default: runs/NAME)")] = None,
     dry_run: bool = False,
 ) -> None:
-    """Train a model from a recipe; the same command again goes on where it stopped.
+    """Train a model from a recipe.
 
-    On several devices or machines: `torchrun --nproc-per-node 8 -m eqm.cli.main train RECIPE`.
+    Example: `eqm train digits --images 100000 --model.width 32`
+
+    The same command again continues where it stopped. `--model NAME` takes another network, such as one of your
+    own. Several GPUs: `torchrun --nproc-per-node 8 -m eqm train RECIPE`.
 
     Args:
         config: The recipe.
-        output: Folder for weights, checkpoint and log; runs/NAME by default.
+        output: Folder for the weights, the checkpoints and the log.
         dry_run: Only print the settings, the size of the network and its cost; the data may be missing.
     """
-    from eqm.cli.output import check_apart
-    from eqm.cli.show import show_settings
+    from eqm.cli.output import check_apart, show_settings
     from eqm.data import MissingDataError, open_source, split
     from eqm.data.open_source import opens_arrays
     from eqm.models import cost
@@ -64,19 +68,19 @@ def train(
             seen, val_data = split(seen, config.data.val_fraction)
         if recipe and asked not in (recipe.model.shape, seen.shape):
             raise ValueError(
-                f"model.shape must be that of the data, {seen.shape}; got {asked}: leave it out, and set "
+                f"model.shape must be the shape of the data, {seen.shape}; got {asked}: leave it out, or set "
                 "data.size and data.channels"
             )
         config, more = fitted(config, seen)
         config, picks = config.suited_to(seen), picks + more
         kept = 0 if val_data is None else len(val_data)
-        about = f"{seen.name}: {len(seen):,} images to train on, {kept:,} held out"
+        about = f"{seen.name}: {len(seen):,} training images, {kept:,} validation images"
     except MissingDataError as error:
         if not dry_run:
             raise
-        about = f"without the data yet: {error}"
+        about = f"the data are missing: {error}"
     objective = config.make_objective()
-    if not objective.noise_conditioning:  # which has its own clock
+    if not objective.noise_conditioning:  # flow matching uses no rule and no stop
         picks += [
             f"note: {sentence}" for sentence in check_sampling(config.sampling, objective.decay)
         ]
@@ -88,7 +92,7 @@ def train(
             show_settings({**config.flat(), "output": folder})
         print(about)
         print(
-            f"{size.parameters:,} parameters, {size.flops / 1e6:,.1f} MFLOP an image and evaluation"
+            f"{size.parameters:,} parameters, {size.flops / 1e6:,.1f} MFLOP per image and evaluation"
         )
     if dry_run:
         return
@@ -102,11 +106,11 @@ def train(
         )
     except Interrupted:
         if not distributed.is_main():
-            raise SystemExit(130) from None  # the first process says why
+            raise SystemExit(130) from None  # the first process prints the reason
         raise
     finally:
         distributed.leave()
     if distributed.is_main():
-        done = "" if end else "this run was complete before, and nothing is changed: "
-        images = end.images if end else config.images  # the last batch is a whole one
+        done = "" if end else "this run was complete already, nothing changed: "
+        images = end.images if end else config.images  # the last batch is whole
         print(f"{done}{images:,} images seen; the model is in {folder}: try `eqm sample {folder}`")

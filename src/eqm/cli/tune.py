@@ -1,11 +1,14 @@
-"""`eqm tune`: the settings with which a trained model samples best, stored with it."""
+"""`eqm tune`: the best sampling settings of a model, found by trying and stored with it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+
+from eqm.cli import options
+from eqm.registry import register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,42 +17,43 @@ if TYPE_CHECKING:
     from eqm.tasks.tuning import Features
 
 
+@register("command", "tune")
 def tune(
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")],
-    data: str | None = None,
+    data: Annotated[
+        str | None, tyro.conf.arg(help_behavior_hint="(default: the training data)")
+    ] = None,
     samples: int = 512,
     nfe: int = 20,
     tolerance: float = 0.03,
     keep_rule: bool = False,
     references: int = 5000,
     features: str = "auto",
-    precision: Literal["auto", "float32", "bfloat16"] = "auto",
-    batch_size: int = 256,
+    precision: options.Precision = "auto",
+    batch_size: options.BatchSize = 256,
     seed: int = 0,
-    device: str = "auto",
+    device: options.Device = "auto",
     dry_run: bool = False,
 ) -> None:
-    """Try rules, step sizes, momenta, path lengths, gradient ratios and fitted steps, and store the best.
+    """Find the best sampling settings of a model and store them with it.
 
-    Best are the settings whose samples come nearest to the data, and of those that are as near, the
-    cheapest. The settings before stay on record in config.json; where nothing is better, nothing is
-    changed.
+    Example: `eqm tune runs/mine --nfe 10`
+
+    It tries rules, step sizes, path lengths and stops, and measures how close the samples are to the
+    data. Of settings that are equally close, the cheapest wins. The old settings are kept in config.json.
+    Nothing changes if no settings are better.
 
     Args:
         model: Folder of a trained model.
-        data: The data to come near to, as for `eqm train --data.path`; by default what the model was
-            trained on.
-        samples: How many samples to judge settings by; the first round takes a quarter of them.
-        evaluations: The most evaluations of the model a sample may take.
+        data: Real data to compare with, as for `eqm train --data.path`.
+        samples: Samples drawn for each trial; the first round draws a quarter of them.
+        nfe: Largest number of function evaluations (NFE) for a sample.
         tolerance: Distances that differ by less than this share count as equal.
-        keep_rule: Leave the rule and its settings as they are, and only fit steps from noise: quick.
-        references: The most of the data to compare with.
-        features: What sees the images: `random`, two convolutions that have learned nothing, or a name
-            as for `eqm eval --features`; auto takes the classifier of the data, where one comes with eqm.
-        precision: Of the network; auto is bfloat16 on CUDA, else that of its weights.
-        batch_size: Images at a time.
-        seed: Of the noise, and of the choice of the data.
-        device: cpu, cuda, mps, ...; auto takes the fastest there is.
+        keep_rule: Keep the rule and its settings, and only fit a few steps from noise. This is quick.
+        references: Largest number of real data to compare with.
+        features: Features of the distance: `random`, two random convolutions, or a name as for
+            `eqm eval --features`. auto takes the classifier of the data if one comes with eqm.
+        seed: Seed of the noise and of the choice of real data.
         dry_run: Only print what would be stored.
     """
     from dataclasses import asdict, fields, replace
@@ -76,7 +80,7 @@ def tune(
     stored = {part.name: training.get(f"data.{part.name}") for part in fields(DataConfig)}
     known = {name: value for name, value in stored.items() if value is not None}
     if not (data or "path" in known):
-        raise ValueError("the model does not say what it was trained on: give --data")
+        raise ValueError("the training data of the model are not known: give --data")
     settings = DataConfig(**known | {"classes": tuple(known.get("classes", ())), "flip": False})
     source = open_source(replace(settings, path=data) if data else settings)
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
@@ -112,13 +116,15 @@ def tune(
         "nfe_before": found.before.nfe,
     }
     store_metadata(model, {"sampling": asdict(found.sampling), "tuning": record})
-    print(f"stored in {model}; the settings before are kept there under metadata.tuning.before")
+    print(
+        f"stored in {model}; the old settings are in its config.json under metadata.tuning.before"
+    )
 
 
 def _eyes(
     name: str, source: Source, pictures: Tensor, metadata: dict[str, Any]
 ) -> tuple[str, Features | None]:
-    """The name of the features that are meant, and what they make of samples; None is random ones."""
+    """The name of the features, and the function that computes them; None for random features."""
     from eqm.evaluation import suitable_features
     from eqm.features import open_features
 
@@ -129,6 +135,6 @@ def _eyes(
     if name == "random":
         return name, None
     if latents:
-        raise ValueError(f"features {name} see pictures, and this model makes none: take random")
+        raise ValueError(f"features {name} need pictures; this model makes latents: take random")
     eyes = open_features(name, reference=[pictures])
     return eyes.name, lambda images: eyes(images.clamp(-1, 1)).vector

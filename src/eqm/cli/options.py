@@ -1,0 +1,98 @@
+"""The options that several commands share. Each help text is written once, here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+Model = Annotated[
+    Positional[str],
+    arg(
+        metavar="MODEL",
+        help="A trained model: its folder, its name on the Hugging Face Hub, or a model that comes with "
+        "eqm (fashion-mnist, mnist-5k, openmoji-32).",
+    ),
+]
+Pictures = Annotated[
+    Positional[tuple[str, ...]],
+    arg(
+        metavar="PICTURES ...",
+        help="Picture files, folders, archives, an .npz, or a data set by name. "
+        "`fashion-mnist-test:0-9` takes the first ten pictures of that data set.",
+        help_behavior_hint="(one or more)",
+    ),
+]
+Labels = Annotated[
+    tuple[str, ...],
+    arg(
+        metavar="LABEL ...",
+        help="The class of each picture, or one class for all, by number or name.",
+        help_behavior_hint="(default: no class)",
+    ),
+]
+Guidance = Annotated[
+    float | None,
+    arg(
+        help="Scale of classifier-free guidance, for pictures with labels; 1 is none.",
+        help_behavior_hint="(default: the value stored with the model)",
+    ),
+]
+Count = Annotated[int, arg(help="Samples of each picture.")]
+Output = arg(
+    help="Where to write: NAME.png for one sheet, NAME without ending for a folder of .png files, "
+    "NAME.npz for the array `arr_0` (N, H, W, C), uint8."
+)
+Seed = Annotated[int, arg(help="Seed of the noise. Image k uses SEED + k.")]
+Resize = Annotated[bool, arg(help="Crop and resize pictures to the size that the model takes.")]
+Vae = Annotated[
+    str | None,
+    arg(
+        help="Autoencoder of a latent model: a folder or a name on the Hugging Face Hub.",
+        help_behavior_hint="(default: the one stored with the model)",
+    ),
+]
+BatchSize = Annotated[int, arg(help="Images computed at once.")]
+Device = Annotated[str, arg(help="cpu, cuda, mps, ...; auto takes the fastest.")]
+Precision = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    arg(
+        help="Precision of the network. auto is bfloat16 on CUDA and the precision of the weights elsewhere."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class SamplingChanges:
+    """Options you leave out take the values stored with the model."""
+
+    changes: tuple[tuple[str, Any], ...] = ()
+
+    @classmethod
+    def of(cls, **values: Any) -> SamplingChanges:
+        return cls(tuple((name, value) for name, value in values.items() if value is not None))
+
+    def applied(self, model: Any) -> Any:
+        """The `Sampling` of a model with these changes, whose rule and stop exist."""
+        from eqm.sampling import Sampling
+
+        sampling = Sampling.of(model.metadata).but(**dict(self.changes))
+        sampling.make_rule()
+        sampling.make_stop()
+        return sampling
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """How a .png sheet looks."""
+
+    scale: int = 0
+    """Side of one image pixel on the sheet. 0 makes images at least 56 pixels wide."""
+    captions: bool = False
+    """Write what each row and column shows, such as class names."""
+
+
+SamplingOptions = Annotated[SamplingChanges, OmitArgPrefixes, arg(name="sampling")]
+SheetOptions = Annotated[Sheet, OmitArgPrefixes, arg(name="sheet")]
+STORED = SamplingChanges()

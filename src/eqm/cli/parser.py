@@ -1,0 +1,110 @@
+"""How tyro reads the options of a command: rules for settings, names and help texts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import is_dataclass, replace
+from typing import Annotated, Any, Union, get_args, get_type_hints
+
+import tyro
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructTypeInfo,
+)
+
+from eqm.cli.options import SamplingChanges
+from eqm.registry import lookup
+from eqm.sampling.settings import Sampling
+from eqm.train.config import TrainConfig
+
+STORED = tyro.conf.arg(help_behavior_hint="(default: the value stored with the model)")
+
+
+class RefusedError(Exception):
+    """A value that settings refused. Not a ValueError: tyro would put its own words around it."""
+
+
+def rules(network: str | None = None) -> ConstructorRegistry:
+    """The rules for one command line; `network` is the name that `eqm train --model` was given."""
+    registry, active = ConstructorRegistry(), set[str]()
+
+    def default_spec(find: Any, info: Any) -> Any:
+        active.add(find.__name__)
+        try:
+            return find(info)
+        finally:
+            active.discard(find.__name__)
+
+    @registry.struct_rule
+    def settings(info: StructTypeInfo) -> StructConstructorSpec | None:
+        if info.type is SamplingChanges:
+            stored = default_spec(
+                registry.get_struct_spec, StructTypeInfo.make(Sampling, Sampling(), False)
+            )
+            fields = tuple(
+                replace(
+                    field,
+                    type=Annotated[field.type | None, STORED],
+                    default=None,
+                    helptext=_joined(field.helptext),
+                )
+                for field in stored.fields
+                if field.name != "multistep_coefficients"  # `eqm tune` finds these
+            )
+            return StructConstructorSpec(SamplingChanges.of, fields)
+        if "get_struct_spec" in active or not is_dataclass(info.type):
+            return None
+        if network and isinstance(info.default, TrainConfig):
+            info = replace(info, default=_with_network(info.default, network))
+        spec = default_spec(registry.get_struct_spec, info)
+        if not isinstance(spec, StructConstructorSpec):
+            return spec  # type: ignore[return-value]
+        make = spec.instantiate
+
+        def instantiate(**values: Any) -> Any:
+            try:
+                return make(**values)
+            except ValueError as error:
+                raise RefusedError(str(error)) from error
+
+        fields = tuple(replace(field, helptext=_joined(field.helptext)) for field in spec.fields)
+        return replace(spec, instantiate=instantiate, fields=fields)
+
+    @registry.primitive_rule
+    def values(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        if "get_primitive_spec" in active:
+            return None
+        options = get_args(info.type)
+        given = [option for option in options if option is not type(None)]
+        if len(given) < len(options) and given:  # T | None is shown as T
+            info = PrimitiveTypeInfo.make(Union[tuple(given)], info.markers)  # noqa: UP007
+        spec = default_spec(registry.get_primitive_spec, info)
+        if not isinstance(spec, PrimitiveConstructorSpec):
+            return None
+        is_instance, words = spec.is_instance, spec.str_from_instance
+        return replace(
+            spec,
+            metavar=re.sub(r"\[(.+) \[\1 \.\.\.\]\]", r"\1 ...", spec.metavar),
+            is_instance=lambda value: value is None or is_instance(value),
+            str_from_instance=lambda value: ["none"] if value in (None, ()) else words(value),
+        )
+
+    return registry
+
+
+def _joined(text: Any) -> str:
+    """A help text in one line: tyro keeps the line breaks of docstrings."""
+    return " ".join(((text() if callable(text) else text) or "").split())
+
+
+def _with_network(config: TrainConfig, name: str) -> TrainConfig:
+    """The recipe with a network that is registered as `name`, of the same shape and classes."""
+    kind = get_type_hints(lookup("network", name))["config"]
+    old = config.model
+    model = kind(
+        shape=old.shape, num_classes=old.num_classes, noise_conditioning=old.noise_conditioning
+    )
+    return replace(config, model=model)
