@@ -7,7 +7,6 @@ a block out.
 
 import functools
 import importlib.util
-import inspect
 import re
 import shlex
 import textwrap
@@ -15,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from eqm import registry
 from eqm.cli import main as cli
+from eqm.registry import lookup, names
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
@@ -61,7 +62,8 @@ def arguments_of_eqm(words: list[str]) -> list[str] | None:
     """What a command line passes to eqm; None if it does not call eqm."""
     if words[0] == "eqm":
         return words[1:]
-    return words[words.index("eqm.cli.main") + 1 :] if "eqm.cli.main" in words else None
+    modules = [k for k in range(1, len(words)) if words[k - 1] == "-m"]
+    return next((words[k + 1 :] for k in modules if words[k] in ("eqm", "eqm.cli.main")), None)
 
 
 def every(pages=PAGES):
@@ -85,9 +87,9 @@ def test_examples_of_a_page_run(page, tmp_path, monkeypatch, capsys):
 
 @every()
 def test_commands_of_a_page_can_be_parsed(page, monkeypatch):
-    for name, value in vars(cli).items():
-        if inspect.isfunction(value) and value.__module__ not in (cli.__name__, __name__):
-            monkeypatch.setattr(cli, name, functools.wraps(value)(lambda *_, **__: None))
+    for name in names("command"):
+        parsed_only = functools.wraps(lookup("command", name))(lambda *_, **__: None)
+        monkeypatch.setitem(registry._REGISTERED["command"], name, parsed_only)
     for language, _, _, code in blocks(page.read_text(encoding="utf-8")):
         for words in commands(code) if language == "sh" else ():
             if (arguments := arguments_of_eqm(words)) is not None:
@@ -107,9 +109,8 @@ def test_options_named_on_a_page_exist(page):
 @functools.cache
 def options() -> set[str]:
     """Every option of eqm and of the scripts of the repository."""
-    hooks = load("hooks")
-    names = re.search(r"\{([\w,-]+)\}", hooks.command_help())[1].split(",")
-    texts = [hooks.command_help(name) for name in names] + [hooks.command_help("train", "digits")]
+    help_of = load("hooks").command_help
+    texts = [help_of(), *map(help_of, names("command")), help_of("train", "digits")]
     found = {flag for text in texts for flag in OPTION.findall(text)}
     for script in SCRIPTS:  # their options are parameters of a function
         parameters = re.findall(r"\b([a-z]\w*): ", script.read_text(encoding="utf-8"))

@@ -62,12 +62,13 @@ def _mathml(match):
 
 def commands():
     """One section for each command, with what its --help prints."""
+    from eqm.registry import names
+
     overview = command_help()
-    names = re.search(r"\{([\w,-]+)\}", overview)[1].split(",")
     sections = [
         f"# Commands\n\nEach section is what `eqm COMMAND --help` prints.\n\n{_block(overview)}"
     ]
-    sections += [f"## eqm {name}\n\n{_block(command_help(name))}" for name in names]
+    sections += [f"## eqm {name}\n\n{_block(command_help(name))}" for name in names("command")]
     recipe = command_help("train", "digits")
     sections.append(
         f"## eqm train digits\n\nThe other recipes take the same options.\n\n{_block(recipe)}"

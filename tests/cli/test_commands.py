@@ -145,7 +145,7 @@ def test_help_says_what_a_command_takes(run, command, takes):
 
 
 def test_help_does_not_say_the_opposite_of_what_a_flag_does(run):
-    assert "Whether mirror images are encoded too" in " ".join(run("encode", "--help")[1].split())
+    assert "Whether to encode mirror images too" in " ".join(run("encode", "--help")[1].split())
 
 
 def test_nothing_held_out_trains_on_everything(run):

@@ -45,7 +45,7 @@ def test_masks_and_models_are_given_by_name(run):
     assert np.abs(a - b).max() <= 1
 
 
-def test_ways_and_variations_begin_with_the_pictures(run):
+def test_paths_and_variations_begin_with_the_pictures(run):
     assert run("interpolate", "m", "digits:0-2", "--count", 3, "--output", "a.npz")[0] == 0
     frames = torch.from_numpy(np.load("a.npz")["arr_0"])
     assert frames.shape == (6, 8, 8, 1)
@@ -61,7 +61,7 @@ def test_ways_and_variations_begin_with_the_pictures(run):
         assert sheet.size == (7 * 82, 7 * 19)
 
 
-def test_ways_that_diverge_are_told(run):
+def test_paths_that_diverge_are_named(run):
     broken = from_pretrained("m")
     for weight in broken.parameters():
         torch.nn.init.constant_(weight, torch.nan)
@@ -98,7 +98,10 @@ def test_ways_that_diverge_are_told(run):
         (("compose", "m", "7", "--output", "a.gif"), "output must end in .png or .npz"),
         (("compose", "m", "7", "--models", "f=fashion-mnist"), "models must be of one shape"),
         (("interpolate", "m", "digits:0"), "two pictures or more; got 1"),
-        (("interpolate", "m", "digits:0-1", "--labels", 1), "one a picture; got 1 for 2"),
+        (
+            ("interpolate", "m", "digits:0-1", "--labels", 1),
+            "one for each picture; got 1 labels for 2",
+        ),
         (("vary", "m", "fashion-mnist-test:0"), "the model takes 8x8 pixels and 1 channel"),
         (("vary", "m", "digits:0", "--strength", 2), "strength must lie in 0..1; got 2"),
     ],

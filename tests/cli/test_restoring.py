@@ -102,10 +102,13 @@ def test_models_of_half_precision_restore(run, operator):
     ("arguments", "sentence"),
     [
         (("denoise", "m", "digits:0", "--add", 1), "--add must be a share of noise"),
-        (("denoise", "m", "digits:0", "--add", 0.5, "--sigma", 1), "leave one out"),
+        (("denoise", "m", "digits:0", "--add", 0.5, "--sigma", 1), "leave one of them out"),
         (("denoise", "m", "digits:0", "--labels", 11), "11"),
         (("denoise", "m", "fashion-mnist-test:0"), "--resize"),
-        (("restore", "m", "digits:0"), "takes --mask MASK.png, a picture that is white where pixels are known"),
+        (
+            ("restore", "m", "digits:0"),
+            "takes --mask MASK.png, a picture that is white where pixels are known",
+        ),
         (("restore", "m", "digits:0", "--operator", "grey", "--mask", "mask.png"), "--mask"),
         (("restore", "m", "digits:0", "--operator", "downsample"), "--resize"),
     ],

@@ -81,10 +81,11 @@ def compose(
     drawn = partial(generate, count=count, seed=seed, sampling=both.sampling, batch_size=batch_size)
     solution = drawn(both)
     images = encoder.decode(solution.x)
-    columns, rows, titles = min(count, 10), images, [expression]
+    columns, rows, titles, below = min(count, 10), images, [expression], ""
     if output.suffix == ".png" and len(both.fields) > 1:
         alone = [encoder.decode(drawn(part).x) for part in both.alone()]
         terms = (f"{term.model}:{term.label or 'none'}".lstrip(":") for term in parse(expression))
+        below = f"; below each row its {len(alone)} labels alone"
         titles = [expression, *dict.fromkeys(terms)]
         blocks = zip(*(every.split(columns) for every in (images, *alone)), strict=True)
         strips = [strip for block in blocks for strip in block]
@@ -98,7 +99,7 @@ def compose(
         shown=rows,
         rows=titles * -(-count // columns),
     )
-    print(f"{solution}, {solution.nfe.float().mean():.0f} evaluations each: {output}")
+    print(f"{solution}, {solution.nfe.float().mean():.0f} evaluations each: {output}{below}")
 
 
 def _named(pairs: tuple[str, ...]) -> dict[str, str]:

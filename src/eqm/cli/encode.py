@@ -41,7 +41,7 @@ def encode(
         channels: Convert pictures to 1 (grey) or 3 (colour) channels; 0 leaves them as they are.
         workers: Threads that decode pictures; 0 takes one for each processor core, at most 16.
         storage: Type of the stored numbers. float16 needs half the space.
-        mirrored: Also encode the mirror image of each picture, so that training can flip pictures.
+        mirrored: Whether to encode mirror images too, so that training can flip pictures.
         shard_size: Pictures in a file.
         dry_run: Only print what would be written.
     """

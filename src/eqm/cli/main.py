@@ -10,7 +10,6 @@ import shutil
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import tyro
 
@@ -88,13 +87,12 @@ def _run(arguments: list[str]) -> None:
     elif name.startswith("-"):
         raise ValueError(f"expected a command first; got {name}: `eqm --help` lists the commands")
     else:
-        command, rest, network = lookup("command", name), arguments[1:], [None]
+        command, rest, networks = lookup("command", name), arguments[1:], list[str]()
         if name == "train":
-            rest, given = _taken(rest, "--model")
-            network = given or network
+            rest, networks = _taken(rest, "--model")
         # tyro keeps the line breaks inside the help of an option
         command.__doc__ = re.sub(r"\n {8}(?=\S)", " ", inspect.getdoc(command) or "")
-        with rules(network[-1]):
+        with rules(networks[-1] if networks else None):
             tyro.cli(
                 command,
                 prog=f"eqm {name}",
@@ -107,9 +105,11 @@ def _run(arguments: list[str]) -> None:
             )
 
 
-def _taken(arguments: list[str], option: str) -> tuple[list[str], list[Any]]:
+def _taken(arguments: list[str], option: str) -> tuple[list[str], list[str]]:
     """The arguments without every `option VALUE` and `option=VALUE`, and the values."""
-    rest, values, left = [], [], iter(arguments)
+    rest: list[str] = []
+    values: list[str] = []
+    left = iter(arguments)
     for argument in left:
         if argument == "--":
             return [*rest, argument, *left], values

@@ -61,7 +61,7 @@ def rules(network: str | None = None) -> ConstructorRegistry:
             info = replace(info, default=_with_network(info.default, network))
         spec = default_spec(registry.get_struct_spec, info)
         if not isinstance(spec, StructConstructorSpec):
-            return spec  # type: ignore[return-value]
+            return spec
         make = spec.instantiate
 
         def instantiate(**values: Any) -> Any:
@@ -80,7 +80,8 @@ def rules(network: str | None = None) -> ConstructorRegistry:
         options = get_args(info.type)
         given = [option for option in options if option is not type(None)]
         if len(given) < len(options) and given:  # T | None is shown as T
-            info = PrimitiveTypeInfo.make(Union[tuple(given)], info.markers)  # noqa: UP007
+            rest: Any = Union[tuple(given)]  # noqa: UP007
+            info = PrimitiveTypeInfo.make(rest, info.markers)
         spec = default_spec(registry.get_primitive_spec, info)
         if not isinstance(spec, PrimitiveConstructorSpec):
             return None

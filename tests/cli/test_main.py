@@ -1,0 +1,162 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import eqm
+from eqm import registry
+from eqm.cli.main import main
+from eqm.cli.options import Sheet
+from eqm.cli.output import write_images
+from eqm.models import UNet, UNetConfig, save_pretrained
+
+OWN = """
+import eqm
+
+@eqm.register("command", "greet")
+def greet(name: str, loud: bool = False) -> None:
+    \"\"\"Say hello.\"\"\"
+    print(f"hello {name.upper() if loud else name}")
+"""
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Runs a command in an empty folder and returns its status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # the parser's own
+            status = stop.code or 0
+        streams = capsys.readouterr()
+        return status, streams.out, streams.err
+
+    return call
+
+
+def python(*arguments, **environment):
+    import os
+
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_eqm_alone_shows_examples_and_commands_with_status_0(run):
+    status, out, err = run()
+    assert (status, err) == (0, "")
+    assert out == run("--help")[1]
+    examples, commands = out.split("Examples:\n")[1].split("Commands")
+    assert examples.count("\n  eqm ") == 4  # and the first
+    for name in registry.names("command"):
+        assert f"\n  {name} " in commands
+
+
+def test_the_version_is_that_of_the_package(run):
+    assert run("--version") == (0, f"eqm {eqm.__version__}\n", "")
+    done = python("-m", "eqm", "--version")
+    assert (done.returncode, done.stdout) == (0, f"eqm {eqm.__version__}\n")
+
+
+def test_help_needs_no_torch_and_ends_on_the_narrowest_terminal():
+    code = (
+        "import sys; from eqm.cli.main import main\n"
+        "for words in ([], ['sample', '--help'], ['train', 'digits', '--help']):\n"
+        "    try: main(words)\n"
+        "    except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = python("-c", code, COLUMNS="1")
+    assert done.returncode == 0, done.stderr
+    assert "--step-size FLOAT" in done.stdout
+    assert "the value stored with the model" in " ".join(done.stdout.replace("│", " ").split())
+
+
+def test_what_is_misspelt_is_answered_by_what_was_meant(run):
+    assert "did you mean 'sample'?" in run("smaple")[2]
+    assert "--guidance" in run("sample", "m", "--guidence", 2)[2]
+    status, _, err = run("--labels")
+    assert (status, err) == (
+        2,
+        "eqm: expected a command first; got --labels: `eqm --help` lists the commands\n",
+    )
+
+
+@pytest.mark.parametrize("place", [0, 1, 4])
+def test_a_command_of_ones_own_is_imported_from_a_file(run, tmp_path, monkeypatch, place):
+    monkeypatch.setitem(registry._REGISTERED, "command", dict(registry._REGISTERED["command"]))
+    (tmp_path / "own.py").write_text(OWN)
+    words = ["greet", "--name", "ada", "--loud"]
+    words[place:place] = ["--import", "own.py"] if place else ["--import=own.py"]
+    assert run(*words) == (0, "hello ADA\n", "")
+    assert "greet        Say hello." in run()[1]
+
+
+def test_what_cannot_be_imported_is_one_sentence(run):
+    assert run("--import", "none.py", "info", "m")[0] == 2
+    assert "there is no none.py" in run("--import", "none.py", "info", "m")[2]
+    assert run("info", "m", "--import") == (2, "", "eqm: --import needs a value after it\n")
+
+
+def test_completion_is_printed_for_every_command(run):
+    status, out, _ = run("--tyro-print-completion", "bash")
+    assert status == 0
+    assert "--mask-is-hole" in out
+
+
+def test_captions_stand_beside_rows_and_above_columns(tmp_path):
+    import torch
+
+    images = torch.ones(4, 1, 8, 8)  # white, so that only captions are dark
+    plain, full = tmp_path / "plain.png", tmp_path / "full.png"
+    write_images(images, plain, columns=2, sheet=Sheet(scale=7))
+    captions = {"rows": ["", "shirt"], "titles": ["given", "a title too long for its column"]}
+    write_images(images, full, columns=2, sheet=Sheet(scale=7, captions=True), **captions)
+    with Image.open(plain) as a, Image.open(full) as b:
+        left, top = b.width - a.width, b.height - a.height
+        dark = np.asarray(b.convert("L")) < 128
+    assert dark[:top, left:].any()
+    assert not dark[top:, left:].any()  # the images are not written on
+    middle = top + (b.height - top) // 2
+    assert not dark[top:middle, :left].any()
+    assert dark[middle:, :left].any()
+    with Image.open(plain) as sheet:
+        assert sheet.size == (7 * 19, 7 * 19)
+    write_images(images, plain, columns=2, sheet=Sheet(scale=2))
+    with Image.open(plain) as sheet:
+        assert sheet.size == (2 * 19, 2 * 19)
+
+
+def test_captions_of_samples_are_their_classes(run, tmp_path):
+    network = UNet(UNetConfig(shape=(1, 8, 8), num_classes=2, width=4, multipliers=(1,)))
+    save_pretrained(network, "m", metadata={"data": {"classes": ["cat", "dog"]}})
+    sizes = []
+    for more in ([], ["--captions"]):
+        assert run("sample", "m", *more)[0] == 0
+        with Image.open("samples.png") as sheet:
+            sizes.append(sheet.size)
+    assert sizes[1][0] > sizes[0][0]
+    assert sizes[1][1] == sizes[0][1]
+
+
+def test_white_is_a_hole_when_the_mask_says_so(run):
+    save_pretrained(UNet(UNetConfig(shape=(1, 8, 8), width=4, multipliers=(1,))), "m")
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:, :4] = 255
+    Image.fromarray(mask).save("known.png")
+    Image.fromarray(255 - mask).save("hole.png")
+    given = ("restore", "m", "digits:0", "--count", 1, "--steps", 2)
+    assert run(*given, "--mask", "known.png", "--output", "a.npz")[0] == 0
+    assert run(*given, "--mask", "hole.png", "--mask-is-hole", "--output", "b.npz")[0] == 0
+    assert np.array_equal(np.load("a.npz")["arr_0"], np.load("b.npz")["arr_0"])
+    status, _, err = run(*given, "--operator", "grey", "--mask-is-hole")
+    assert status == 2
+    assert "--mask" in err
