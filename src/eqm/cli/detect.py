@@ -54,8 +54,7 @@ def detect(
 
     Args:
         normal: Normal pictures to calibrate on, best 1,000 or more that the model was not trained on.
-        score: "combined", or one or more of energy, dot, gradient-norm, work, displacement, reconstruction, steps, loss,
-            losses, residuals, complexity.
+        score: "combined", or one or more scores, such as loss or energy; an unknown name lists all.
         fpr: False-positive rate: the share of normal pictures that may be called anomalous.
         output: A .csv or .json with score, p-value and verdict of every picture.
         maps: Folder for heat maps of where each picture is anomalous.
