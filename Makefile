@@ -31,7 +31,7 @@ OLDEST := .venv-oldest
 test-oldest: ## Run the tests with the lowest versions that pyproject.toml allows, on Python 3.11
 	@rm -rf $(OLDEST)
 	@python3.11 -m venv $(OLDEST)
-	@python3.11 tools/oldest.py demo ode tensorboard video > $(OLDEST)/oldest.txt
+	@python3.11 tools/oldest.py data demo ode tensorboard video > $(OLDEST)/oldest.txt
 	@$(OLDEST)/bin/python -m pip install -qq --no-compile --no-deps "torch==$(TORCH)+cpu" 2>/dev/null || \
 	$(OLDEST)/bin/python -m pip install -qq --no-compile --no-deps "torch==$(TORCH)"
 	@$(OLDEST)/bin/python -m pip install -qq --no-compile --constraint $(OLDEST)/oldest.txt \
