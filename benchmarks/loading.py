@@ -23,7 +23,7 @@ from PIL import Image
 from timing import record
 
 from eqm.data import DataConfig, batches, open_source
-from eqm.data.decoding import decode
+from eqm.data.images import decode
 
 
 def main(
@@ -55,7 +55,7 @@ def main(
         photographs(Path(folder), jpegs)
         name, config = f"{jpegs} JPEGs of 320x240", DataConfig(folder, size=size, workers=1)
         row(config, f"{name}, kept in memory", batch_size, rounds)
-        row(replace(config, memory=0), f"{name}, decoded each time", batch_size, rounds)
+        row(replace(config, cache_mb=0), f"{name}, decoded each time", batch_size, rounds)
         for side in (size, 0):
             files = cycle(sorted(Path(folder).iterdir()))
             found = rate((pixels(next(files), side) for _ in iter(int, 1)), jpegs, 1, rounds)

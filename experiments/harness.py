@@ -26,7 +26,7 @@ from torch import Tensor
 
 from eqm.corruption import Decay
 from eqm.data import DataConfig, Source, open_source, split
-from eqm.data.subset import digest
+from eqm.data.source import digest
 from eqm.descent import EvenGamma, GradientDescent, NesterovLookahead, Rule, descend, integrate
 from eqm.energy import Energy
 from eqm.features import Classifier, embed

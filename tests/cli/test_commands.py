@@ -195,7 +195,7 @@ def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
         (["train", "digits", "--output", "{model}"], "holds a run with other settings"),
         (["train", "digits", "--model.width", "1000000"], "emory"),
         (
-            ["train", "folder", "--data.path", "points:moons"],
+            ["train", "folder", "--data.path", "moons"],
             "is for pictures (channels, height, width)",
         ),
         (["train", "digits", "--images", "0"], "eqm: images must be at least 1; got 0"),

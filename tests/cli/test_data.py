@@ -28,7 +28,7 @@ def test_a_check_says_what_there_is_and_names_what_is_broken(photos, capsys):
     assert shown["channels"] == "3 (7)"
     assert "class cat: 3\nclass dog: 4\nbroken cat/3.jpg: " in out
     assert "sizes differ: set data.size" in out
-    assert main(["data", "check", "points:moons"]) == 0
+    assert main(["data", "check", "moons"]) == 0
     assert "class 1: 5,000" in capsys.readouterr().out
 
 
@@ -46,7 +46,7 @@ def test_a_check_of_what_is_of_no_use_has_status_2(tmp_path, capsys, content):
     if content:
         (tmp_path / "a.png").write_bytes(content)
     assert main(["data", "check", str(tmp_path)]) == 2
-    sentence = "not one picture can be read" if content else "no pictures in"
+    sentence = "no picture can be read" if content else "no pictures in"
     assert sentence in capsys.readouterr().err
 
 

@@ -59,5 +59,5 @@ def test_what_cannot_be_read_is_named(folder):
         ValueError, match=r"squares of 1, 3 or 4 channels; the model takes \(1, 8, 6\)"
     ):
         read_images(["digits"], (1, 8, 6), resize=True)
-    with pytest.raises(ValueError, match=r"points:moons holds pictures of shape \(2,\); the model"):
-        read_images(["points:moons"], GREY, resize=True)
+    with pytest.raises(ValueError, match=r"moons holds pictures of shape \(2,\); the model"):
+        read_images(["moons"], GREY, resize=True)

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from eqm.data import DataConfig, MissingDataError, class_names, open_source
-from eqm.data.builtin import say_small, small_copy
-from eqm.data.openmoji import classes
+from eqm.data.builtin import say_small, small_copy, subgroups
 from eqm.randomness import SampleRandom
 
 
@@ -51,7 +50,7 @@ def test_openmoji_is_drawn_in_colour_on_white():
 def test_emoji_are_classed_by_the_subgroups_of_unicode():
     names = ["1F431", "1F44B-1F3FD", "2764", "1F3F4-E0065-E0073-E0063-E0074-E007F", "E000"]
     # The fourth, the flag of Catalonia, is none of Unicode's.
-    assert classes(names) == ["animal-mammal", "hand-fingers-open", "heart", "flag", "extras"]
+    assert subgroups(names) == ["animal-mammal", "hand-fingers-open", "heart", "flag", "extras"]
 
 
 @pytest.mark.parametrize(

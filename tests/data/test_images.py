@@ -58,7 +58,7 @@ def test_the_fingerprint_tells_data_apart():
     [
         (lambda: Images("x", DATA[0]), r"shape \(N, C, H, W\)"),
         (lambda: Images("x", DATA[:0]), "N > 0"),
-        (lambda: Images("x", DATA * torch.nan), "6 of 6 images hold NaN or infinity"),
+        (lambda: Images("x", DATA * torch.nan), "6 of 6 samples hold NaN or infinity"),
         (lambda: Images("x", DATA + 3), r"must lie in -1..1; got 3..3"),
         (lambda: Images("x", DATA, LABELS[:2], 2), r"labels must be int64 of shape \(6,\)"),
         (lambda: Images("x", DATA, LABELS.float(), 2), "labels must be int64"),
@@ -67,7 +67,7 @@ def test_the_fingerprint_tells_data_apart():
         (lambda: Images("x", DATA, LABELS, 1), r"labels must lie in 0..0; got 0..1"),
         (lambda: Images("x", DATA, LABELS - 1, 2), r"labels must lie in 0..1; got -1..0"),
         (lambda: Images("x", DATA).classes, "no labels"),
-        (lambda: Images("x", DATA).split(0.0), "leaves one part of 6 images empty"),
+        (lambda: Images("x", DATA).split(0.0), "leaves one part of 6 samples empty"),
     ],
 )
 def test_data_that_cannot_be_are_named(make, message):
@@ -123,7 +123,7 @@ def test_an_npz_of_something_else_is_named(tmp_path, arrays, message):
 def test_sources_that_are_none_are_named(tmp_path):
     (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 torn")
     for source, message in [
-        ("cats", "data.path must be a folder, a file or one of digits"),
+        ("cats", "data.path must be a folder, a file or one of checkerboard, .* got 'cats'"),
         (str(tmp_path / "none.npz"), "there is no"),
         (str(tmp_path / "torn.npz"), "not a readable .npz"),
     ]:

@@ -82,7 +82,7 @@ def test_latents_are_a_source(images, encoded):
     assert (len(latents), latents.name, latents.shape) == (23, "noise", (3, 4, 6))
     assert torch.equal(latents.labels, images.labels)
     assert latents.num_classes == 5
-    assert latents.about["encoder"] == {
+    assert latents.metadata["encoder"] == {
         "name": "blurry",
         "fingerprint": "b1",
         "scale": 0.5,
@@ -95,13 +95,18 @@ def test_latents_are_a_source(images, encoded):
 
 def test_a_part_is_those_latents_and_remembers_their_encoder(encoded):
     latents, rows = open_latents(encoded), torch.tensor([3, 21, 7])
-    part = latents.part(rows, torch.tensor([0, 1, 0]), 2, ("even", "odd"))
+    part = latents.subset(rows, torch.tensor([0, 1, 0]), 2, ("even", "odd"))
     assert (len(part), part.num_classes, part.class_names) == (3, 2, ("even", "odd"))
-    assert part.about == latents.about
+    assert part.metadata == latents.metadata
     assert torch.equal(
         part.batch(torch.tensor([2, 1]), draws(2)), latents.batch(rows[[2, 1]], draws(2))
     )
-    parts = [latents, part, latents.part(rows, None), latents.part(rows.flip(0), part.labels, 2)]
+    parts = [
+        latents,
+        part,
+        latents.subset(rows, None),
+        latents.subset(rows.flip(0), part.labels, 2),
+    ]
     assert len({each.fingerprint for each in parts}) == 4
 
 
@@ -144,14 +149,14 @@ def test_float16_is_half_the_room_and_what_it_cannot_hold_is_refused(images, enc
         def encode(self, pixels):
             return pixels * 1e6, pixels * 0
 
-    with pytest.raises(ValueError, match="more than float16 can hold: take float32"):
+    with pytest.raises(ValueError, match="more than float16 can hold: use float32"):
         run(images, Huge(), tmp_path / "huge")
 
     class Torn(Blurry):
         def encode(self, pixels):
             return pixels * torch.nan, pixels * 0
 
-    with pytest.raises(ValueError, match="image 0 what is not finite"):
+    with pytest.raises(ValueError, match="latent of image 0 is not finite"):
         run(images, Torn(), tmp_path / "torn")
 
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from eqm.data import DataConfig, batches, check, class_names, open_source, points, split
-from eqm.data.decoding import centre_crop, decode
+from eqm.data.images import centre_crop, decode
 from eqm.randomness import SampleRandom
 
 RANDOM = np.random.default_rng(0)
@@ -176,7 +176,7 @@ def test_an_npy_takes_its_labels_from_beside_and_may_hold_points(tmp_path):
     assert source.labels.tolist() == [0, 1, 1, 0]
     np.save(tmp_path / "b.npy", images[:, :2, 0, 0] / 255)
     assert open_source(config(tmp_path / "b.npy")).shape == (2,)
-    assert points("spirals").fingerprint == open_source(config("points:spirals")).fingerprint
+    assert points("spirals").fingerprint == open_source(config("spirals")).fingerprint
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -216,7 +216,7 @@ def test_floats_that_seem_to_lie_in_another_range_are_said(tmp_path, caplog):
     open_source(config(tmp_path / "right.npy"))
     assert not caplog.text
     open_source(config(tmp_path / "bright.npy"))
-    assert "if 0 is black, save 2 x images - 1" in caplog.text
+    assert "but black is -1: if 0 is black in yours, pass 2 x images - 1" in caplog.text
 
 
 def test_sixteen_bits_keep_their_range(tmp_path):
@@ -293,7 +293,7 @@ def test_broken_pictures_are_replaced_by_their_own_class_and_named(tmp_path, cap
     assert source.broken["dog/2.png"] == "it is no picture, or of an unknown kind"
     assert np.array_equal(images[1], PIXELS["cat/2.png"])
     assert np.array_equal(images[5], PIXELS["dog/0.png"])
-    kept = source.part(torch.tensor([1, 0]), torch.tensor([0, 0]), 1, ("cat",))
+    kept = source.subset(torch.tensor([1, 0]), torch.tensor([0, 0]), 1, ("cat",))
     assert np.array_equal(everything(kept)[0], PIXELS["cat/0.png"])  # not cat/2, of another part
     assert check(str(tmp_path)).broken.keys() == source.broken.keys()
     with pytest.raises(ValueError, match=r"cannot read cat/1.png"):
@@ -325,9 +325,9 @@ def test_links_in_a_circle_end_and_links_to_nowhere_are_broken_pictures(tmp_path
     assert set(source.broken) == {"dog/9.png"}
 
 
-@pytest.mark.parametrize("memory", [0, 64])
-def test_batches_that_are_loaded_ahead_are_the_batches(tmp_path, memory):
-    source = open_source(config(make_folder(tmp_path), flip=True, memory=memory))
+@pytest.mark.parametrize("cache_mb", [0, 64])
+def test_batches_that_are_loaded_ahead_are_the_batches(tmp_path, cache_mb):
+    source = open_source(config(make_folder(tmp_path), flip=True, cache_mb=cache_mb))
     settings = {"seed": 5, "batch_size": 4, "device": torch.device("cpu")}
     ahead = batches(source, position=0, **settings)
     whole = [next(ahead) for _ in range(4)]
@@ -339,7 +339,7 @@ def test_batches_that_are_loaded_ahead_are_the_batches(tmp_path, memory):
         next(batches(source, position=8, rank=rank, world_size=2, **settings)) for rank in (0, 1)
     ]
     assert torch.equal(torch.cat([half.data for half in halves]), again.data)
-    assert torch.equal(halves[1].draws.uniform("gamma"), again.draws[2:].uniform("gamma"))
+    assert torch.equal(halves[1].random.uniform("gamma"), again.random[2:].uniform("gamma"))
 
 
 def test_what_loading_ahead_meets_is_raised_where_it_is_asked_for(tmp_path):
@@ -442,10 +442,10 @@ def test_files_of_no_use_are_refused(tmp_path):
     ]:
         with pytest.raises(ValueError, match=sentence):
             open_source(config(tmp_path / name))
-    with pytest.raises(ValueError, match=r"one of digits, mnist-5k, .*; got 'cats'"):
+    with pytest.raises(ValueError, match=r"one of checkerboard, .*, digits, .*; got 'cats'"):
         open_source(config("cats"))
     with pytest.raises(ValueError, match="has no class 'cow': its classes are 0, 1"):
-        open_source(config("points:moons", classes=("cow",)))
+        open_source(config("moons", classes=("cow",)))
 
 
 @pytest.mark.needs("/usr/share/datasets/fashion-mnist")

@@ -71,5 +71,5 @@ def test_a_number_to_be_picked_is_no_number_to_train_for(tmp_path):
 
 @pytest.mark.parametrize("name", ["size", "channels"])
 def test_what_is_to_be_picked_cannot_be_opened(name):
-    with pytest.raises(ValueError, match=f"data.{name} -1, to pick what suits .* set a number"):
+    with pytest.raises(ValueError, match=f"data.{name} -1, to choose what suits .* set a number"):
         open_source(DataConfig("digits", **{name: -1}))

@@ -66,7 +66,6 @@ def _read(
 
     from eqm.data import DataConfig, Pictures, open_source
     from eqm.data.open_source import opens_arrays
-    from eqm.data.pictures import threads
     from eqm.randomness import SampleRandom
 
     path, wanted = _picked(where)
@@ -93,7 +92,7 @@ def _read(
             num_classes=0,
             class_names=(),
             on_broken="fail",
-            workers=threads(config),
+            workers=config.threads,
         )
         names = [files.names[row] for row in rows.tolist()]
     return source.batch(rows, SampleRandom(0, rows)), names
@@ -130,15 +129,15 @@ def _files(path: str) -> PictureFiles:
 
 def _check_headers(files: PictureFiles, rows: Tensor, check: Check) -> None:
     """Raises ValueError for a picture of an unwanted shape, before any is decoded."""
-    from eqm.data.decoding import header, reason
-    from eqm.data.pictures import DAMAGED
+    from eqm.data.images import header, reason
+    from eqm.data.pictures import BROKEN
 
     for row in rows.tolist():
         name = files.names[row]
         try:
             with files.open(row) as file:
                 found = header(file)
-        except DAMAGED as error:
+        except BROKEN as error:
             raise ValueError(f"cannot read the picture {name} ({reason(error)})") from error
         check(f"{name} is a picture", (found.channels, found.height, found.width))
 

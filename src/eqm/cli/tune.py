@@ -56,7 +56,7 @@ def tune(
         seed: Seed of the noise and of the choice of real data.
         dry_run: Only print what would be stored.
     """
-    from dataclasses import asdict, fields, replace
+    from dataclasses import asdict, replace
     from functools import partial
 
     import torch
@@ -76,13 +76,12 @@ def tune(
     if not model.is_dir():
         raise ValueError(f"eqm tune needs the folder of a model, to store settings in; got {model}")
     network = from_pretrained(model, device=pick_device(device))
-    training = network.metadata.get("training") or {}
-    stored = {part.name: training.get(f"data.{part.name}") for part in fields(DataConfig)}
-    known = {name: value for name, value in stored.items() if value is not None}
-    if not (data or "path" in known):
+    config = DataConfig.of(network.metadata)
+    if data:
+        config = replace(config or DataConfig(), path=data)
+    if config is None:
         raise ValueError("the training data of the model are not known: give --data")
-    settings = DataConfig(**known | {"classes": tuple(known.get("classes", ())), "flip": False})
-    source = open_source(replace(settings, path=data) if data else settings)
+    source = open_source(config)
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
     rows = order[:references]
     pictures = source.batch(rows, SampleRandom(seed, rows))

@@ -1,4 +1,4 @@
-"""Data sets, and the order in which training sees them."""
+"""Data sets, and the batches that training makes of them."""
 
 import lazy_loader
 

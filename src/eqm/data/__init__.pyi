@@ -1,30 +1,30 @@
-from .batches import Batch, batches
-from .builtin import digits
-from .checking import Report, check
+from .batches import Batch, batch_indices, batches
+from .builtin import digits, points
 from .config import DataConfig
-from .encoding import Encoded, encode
-from .images import Images
+from .dataset import as_dataset, as_source
+from .encoding import EncodingProgress, encode
+from .images import Images, Tensors
 from .latents import Latents, check_latents, is_latents, open_latents
-from .open_source import open_source
-from .order import batch_indices
+from .open_source import Report, check, open_source
 from .pictures import Pictures
-from .points import Points, points
-from .source import MissingDataError, Source
-from .subset import Subset, class_names, split
+from .source import MissingDataError, Source, Subset, class_names, split
 
 __all__ = [
+    "Batch",
     "DataConfig",
-    "Encoded",
+    "EncodingProgress",
     "Images",
     "Latents",
     "MissingDataError",
-    "Subset",
     "Pictures",
-    "Points",
     "Report",
-    "Batch",
     "Source",
+    "Subset",
+    "Tensors",
+    "as_dataset",
+    "as_source",
     "batch_indices",
+    "batches",
     "check",
     "check_latents",
     "class_names",
@@ -34,6 +34,5 @@ __all__ = [
     "open_latents",
     "open_source",
     "points",
-    "batches",
     "split",
 ]

@@ -1,4 +1,4 @@
-"""Where encoded pictures lie: folders, zip and tar archives; each found by its index."""
+"""Encoded pictures in folders, zip and tar archives."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from eqm.data.images import count_classes
-from eqm.data.subset import digest
+from eqm.data.source import digest
 
 SUFFIXES = frozenset(
     [
@@ -39,28 +40,46 @@ SUFFIXES = frozenset(
     ]
 )
 """What the names of pictures end in."""
+T = TypeVar("T")
+
+
+class PerProcess(Generic[T]):
+    """`make()` on the first call in each process: threads and open files do not survive a fork."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self.make = make
+        self._made: tuple[int, T] | None = None
+
+    def __call__(self) -> T:
+        if self._made is None or self._made[0] != os.getpid():
+            self._made = os.getpid(), self.make()
+        return self._made[1]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PerProcess, (self.make,)
 
 
 @dataclass(frozen=True, eq=False)
 class PictureFiles:
-    """N encoded pictures: what they are called, their classes, and how to open each."""
+    """N encoded pictures: their names, their classes, and how to open each."""
 
     name: str
     names: Sequence[str]
     labels: Tensor | None
     class_names: tuple[str, ...]
     fingerprint: str
-    """Hexadecimal digest of names and sizes, in archives also of checksums or labels; it does not
-    read the pictures themselves."""
+    """Hexadecimal digest of names and sizes, in archives also of checksums or labels; not of the
+    pictures themselves."""
     open: Callable[[int], BinaryIO]
+    """Opens a picture by its number. It pickles, and works in a forked process."""
     others: tuple[str, ...] = ()
-    """Files that are no pictures, which are left alone."""
+    """Files that are no pictures, which are ignored."""
 
 
 def folder(path: Path) -> PictureFiles:
-    """The pictures under `path`: each folder in it is a class, or all lie in it and there are none.
+    """The pictures under `path`. Each folder in it is a class; without folders there are no classes.
 
-    Hidden files and folders are left out, and links to a folder that they lie in. Raises ValueError
+    Hidden files and folders are ignored, and so are links to a folder around them. Raises ValueError
     when there are no pictures, some lie beside class folders, or a class folder has none.
     """
     names: list[str] = []
@@ -97,9 +116,14 @@ def folder(path: Path) -> PictureFiles:
         labels,
         classes,
         digest(*names, *(sizes[k] for k in order)),
-        lambda index: (path / names[index]).open("rb"),
+        partial(open_file, path, names),
         tuple(others),
     )
+
+
+def open_file(path: Path, names: Sequence[str], index: int) -> BinaryIO:
+    """The file of that number in the folder `path`."""
+    return (path / names[index]).open("rb")
 
 
 def _unreadable(error: OSError) -> None:
@@ -107,15 +131,15 @@ def _unreadable(error: OSError) -> None:
 
 
 def zipped(path: Path) -> PictureFiles:
-    """The pictures in a zip, laid out as in a folder; `folder` says what is raised.
+    """The pictures in a zip, laid out as in a folder.
 
-    Raises ValueError also for a zip that is damaged or needs a password.
+    Raises ValueError as `folder` does, and for a zip that is damaged or needs a password.
     """
+    archive = PerProcess(partial(zipfile.ZipFile, path))
     try:
-        archive = zipfile.ZipFile(path)
+        members = sorted(archive().infolist(), key=lambda member: member.filename)
     except (zipfile.BadZipFile, OSError, EOFError) as error:
         raise ValueError(f"{path} is not a whole zip file ({error}): copy it again") from error
-    members = sorted(archive.infolist(), key=lambda member: member.filename)
     members = [member for member in members if not _hidden(member.filename)]
     if any(member.flag_bits & 1 for member in members):
         raise ValueError(f"{path} needs a password: unpack it, and give the folder")
@@ -130,20 +154,26 @@ def zipped(path: Path) -> PictureFiles:
         labels,
         classes,
         digest(*((m.filename, m.file_size, m.CRC) for m in pictures)),
-        # Threads may read at once: the archive seeks and reads under a lock.
-        lambda index: io.BytesIO(archive.read(pictures[index])),
+        partial(_open_member, archive, pictures),
         tuple(
             m.filename for m in files if PurePosixPath(m.filename).suffix.lower() not in SUFFIXES
         ),
     )
 
 
-def tars(pattern: str) -> PictureFiles:
-    """The pictures in a tar, in all tars of a folder, or in those that match a pattern with `*`.
+def _open_member(
+    archive: PerProcess[zipfile.ZipFile], members: Sequence[zipfile.ZipInfo], index: int
+) -> BinaryIO:
+    # Threads may read at once: the archive seeks and reads under a lock.
+    return io.BytesIO(archive().read(members[index]))
 
-    Their labels are what WebDataset writes beside them (`000.jpg` with `000.cls`, or `000.json`
-    with a number `label` or `cls`); without those, folders are classes. Archives are read once to
-    note where each picture begins, which then is found at once, in any order.
+
+def tars(pattern: str) -> PictureFiles:
+    """The pictures in a tar, in all tars of a folder, or in all that match a pattern with `*`.
+
+    Labels are those of WebDataset: `000.jpg` has its label in `000.cls`, or in `000.json` as `label`
+    or `cls`. Without them, folders are classes. Archives are read once to note where each picture
+    begins.
 
     Raises ValueError for archives that are compressed, damaged or cut short, and for labels that
     are missing or no whole numbers.
@@ -187,15 +217,17 @@ def tars(pattern: str) -> PictureFiles:
     else:
         labelled, classes = classes_of(pattern, names, ())
 
-    def open_at(index: int) -> BinaryIO:
-        archive, start, size = places[index]
-        with archive.open("rb") as file:
-            file.seek(start)
-            return io.BytesIO(file.read(size))
-
     sizes = [(archive.name, start, size) for archive, start, size in places]
-    print_of_all = digest(*names, *sizes, *numbers)
-    return PictureFiles(name, names, labelled, classes, print_of_all, open_at, tuple(others))
+    fingerprint = digest(*names, *sizes, *numbers)
+    reader = partial(_open_place, places)
+    return PictureFiles(name, names, labelled, classes, fingerprint, reader, tuple(others))
+
+
+def _open_place(places: Sequence[tuple[Path, int, int]], index: int) -> BinaryIO:
+    archive, start, size = places[index]
+    with archive.open("rb") as file:
+        file.seek(start)
+        return io.BytesIO(file.read(size))
 
 
 def _members(path: Path) -> Iterable[tuple[tarfile.TarInfo, bytes | None]]:
@@ -213,7 +245,7 @@ def _members(path: Path) -> Iterable[tuple[tarfile.TarInfo, bytes | None]]:
                     file = archive.extractfile(member)
                     content = file.read() if file else None
                 yield member, content
-            # What cannot be a header ends an archive for tarfile, without a word.
+            # tarfile silently takes a damaged header for the end.
             with path.open("rb") as file:
                 file.seek(archive.offset)
                 if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
@@ -225,7 +257,7 @@ def _members(path: Path) -> Iterable[tuple[tarfile.TarInfo, bytes | None]]:
 
 
 def _key(name: str) -> str:
-    """What a sample's files share: the name up to the first dot."""
+    """The name up to the first dot, which all files of a sample share."""
     return f"{PurePosixPath(name).parent}/{PurePosixPath(name).name.partition('.')[0]}"
 
 
@@ -253,8 +285,8 @@ def classes_of(
 ) -> tuple[Tensor | None, tuple[str, ...]]:
     """The labels of pictures by the first folder in their names, and the names of those folders.
 
-    `folders` are all there are, empty ones too. Folders around everything count for nothing: what
-    lies in one folder alone has no classes, (None, ()). Raises ValueError as `folder` says.
+    `folders` are all folders, with the empty ones. Folders around everything are ignored; pictures
+    that all lie in one folder have no classes, (None, ()). Raises ValueError as `folder` does.
 
     >>> classes_of("pets", ["pets/cat/1.png", "pets/dog/1.png"], ())[1]
     ('cat', 'dog')

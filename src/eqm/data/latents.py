@@ -1,4 +1,4 @@
-"""Latents on disk: means and deviations of their posteriors in shards, and a manifest."""
+"""Latents on disk: shards of posterior means and standard deviations, and a manifest."""
 
 from __future__ import annotations
 
@@ -18,58 +18,58 @@ from eqm.randomness import SampleRandom
 
 MANIFEST, FORMAT, VERSION = "manifest.json", "eqm latents", 1
 STORAGE = {"float16": torch.float16, "float32": torch.float32}
-"""How numbers can be kept."""
+"""Dtypes of the shards."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """What the manifest says of one file."""
+    """One file, as the manifest describes it."""
 
     images: int
-    """Images in it."""
+    """Number of images."""
     bytes: int
-    """Size of the file."""
+    """Size of the file in bytes."""
     sha256: str
-    """Of its tensors, as `digest` finds it."""
+    """`digest` of its tensors."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a folder of latents holds, or will hold once all shards are written."""
+    """What a folder of latents holds once all shards are written."""
 
     encoder: Mapping[str, Any]
-    """Name, fingerprint, scale and shift of the encoder; the stored latents have both applied."""
+    """Name, fingerprint, scale and shift of the encoder; stored latents are scaled and shifted."""
     source: Mapping[str, Any]
     """Name and fingerprint of the images."""
     images: int
-    """How many there are."""
+    """Number of images."""
     shape: tuple[int, ...]
-    """Of a latent: channels, height and width."""
+    """Channels, height and width of a latent."""
     num_classes: int
-    """How many there are; 0 without labels."""
+    """Number of classes; 0 without labels."""
     class_names: tuple[str, ...]
-    """What the classes are called, where they have names."""
+    """Names of the classes; empty where they have none."""
     views: int
-    """Latents of an image: 2 with its mirror image, else 1."""
+    """Latents of an image: 2 with the mirror image, else 1."""
     storage: str
-    """The dtype of means and deviations."""
+    """Dtype of the shards."""
     shard_size: int
-    """Images in each shard but the last."""
+    """Images in each shard except the last."""
     shards: tuple[Shard, ...] = ()
-    """None as long as encoding is not finished."""
+    """Empty until encoding is finished."""
     mean: tuple[float, ...] = ()
-    """Of each channel, over all images and views."""
+    """Mean of each channel, over all images and views."""
     std: tuple[float, ...] = ()
     """Standard deviation of each channel of a posterior sample."""
 
     def rows(self, shard: int) -> range:
-        """The images in the shard of that number."""
+        """The numbers of the images in a shard."""
         first = shard * self.shard_size
         return range(first, min(first + self.shard_size, self.images))
 
     @property
     def files(self) -> list[str]:
-        """The names of all shards."""
+        """The file names of all shards."""
         return [f"latents-{k:05}.safetensors" for k in range(-(-self.images // self.shard_size))]
 
     def save(self, folder: Path) -> None:
@@ -107,31 +107,41 @@ class Manifest:
 
 @dataclass(frozen=True, eq=False)
 class Latents:
-    """N encoded images, with a label each or none, that stay on disk until they are asked for.
+    """N encoded images on disk, with a label each or none.
 
     `tensors` are the memory-mapped shards in order: `mean` (n, views, C, H, W), `std` of the same
     shape unless it is 0, and `labels` (n,).
     """
 
+    folder: Path
     manifest: Manifest
     tensors: tuple[Mapping[str, Tensor], ...]
     rows: Tensor
-    """Which of the stored images these are, (N,)."""
+    """The numbers of these images among the stored ones, (N,)."""
     labels: Tensor | None
     """Their classes (N,) in 0..num_classes-1, or None."""
     num_classes: int
     class_names: tuple[str, ...]
     fingerprint: str
-    """Hexadecimal digest of the stored latents and labels, whatever made them."""
+    """Hexadecimal digest of latents and labels."""
     flip: bool = True
-    """Mirror one image in two, where the mirror images were encoded too."""
+    """Mirror half of the images at random, if mirror images were encoded."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Its fields without the shards, which another process maps again."""
+        return self.__dict__ | {"tensors": ()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Returns nothing; maps the shards."""
+        tensors = tuple(read_shard(state["folder"] / file) for file in state["manifest"].files)
+        self.__dict__.update(state, tensors=tensors)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
     def name(self) -> str:
-        """That of the images."""
+        """Name of the images."""
         return str(self.manifest.source["name"])
 
     @property
@@ -140,15 +150,15 @@ class Latents:
         return self.manifest.shape
 
     @property
-    def about(self) -> dict[str, Any]:
-        """What the weights that learn from these latents must remember: their encoder."""
+    def metadata(self) -> dict[str, Any]:
+        """The encoder, to be stored with the weights of a model of these latents."""
         return {"encoder": dict(self.manifest.encoder)}
 
-    def batch(self, rows: Tensor, draws: SampleRandom) -> Tensor:
+    def batch(self, rows: Tensor, random: SampleRandom) -> Tensor:
         """A fresh sample of the posterior of each image at `rows` (B,), (B, C, H, W), float32."""
         rows = self.rows[rows]
         views = self.manifest.views if self.flip else 1
-        view = (draws.uniform("flip") * views).long()
+        view = (random.uniform("flip") * views).long()
         shards = rows // self.manifest.shard_size
         data = torch.empty(len(rows), *self.shape)
         std: Tensor | None = None
@@ -161,10 +171,10 @@ class Latents:
                 std = torch.zeros_like(data) if std is None else std
                 std[here] = shard["std"][at].float()
         if std is not None:
-            data += std * draws.normal("posterior", self.shape)
+            data += std * random.normal("posterior", self.shape)
         return data
 
-    def part(
+    def subset(
         self,
         rows: Tensor,
         labels: Tensor | None,
@@ -184,7 +194,7 @@ class Latents:
 
 
 def is_latents(folder: Path | str) -> bool:
-    """Whether `folder` is one of latents, whole or damaged."""
+    """Whether `folder` holds latents, whole or damaged."""
     path = Path(folder) / MANIFEST
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -194,10 +204,10 @@ def is_latents(folder: Path | str) -> bool:
 
 
 def open_latents(folder: Path | str, *, flip: bool = True) -> Latents:
-    """The latents that `eqm encode` wrote to `folder`; one in two is mirrored if `flip`.
+    """The latents that `eqm encode` wrote to `folder`; if `flip`, half of them are mirrored.
 
-    Shards are checked by their size, and wholly by `check_latents`. Raises ValueError where one is
-    missing or damaged, or not all are written yet.
+    The sizes of the shards are checked; `check_latents` reads them whole. Raises ValueError where a
+    shard is missing or damaged, or not all are written yet.
     """
     folder = Path(folder)
     manifest = Manifest.load(folder)
@@ -226,6 +236,7 @@ def open_latents(folder: Path | str, *, flip: bool = True) -> Latents:
                 f"{tuple(tensors[-1]['mean'].shape)}: encode again"
             )
     return Latents(
+        folder,
         manifest,
         tuple(tensors),
         rows=torch.arange(manifest.images),
@@ -238,9 +249,9 @@ def open_latents(folder: Path | str, *, flip: bool = True) -> Latents:
 
 
 def check_latents(folder: Path | str) -> Latents:
-    """The latents of `folder`, once every byte of them was read and found as it was written.
+    """The latents of `folder`, after every byte was read and checked.
 
-    Raises ValueError naming the shards that are damaged.
+    Raises ValueError naming the damaged shards.
     """
     latents = open_latents(folder)
     damaged = [

@@ -1,21 +1,25 @@
-"""Whatever a path or a name stands for, as a source."""
+"""Opens the data set that a path or a name stands for, or checks all of it."""
 
 from __future__ import annotations
 
 import glob
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from eqm.data.archives import SUFFIXES, PictureFiles, folder, tars, zipped
 from eqm.data.arrays import from_idx, from_npy, from_npz, is_idx
-from eqm.data.builtin import NAMED, say_small, small_copy
+from eqm.data.builtin import say_small, small_copy
 from eqm.data.config import DataConfig
-from eqm.data.latents import is_latents, open_latents
+from eqm.data.dataset import as_source
+from eqm.data.images import Header, decode, header, reason
+from eqm.data.latents import check_latents, is_latents, open_latents
 from eqm.data.parquet import files_of, hub_table, table
-from eqm.data.pictures import pictures
-from eqm.data.source import MissingDataError, Source
-from eqm.data.subset import class_names, of_classes, without_labels
+from eqm.data.pictures import BROKEN, in_threads, pictures
+from eqm.data.source import MissingDataError, Source, class_names, of_classes, without_labels
+from eqm.registry import lookup, names
 
 
 def open_source(config: DataConfig, *, small: bool = False) -> Source:
@@ -29,17 +33,17 @@ def open_source(config: DataConfig, *, small: bool = False) -> Source:
     for name, value in (("size", config.size), ("channels", config.channels)):
         if value < 0:
             raise ValueError(
-                f"data.{name} -1, to pick what suits the pictures, is for the recipe `folder`: "
-                "set a number, or 0 for pictures as they are"
+                f"data.{name} -1, to choose what suits the pictures, is for the recipe `folder`: set a "
+                "number, or 0 to keep theirs"
             )
     try:
         source = _source(config)
     except MissingDataError:
-        found = small_copy(config) if small else None
-        if found is None:
+        copy = small_copy(config) if small else None
+        if copy is None:
             raise
-        say_small(config.path, len(found))
-        source = found
+        say_small(config.path, len(copy))
+        source = copy
     if config.classes:
         source = of_classes(source, config.classes)
     if not config.labels:
@@ -48,21 +52,21 @@ def open_source(config: DataConfig, *, small: bool = False) -> Source:
         counts = torch.bincount(source.labels, minlength=source.num_classes)
         empty = (counts == 0).nonzero().flatten().tolist()
         if empty:
-            names = class_names(source)
-            named = ", ".join(names[number] for number in empty[:5])
+            known = class_names(source)
+            named = ", ".join(known[number] for number in empty[:5])
             raise ValueError(
                 f"{source.name}: {len(empty)} of {len(counts)} classes have no pictures: {named}"
-                f"{', ...' if len(empty) > 5 else ''}: number the classes anew, choose some by "
-                "data.classes, or set data.labels off"
+                f"{', ...' if len(empty) > 5 else ''}: number the classes from 0, choose some by "
+                "data.classes, or turn data.labels off"
             )
     return source
 
 
 def opens_arrays(config: DataConfig) -> bool:
-    """Whether the path is that of arrays or a data set known by name, not of encoded pictures."""
+    """Whether the path stands for arrays or a data set with a name, not for encoded pictures."""
     path = Path(config.path)
     return (
-        config.path in NAMED
+        config.path in names("source")
         or (path.is_file() and (path.suffix.lower() in (".npz", ".npy") or is_idx(path)))
         or is_latents(path)
         or (path.is_dir() and any(is_idx(file) for file in path.iterdir()))
@@ -70,14 +74,14 @@ def opens_arrays(config: DataConfig) -> bool:
 
 
 def _source(config: DataConfig) -> Source:
-    if config.path in NAMED:
-        return NAMED[config.path](config)
+    if config.path in names("source"):
+        return as_source(lookup("source", config.path)(config), name=config.path)
     path = Path(config.path)
     if is_latents(path):
         if config.size or config.channels:
             raise ValueError(
-                f"{path} holds latents, which have one size: leave data.size and data.channels 0; "
-                "eqm encode takes them"
+                f"{path} holds latents, which have one size: leave data.size and data.channels 0, and "
+                "set them in eqm encode"
             )
         return open_latents(path, flip=config.flip)
     if not opens_arrays(config):
@@ -104,7 +108,7 @@ def files_at(where: str) -> PictureFiles:
             if loose and (packed := tables or archives):
                 raise ValueError(
                     f"{where} holds pictures, such as {loose[0]}, beside {packed[0].name}, which may hold "
-                    "others: move one of the two elsewhere"
+                    "others: move one of them elsewhere"
                 )
             return table(path) if tables else tars(where) if archives else folder(path)
         match path.suffix.lower() if path.is_file() else "":
@@ -121,13 +125,122 @@ def files_at(where: str) -> PictureFiles:
     if path.is_file():
         raise ValueError(
             f"{where} is none of .npz, .npy, .zip, .tar, .parquet, IDX: put pictures into a folder or "
-            "a zip, and unpack what is compressed"
+            "a zip, and unpack compressed files"
         )
     if "latents" in path.name:
         raise MissingDataError(
-            f"there are no latents at {where}: `eqm encode PICTURES --vae VAE --output {where}` makes "
-            "them, or set data.path to those there are"
+            f"there are no latents at {where}: make them by `eqm encode PICTURES --vae VAE --output "
+            f"{where}`, or set data.path to a folder of latents"
         )
     missing = f"there is no {where}" if len(path.parts) > 1 or path.suffix else f"got {where!r}"
-    names = ", ".join(NAMED)
-    raise MissingDataError(f"data.path must be a folder, a file or one of {names}; {missing}")
+    known = ", ".join(names("source"))
+    raise MissingDataError(
+        f"data.path must be a folder, a file or one of {known}; {missing}. A data set of your own must "
+        "be registered first (eqm.register, or --import FILE)"
+    )
+
+
+@dataclass(frozen=True)
+class Report:
+    """The contents of a data set."""
+
+    name: str
+    images: int
+    """Number of images that can be read."""
+    sizes: Counter[tuple[int, ...]]
+    """Images of each width and height, or points of each length."""
+    channels: Counter[int]
+    """Images of each number of channels."""
+    bits: Counter[int]
+    """Images of each number of bits a channel."""
+    classes: dict[str, int]
+    """Readable images of each class; empty without classes."""
+    fingerprint: str
+    broken: dict[str, str] = field(default_factory=dict)
+    """The files that cannot be read, and why."""
+    others: tuple[str, ...] = ()
+    """Files that are no pictures."""
+
+    @property
+    def faults(self) -> list[str]:
+        """Sentences that say why no training is possible on these data."""
+        if not self.images:
+            return ["no picture can be read"]
+        empty = [name for name, count in self.classes.items() if not count]
+        return [f"these classes have no readable pictures: {', '.join(empty)}"] if empty else []
+
+    @property
+    def advice(self) -> list[str]:
+        """Sentences that say which settings these data need."""
+        said = []
+        if len(self.sizes) > 1:
+            said.append("sizes differ: set data.size, the side of the square to crop to")
+        if len(self.channels) > 1:
+            said.append("channels differ: set data.channels, 1 for grey or 3 for colour")
+        if self.broken:
+            said.append(
+                "training skips broken files and counts them; set data.broken fail to end it instead"
+            )
+        return said
+
+
+def check(path: str, *, workers: int = 0) -> Report:
+    """The contents of the data set at `path` (see `DataConfig.path`); every picture is decoded.
+
+    Raises ValueError when it cannot be opened.
+    """
+    config = replace(DataConfig(), path=path, workers=workers)
+    if opens_arrays(config):
+        return _of_source(config)
+    files = files_at(path)
+
+    def look(index: int) -> Header | str:
+        try:
+            with files.open(index) as file:
+                found = header(file)
+            with files.open(index) as file:
+                decode(file, 3, 0)
+        except BROKEN as error:
+            return reason(error)
+        return found
+
+    sizes: Counter[tuple[int, ...]] = Counter()
+    channels: Counter[int] = Counter()
+    bits: Counter[int] = Counter()
+    classes = dict.fromkeys(files.class_names, 0)
+    numbers = [] if files.labels is None else files.labels.tolist()
+    broken = {}
+    for index, found in enumerate(in_threads(look, len(files.names), config.threads)):
+        if isinstance(found, str):
+            broken[files.names[index]] = found
+            continue
+        sizes[found.width, found.height] += 1
+        channels[found.channels] += 1
+        bits[found.bits] += 1
+        if numbers:
+            classes[files.class_names[numbers[index]]] += 1
+    return Report(
+        files.name,
+        sizes.total(),
+        *(sizes, channels, bits, classes, files.fingerprint, broken, files.others),
+    )
+
+
+def _of_source(config: DataConfig) -> Report:
+    if is_latents(config.path):
+        check_latents(config.path)
+    source = open_source(config)
+    data = getattr(source, "data", None)
+    count = len(source)
+    channels, *sides = source.shape
+    counts = [] if source.labels is None else torch.bincount(source.labels).tolist()
+    bits = data.dtype.itemsize * 8 if isinstance(data, torch.Tensor) else 8
+    return Report(
+        source.name,
+        count,
+        Counter({tuple(reversed(sides)): count}),
+        Counter({channels: count}),
+        Counter({bits: count}),
+        dict(zip(class_names(source), counts, strict=True)),
+        source.fingerprint,
+    )

@@ -11,52 +11,24 @@ import torch
 
 from eqm.data.archives import PictureFiles
 from eqm.data.images import count_classes
-from eqm.data.subset import digest
+from eqm.data.source import digest
 
 
 def table(path: Path, *, name: str = "") -> PictureFiles:
     """The pictures of a parquet file, a folder of them, or a folder that `datasets` saved to disk.
 
     A saved folder with several parts gives its `train`; the path of another part may be given. It
-    is mapped into memory, where parquet is read as a whole, still encoded. The labels are those of
-    the column `label`, numbers or words. Raises ValueError without pyarrow, and when there is no
-    column of pictures or a file is damaged.
+    is mapped into memory; parquet is read as a whole, still encoded. The labels are those of the
+    column `label`, numbers or words. Raises ValueError without pyarrow, and when there is no column
+    of pictures or a file is damaged.
     """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise ValueError("tables need pyarrow: pip install 'eqm[data]'") from error
-
     paths = files_of(path)
-    try:
-        if paths[0].suffix == ".arrow":
-            tables = [_mapped(file) for file in paths]
-        else:
-            tables = [pq.read_table(file) for file in paths]
-        rows = pa.concat_tables(tables)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"{path} cannot be read ({reason}): its tables must be whole and alike"
-        ) from error
+    rows = _rows(path, paths)
     features = _features(rows.schema)
     column = _picture_column(path, rows, features)
     labels, classes = _labels(path, rows, features)
     if not len(rows):
         raise ValueError(f"no pictures in {path}: the table has no rows")
-    cells = rows.column(column)
-
-    def open_at(index: int) -> BinaryIO:
-        cell = cells[index].as_py()
-        if isinstance(cell, dict):
-            if cell.get("bytes") is None and cell.get("path"):
-                return (paths[0].parent / cell["path"]).open("rb")
-            cell = cell.get("bytes")
-        if cell is None:
-            raise ValueError("the cell is empty")
-        return io.BytesIO(cell)
-
     sizes = [(file.name, file.stat().st_size) for file in paths]
     return PictureFiles(
         name or (path.resolve().stem if path.is_file() else path.resolve().name),
@@ -64,15 +36,54 @@ def table(path: Path, *, name: str = "") -> PictureFiles:
         labels,
         classes,
         digest(*sizes, len(rows), column, labels),
-        open_at,
+        _Cells(path, paths, column, rows.column(column)),
     )
+
+
+def _rows(path: Path, paths: list[Path]) -> Any:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise ValueError("tables need pyarrow: pip install 'eqm[data]'") from error
+    try:
+        mapped = paths[0].suffix == ".arrow"
+        return pa.concat_tables(
+            [_mapped(file) if mapped else pq.read_table(file) for file in paths]
+        )
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{path} cannot be read ({reason}): its tables must be whole and alike"
+        ) from error
+
+
+class _Cells:
+    """Opens the picture in a cell by its number; pickled without the table, which is read again."""
+
+    def __init__(self, path: Path, paths: list[Path], column: str, cells: Any = None) -> None:
+        self.of = path, paths, column
+        self.cells = _rows(path, paths).column(column) if cells is None else cells
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Cells, self.of
+
+    def __call__(self, index: int) -> BinaryIO:
+        cell = self.cells[index].as_py()
+        if isinstance(cell, dict):
+            if cell.get("bytes") is None and cell.get("path"):
+                return (self.of[1][0].parent / cell["path"]).open("rb")
+            cell = cell.get("bytes")
+        if cell is None:
+            raise ValueError("the cell is empty")
+        return io.BytesIO(cell)
 
 
 def hub_table(name: str) -> PictureFiles:
     """The pictures of `OWNER/NAME`, or `OWNER/NAME:PART`, on the Hugging Face hub; `train` by default.
 
-    The hub turns every public data set into parquet; that is fetched once and kept in its cache.
-    Raises ValueError when there is none of that name or part.
+    The hub keeps every public data set as parquet. It is downloaded once, to the hub's cache.
+    Raises ValueError where there is no such data set or part.
     """
     from huggingface_hub import snapshot_download
 
@@ -103,7 +114,7 @@ def hub_table(name: str) -> PictureFiles:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The tables that `path` stands for, in order; none where it is no table."""
+    """The tables at `path`, in order; none where it is no table."""
     if path.is_file():
         return [path] if path.suffix in (".parquet", ".arrow") else []
     if (path / "dataset_dict.json").is_file():
@@ -111,7 +122,7 @@ def files_of(path: Path) -> list[Path]:
     if (path / "state.json").is_file():
         try:
             listed = json.loads((path / "state.json").read_text(encoding="utf-8"))
-            if "_data_files" in listed:  # else it is somebody else's
+            if "_data_files" in listed:  # else another program wrote it
                 return [path / entry["filename"] for entry in listed["_data_files"]]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
@@ -131,7 +142,7 @@ def _mapped(path: Path) -> Any:
 
 
 def _features(schema: Any) -> dict[str, Any]:
-    """What `datasets` notes of each column, by its name."""
+    """The types that `datasets` notes of columns, by name."""
     try:
         noted = json.loads((schema.metadata or {})[b"huggingface"])
         return dict(noted["info"]["features"])

@@ -1,82 +1,93 @@
-"""Encoded pictures as a source: decoded when asked for, by several threads."""
+"""Encoded pictures as a source, decoded by several threads."""
 
 from __future__ import annotations
 
 import logging
-import os
+import lzma
+import math
+import struct
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from threading import Lock
-from typing import Literal
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property, partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL.Image import DecompressionBombError
 from torch import Tensor
 
-from eqm.data.archives import PictureFiles
+from eqm.data.archives import PerProcess, PictureFiles
 from eqm.data.config import DataConfig
-from eqm.data.decoding import UNREADABLE, Header, decode, header, reason
-from eqm.data.images import in_range, mirrored
-from eqm.data.subset import digest
+from eqm.data.images import Header, decode, header, in_range, mirrored, reason
+from eqm.data.source import digest
 from eqm.randomness import SampleRandom
 
-DAMAGED = (*UNREADABLE, DecompressionBombError)
+BROKEN = (
+    *(OSError, ValueError, SyntaxError, EOFError, TypeError, IndexError, OverflowError),
+    *(RuntimeError, struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile),
+    DecompressionBombError,
+)
+"""What Pillow and archives raise for damaged files."""
 LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """N encoded pictures of `files`, each of them decoded to one shape.
+    """N encoded pictures of `files`, decoded to one shape.
 
-    A picture that cannot be read is replaced by the next one of its class that can, always the
-    same, so that a run can be repeated; it is named in a warning and kept in `broken`.
+    A picture that cannot be read is replaced by the next one of its class, always the same, so that
+    a run can be repeated. A warning names it, and `broken` keeps it.
     """
 
     files: PictureFiles
     shape: tuple[int, int, int]
     size: int
-    """Side of the square they are cropped to; 0 leaves them."""
+    """Side of the square to crop to, or 0."""
     rows: Tensor
-    """Which of the files, (N,)."""
+    """The numbers of the files, (N,)."""
     labels: Tensor | None
     num_classes: int
     class_names: tuple[str, ...]
     flip: bool = False
     on_broken: Literal["skip", "fail"] = "skip"
     workers: int = 1
-    memory: int = 0
-    """Bytes of decoded pictures to keep, where all of them fit."""
+    """Threads that decode."""
+    cache_mb: int = 0
+    """MiB of decoded pictures to keep, if all of them fit."""
     broken: dict[str, str] = field(default_factory=dict)
     """The files that could not be read so far, and why."""
-    _lock: Lock = field(default_factory=Lock, repr=False)
 
     @property
     def name(self) -> str:
-        """What to call it."""
+        """The name of the files."""
         return self.files.name
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hexadecimal digest of the files' own, which of them, their labels, and their shape."""
+        """Hexadecimal digest of the files' fingerprint, the rows, labels and shape."""
         return digest(self.files.fingerprint, self.rows, self.labels, self.shape, self.size)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def part(
+    def __getstate__(self) -> dict[str, Any]:
+        """Its fields, without threads and decoded pictures, as another process has its own."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+    def subset(
         self, rows: Tensor, labels: Tensor | None, num_classes: int, class_names: tuple[str, ...]
     ) -> Pictures:
-        """The pictures at `rows`, relabelled: none of the others stands in for a broken one."""
+        """The pictures at `rows`, relabelled; only these replace a broken one."""
         names = class_names if labels is not None else ()
         return replace(
             self, rows=self.rows[rows], labels=labels, num_classes=num_classes, class_names=names
         )
 
-    def batch(self, rows: Tensor, draws: SampleRandom) -> Tensor:
+    def batch(self, rows: Tensor, random: SampleRandom) -> Tensor:
         """The pictures at `rows` (B,), (B, C, H, W), float32 -1..1."""
         if self._kept is not None and bool(self._ready[rows].all()):
             images = in_range(self._kept[rows])
@@ -87,9 +98,9 @@ class Pictures:
             def fill(place: int, row: int) -> None:
                 np.divide(self._pixels(row), 127.5, out=target[place], dtype=np.float32)
 
-            list(self._pool.map(fill, range(len(rows)), rows.tolist()))
+            list(self._pool().map(fill, range(len(rows)), rows.tolist()))
             images.sub_(1)
-        return mirrored(images, draws) if self.flip else images
+        return mirrored(images, random) if self.flip else images
 
     def _pixels(self, row: int) -> np.ndarray:
         for candidate in self._candidates(row):
@@ -104,7 +115,7 @@ class Pictures:
                     pixels = decode(file, self.shape[0], self.size)
                 if pixels.shape != self.shape:
                     raise ValueError(f"it has shape {pixels.shape}, the others {self.shape}")
-            except DAMAGED as error:
+            except BROKEN as error:
                 self._note(name, error)
                 continue
             if self._kept is not None and pixels.dtype == np.uint8:
@@ -133,67 +144,65 @@ class Pictures:
                 f"{self.name}: cannot read {name} ({why}): mend or remove it, or set "
                 "data.broken skip"
             ) from error
-        with self._lock:
-            if name not in self.broken:
-                self.broken[name] = why
-                LOG.warning(
-                    "%s: cannot read %s (%s); another picture stands in for it; %d such so far",
-                    *(self.name, name, why, len(self.broken)),
-                )
+        if name not in self.broken:
+            self.broken[name] = why
+            LOG.warning(
+                "%s: cannot read %s (%s); another picture replaces it; %d broken so far",
+                *(self.name, name, why, len(self.broken)),
+            )
 
     @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
+    def _pool(self) -> PerProcess[ThreadPoolExecutor]:
+        make = partial(ThreadPoolExecutor, self.workers, thread_name_prefix="decode")
+        return PerProcess(make)
 
     @cached_property
     def _kept(self) -> Tensor | None:
-        """Room for all pictures as bytes, whose pages are used as they are written; or None."""
+        """Memory for all pictures as bytes, or None where they do not fit. Pages count once written."""
         shape = (len(self), *self.shape)
-        return torch.empty(shape, dtype=torch.uint8) if np.prod(shape) <= self.memory else None
+        fits = math.prod(shape) <= self.cache_mb << 20
+        return torch.empty(shape, dtype=torch.uint8) if fits else None
 
     @cached_property
     def _ready(self) -> Tensor:
         return torch.zeros(len(self), dtype=torch.bool)
 
 
-def survey(files: PictureFiles, workers: int) -> Iterator[Header | str]:
+def headers(files: PictureFiles, threads: int) -> Iterator[Header | str]:
     """The header of every picture in order, or why it cannot be read."""
 
     def look(index: int) -> Header | str:
         try:
             with files.open(index) as file:
                 return header(file)
-        except DAMAGED as error:
+        except BROKEN as error:
             return reason(error)
 
-    return looks(look, len(files.names), workers)
+    return in_threads(look, len(files.names), threads)
 
 
-def looks(look: Callable[[int], Header | str], count: int, workers: int) -> Iterator[Header | str]:
-    """`look` of 0..count in order, taken by several threads."""
+def in_threads(
+    look: Callable[[int], Header | str], count: int, threads: int
+) -> Iterator[Header | str]:
+    """`look` of 0..count-1 in order, by several threads."""
     block = 4096  # millions of waiting tasks would fill the memory
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         for first in range(0, count, block):
             yield from pool.map(look, range(first, min(first + block, count)))
 
 
-def threads(config: DataConfig) -> int:
-    """How many threads decode."""
-    return config.workers or min(os.cpu_count() or 1, 16)
-
-
 def pictures(files: PictureFiles, config: DataConfig) -> Pictures:
-    """The files as a source, of the size and channels that `config` sets or the files agree on.
+    """The files as a source, of the size and channels that `config` sets or that all files have.
 
-    Where both are set no file is read before training asks for it; else every header is. Raises
-    ValueError when none can be read, or they do not agree.
+    If both are set, no file is read before training needs it; else every header is read now. Raises
+    ValueError when no file can be read, or sizes or channels differ.
     """
     broken: dict[str, str] = {}
     channels, size = config.channels, max(config.size, 0)
     height = width = size
     if not (channels and size):
         found: list[tuple[str, Header]] = []
-        for name, look in zip(files.names, survey(files, threads(config)), strict=True):
+        for name, look in zip(files.names, headers(files, config.threads), strict=True):
             if isinstance(look, str):
                 broken[name] = look
             else:
@@ -222,8 +231,8 @@ def pictures(files: PictureFiles, config: DataConfig) -> Pictures:
         files.class_names,
         flip=config.flip,
         on_broken=config.broken,
-        workers=threads(config),
-        memory=config.memory << 20,
+        workers=config.threads,
+        cache_mb=config.cache_mb,
         broken=broken,
     )
 

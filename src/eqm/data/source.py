@@ -1,32 +1,42 @@
-"""What training asks of a data set."""
+"""What training asks of a data set, and subsets of one."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from eqm.randomness import SampleRandom
 
 
 class MissingDataError(ValueError):
-    """Nothing is where the data should be, or what opens them is not installed."""
+    """The data, or the package that carries or reads them, are not installed."""
 
 
 class Source(Protocol):
-    """N samples of one shape, each found by its index, with a label each or none.
+    """N samples of one shape, found by their index, with a label each or none.
 
-    It may also have `class_names`, a tuple; `in_memory`, True where a batch needs no waiting for
-    files, so that none is loaded ahead on a CPU; and `part`, if it makes parts of itself.
+    A source may have more attributes:
+
+    * `class_names`, a tuple of str;
+    * `in_memory`, True where a batch needs no file; then no batch is loaded ahead on a CPU;
+    * `processes`, how many worker processes load batches; 0 or none for a thread;
+    * `metadata`, a dict that is stored with the weights of a model of this data;
+    * `subset(rows, labels, num_classes, class_names)`, which `Subset` replaces where there is none.
     """
 
     @property
     def name(self) -> str:
-        """What to call it."""
+        """Its name."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one sample: channels, height and width for images and latents."""
+        """Shape of one sample: channels, height and width for images and latents."""
 
     @property
     def labels(self) -> Tensor | None:
@@ -34,18 +44,160 @@ class Source(Protocol):
 
     @property
     def num_classes(self) -> int:
-        """How many there are; 0 without labels."""
+        """Number of classes; 0 without labels."""
 
     @property
     def fingerprint(self) -> str:
-        """Hexadecimal digest: the same data give the same."""
+        """Hexadecimal digest: equal data have equal fingerprints."""
 
     def __len__(self) -> int:
         """N."""
 
-    def batch(self, rows: Tensor, draws: SampleRandom) -> Tensor:
-        """The samples at `rows` (B,) as a field learns them, (B, *shape), float32.
+    def batch(self, rows: Tensor, random: SampleRandom) -> Tensor:
+        """The samples at `rows` (B,), ready for training, (B, *shape), float32.
 
-        Chance, as in flips and in latents drawn from their posterior, comes from `draws`, which has
-        one entry a row.
+        Random choices, such as flips, come from `random`, which has one entry a row.
         """
+
+
+@dataclass(frozen=True, eq=False)
+class Subset:
+    """The samples of `source` at `rows` (N,), with their own labels, or none."""
+
+    source: Source
+    rows: Tensor
+    labels: Tensor | None
+    num_classes: int
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the source."""
+        return self.source.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return self.source.shape
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether a batch needs no file."""
+        return bool(getattr(self.source, "in_memory", False))
+
+    @property
+    def processes(self) -> int:
+        """How many worker processes load batches."""
+        return getattr(self.source, "processes", 0)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of the source's fingerprint, the rows and the labels."""
+        return digest(self.source.fingerprint, self.rows, self.labels, self.num_classes)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, rows: Tensor, random: SampleRandom) -> Tensor:
+        """The samples at `rows` (B,) of this subset, (B, *shape)."""
+        return self.source.batch(self.rows[rows], random)
+
+
+def digest(*values: object) -> str:
+    """Hexadecimal digest of tensors by their content and of all else by its text."""
+    sha = hashlib.sha256()
+    for value in values:
+        if isinstance(value, Tensor):
+            sha.update(str(tuple(value.shape)).encode())
+            for piece in value.split(4096):  # bounds the copy that a transposed array needs
+                sha.update(piece.contiguous().numpy().data)
+        else:
+            sha.update(f"{value};".encode(errors="surrogateescape"))  # names need not be UTF-8
+    return sha.hexdigest()[:16]
+
+
+def subset_of(
+    source: Source,
+    rows: Tensor,
+    labels: Tensor | None,
+    class_names: Sequence[str] = (),
+    num_classes: int = 0,
+) -> Source:
+    """The samples of `source` at `rows` (N,) with new labels."""
+    make = getattr(source, "subset", None) or partial(Subset, source)
+    return make(rows, labels, num_classes, tuple(class_names))
+
+
+def split(source: Source, fraction: float, *, seed: int = 0) -> tuple[Source, Source]:
+    """Two disjoint random subsets of a source; the second has `fraction` of each class.
+
+    The same seed gives the same subsets. Raises ValueError where a subset would be empty.
+    """
+    second = second_part(source.labels, len(source), fraction, seed=seed, name=source.name)
+
+    def subset(mask: Tensor) -> Source:
+        rows = mask.nonzero().flatten()
+        labels = None if source.labels is None else source.labels[rows]
+        return subset_of(source, rows, labels, class_names(source), source.num_classes)
+
+    return subset(~second), subset(second)
+
+
+def second_part(
+    labels: Tensor | None, length: int, fraction: float, *, seed: int, name: str
+) -> Tensor:
+    """A mask (length,) of the samples in the second part of a split."""
+    kinds = torch.zeros(length) if labels is None else labels
+    generator = torch.Generator().manual_seed(seed)
+    second = torch.zeros(length, dtype=torch.bool)
+    order = kinds.argsort(stable=True)
+    for rows in order.split(kinds.unique(return_counts=True)[1].tolist()):
+        picked = torch.randperm(len(rows), generator=generator)[: round(fraction * len(rows))]
+        second[rows[picked]] = True
+    if second.all() or not second.any():
+        raise ValueError(
+            f"{name}: a fraction of {fraction:g} leaves one part of {length} samples empty: choose "
+            "another fraction"
+        )
+    return second
+
+
+def class_names(source: Source) -> tuple[str, ...]:
+    """The names of the classes; their numbers where they have no names."""
+    names: tuple[str, ...] = getattr(source, "class_names", ())
+    return names or tuple(str(number) for number in range(source.num_classes))
+
+
+def of_classes(source: Source, wanted: Sequence[str]) -> Source:
+    """The samples of some classes, numbered anew in the order of `wanted`.
+
+    Raises ValueError for classes that `source` does not have.
+    """
+    names = class_names(source)
+    if source.labels is None:
+        raise ValueError(
+            f"{source.name} has no classes to choose from: leave data.classes empty; "
+            f"got {', '.join(wanted)}"
+        )
+    numbers = []
+    for name in wanted:
+        if name in names:
+            numbers.append(names.index(name))
+        elif name.isdecimal() and int(name) < source.num_classes:
+            numbers.append(int(name))
+        else:
+            raise ValueError(
+                f"{source.name} has no class {name!r}: its classes are {', '.join(names)}"
+            )
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"data.classes names a class twice: {', '.join(wanted)}")
+    renumbered = torch.full((source.num_classes,), -1)
+    renumbered[numbers] = torch.arange(len(numbers))
+    labels = renumbered[source.labels]
+    rows = (labels >= 0).nonzero().flatten()
+    return subset_of(source, rows, labels[rows], [names[n] for n in numbers], len(numbers))
+
+
+def without_labels(source: Source) -> Source:
+    """All samples, without their labels."""
+    return source if source.labels is None else subset_of(source, torch.arange(len(source)), None)

@@ -4,7 +4,7 @@ from .metrics import LackingError, MetricInput
 from .open_samples import open_images, open_reference, open_samples, suitable_features
 from .protocol import FeatureSpec, Measurement, Protocol, SampleSet
 from .report import Report, require_suffix, write
-from .samples import Batch, Samples, drawn, from_npz, from_source
+from .samples import Batch, Samples, drawn, from_source
 from .statistics import Settings, Statistics, gather, open_statistics, save_statistics
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "drawn",
     "evaluate",
     "evaluate_each",
-    "from_npz",
     "from_source",
     "gather",
     "open_images",

@@ -6,21 +6,22 @@ import json
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from eqm.data import Source, open_source, split
-from eqm.data.builtin import NAMED
+from eqm.data.arrays import from_npz, read_npz
 from eqm.data.config import DataConfig
 from eqm.encoders import encoder_of
-from eqm.evaluation.samples import Samples, drawn, from_npz, from_source, read_npz
+from eqm.evaluation.samples import Samples, drawn, from_source
 from eqm.evaluation.statistics import Statistics, open_statistics
 from eqm.features import Classifier
 from eqm.models import from_pretrained
 from eqm.models.pretrained import bundled
+from eqm.registry import names
 from eqm.sampling import Sampling
 
 DRAWN = 1_000
@@ -78,18 +79,19 @@ def open_images(path: str, config: DataConfig = DataConfig()) -> Source | Statis
 
     `config` gives size and channels. Raises ValueError if nothing there can be read.
     """
-    if not (Path(path).exists() or path in NAMED or set(path) & set(":*[")):
+    if not (Path(path).exists() or path in names("source") or set(path) & set(":*[")):
         raise ValueError(
-            f"there is no {path}: give a folder of pictures, an .npz, a data set ({', '.join(NAMED)}) or, for "
-            f"samples, a model ({', '.join(bundled())})"
+            f"there is no {path}: give a folder of pictures, an .npz, a data set "
+            f"({', '.join(names('source'))}) or, for samples, a model ({', '.join(bundled())})"
         )
     suffix = Path(path).suffix
     if suffix == ".safetensors":
         return open_statistics(path)
     if suffix != ".npz":
         return open_source(replace(config, path=path), small=True)
-    names = read_npz(Path(path)).keys()
-    return open_statistics(path) if {"mu", "sigma"} <= names else from_npz(Path(path))
+    if {"mu", "sigma"} <= read_npz(Path(path)).keys():
+        return open_statistics(path)
+    return from_npz(Path(path), config)
 
 
 def open_reference(
@@ -124,15 +126,12 @@ def _data_of(
     metadata: Mapping[str, Any], shape: tuple[int, ...] | None
 ) -> tuple[Source | None, Source | None]:
     """The data set of a model and its training images, if the metadata name them and they still exist."""
-    training = metadata.get("training") or {}
-    stored = {part.name: training.get(f"data.{part.name}") for part in fields(DataConfig)}
-    known = {name: value for name, value in stored.items() if value is not None}
-    if "path" not in known:
-        return None, None
     try:
-        config = DataConfig(**known | {"classes": tuple(known.get("classes", ())), "flip": False})
+        config = DataConfig.of(metadata)
+        if config is None:
+            return None, None
         source = open_source(config)
-        trained_on = split(source, config.val_fraction)[0] if known.get("val_fraction") else source
+        trained_on = split(source, config.val_fraction)[0] if config.val_fraction else source
     except ValueError:  # it was moved or changed
         return None, None
     same = (metadata.get("data") or {}).get("images") in (None, len(trained_on))

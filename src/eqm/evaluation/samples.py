@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from inspect import signature
 from itertools import islice
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from eqm.data import DataConfig, Source
-from eqm.data.arrays import NAMES, from_array
-from eqm.data.subset import digest
+from eqm.data import Source
+from eqm.data.source import digest
 from eqm.descent import Outcome
 from eqm.devices import rank, world_size
 from eqm.encoders import Encoder
@@ -161,51 +155,3 @@ def _used(sampling: Sampling, *, labelled: bool, noise_conditioned: bool) -> dic
         for name, value in settings.items()
         if name not in idle and value not in (None, "", ())
     }
-
-
-def from_npz(path: Path) -> Source:
-    """The images of an .npz, `images` or `arr_0` (N, H, W, C), and the labels, `labels` or `arr_1`.
-
-    An .npz that is not compressed is memory-mapped. Raises ValueError for another file, values that are
-    neither uint8 nor in -1..1, and NaN.
-    """
-    arrays = read_npz(path)
-    for images, labels in NAMES:
-        if images in arrays:
-            config = DataConfig(str(path))
-            return from_array(path.stem, arrays[images], arrays.get(labels), config)
-    raise ValueError(
-        f"{path} must hold images as `arr_0` or `images`, or statistics as `mu` and `sigma`; it "
-        f"holds {', '.join(sorted(arrays)) or 'nothing'}"
-    )
-
-
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz by name; those not compressed are mapped, as they may be larger than the
-    memory. Raises ValueError where it is no readable one."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            return {
-                one.filename.removesuffix(".npy"): _array(path, archive, one) for one in members
-            }
-    except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a readable .npz of plain arrays ({error})") from error
-
-
-def _array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    form = np.lib.format
-    with archive.open(member) as file:
-        old = form.read_magic(file) == (1, 0)
-        header = form.read_array_header_1_0 if old else form.read_array_header_2_0
-        shape, fortran, dtype = header(file)
-        start = file.tell()
-    if member.compress_type != zipfile.ZIP_STORED or dtype.hasobject or not math.prod(shape):
-        with archive.open(member) as file:
-            return form.read_array(file, allow_pickle=False)
-    with path.open("rb") as plain:  # a member follows its header, name and extra field
-        plain.seek(member.header_offset + 26)
-        lengths = int.from_bytes(plain.read(2), "little") + int.from_bytes(plain.read(2), "little")
-    start += member.header_offset + 30 + lengths
-    # Copy on write, as torch warns of memory that must not be written.
-    return np.memmap(path, dtype, "c", start, shape, "F" if fortran else "C")

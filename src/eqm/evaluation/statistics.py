@@ -16,9 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, distributed
 
+from eqm.data.arrays import read_npz
 from eqm.devices import world_size
 from eqm.evaluation.protocol import FeatureSpec, SampleSet
-from eqm.evaluation.samples import Samples, read_npz
+from eqm.evaluation.samples import Samples
 from eqm.features import Activations, Features
 from eqm.files import replacing
 from eqm.metrics import Moments, nearest_distances

@@ -15,7 +15,7 @@ from eqm.train.settings import OptimizerConfig
 
 if TYPE_CHECKING:
     from eqm.data import Source
-    from eqm.data.decoding import Header
+    from eqm.data.images import Header
 
 PASSES, FEWEST, MOST = 500, 100_000, 2_000_000
 """How often the recipe `folder` sees each picture, and the bounds of what that comes to: few are
@@ -130,14 +130,14 @@ def picked(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
     if -1 not in (asked.size, asked.channels):
         return config, []
     from eqm.data.open_source import files_at, opens_arrays
-    from eqm.data.pictures import survey, threads
+    from eqm.data.pictures import headers
 
     if opens_arrays(asked):  # of one size by nature
         data = replace(asked, size=max(asked.size, 0), channels=max(asked.channels, 0))
         picks = replace(config, data=data)
         return picks, ["sizes and channels are those of the arrays", *_mirroring(picks)]
     files = files_at(asked.path)
-    looks = survey(files, threads(asked))
+    looks = headers(files, asked.threads)
     found: list[Header] = [look for look in looks if not isinstance(look, str)]
     if not found:
         raise ValueError(f"{asked.path}: not one of {len(files.names):,} pictures can be read")

@@ -49,7 +49,7 @@ FREE_TO_CHANGE = {
         "trackers",
     ),
     # The fingerprint tells the data, wherever they are.
-    *("data.path", "data.name", "data.broken", "data.workers", "data.memory"),
+    *("data.path", "data.name", "data.broken", "data.workers", "data.cache_mb"),
 }
 """Settings, or groups of them, that a resumed run may have otherwise than its checkpoint."""
 

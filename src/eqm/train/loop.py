@@ -93,7 +93,7 @@ def train(config: TrainConfig, source: Source, folder: Path | str) -> Iterator[P
     _check_shares(config)
     device = join(config.device)
     data = {"name": source.name, "images": len(source), "fingerprint": source.fingerprint}
-    data |= getattr(source, "about", {})  # such as the encoder of latents
+    data |= getattr(source, "metadata", {})  # such as the encoder of latents
     names = list(class_names(source))
     if config.model.num_classes and names != [str(number) for number in range(len(names))]:
         data["classes"] = names
@@ -120,7 +120,7 @@ def _steps(
         while state.images < config.images:
             share, before = next(batches), state.images
             labels = share.labels if config.model.num_classes else None
-            done = step(share.data, labels, _redrawn(share.draws, state.attempt))
+            done = step(share.data, labels, _redrawn(share.random, state.attempt))
             if snapshots_due(
                 config.optimizer, before=before, after=state.images, total=config.images
             ):
