@@ -95,7 +95,7 @@ def test_a_dry_run_tells_the_cost_before_there_are_data(run):
     assert (status, err) == (0, "")
     assert "model.shape" in out
     assert "130,512,416 parameters" in out
-    assert "there are no latents at imagenet256-latents: `eqm encode" in out
+    assert "there are no latents at imagenet256-latents: make them by `eqm encode" in out
 
 
 def test_the_same_command_again_finds_all_done_and_changes_nothing(model, run):
@@ -190,7 +190,7 @@ def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
         ),
         (["sample", "{model}/config.json"], "expected a folder, a model that comes with eqm"),
         (["sample", "{model}", "--device", "meta"], "the device meta computes nothing"),
-        (["train", "imagenet256-b-2"], "no latents at imagenet256-latents: `eqm encode"),
+        (["train", "imagenet256-b-2"], "no latents at imagenet256-latents: make them by `eqm encode"),
         (["train", "digits", "--output", "/dev/null/x"], "choose another folder"),
         (["train", "digits", "--output", "{model}"], "holds a run with other settings"),
         (["train", "digits", "--model.width", "1000000"], "emory"),
