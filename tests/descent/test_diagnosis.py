@@ -101,5 +101,5 @@ def test_dopri5_follows_the_flow():
     assert end.nfe[1] == 0 < end.nfe[0] == end.nfe[2]
     with pytest.raises(ValueError, match="length must be a positive number"):
         dopri5(linear(matrix), start, length=0)
-    with pytest.raises(ValueError, match="could not be followed"):
+    with pytest.raises(ValueError, match="needs too small steps"):
         dopri5(lambda x, y: x * torch.nan, start[:1], length=1.0)

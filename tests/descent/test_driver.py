@@ -163,15 +163,21 @@ def test_a_descent_says_what_did_not_end_well():
     missed = eqm.descend(
         bowl, torch.tensor([[1.0], [3.0]]), rule=eqm.GradientDescent(0.5), max_steps=1
     )
-    assert str(missed).endswith("2 max_steps before a stop (gradient norm 1 to 3)")
+    assert repr(missed) == "Solution of 2: 2 max_steps (gradient norm 1 to 3); NFE 1"
     lost = eqm.descend(bowl, torch.full((1, 1), torch.nan), rule=eqm.GradientDescent(0.5))
-    assert str(lost) == "Solution of 1: 1 diverged; use a smaller step size, or check the starts"
+    assert str(lost) == (
+        "Solution of 1: 1 diverged (use a smaller step size, or check the starts); NFE 1"
+    )
+    stop = eqm.GradientNorm(0.6)
+    both = eqm.descend(bowl, missed.x, rule=eqm.GradientDescent(0.5), stop=stop, max_steps=9)
+    assert str(both) == "Solution of 2: 2 converged; NFE 1 to 3"
 
 
 def test_nothing_to_do_is_done():
     descent = eqm.descend(bowl, torch.empty(0, 3), rule=RULES[0], stop=eqm.GradientNorm(1.0))
     assert descent.x.shape == (0, 3)
     assert descent.outcome == ()
+    assert str(descent) == "Solution of 0"
 
 
 def test_iterate_leaves_the_callers_grad_mode_and_start_alone():
@@ -244,7 +250,7 @@ def test_integration_in_half_precision_guides_in_the_interval_given():
         (lambda: eqm.descend(bowl, torch.ones(2), rule=RULES[0]), r"\(B, ...\)"),
         (
             lambda: eqm.descend(bowl, torch.ones(2, 2), torch.zeros(3), rule=RULES[0]),
-            r"labels must be a tensor \(2,\)",
+            r"labels must be a tensor of shape \(2,\)",
         ),
         (
             lambda: eqm.descend(bowl, torch.ones(2, 2), rule=RULES[0], max_steps=0),

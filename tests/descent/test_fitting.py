@@ -95,7 +95,7 @@ def test_steps_end_at_moments_in_order_and_at_the_end(steps, exponent):
     [
         (torch.randn(4, 2, 3), {"steps": 4}, "got 2 samples at 4 moments"),
         (torch.randn(9, 0, 3), {"steps": 4}, "got 0 samples at 9 moments"),
-        (torch.ones(9, 2, 3), {"steps": 4}, "lead from noise to somewhere"),
+        (torch.ones(9, 2, 3), {"steps": 4}, "must move and be finite"),
         (torch.full((9, 2, 3), torch.nan), {"steps": 4}, "finite"),
         (torch.randn(9, 2, 3), {"steps": 0}, "steps must be at least 1"),
         (torch.randn(9, 2, 3), {"steps": 2, "order": 0}, "order must be at least 1"),

@@ -116,11 +116,11 @@ def test_nothing_comes_of_nothing():
     [
         ({"batch_size": 0}, "batch_size must be at least 1; got 0"),
         ({"max_steps": 0}, "max_steps must be at least 1"),
-        ({"labels": iter([0, 1])}, "labels must be one a start; they ended after 2"),
+        ({"labels": iter([0, 1])}, "labels must be one for each start; got 2: pass more"),
         ({"starts": torch.ones(3, 2).long()}, "floating-point"),
-        ({"labels": [0] * 4}, "labels must be one a start; got 4 for 3 starts"),
-        ({"starts": [torch.ones(2), torch.ones(3)]}, "starts must be of one shape"),
-        ({"starts": [torch.ones(2)] * 2 + [torch.ones(3)]}, r"got \(2,\) and, at 2, \(3,\)"),
+        ({"labels": [0] * 4}, "labels must be one for each start; got 4 for 3 starts"),
+        ({"starts": [torch.ones(2), torch.ones(3)]}, "starts must have one shape"),
+        ({"starts": [torch.ones(2)] * 2 + [torch.ones(3)]}, r"got \(2,\) and \(3,\) at index 2"),
     ],
 )
 def test_bad_input_is_named(changes, message):
@@ -134,5 +134,5 @@ def test_bad_input_is_named(changes, message):
 )
 def test_what_can_be_known_before_the_first_step_is_said_before_it(changes):
     settings = {"rule": RULES[0], "batch_size": 2, **changes}
-    with pytest.raises(ValueError, match=r"at least 1|one a start; got [24] for 3 starts"):
+    with pytest.raises(ValueError, match=r"at least 1|one for each start; got [24] for 3 starts"):
         stream(lambda x, y: x, torch.ones(3, 2), **settings)

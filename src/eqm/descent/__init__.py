@@ -1,4 +1,4 @@
-"""Descending a field: rules (how to move), stops (when to end) and the loops that run them."""
+"""Descending a field: rules (how to step), stops (when to end) and the loops that use them."""
 
 import lazy_loader
 

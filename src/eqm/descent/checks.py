@@ -1,4 +1,4 @@
-"""What settings of rules and stops must be; each check raises ValueError with a sentence."""
+"""Checks of the settings of rules and stops; each raises ValueError."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from typing import Any
 
 
 def check_positive(**values: float) -> None:
-    """Each must be a positive, finite number."""
+    """Each value must be positive and finite."""
     for name, value in values.items():
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be a positive number; got {value}")
 
 
 def check_fraction(**values: float) -> None:
-    """Each must lie in [0, 1)."""
+    """Each value must lie in [0, 1)."""
     for name, value in values.items():
         if not 0 <= value < 1:
             raise ValueError(f"{name} must lie in [0, 1); got {value}")
 
 
 def check_ratio(**values: float) -> None:
-    """Each must lie in (0, 1]."""
+    """Each value must lie in (0, 1]."""
     for name, value in values.items():
         if not 0 < value <= 1:
             raise ValueError(f"{name} must lie in (0, 1]; got {value}")
 
 
 def check_count(unit: str = "", /, **values: int) -> None:
-    """Each must be at least 1, of the unit."""
+    """Each value must be at least 1; `unit` is for the message."""
     for name, value in values.items():
         if not value >= 1:
             raise ValueError(f"{name} must be at least 1{unit and ' ' + unit}; got {value}")
 
 
 def check_step_size(step_size: Any) -> None:
-    """A positive, finite number or a schedule."""
+    """The step size must be a positive, finite number or a schedule."""
     if not callable(step_size) and not 0 < step_size < math.inf:
         raise ValueError(f"step_size must be a positive number or a schedule; got {step_size}")

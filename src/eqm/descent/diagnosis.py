@@ -1,4 +1,4 @@
-"""What a field is like: how far from a gradient, how stiff, and which steps it therefore bears."""
+"""Properties of a field: its curl, its stiffness and the largest stable step."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from eqm.shapes import norms, per_sample
 def curl(
     field: Field, x: Tensor, labels: Tensor | None = None, *, probes: int = 16, seed: int = 0
 ) -> Tensor:
-    """How far the field is from any gradient at each of x (B, ...), (B,): 0 is a gradient, 1 a pure
+    """How far the field is from a gradient at each of x (B, ...), (B,): 0 for a gradient, 1 for a
     rotation.
 
-    || (J - J^T) / 2 || / || J ||  in the Frobenius norm, J the Jacobian of the field at x
+    || (J - J^T) / 2 || / || J ||  in the Frobenius norm; J is the Jacobian of the field at x
 
-    A field is the gradient of an energy where J is symmetric. The norms are estimated from the
-    products of J and of J^T with `probes` random directions, the same for each sample; with as many
-    probes as x has elements the directions are the axes, and the result exact. NaN where J is not
-    finite. Costs one evaluation that keeps its graph and three backward passes a probe.
+    A field is the gradient of an energy if J is symmetric. The norms are estimated from products of J
+    and J^T with `probes` random directions, the same for all samples; with as many probes as x has
+    elements the result is exact. NaN where J is not finite. Costs one evaluation with its graph and
+    three backward passes a probe.
 
     >>> turn = torch.tensor([[1.0, -1.0], [1.0, 1.0]])
     >>> curl(lambda x, labels: x @ turn.T, torch.ones(1, 2))
@@ -36,14 +36,14 @@ def curl(
     """
     check_count(probes=probes)
     skew, size = torch.zeros(2, len(x), device=x.device, dtype=x.dtype)
-    # The plain kernel of attention is the one with a second derivative.
+    # fused kernels of attention have no second derivative
     with torch.inference_mode(False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         x = x.detach().clone().requires_grad_()
         gradient = field(x, labels)
-        if not gradient.requires_grad:  # it does not depend on x
+        if not gradient.requires_grad:  # the field is constant
             return skew
         weight = torch.zeros_like(gradient, requires_grad=True)
-        # J^T w is linear in w: its own vector-Jacobian product is the forward one, J v.
+        # J^T w is linear in w: its vector-Jacobian product is J v
         (pulled,) = torch.autograd.grad(gradient, x, weight, create_graph=True)
         for direction in _directions(x, probes, seed):
             v = direction.expand_as(x)
@@ -58,12 +58,11 @@ def curl(
 def stiffness(
     field: Field, x: Tensor, labels: Tensor | None = None, *, iterations: int = 20, seed: int = 0
 ) -> Tensor:
-    """The size of the largest eigenvalue of the field's Jacobian at each of x (B, ...), (B,).
+    """The largest absolute eigenvalue of the field's Jacobian at each of x (B, ...), (B,).
 
-    It sets the largest stable step: below 2 / stiffness for gradient descent, below `stability_limit` /
-    stiffness for any rule. The default landscape has 20 at the data. By power iteration, from below,
-    on central differences of ordinary evaluations, two an iteration: exact to some per cent, for x
-    in float32 or float64.
+    Stable step sizes are below `stability_limit(rule)` / stiffness, 2 / stiffness for gradient descent.
+    With the default decay the stiffness at the data is 20. Estimated by power iteration with finite
+    differences, two evaluations an iteration, to a few per cent; x must be float32 or float64.
 
     >>> stiffness(lambda x, labels: 20 * x, torch.ones(1, 3))
     tensor([20.0000])
@@ -80,12 +79,12 @@ def stiffness(
 
 
 def stability_limit(rule: Rule) -> float | None:
-    """The largest step size times stiffness at which a rule still comes to rest, to 0.005.
+    """The largest stable product of step size and stiffness for a rule, to 0.005.
 
-    2 for gradient descent, 2 / (1 + 2 momentum) for the paper's look-ahead, 1 for Adams-Bashforth
-    of order 2. Found by 400 steps down bowls of all curvatures: with a momentum near 1, which takes
-    longer to come to rest, it is a little too low. None for rules that have no step size, choose their
-    own, or are not linear in the gradient, such as `Adam`.
+    2 for gradient descent, 2 / (1 + 2 momentum) for `NesterovLookahead`, 1 for Adams-Bashforth of
+    order 2. Found by 400 steps on quadratics of many curvatures; a little too low for a momentum near 1,
+    which converges slowly. None for rules without a step size and rules that are not linear in the
+    gradient, such as `Adam`.
 
     >>> from eqm.descent import NesterovLookahead
     >>> round(stability_limit(NesterovLookahead(0.02, 0.3)), 2)

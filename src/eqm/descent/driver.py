@@ -1,4 +1,4 @@
-"""One batch of samples: `iterate` yields every step, `descend` runs it to the end."""
+"""Descending one batch: `iterate` yields every step, `descend` returns the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from eqm.shapes import all_finite, norms, per_sample
 
 
 class Outcome(StrEnum):
-    """How the descent of one sample ended; `.sentence` says it in words."""
+    """How the descent of one sample ended; `.sentence` explains it."""
 
     CONVERGED = "converged"
     MAX_STEPS = "max_steps"
@@ -28,42 +28,45 @@ class Outcome(StrEnum):
     @property
     def sentence(self) -> str:
         return {
-            Outcome.CONVERGED: "The sample met the stopping rule.",
-            Outcome.MAX_STEPS: "The sample made all the steps allowed before it met a stopping rule.",
-            Outcome.DIVERGED: "A value stopped being finite: use a smaller step size, or check the start for NaN.",
+            Outcome.CONVERGED: "The sample met the stop.",
+            Outcome.MAX_STEPS: "The sample reached the maximum number of steps before the stop.",
+            Outcome.DIVERGED: "The sample became NaN or infinite: use a smaller step size, or check its start.",
         }[self]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Solution:
-    """The end of B descents."""
+    """The result of descending B samples."""
 
     x: Tensor
-    """Where each sample ended, (B, ...); a diverged one at its last finite place."""
+    """The final samples, (B, ...); the last finite value of a diverged one."""
     steps: Tensor
-    """Updates each sample made, (B,)."""
+    """Steps of each sample, (B,)."""
     nfe: Tensor
-    """Evaluations of the field spent on each sample, (B,)."""
+    """Function evaluations (of the field) for each sample, (B,)."""
     gradient_norm: Tensor
-    """Norm of the last gradient each sample moved along, (B,)."""
+    """Norm of the last gradient of each sample, (B,)."""
     outcome: tuple[Outcome, ...]
-    """How each sample ended, B of them."""
+    """How each sample ended, B outcomes."""
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        if not self.outcome:
+            return "Solution of 0"
         counts = ", ".join(f"{self.outcome.count(o)} {o}" for o in Outcome if o in self.outcome)
-        said = f"Solution of {len(self.x)}: {counts or 'nothing to do'}"
         if Outcome.MAX_STEPS in self.outcome:
-            unmet = [how == Outcome.MAX_STEPS for how in self.outcome]
+            unmet = [outcome == Outcome.MAX_STEPS for outcome in self.outcome]
             norm = self.gradient_norm[torch.tensor(unmet, device=self.x.device)]
-            said += f" before a stop (gradient norm {norm.min():.3g} to {norm.max():.3g})"
+            counts += f" (gradient norm {norm.min():.3g} to {norm.max():.3g})"
         if Outcome.DIVERGED in self.outcome:
-            said += "; use a smaller step size, or check the starts"
-        return said
+            counts += " (use a smaller step size, or check the starts)"
+        least, most = int(self.nfe.min()), int(self.nfe.max())
+        spent = f"{most}" if least == most else f"{least} to {most}"
+        return f"Solution of {len(self.x)}: {counts}; NFE {spent}"
 
 
 @dataclass(frozen=True)
 class ActiveSamples:
-    """The A samples that are on their way; every tensor, in the states too, leads with A."""
+    """The A samples that still descend; the first axis of every tensor, also in the states, is A."""
 
     index: Tensor
     x: Tensor
@@ -78,14 +81,14 @@ class ActiveSamples:
     def start(
         cls, x: Tensor, labels: Tensor | None, *, rule: Rule, stop: Stop | None
     ) -> ActiveSamples:
-        """Samples x (A, ...) before their first step, numbered from 0.
+        """Samples x (A, ...) before their first step, with indices from 0.
 
-        Raises ValueError for starts that are not floating point and labels that do not match.
+        Raises ValueError unless x is floating point and labels are None or (A,).
         """
         _check_starts(x, labels)
         index = torch.arange(len(x), device=x.device)
         none = torch.zeros_like(index)
-        # thousands of small steps add up in float64; Apple's devices have none
+        # float64 for the sum of thousands of small steps; Apple's devices have none
         exact = torch.float32 if x.device.type == "mps" else torch.float64
         path = torch.zeros(len(x), dtype=exact, device=x.device)
         with torch.no_grad():
@@ -94,7 +97,7 @@ class ActiveSamples:
         return cls(index, x, labels, path, none, none, rule_state, stop_state)
 
     def __getitem__(self, rows: Tensor) -> ActiveSamples:
-        """The samples at `rows`, indices or a mask."""
+        """The samples at `rows`: indices or a mask."""
 
         def take(part: Any) -> Any:
             return tuple(map(take, part)) if isinstance(part, tuple) else part[rows]
@@ -107,11 +110,9 @@ class ActiveSamples:
 def advance(
     field: Field, batch: ActiveSamples, *, rule: Rule, stop: Stop | None
 ) -> tuple[Step, ActiveSamples]:
-    """One step of every sample of the batch, and the batch after it.
+    """One step of every sample, and the samples after it, including those that ended.
 
-    Samples that have ended are still in it.
-
-    Raises ValueError for a field that changes the shape or returns no floating-point tensor.
+    Raises ValueError if the field returns another shape or no floating-point tensor.
     """
     calls = 0
 
@@ -141,16 +142,14 @@ def advance(
 def iterate(
     field: Field, x: Tensor, labels: Tensor | None = None, *, rule: Rule, stop: Stop | None = None
 ) -> Iterator[Step]:
-    """Every step of descending `field` from x (B, ...), until `stop` has ended each sample.
+    """Every step of descending `field` from x (B, ...), until all samples have ended.
 
-    Without a stop it goes on for ever.
+    A sample ends if it meets `stop` or diverges. Its last step still contains it, later steps do not:
+    the batch shrinks. Without a stop there is no end. `labels` (B,) follow their samples. Autograd is
+    off during a step.
 
-    A sample that ends, arrived or no longer finite, is in the step that ended it and in none after
-    it: the batch shrinks and the others go on undisturbed. `labels` (B,) travel with their samples.
-    Autograd is off between the yields.
-
-    Raises ValueError for starts that are not floating point, labels that do not match, a field that
-    changes the shape.
+    Raises ValueError unless x is floating point and labels are None or (B,), and if the field returns
+    another shape.
     """
     return _steps(field, ActiveSamples.start(x, labels, rule=rule, stop=stop), rule, stop)
 
@@ -159,7 +158,7 @@ def _steps(field: Field, batch: ActiveSamples, rule: Rule, stop: Stop | None) ->
     while len(batch.index):
         step, batch = advance(field, batch, rule=rule, stop=stop)
         yield step
-        # all that a step waits for of an accelerator: how many go on
+        # the only synchronisation with an accelerator in a step
         going = (~(step.converged | step.diverged)).nonzero().flatten()
         if len(going) < len(batch.index):
             batch = batch[going]
@@ -174,18 +173,17 @@ def descend(
     stop: Stop | None = None,
     max_steps: int = 1000,
 ) -> Solution:
-    """Where each sample of x (B, ...) ends when it descends `field`, and how it got there.
+    """The result of descending `field` from each sample of x (B, ...).
 
-    `rule` says how to move, `stop` when a sample has arrived, `max_steps` how long to try; without
-    a stop every sample makes exactly `max_steps` steps. `labels` (B,) are handed to the field. A
-    sample that diverges is reported, not raised.
+    `rule` says how to step and `stop` when a sample has converged; without a stop every sample makes
+    `max_steps` steps. The field gets `labels` (B,). Divergence is an outcome, not an error.
 
     Raises ValueError as `iterate` does, and for `max_steps` below 1.
 
     >>> from eqm.descent import GradientDescent, GradientNorm
     >>> bowl = lambda x, labels: x
     >>> print(descend(bowl, torch.ones(2, 3), rule=GradientDescent(0.5), stop=GradientNorm(0.01)))
-    Solution of 2: 2 converged
+    Solution of 2: 2 converged; NFE 9
     """
     check_count(max_steps=max_steps)
     every = iterate(field, x, labels, rule=rule, stop=stop)
@@ -207,7 +205,7 @@ OUTCOMES = (Outcome.MAX_STEPS, Outcome.CONVERGED, Outcome.DIVERGED)
 
 
 def outcome_of(step: Step) -> Tensor:
-    """How each sample of the step ended, should it not go on: its number among OUTCOMES, (A,)."""
+    """The index in OUTCOMES of each sample, if the step is its last, (A,)."""
     return step.converged + 2 * step.diverged
 
 
@@ -223,8 +221,8 @@ def checked(gradient: Tensor, point: Tensor) -> Tensor:
 def _check_starts(x: Tensor, labels: Tensor | None) -> None:
     if not x.is_floating_point() or x.ndim < 2:
         raise ValueError(
-            f"x must be a batch of floating-point samples (B, ...); got {x.dtype} {tuple(x.shape)}"
+            f"x must be a floating-point tensor (B, ...); got {x.dtype} {tuple(x.shape)}"
         )
     shape = tuple(getattr(labels, "shape", (f"a {type(labels).__name__}",)))
     if labels is not None and shape != (len(x),):
-        raise ValueError(f"labels must be a tensor ({len(x)},), one a sample; got {shape}")
+        raise ValueError(f"labels must be a tensor of shape ({len(x)},); got {shape}")

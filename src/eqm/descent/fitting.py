@@ -1,4 +1,4 @@
-"""Few steps that follow a flow: weights found by least squares on samples of it."""
+"""Fitting a multistep rule of few steps to recorded descents, by least squares."""
 
 from __future__ import annotations
 
@@ -21,22 +21,19 @@ def fit_multistep(
     order: int = 3,
     exponent: float = 1.5,
 ) -> LinearMultistep:
-    """The rule that goes a trajectory's way in `steps` evaluations, as nearly as its weights allow.
+    """The `LinearMultistep` rule that follows a trajectory in `steps` evaluations.
 
-    `trajectory` is what `record_trajectory` keeps of careful descents of `field` from noise, all the way and in
-    many moments, and `labels` (B,) are theirs. Step k ends where the distance to the end of the way
-    has fallen to (1 - k / steps)^exponent of that of the start, in the mean over the samples; on the
-    ideal path that share is 1 - gamma, whatever the decay. `exponent` 1 has even steps, more has
-    shorter ones towards the data.
+    `trajectory` comes from `record_trajectory`: descents of `field` from noise to the end, in many small
+    steps; `labels` (B,) are theirs. Step k ends at the moment when the mean distance to the end has
+    fallen to a fraction (1 - k / steps)^exponent. On the ideal path this fraction is 1 - gamma. With
+    `exponent` 1 steps are even in gamma; larger values make steps shorter near the data.
 
-    The weights of a step are the least squares of all numbers of all samples, from where the steps
-    before have really led: what they missed is made good as far as can be. Some 100 samples do, as
-    there are but 1 + `order` weights a step. They hold for descents of the same field, guidance
-    included, from noise. A method in the manner of the non-stationary solvers of Shaul et al. 2024
-    (arXiv 2403.01329), in closed form.
+    The 1 + `order` weights of a step are fitted by least squares over all samples, starting from where
+    the fitted steps before really end, so errors are corrected. About 100 samples are enough. The rule
+    is for descents from noise of the same field with the same guidance. In the spirit of Shaul et al.
+    2024 (arXiv 2403.01329), in closed form.
 
-    Raises ValueError for a trajectory with fewer moments than steps, that does not move, or is not
-    finite.
+    Raises ValueError if the trajectory has too few moments, does not move, or is not finite.
 
     >>> from eqm.descent import AdamsBashforth, record_trajectory
     >>> bowl = lambda x, labels: 3 * x
@@ -49,12 +46,14 @@ def fit_multistep(
     way = trajectory.x
     if len(way) <= steps or not way.numel():
         raise ValueError(
-            f"trajectory must hold samples at more moments than there are steps, {steps}, better ten "
-            f"times as many; got {way.shape[1]} samples at {len(way)} moments"
+            f"trajectory must have samples and more moments than steps ({steps}), better ten times as "
+            f"many; got {way.shape[1]} samples at {len(way)} moments"
         )
     left = torch.stack([(x - way[-1]).float().square().mean().sqrt() for x in way])
     if not (left[0] > 0 and left.isfinite().all()):
-        raise ValueError("trajectory must lead from noise to somewhere, and hold finite numbers")
+        raise ValueError(
+            "trajectory must move and be finite: record descents from noise to their end"
+        )
     x, path, rows = way[0], trajectory.path[0], []
     gradients: list[Tensor] = []
     for moment in _moments(left / left[0], steps, exponent):
@@ -70,20 +69,19 @@ def fit_multistep(
 
 
 def _moments(left: Tensor, steps: int, exponent: float) -> list[int]:
-    """For each step the moment that it ends at: as little of the way left as asked for, and
-    always a later one."""
+    """The moment at which each step ends; `left` (T,) is the remaining distance as a fraction."""
     found = [0]
     for k in range(1, steps):
-        share = (1 - k / steps) ** exponent
-        nearest = int((left - share).abs().argmin())
+        fraction = (1 - k / steps) ** exponent
+        nearest = int((left - fraction).abs().argmin())
         found.append(min(max(nearest, found[-1] + 1), len(left) - 1 - (steps - k)))
     return [*found[1:], len(left) - 1]
 
 
 def _least_squares(terms: Tensor, target: Tensor) -> Tensor:
-    """The weights (K,) for which terms (K, N) add up to the target (N,) most nearly, on the CPU."""
+    """The weights (K,) that combine terms (K, N) to the target (N,) by least squares, on the CPU."""
     exact = torch.float32 if terms.device.type == "mps" else torch.float64
     terms, target = terms.to(exact), target.to(exact)
-    # Over the singular values of the K x K products: terms may be multiples of each other.
+    # a pseudo-inverse, because terms may be multiples of each other
     gram, right = (terms @ terms.T).cpu().double(), (terms @ target).cpu().double()
     return torch.linalg.pinv(gram, rtol=1e-12, hermitian=True) @ right

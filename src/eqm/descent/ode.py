@@ -1,4 +1,4 @@
-"""The flow of a field by an integrator that chooses its own steps, from torchdiffeq."""
+"""The flow of a field by an adaptive integrator, from torchdiffeq."""
 
 from __future__ import annotations
 
@@ -22,16 +22,15 @@ def dopri5(
     relative: float = 1e-3,
     absolute: float = 1e-4,
 ) -> Solution:
-    """Where the flow dx/ds = -field(x) leads each of x (B, ...) on a path of `length`.
+    """The flow dx/ds = -field(x) from each of x (B, ...) over a path of `length`: a reference solution.
 
-    The method of Dormand and Prince (1980), fifth order, with steps chosen so that the local error
-    stays below `absolute` + `relative` * |x|, in the mean over the whole batch: unlike with the
-    rules, samples share their steps and their evaluations, so the last digits of one depend on the
-    others. For reference solutions; `RungeKutta4` has the samples independent. Starts that are not
-    finite end as diverged, the others as converged.
+    Dormand and Prince (1980), fifth order, with adaptive steps: the mean local error over the batch
+    stays below `absolute` + `relative` * |x|. Samples share their steps, so they depend on each other a
+    little; with `RungeKutta4` they do not. Starts that are not finite end as diverged, the others as
+    converged.
 
-    Needs torchdiffeq (`pip install 'eqm[ode]'`). Raises ValueError for starts or labels that do not
-    fit, settings that are not positive, and a flow that no step is small enough for.
+    Needs torchdiffeq (`pip install 'eqm[ode]'`). Raises ValueError for wrong starts or labels, settings
+    that are not positive, and a flow that needs too small steps.
     """
     check_positive(length=length, relative=relative, absolute=absolute)
     try:
@@ -57,10 +56,10 @@ def dopri5(
         span = torch.tensor([0.0, length], dtype=batch.path.dtype, device=x.device)
         try:
             end[good] = odeint(slope, batch.x, span, rtol=relative, atol=absolute)[-1]
-        except AssertionError as error:  # how torchdiffeq says that the step became too small
+        except AssertionError as error:  # torchdiffeq: the step became too small
             raise ValueError(
-                "the flow could not be followed: the field is not finite or has jumps; "
-                "raise `relative` and `absolute`, or check it"
+                "dopri5 needs too small steps; the field may jump or be infinite: "
+                "check it, or raise `relative` and `absolute`"
             ) from error
         gradient[good] = -slope(span[1], end[good])
     count = torch.zeros(len(x), dtype=torch.int64, device=x.device)

@@ -1,5 +1,4 @@
-"""Stops: when a sample has arrived. Each looks at a `Step` and answers sample by sample; `a | b`
-ends at the first."""
+"""Stops decide, sample by sample, when a descent ends. `a | b` ends when either does."""
 
 from __future__ import annotations
 
@@ -16,40 +15,38 @@ from eqm.registry import register
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the A samples that were still on their way; every tensor leads with the axis
-    A."""
+    """One step of the A samples that still descend; the first axis of every tensor is A."""
 
     index: Tensor
-    """Which samples these are: their rows in the starts."""
+    """The rows of these samples in the starts."""
     x: Tensor
-    """Where they are after the step; a sample that diverged stays at its last finite place."""
+    """The samples after the step; a diverged one keeps its last finite value."""
     gradient: Tensor
-    """The gradient they moved along."""
+    """The gradient of the step."""
     gradient_norm: Tensor
     """Its Euclidean norm over the whole sample."""
     path: Tensor
-    """The path covered so far: the sum of the step sizes."""
+    """The path so far: the sum of the step sizes."""
     steps: Tensor
-    """Updates made so far."""
+    """Steps so far."""
     nfe: Tensor
-    """Evaluations of the field made so far."""
+    """Function evaluations so far."""
     converged: Tensor
-    """True where the stop said that the sample has arrived; it leaves after this step."""
+    """True where the sample met the stop; it leaves after this step."""
     diverged: Tensor
-    """True where a value is no longer finite; the sample leaves after this step."""
+    """True where the sample became NaN or infinite; it leaves after this step."""
 
 
 class Stop(ABC):
-    """When to end, sample by sample."""
+    """When to end each sample."""
 
     def init(self, x: Tensor) -> State:
-        """What to remember of samples that start at x (A, ...), tensors that lead with A; by
-        default nothing."""
+        """The state of samples that start at x (A, ...): tensors with first axis A; by default none."""
         return ()
 
     @abstractmethod
     def __call__(self, step: Step, state: State) -> tuple[Tensor, State]:
-        """True (A,) for the samples that have arrived, and what to remember of all of them."""
+        """True (A,) for the samples that end, and the new state of all."""
 
     def __or__(self, other: Stop) -> Stop:
         return _Either(self, other)
@@ -58,11 +55,11 @@ class Stop(ABC):
 @register("stop", "gradient-norm")
 @dataclass(frozen=True)
 class GradientNorm(Stop):
-    """Ends a sample once the norm of its gradient falls below `threshold`: adaptive compute
-    (section 4, arXiv 2510.02300).
+    """Ends a sample when its gradient norm is below `threshold`: adaptive compute (section 4 of arXiv
+    2510.02300).
 
-    The norm is Euclidean over the whole sample, not divided by its size; the gradient is the one
-    the rule moved along. The paper's threshold for 4x32x32 latents is about 10.
+    The norm is Euclidean over the whole sample and not divided by its size. The paper's threshold for
+    4x32x32 latents is about 10.
     """
 
     threshold: float
@@ -78,11 +75,10 @@ class GradientNorm(Stop):
 @register("stop", "relative-gradient-norm")
 @dataclass(frozen=True)
 class RelativeGradientNorm(Stop):
-    """Ends a sample once the norm of its gradient falls below `ratio` times that of its first.
+    """Ends a sample when its gradient norm is below `ratio` times its first gradient norm.
 
-    From noise the quotient is c(gamma) / c(0), whatever the size of the samples: with the default
-    decay, `ratio` r ends at 1 - gamma = 0.2 r. A start that is already close has a small first
-    gradient: end such samples by `GradientNorm`.
+    From noise this quotient is c(gamma) / c(0), for samples of any size: with the default decay,
+    `ratio` r ends at 1 - gamma = 0.2 r. If the start is already near the data, use `GradientNorm`.
     """
 
     ratio: float
@@ -101,11 +97,10 @@ class RelativeGradientNorm(Stop):
 @register("stop", "stagnation")
 @dataclass(frozen=True)
 class Stagnation(Stop):
-    """Ends a sample whose gradient norm has not fallen below `ratio` times its best for `patience`
-    steps in a row.
+    """Ends a sample when its gradient norm has not improved by the factor `ratio` for `patience` steps.
 
-    For searches without a known threshold. On the default landscape the norm is level until gamma
-    0.8, the first half of the path: there `patience` times the step size must be more than 0.2.
+    Use it when no threshold is known. With the default decay the norm is constant up to gamma 0.8, so
+    `patience` times the step size must be more than 0.2.
     """
 
     patience: int
@@ -129,11 +124,10 @@ class Stagnation(Stop):
 @register("stop", "path-length")
 @dataclass(frozen=True)
 class PathLength(Stop):
-    """Ends a sample once its path, the sum of its step sizes, reaches `length` (to one part in ten
-    thousand).
+    """Ends a sample when its path, the sum of its step sizes, reaches `length` (within 1e-4 of it).
 
-    With the default decay about 0.4 reaches the data whatever the step size; a field with a
-    constant decay of scale 1, as flow matching learns, takes exactly 1.
+    With the default decay a path of about 0.4 reaches the data, with any step size. Flow matching needs
+    exactly 1.
     """
 
     length: float
@@ -149,10 +143,9 @@ class PathLength(Stop):
 @register("stop", "max-nfe")
 @dataclass(frozen=True)
 class MaxNFE(Stop):
-    """Ends a sample before a further step would take it past `budget` evaluations of the field.
+    """Ends a sample when its next step would exceed `budget` function evaluations (NFE).
 
-    For comparisons of rules at equal cost, some of which evaluate several times a step. Every
-    sample makes its first step, whatever that costs.
+    Use it to compare rules at equal cost. Every sample makes at least one step.
     """
 
     budget: int

@@ -1,4 +1,4 @@
-"""Continuous batching: samples at different places of their descent share one batch."""
+"""Continuous batching: samples at different steps of their descent share one batch."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from eqm.descent.stopping import Step, Stop
 from eqm.field import Field
 
 IDLE = -1
-"""The index of a slot of the batch that no sample is in."""
+"""The index of an empty slot of the batch."""
 
 
 @dataclass(frozen=True)
 class FinishedSample:
-    """A sample at its end."""
+    """A sample whose descent has ended."""
 
     index: int
-    """Its place among the starts."""
+    """Its index among the starts."""
     x: Tensor
-    """Where it ended, of the shape of one start; a diverged one at its last finite place."""
+    """The final sample, with the shape of one start; the last finite value if it diverged."""
     steps: int
-    """Updates it made."""
+    """Its number of steps."""
     nfe: int
-    """Evaluations of the field spent on it."""
+    """Its number of function evaluations."""
     gradient_norm: float
-    """Norm of the last gradient it moved along."""
+    """The norm of its last gradient."""
     outcome: Outcome
     """How it ended."""
 
@@ -49,20 +49,19 @@ def stream(
     max_steps: int = 1000,
     fixed: bool = False,
 ) -> Iterator[FinishedSample]:
-    """Each sample as it ends its descent, through a batch that stays full while there are starts.
+    """Each sample when it ends, from a batch that stays full while there are starts.
 
-    A field has no clock, so a batch may hold samples that have come differently far: when one ends,
-    the next start takes its slot. No evaluation waits for the slowest of a batch, and the number of
-    samples need not be known: `starts` is a tensor (N, ...) or any iterable of samples, drawn as
-    slots fall free. `labels` gives one label a start. What a sample comes to depends on its start
-    and label alone, but for rounding; samples come in the order in which they finish.
+    A field does not depend on time, so the samples of a batch may be at different steps: when one ends,
+    the next start takes its slot. No sample waits for the slowest one of its batch. `starts` is a tensor
+    (N, ...) or any iterable of samples, read when a slot is free; `labels` has one label for each. The
+    result of a sample depends on its start and label alone, up to rounding. Samples come in the order
+    in which they end.
 
-    When the starts run out the batch shrinks. `fixed` keeps its size instead, with the last samples
-    carried on unseen in the empty slots: compiled networks and CUDA graphs want one shape.
+    After the last start the batch shrinks. With `fixed` it keeps its size, for compiled networks and
+    CUDA graphs: finished samples stay in the empty slots.
 
-    Raises ValueError as `descend` does, and when there are fewer labels than starts, or starts of
-    different shapes: at once for what can be known at once. Whatever fails on the way, the field,
-    the starts or the labels, the samples that had finished have been handed out before.
+    Raises ValueError as `descend` does, for fewer labels than starts, and for starts of different
+    shapes. If the field, the starts or the labels fail later, finished samples have been yielded.
 
     >>> from eqm.descent import GradientDescent, GradientNorm
     >>> bowl = lambda x, labels: x
@@ -105,7 +104,7 @@ def _ends(
     while batch is not None and going:
         step, batch = advance(field, batch, rule=rule, stop=stop)
         ended = step.converged | step.diverged | (step.steps >= max_steps)
-        # all that a step waits for of an accelerator: how many have ended
+        # the only synchronisation with an accelerator in a step
         slots = (ended & (step.index != IDLE)).nonzero().flatten()
         if len(slots) == 0:
             continue
@@ -113,7 +112,7 @@ def _ends(
         fresh = enter(len(slots))
         filled = 0 if fresh is None else len(fresh.index)
         if fresh is not None:
-            batch = _put(batch, slots[:filled], fresh)
+            batch = _fill(batch, slots[:filled], fresh)
         if filled < len(slots):
             going -= len(slots) - filled
             index = batch.index.index_fill(0, slots[filled:], IDLE)
@@ -123,15 +122,15 @@ def _ends(
 
 
 def collect(ends: Iterable[FinishedSample], *, like: Tensor | None = None) -> Solution:
-    """All the ends of a stream, as one descent in the order of the starts.
+    """All samples of a stream as one `Solution`, in the order of the starts.
 
-    Where there are none, `like` (0, ...) says of what shape and type they would have been.
-
-    Raises ValueError when there are none and nothing says what they are like.
+    `like` (0, ...) gives shape and dtype if there are no samples. Raises ValueError without both.
     """
     rows = sorted(ends, key=lambda end: end.index)
     if not rows and like is None:
-        raise ValueError("a stream without samples has no order: pass at least one start")
+        raise ValueError(
+            "collect needs at least one sample; got none: pass `like` for an empty result"
+        )
     x = torch.stack([row.x for row in rows]) if rows else like
     assert x is not None
     return Solution(
@@ -145,7 +144,9 @@ def collect(ends: Iterable[FinishedSample], *, like: Tensor | None = None) -> So
 
 def _check_sizes(starts: Iterable[Tensor], labels: Iterable[int] | None) -> None:
     if isinstance(starts, Sized) and isinstance(labels, Sized) and len(labels) != len(starts):
-        raise ValueError(f"labels must be one a start; got {len(labels)} for {len(starts)} starts")
+        raise ValueError(
+            f"labels must be one for each start; got {len(labels)} for {len(starts)} starts"
+        )
 
 
 def _numbered(
@@ -156,8 +157,7 @@ def _numbered(
         shape = start.shape if shape is None else shape
         if start.shape != shape:
             raise ValueError(
-                f"starts must be of one shape; got {tuple(shape)} and, at {index}, "
-                f"{tuple(start.shape)}"
+                f"starts must have one shape; got {tuple(shape)} and {tuple(start.shape)} at index {index}"
             )
         label = IDLE
         if classes is not None:
@@ -165,7 +165,7 @@ def _numbered(
                 label = int(next(classes))
             except StopIteration:
                 raise ValueError(
-                    f"labels must be one a start; they ended after {index}: pass more labels"
+                    f"labels must be one for each start; got {index}: pass more labels"
                 ) from None
         yield index, start, label
 
@@ -179,8 +179,8 @@ def _finished(step: Step, slots: Tensor) -> Iterator[FinishedSample]:
         yield FinishedSample(index, x, steps, nfe, norm, OUTCOMES[outcome])
 
 
-def _put(batch: ActiveSamples, slots: Tensor, fresh: ActiveSamples) -> ActiveSamples:
-    """The batch with other samples in some of its slots."""
+def _fill(batch: ActiveSamples, slots: Tensor, fresh: ActiveSamples) -> ActiveSamples:
+    """The batch with fresh samples in some of its slots."""
 
     def put(old: Any, new: Any) -> Any:
         if isinstance(old, tuple):

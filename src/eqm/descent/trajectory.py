@@ -1,4 +1,4 @@
-"""Seeing a descent: where the samples are at chosen moments, and what the landscape is there."""
+"""Trajectories: the samples at chosen moments of a descent, and the energy there."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Trajectory:
     """B samples at T moments of their descent."""
 
     x: Tensor
-    """Where they are, (T, B, ...)."""
+    """The samples, (T, B, ...)."""
     steps: Tensor
-    """The steps they have made, (T, B)."""
+    """Their steps so far, (T, B)."""
     path: Tensor
-    """The path they have covered, the sum of their step sizes, (T, B)."""
+    """Their path so far, the sum of step sizes, (T, B)."""
 
     def __len__(self) -> int:
         return len(self.x)
@@ -34,16 +34,15 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class TrajectoryMeasures:
-    """The landscape along a trajectory."""
+    """Gradient norm, work and energy at the T moments of a trajectory of B samples."""
 
     gradient_norm: Tensor
-    """Norm of the gradient where the samples are, (T, B)."""
+    """The gradient norm at the samples, (T, B)."""
     work: Tensor
-    """The line integral of field . dx from the first moment on, (T, B), by the trapezoidal rule
-    between the moments; falling, on the way down. Where the field is the gradient of an energy it
-    is the change of that energy, whatever the way."""
+    """The line integral of field . dx from the first moment, (T, B), by the trapezoidal rule. If the
+    field is the gradient of an energy, it is the change of that energy."""
     energy: Tensor | None
-    """The energy, (T, B), where the field has one."""
+    """The energy, (T, B), if the field has one."""
 
 
 def record_trajectory(
@@ -57,12 +56,12 @@ def record_trajectory(
     stop: Stop | None = None,
     max_steps: int = 1000,
 ) -> Trajectory:
-    """The samples at the first step that reaches each of `at`, numbers of steps or lengths of path.
+    """The samples at the first step that reaches each of `at`: numbers of steps or lengths of path.
 
-    0 is the start. Once `stop` has ended a sample it stays where it is, in all later moments; the
-    descent ends when all samples have reached the last one, and after `max_steps` in any case.
+    0 is the start. A sample that ended keeps its last value at all later moments. The descent ends when
+    all samples have reached the last moment, or after `max_steps`.
 
-    Raises ValueError as `descend` does, and for moments that are none or not in rising order.
+    Raises ValueError as `descend` does, and unless `at` rises from 0 or more.
 
     >>> from eqm.descent import GradientDescent
     >>> halve = GradientDescent(0.5)
@@ -84,8 +83,8 @@ def record_trajectory(
     reached = torch.zeros(len(x), dtype=torch.int64, device=x.device) + int((marks <= 0).sum())
     for step in islice(every, max_steps):
         rows = step.index
-        # All moments not yet reached are where the sample is now: the first step to reach one is
-        # the last to write it, and what is never reached is where the sample ended.
+        # Write all moments that are not reached yet: the step that reaches one writes it last, and
+        # moments that are never reached keep the end of the sample.
         open_ = order >= reached[rows]  # (T, A)
         wide = open_.view(*open_.shape, *[1] * (x.ndim - 1))
         frames[:, rows] = step.x.where(wide, frames[:, rows])
@@ -102,10 +101,10 @@ def record_trajectory(
 def measure_trajectory(
     field: Field, trajectory: Trajectory, labels: Tensor | None = None
 ) -> TrajectoryMeasures:
-    """Gradient norm, work, and the energy if the field has one, at every moment of a trajectory.
+    """Gradient norm, work and energy (if the field has one) at every moment of a trajectory.
 
-    One evaluation of the field a moment, that of `trajectory.x`: take the moments close together
-    where the work is to be exact, its error falls like the square of their distance.
+    Costs one evaluation of the field for each moment. The error of the work falls with the square of the
+    distance between moments.
     """
     both = getattr(field, "energy_and_gradient", None)
     slopes, energies, work = [], [], [trajectory.path.new_zeros(trajectory.x.shape[1])]

@@ -1,5 +1,4 @@
-"""Rules: how one step moves the samples. Each is a frozen dataclass of its settings; what it
-remembers is its state, row by row."""
+"""Rules: how to make one step. A rule is a frozen dataclass of settings; its state is kept outside."""
 
 from eqm.descent.rules.adaptive import Adam, Anderson, BarzilaiBorwein, RMSProp
 from eqm.descent.rules.first_order import GradientDescent, NesterovLookahead

@@ -1,4 +1,4 @@
-"""Rules that learn from the gradients they have seen how far to go."""
+"""Rules that adapt their steps to past gradients."""
 
 from __future__ import annotations
 
@@ -18,16 +18,14 @@ from eqm.shapes import norms
 @register("rule", "adam")
 @dataclass(frozen=True)
 class Adam:
-    """Steps of about one size in every element, whatever the size of the gradient (Algorithm 1 of
-    arXiv 1412.6980).
+    """Adam (Algorithm 1 of arXiv 1412.6980): steps of about `step_size` in every element.
 
-    m_k = momentum * m_{k-1} + (1 - momentum) * g_k,  v_k = beta2 * v_{k-1} + (1 - beta2) * g_k^2
-    x_{k+1} = x_k - step_size * (m_k / (1 - momentum^k)) / (sqrt(v_k / (1 - beta2^k)) + floor)
+    m_k = beta1 * m_{k-1} + (1 - beta1) * g_k,  v_k = beta2 * v_{k-1} + (1 - beta2) * g_k^2
+    x_{k+1} = x_k - step_size * (m_k / (1 - beta1^k)) / (sqrt(v_k / (1 - beta2^k)) + epsilon)
 
-    Each sample corrects the bias by its own k. The path counts learning rates: it measures how far
-    an element can have moved, not the flow of the field, so from noise to data it is several times
-    that of gradient descent. The means are kept in float32 at least: half precision loses squares
-    and the floor.
+    k is the sample's own number of steps. The path counts step sizes, so from noise to data it is
+    several times that of gradient descent. The means are kept in float32 or better, because half
+    precision loses squares and `epsilon`.
     """
 
     step_size: float | Schedule
@@ -58,14 +56,12 @@ class Adam:
 @register("rule", "rmsprop")
 @dataclass(frozen=True)
 class RMSProp:
-    """Gradient descent, each element divided by the running size of its gradient (Tieleman & Hinton
-    2012), without the bias of starting at zero.
+    """RMSProp (Tieleman & Hinton 2012) with bias correction: `Adam` without the mean of gradients.
 
     v_k = beta2 * v_{k-1} + (1 - beta2) * g_k^2
-    x_{k+1} = x_k - step_size * g_k / (sqrt(v_k / (1 - beta2^k)) + floor)
+    x_{k+1} = x_k - step_size * g_k / (sqrt(v_k / (1 - beta2^k)) + epsilon)
 
-    It is `Adam` without momentum, and what is said there of the path and of precision holds here;
-    torch's RMSprop leaves the bias in.
+    Path and precision are as in `Adam`. torch's RMSprop has no bias correction.
     """
 
     step_size: float | Schedule
@@ -95,15 +91,14 @@ class RMSProp:
 @register("rule", "barzilai-borwein")
 @dataclass(frozen=True)
 class BarzilaiBorwein:
-    """Gradient descent whose step size is the inverse of the curvature just met, sample by sample
-    (Barzilai & Borwein 1988, the longer of their two sizes).
+    """Gradient descent with step size 1 / curvature, for each sample (Barzilai & Borwein 1988, the longer
+    of their two sizes).
 
     size_k = <s, s> / <s, y>  with s = x_k - x_{k-1}, y = field(x_k) - field(x_{k-1})
 
-    kept between `smallest` and `largest`; `first` is the size of the first step. Where the
-    curvature <s, y> is not positive, as on the level slope far from the data, the size is
-    `largest`, so that bound sets the pace there; near the data of the default landscape the
-    curvature is 20 and the size 0.05.
+    limited to `min_step` and `max_step`; the first step is `first_step`. Where the curvature <s, y> is
+    not positive, as far from the data, the step is `max_step`. Near the data, with the default decay, the
+    curvature is 20 and the step 0.05.
     """
 
     first_step: float = 0.01
@@ -135,18 +130,17 @@ class BarzilaiBorwein:
 @register("rule", "anderson")
 @dataclass(frozen=True)
 class Anderson:
-    """Anderson acceleration: gradient descent from where the last steps, combined, leave the
-    smallest gradient (Anderson 1965; Walker & Ni 2011), sample by sample.
+    """Anderson acceleration (Anderson 1965; Walker & Ni 2011), for each sample: gradient descent from the
+    combination of the last points with the smallest gradient.
 
     w = argmin ||field(x_k) - F w||^2 + ridge * ||F||^2 ||w||^2
     x_{k+1} = x_k - X w - step_size * (field(x_k) - F w)
 
-    The columns of X and F are the last `depth` differences of positions and of gradients. It looks
-    for zeros of the field, and is near the data what a Krylov method is on a quadratic. Elsewhere
-    it is kept in check: a sample forgets its history where the curvature along its last step is not
-    positive, as on the level slope far from the data and around other zeros than minima; it takes
-    the step of gradient descent where the combined one leads uphill, and none longer than `max_ratio`
-    times that. The path is what gradient descent would have counted for as long a step.
+    The columns of X and F are the last `depth` differences of points and of gradients. Near the data it
+    converges like a Krylov method. Elsewhere it is restricted: a sample forgets its history where the
+    curvature along the last step is not positive, makes a step of gradient descent where the combined
+    step leads uphill, and makes no step longer than `max_ratio` times that of gradient descent. The path
+    counts the step size with which gradient descent would have moved as far.
     """
 
     step_size: float | Schedule
@@ -177,7 +171,7 @@ class Anderson:
         step = step - per_sample(size, x) * (weight @ changes).view_as(x)
         downhill = (step * gradient).flatten(1).sum(1) > 0
         step = step.where(shapes.per_sample(downhill, x), plain)
-        # shortened as a whole, so that the direction stays
+        # shorten the step, keep its direction
         slope = norms(gradient)
         stretch = norms(step) / norms(plain)
         step = step * per_sample((self.max_ratio / stretch).nan_to_num(1.0).clamp(max=1), x)
@@ -185,29 +179,28 @@ class Anderson:
         return StepResult(x - step, gradient, path, (x, gradient, moves, changes))
 
     def _weights(self, changes: Tensor, gradient: Tensor) -> Tensor:
-        # A step not yet made is a column of zeros, and gets the weight zero.
+        # steps not made yet are columns of zeros and get the weight 0
         changes = _exact(changes)
         gram = changes @ changes.mT  # (A, depth, depth)
         total = gram.diagonal(dim1=1, dim2=2).sum(1) * self.ridge + torch.finfo(gram.dtype).tiny
         ridge = torch.diag_embed(total[:, None].expand(-1, self.depth))
         target = changes @ _exact(gradient)[:, :, None]
-        # solve_ex reports a singular matrix instead of raising: one spoiled row disturbs nobody
+        # solve_ex does not raise for a singular matrix of one sample
         weight = torch.linalg.solve_ex(gram + ridge, target)[0]
         return weight.mT.to(gradient.dtype)
 
 
-def _correction(beta2: float, steps: Tensor, x: Tensor) -> float | Tensor:
-    """What a running mean that began at zero has to be divided by after `steps` (A,) values, which
-    is 1 - beta2^steps."""
-    return per_sample(-torch.expm1(steps.to(x.dtype) * math.log(beta2 or 1e-300)), x)
+def _correction(beta: float, steps: Tensor, x: Tensor) -> float | Tensor:
+    """The bias correction of a running mean after `steps` (A,) values, 1 - beta^steps."""
+    return per_sample(-torch.expm1(steps.to(x.dtype) * math.log(beta or 1e-300)), x)
 
 
 def _exact(x: Tensor) -> Tensor:
-    """The same in float32 at least, for squares and sums of products."""
+    """x in float32 or better, for squares and sums of products."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _remember(history: Tensor, newest: Tensor, kept: Tensor) -> Tensor:
-    """The history (A, depth, D) with the newest first; all zeros where not to be kept (A,)."""
+    """The history (A, depth, D) with the newest entry first; zeros where `kept` (A,) is False."""
     history = torch.cat([newest[:, None], history[:, :-1]], dim=1)
     return history * per_sample(kept, history)

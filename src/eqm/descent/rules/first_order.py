@@ -1,4 +1,4 @@
-"""The rules of the paper: gradient descent, and its look-ahead."""
+"""The rules of the paper: gradient descent, and Nesterov with its look-ahead."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from eqm.registry import register
 class GradientDescent:
     """x_{k+1} = x_k - step_size * field(x_k).
 
-    On the paper's default landscape it is stable for step sizes below 0.1, and a path (step size
-    times steps) of about 0.4 to 0.5 leads from noise to data; the paper takes 250 steps of 0.003.
-    Also Euler's method for the flow of the field.
+    With the default decay it is stable for step sizes below 0.1, and a path (step size times steps) of
+    0.4 to 0.5 leads from noise to data. The paper makes 250 steps of 0.003. It is also Euler's method
+    for the flow of the field.
     """
 
     step_size: float | Schedule
@@ -39,12 +39,12 @@ class GradientDescent:
 @register("rule", "nesterov-lookahead")
 @dataclass(frozen=True)
 class NesterovLookahead:
-    """Descends along the gradient found one momentum step ahead (Algorithm 2 of arXiv 2510.02300).
+    """Steps along the gradient at a look-ahead point (NAG, Algorithm 2 of arXiv 2510.02300).
 
     x_{k+1} = x_k - step_size * field(x_k + momentum * (x_k - x_{k-1}))
 
-    It steps from x_k, not from the look-ahead point, and no velocity builds up: it is not textbook
-    Nesterov, which is `Nesterov`. The gradient it reports is the one ahead.
+    The step starts from x_k, not from the look-ahead point, and no velocity builds up. So it differs
+    from the textbook method, which is `Nesterov`. It reports the gradient at the look-ahead point.
     """
 
     step_size: float | Schedule

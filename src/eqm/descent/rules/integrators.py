@@ -1,4 +1,4 @@
-"""Integrators of the flow dx/ds = -field(x): every ODE sampler is a rule, s being the path."""
+"""Integrators of the flow dx/ds = -field(x), where s is the path: every ODE sampler is a rule."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from eqm.descent.rules.rule import GradientOf, Schedule, State, StepResult, per_
 from eqm.registry import register
 
 Euler = register("rule", "euler")(GradientDescent)
-"""x_{k+1} = x_k - step_size * field(x_k): first order; gradient descent by another name."""
+"""x_{k+1} = x_k - step_size * field(x_k): another name of `GradientDescent`."""
 
 
 @register("rule", "heun")
 @dataclass(frozen=True)
 class Heun:
-    """x_{k+1} = x_k - step_size * (g + field(x_k - step_size * g)) / 2 with g = field(x_k): second
-    order, two evaluations a step.
+    """Heun's method, the explicit trapezoidal rule: second order, two evaluations a step.
 
-    The explicit trapezoidal rule, as in Algorithm 1 of arXiv 2206.00364. Stable on the same step
-    sizes as Euler; the second order is lost on steps across the bend of a truncated decay.
+    x_{k+1} = x_k - step_size * (g + field(x_k - step_size * g)) / 2  with  g = field(x_k)
+
+    As in Algorithm 1 of arXiv 2206.00364. Stable for the same step sizes as Euler. A step across the
+    corner of a truncated decay loses the second order.
     """
 
     step_size: float | Schedule
@@ -49,10 +50,10 @@ class RungeKutta4:
     """The classical Runge-Kutta method (Kutta 1901): fourth order, four evaluations a step.
 
     x_{k+1} = x_k - step_size * (g_1 + 2 g_2 + 2 g_3 + g_4) / 6,  g_1 = field(x_k),
-    g_2 and g_3 half a step and g_4 a step along the slope before
+    g_2 and g_3 after half a step, g_4 after a whole step, each along the gradient before it
 
-    For flows followed closely, to compare others with; stable for step sizes below 2.78 over the
-    curvature, 0.139 at the data of the default landscape.
+    Use it for reference solutions. Stable for step sizes below 2.78 / stiffness, 0.139 with the default
+    decay.
     """
 
     step_size: float | Schedule
@@ -77,17 +78,17 @@ class RungeKutta4:
 @register("rule", "adams-bashforth")
 @dataclass(frozen=True)
 class AdamsBashforth:
-    """Steps along the polynomial through the last gradients: order 2 or 3, one evaluation a step.
+    """The Adams-Bashforth method of `order` 2 or 3: one evaluation a step.
 
     x_{k+1} = x_k - h_k * (g_k + h_k/2 * d_k + (h_k^2/3 + h_k h_{k-1}/2) * e_k)
     d_k = (g_k - g_{k-1}) / h_{k-1},  e_k = (d_k - d_{k-1}) / (h_{k-1} + h_{k-2})
 
-    with e_k = 0 for order 2: the variable-step form (section III.5 of Hairer, Nørsett & Wanner
-    1993), so any schedule will do. With one size it is the known (3 g_k - g_{k-1}) / 2 and
-    (23 g_k - 16 g_{k-1} + 5 g_{k-2}) / 12. The first step of a sample is Euler's and the second of
-    order 2, which costs order 3 its order once: its error falls like the square, with a smaller
-    factor. The stable step sizes are half those of Euler for order 2, a quarter for order 3: 0.05
-    and 0.027 on the default landscape.
+    with e_k = 0 for order 2: the form for variable steps (section III.5 of Hairer, Nørsett & Wanner
+    1993). With a constant step size it is the usual (3 g_k - g_{k-1}) / 2 and
+    (23 g_k - 16 g_{k-1} + 5 g_{k-2}) / 12. A sample starts with a step of Euler's method, then one of
+    order 2, so the error of order 3 also falls with the square of the step size, but is smaller. Stable
+    step sizes are half of Euler's for order 2 and a quarter for order 3: 0.05 and 0.027 with the default
+    decay.
     """
 
     step_size: float | Schedule
@@ -108,9 +109,9 @@ class AdamsBashforth:
         before, earlier = (per_sample(part, x) for part in sizes.unbind(1))
         gradient = gradient_of(x)
         slope = (gradient - previous) / before * per_sample(steps > 0, x)
-        along = gradient + h / 2 * slope
+        direction = gradient + h / 2 * slope
         if self.order == 3:
             bend = (slope - previous_slope) / (before + earlier) * per_sample(steps > 1, x)
-            along = along + (h * h / 3 + h * before / 2) * bend
+            direction = direction + (h * h / 3 + h * before / 2) * bend
         sizes = torch.stack([torch.zeros_like(sizes[:, 0]) + size, sizes[:, 0]], dim=1)
-        return StepResult(x - h * along, gradient, size, (gradient, slope, sizes))
+        return StepResult(x - h * direction, gradient, size, (gradient, slope, sizes))

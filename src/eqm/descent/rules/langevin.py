@@ -1,4 +1,4 @@
-"""Descent with noise of its own for each sample."""
+"""Langevin dynamics: descent with noise."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ from eqm.registry import register
 @register("rule", "langevin")
 @dataclass(frozen=True)
 class Langevin:
-    """Descends with noise: the unadjusted Langevin algorithm (Roberts & Tweedie 1996).
+    """The unadjusted Langevin algorithm (Roberts & Tweedie 1996).
 
     x_{k+1} = x_k - step_size * field(x_k) + sqrt(2 * step_size * temperature) * xi_k,  xi_k ~ N(0, I)
 
-    In the long run samples of exp(-energy / temperature), up to an error of the order of the step
-    size: on the bowl field(x) = x the variance is temperature / (1 - step_size / 2). Temperature 0
-    is gradient descent. The gradient norm never comes to rest: stop by path length.
+    In the long run it samples exp(-energy / temperature), with an error of the order of the step size:
+    for field(x) = x the variance is temperature / (1 - step_size / 2). With temperature 0 it is gradient
+    descent. The gradient norm does not converge: stop by path length.
 
-    The noise of a sample is a function of `seed`, the values of its start and its own number of
-    steps: it does not depend on the batch, on when the sample joined, or on torch's random state.
-    So two equal starts get equal noise; to run several chains from one point, give each a seed or
-    start them a little apart.
+    The noise of a sample depends on `seed`, the values of its start and its number of steps. It does
+    not depend on the batch or on torch's random state. Equal starts get equal noise: for several chains
+    from one point use several seeds.
     """
 
     step_size: float | Schedule
@@ -54,7 +53,7 @@ class Langevin:
 
 
 def keys(x: Tensor, seed: int) -> Tensor:
-    """A 64-bit number for each sample of x (A, ...), (A,): a hash of its bits, and of the seed."""
+    """A 64-bit hash of each sample of x (A, ...) and the seed, (A,)."""
     whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
     bits = x.detach().flatten(1).contiguous().view(whole).long()  # (A, D)
     place = _mix(torch.arange(bits.shape[1], device=x.device))
@@ -62,10 +61,10 @@ def keys(x: Tensor, seed: int) -> Tensor:
 
 
 def normal(key: Tensor, steps: Tensor, x: Tensor) -> Tensor:
-    """Standard normal noise like x (A, ...), a function of the row's key and steps, both (A,).
+    """Standard normal noise like x (A, ...), a function of `key` (A,) and `steps` (A,).
 
-    Counter based (Salmon et al. 2011): the bits are splitmix64 at (key, steps, element), turned
-    into numbers by Box & Muller (1958); the largest is 5.9.
+    Counter based (Salmon et al. 2011): splitmix64 at (key, steps, element) and the Box-Muller transform
+    (1958). The largest value is 5.9.
     """
     place = torch.arange(1, math.prod(x.shape[1:]) + 1, device=x.device)
     bits = _mix(_mix(key + (steps + 1) * _GOLDEN)[:, None] + place * _GOLDEN)  # (A, D)
@@ -74,8 +73,7 @@ def normal(key: Tensor, steps: Tensor, x: Tensor) -> Tensor:
     return (radius * angle.cos()).view(x.shape).to(x)
 
 
-# splitmix64 (Steele, Lea & Flood 2014). int64 wraps around as uint64 does; the constants are given
-# as the int64 of the same bits.
+# splitmix64 (Steele, Lea & Flood 2014) in int64, which overflows as uint64 does
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 
 
@@ -86,5 +84,5 @@ def _mix(z: Tensor) -> Tensor:
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
-    """Shifts zeros in from the left; int64's own shift copies the sign."""
+    """A logical shift to the right; the shift of int64 copies the sign."""
     return (z >> bits) & ((1 << (64 - bits)) - 1)

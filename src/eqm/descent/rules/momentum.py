@@ -1,4 +1,4 @@
-"""Rules whose velocity builds up."""
+"""Rules with a velocity."""
 
 from __future__ import annotations
 
@@ -27,14 +27,13 @@ class _Momentum:
 
 @register("rule", "nesterov")
 class Nesterov(_Momentum):
-    """Textbook Nesterov: a velocity that is corrected where it leads (Nesterov 1983; in this form
-    Eq. 3 and 4 of Sutskever et al. 2013).
+    """The textbook Nesterov method (Nesterov 1983; in the form of Eq. 3 and 4 of Sutskever et al. 2013).
 
     v_{k+1} = momentum * v_k - step_size * field(x_k + momentum * v_k),  x_{k+1} = x_k + v_{k+1}
 
-    Velocity builds up: on a level slope it moves 1 / (1 - momentum) times as fast as gradient
-    descent, while the path still counts step sizes. The path to the data, 0.4 to 0.5 there, is
-    therefore 1 - momentum times that. The gradient it reports is the one ahead.
+    Where the gradient is constant it moves 1 / (1 - momentum) times as fast as gradient descent. The
+    path counts step sizes, so the path to the data is 1 - momentum times as long. It reports the gradient
+    at the look-ahead point.
     """
 
     def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> StepResult:
@@ -51,8 +50,8 @@ class HeavyBall(_Momentum):
 
     v_{k+1} = momentum * v_k - step_size * field(x_k),  x_{k+1} = x_k + v_{k+1}
 
-    Velocity builds up as in `Nesterov`, with the same bearing on the path, but nothing corrects it
-    ahead: it overshoots sooner. `torch.optim.SGD(momentum=...)` is this.
+    The path is as short as with `Nesterov`, but it overshoots sooner. The same as
+    `torch.optim.SGD(momentum=...)`.
     """
 
     def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> StepResult:

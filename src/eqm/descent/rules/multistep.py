@@ -1,4 +1,4 @@
-"""Steps with weights of their own, such as are fitted to a flow (`eqm.descent.fit_multistep`)."""
+"""Multistep rules with given weights, as `eqm.descent.fit_multistep` finds them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,14 @@ from eqm.descent.rules.rule import GradientOf, State, StepResult, per_sample
 
 @dataclass(frozen=True)
 class LinearMultistep:
-    """As many steps as there are rows of weights, one evaluation each, then rest.
+    """A linear multistep method with its own weights for each step; one evaluation a step.
 
     x_{k+1} = keep_k * x_k - sum_j weights_kj * field(x_{k-j})    row k: keep_k, weights_k0, weights_k1, ...
 
-    A linear multistep method whose weights change from step to step; every integrator of one
-    evaluation a step is one. `eqm.descent.fit_multistep` finds the weights that follow a flow in few
-    steps. The path counts the sum of the weights of a step. Gradients from before a sample's first
-    step count as zero.
+    After the last row samples stay where they are. `eqm.descent.fit_multistep` fits the rows to a field.
+    The path counts the sum of the weights of a step. Gradients before the first step are zero.
 
-    Raises ValueError for rows that are none, of different lengths, or not finite.
+    Raises ValueError unless there are rows, all of the same length and finite.
 
     >>> from eqm.descent import descend
     >>> halve = LinearMultistep(((1.0, 0.5), (1.0, 0.5)))
@@ -37,7 +35,7 @@ class LinearMultistep:
         rows = tuple(tuple(map(float, row)) for row in self.rows)
         if len({len(row) for row in rows}) != 1 or len(rows[0]) < 2:
             raise ValueError(
-                "rows must be one or more, each of what is kept and as many weights as the others; "
+                "rows must be one or more of the same length, at least 2 numbers each; "
                 f"got rows of {[len(row) for row in rows]} numbers"
             )
         if not all(math.isfinite(number) for row in rows for number in row):
@@ -58,7 +56,7 @@ class LinearMultistep:
         return StepResult(moved, gradient, torch.stack(weights).sum(0), gradients[: len(state)])
 
 
-@lru_cache(maxsize=16)  # as an accelerator would wait for it at every step
+@lru_cache(maxsize=16)  # avoids a copy to the accelerator at every step
 def _table(rows: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The rows as a tensor, and a last one of rest."""
+    """The rows as a tensor, and a last row that does not move."""
     return torch.tensor([*rows, (1.0, *[0.0] * (len(rows[0]) - 1))], dtype=dtype, device=device)

@@ -1,4 +1,4 @@
-"""What every rule is: the protocol, what a step comes to, and the step sizes."""
+"""The protocol of rules, the result of a step, and step size schedules."""
 
 from __future__ import annotations
 
@@ -10,29 +10,28 @@ from torch import Tensor
 from eqm import shapes
 
 State = tuple[Any, ...]
-"""What is remembered between steps: tensors (or tuples of them) that lead with the batch axis, so that rows can be
-dropped and filled in. A row's state is its rows of these, whatever the others are doing."""
+"""The memory of a rule between steps: tensors, or tuples of them, whose first axis is the batch. So rows
+can be dropped and added."""
 
 GradientOf = Callable[[Tensor], Tensor]
 
 
 class StepResult(NamedTuple):
-    """What one step of a rule comes to, for A samples."""
+    """The result of one step for A samples."""
 
     x: Tensor
-    """Where the samples are now, (A, ...)."""
+    """The samples after the step, (A, ...)."""
     gradient: Tensor
-    """The gradient the step was taken along, (A, ...), as the field gave it; the first, where a
-    rule asks for several."""
+    """The gradient of the step, (A, ...); the first one if the rule evaluates several."""
     path: float | Tensor
-    """The path covered, in units of step size: one number for all, or (A,)."""
+    """The step size that counts for the path: one number for all, or (A,)."""
     state: State
 
 
 class Rule(Protocol):
-    """How to move. A rule is given the gradient *function*: it may look where it is not.
+    """How to make one step. A rule gets the gradient function, so it can evaluate other points than x.
 
-    A rule never mixes samples, and never presumes that they have made equally many steps.
+    It must treat each sample on its own, and samples may have made different numbers of steps.
     """
 
     def init(self, x: Tensor) -> State:
@@ -40,24 +39,23 @@ class Rule(Protocol):
         ...
 
     def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> StepResult:
-        """One step from x (A, ...) of samples that have made `steps` (A,) before."""
+        """One step from x (A, ...), for samples that have made `steps` (A,) steps before."""
         ...
 
 
 class Schedule(Protocol):
-    """Step sizes that change on the way: what may stand where a rule takes a `step_size`."""
+    """A step size that depends on the number of steps; rules accept it as `step_size`."""
 
     def __call__(self, steps: Tensor) -> Tensor:
-        """The sizes (A,) of the next step of samples that have made `steps` (A,) so far."""
+        """The next step sizes (A,) of samples that have made `steps` (A,) steps."""
         ...
 
 
 def size_of(step_size: float | Schedule, steps: Tensor) -> float | Tensor:
-    """The size of the next step, a number for all or (A,)."""
+    """The next step size: a number for all, or (A,)."""
     return step_size(steps) if callable(step_size) else step_size
 
 
 def per_sample(values: float | Tensor, x: Tensor) -> float | Tensor:
-    """Values (A,) in the type of x (A, ...) and shaped (A, 1, ...), to multiply it with; a number
-    stays one."""
+    """Values (A,) with the dtype of x (A, ...), reshaped to (A, 1, ...); a number stays a number."""
     return shapes.per_sample(values.to(x), x) if isinstance(values, Tensor) else values

@@ -1,4 +1,4 @@
-"""Schedules: step sizes that change on the way, each a function of the steps a sample has made."""
+"""Schedules: step sizes that depend on the number of steps."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from eqm.descent.checks import check_count
 
 @dataclass(frozen=True)
 class CosineSteps:
-    """Sizes that fall along half a cosine and cover the path `length` in `steps` steps.
+    """Step sizes that fall like half a cosine and cover the path `length` in `steps` steps.
 
-    size_k = length / steps * (1 + cos(pi (k + 1/2) / steps));  after `steps` the last one stays
+    size_k = length / steps * (1 + cos(pi (k + 1/2) / steps));  the last size repeats after `steps`
 
-    Long steps first, short ones at the end, where the landscape is stiff: the first is twice the
-    mean. End it with `PathLength(length)` or after `steps` steps.
+    The first step is twice the mean; the last ones are short, where the field is stiff. Stop with
+    `PathLength(length)` or after `steps` steps.
 
     >>> CosineSteps(0.4, 4)(torch.arange(4))
     tensor([0.1924, 0.1383, 0.0617, 0.0076])
@@ -40,17 +40,15 @@ class CosineSteps:
 
 @dataclass(frozen=True)
 class EvenGamma:
-    """Sizes with which gradient descent on the ideal path advances gamma evenly, from 0 to `last`
-    in `steps` steps.
+    """Step sizes that advance gamma evenly from 0 to `last` in `steps` steps of gradient descent.
 
-    size_k = d / decay(k d)  with d = last / steps;  after `steps` the last one stays
+    size_k = d / decay(k d)  with d = last / steps;  the last size repeats after `steps`
 
-    On that path d gamma / d s = c(gamma), so a step of size h moves gamma by h * c(gamma). Short
-    steps on the slope, longer ones where it levels out: for the default decay and `last` 1 the
-    final one is 0.05, the step that lands on the data. Made for gradient descent: rules that look
-    ahead or back overshoot on the long last steps. End it after `steps` steps.
+    On the ideal path a step of size h moves gamma by h * decay(gamma). With the default decay and `last`
+    1 the final step, 0.05, lands on the data. Use it with `GradientDescent`: rules with momentum or memory
+    overshoot on the last steps. Stop after `steps` steps.
 
-    Raises ValueError where the decay is not positive before `last`.
+    Raises ValueError if the decay is not positive before `last`, and for settings out of range.
 
     >>> EvenGamma(lambda gamma: 2 * (1 - gamma), 4)(torch.arange(4))
     tensor([0.1250, 0.1667, 0.2500, 0.5000])
@@ -63,9 +61,9 @@ class EvenGamma:
     def __post_init__(self) -> None:
         check_count(steps=self.steps)
         if not 0 < self.last <= 1:
-            raise ValueError(f"last, the gamma to end at, must lie in (0, 1]; got {self.last}")
+            raise ValueError(f"last, the final gamma, must lie in (0, 1]; got {self.last}")
         if not (self.decay(self._gamma(torch.arange(self.steps))) > 0).all():
-            raise ValueError("decay must be positive before `last`: end at a smaller gamma")
+            raise ValueError("decay must be positive before `last`: choose a smaller `last`")
 
     def __call__(self, steps: Tensor) -> Tensor:
         return self.last / self.steps / self.decay(self._gamma(steps.clamp(max=self.steps - 1)))

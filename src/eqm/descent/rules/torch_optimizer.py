@@ -1,4 +1,4 @@
-"""Any elementwise optimizer of `torch.optim`, as a rule."""
+"""Elementwise optimizers of `torch.optim` as rules."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from eqm.descent.rules.rule import GradientOf, State, StepResult
 
 @dataclass(frozen=True)
 class TorchOptimizer:
-    """Moves as the optimizer that `make` builds over a list of one tensor, the samples.
+    """Steps with the optimizer that `make` builds from a list of one tensor, the samples.
 
-    What the optimizer remembers element by element (moments, buffers) and as single numbers (its
-    step count) is kept for each sample. The samples that have made equally many steps share one
-    optimizer, built anew each step: a batch of equals costs one, rows that joined at different
-    times one for each age. The path counts the learning rate, which stays as `make` sets it.
+    The optimizer's state (moments, step counts) is kept for each sample. Samples with the same number of
+    steps share one optimizer, which is built again at every step. The path counts the learning rate,
+    which is constant.
 
-    Raises ValueError for optimizers that are not elementwise and so would mix samples (LBFGS, Muon,
-    Adafactor): a trial on two small rows finds them out.
+    Raises ValueError for optimizers that are not elementwise and so mix samples, such as LBFGS, Muon and
+    Adafactor; a trial on two small rows detects them.
 
     >>> from eqm.descent import descend
     >>> halve = TorchOptimizer(lambda samples: torch.optim.SGD(samples, lr=0.5))
@@ -32,8 +31,7 @@ class TorchOptimizer:
 
     make: Callable[[list[Tensor]], Optimizer]
     remembered: dict[str, bool] = field(init=False, repr=False, compare=False)
-    """The names of what the optimizer keeps, in the order of the state, and whether it is one
-    number a sample."""
+    """The names of the optimizer's state, and whether each is one number for a sample."""
 
     def __post_init__(self) -> None:
         x = torch.tensor([[1.0, 2.0, -3.0], [40.0, 0.5, 6.0]])
@@ -57,7 +55,7 @@ class TorchOptimizer:
 
     def init(self, x: Tensor) -> State:
         def blank(number: bool) -> Tensor:
-            # float32 whatever x is: counts past 256 are lost on bfloat16
+            # float32, because bfloat16 cannot count past 256
             return torch.zeros(len(x), device=x.device) if number else torch.zeros_like(x)
 
         return tuple(map(blank, self.remembered.values()))
@@ -82,11 +80,11 @@ class TorchOptimizer:
     def _step(
         self, x: Tensor, gradient: Tensor, held: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor], float]:
-        """One step of samples of one age: where they are, what is kept and the learning rate."""
+        """One step of samples with the same number of steps: samples, state and learning rate."""
         samples = x.detach().clone().requires_grad_()
         samples.grad = gradient.detach().clone()
         optimizer = self.make([samples])
-        if held:  # through load_state_dict, which puts each value on the device it belongs on
+        if held:  # load_state_dict puts each value on the right device
             optimizer.load_state_dict({**optimizer.state_dict(), "state": {0: held}})
         optimizer.step()
         kept = {
