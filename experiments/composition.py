@@ -1,8 +1,8 @@
-"""Composition: does the sum of the fields of two labels draw what is both?
+"""Composition: does the sum of the fields of two labels generate samples that show both?
 
-The paper adds the gradients of two labels and shows pictures. Here a classifier counts how often the
-two are its two most probable classes, beside the samples of either label alone, from the same noise.
-The sum is halved, which is the sum with half the step size: its path is that of one field.
+The paper adds the gradients of two labels and shows pictures. Here a classifier counts how often its two
+most probable classes are the two labels, for the sum and for each label by itself, from the same noise.
+The sum is halved, so that the path has the length of one field.
 """
 
 from statistics import fmean
@@ -33,8 +33,8 @@ def drawn(bench: Bench, seed: int, pair: tuple[int, ...]) -> Tensor:
 
 
 def both(bench: Bench, seed: int, pair: tuple[int, int]) -> tuple[float, float]:
-    """The share of samples whose two most probable classes are the pair: of the composition, and the
-    larger one of either label alone."""
+    """The fraction of samples whose two most probable classes are the pair: for the composition, and
+    the larger one of the two single labels."""
 
     def share(images: Tensor) -> float:
         with torch.no_grad():
@@ -50,14 +50,14 @@ def composition(bench: Bench) -> str:
     pairs = PAIRS[bench.scale]
     found = seedwise(bench, both, pairs)
     with drawing(bench.output / f"composition-{bench.scale}.png", panels=3) as (bars, left, right):
-        for k, (name, color) in enumerate((("both labels", BLUE), ("either alone", GREY))):
+        for k, (name, color) in enumerate((("both labels", BLUE), ("one label", GREY))):
             for place, pair in enumerate(pairs):
                 values = [shares[k] for shares in found[pair]]
                 label = name if place == 0 else None
                 bars.bar(place + 0.4 * k, fmean(values), 0.38, color=color, alpha=0.4, label=label)
                 bars.plot([place + 0.4 * k] * len(values), values, "o", color=color, ms=3)
         bars.set_xticks([k + 0.2 for k in range(len(pairs))], [f"{a} and {b}" for a, b in pairs])
-        bars.set(title="Share recognised as both", ylim=(0, 1))
+        bars.set(title="Fraction recognised as both", ylim=(0, 1))
         bars.legend(fontsize=7)
         for panel, some in ((left, pairs[:2]), (right, pairs[2:])):
             strips = [
@@ -83,20 +83,20 @@ def composition(bench: Bench) -> str:
             {
                 "labels": "{} and {}".format(*pair),
                 "recognised as both": together,
-                "either alone": alone,
+                "with one label": alone,
             }
         )
     verdicts = [
         Verdict(
-            f"The sum of {a} and {b} is recognised as both more often than either alone.",
-            "pictures alone",
+            f"Samples of {a} plus {b} are recognised as both more often than samples of one label.",
+            "pictures only",
             margins(*zip(*found[a, b], strict=True)),
         )
         for a, b in pairs
     ]
     how = (
-        f"{bench.basis} {COUNT} samples of each, {bench.at.nfe} steps of the look-ahead rule, "
-        "without guidance. Recognised as both: the two most probable classes of the classifier are the two."
+        f"{bench.basis} {COUNT} samples a row, {bench.at.nfe} steps of the Nesterov sampler, no guidance. "
+        "Recognised as both: the classifier's two most probable classes are the two labels."
     )
     return conclude(bench, "composition", "Two labels at once", rows, verdicts, how=how)
 

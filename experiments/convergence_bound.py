@@ -1,11 +1,11 @@
-"""Statement 3 of the paper: descent converges as fast as smoothness says.
+"""Statement 3 of the paper: a bound on the convergence of descent.
 
 min_k ||f(x_k)||^2 <= 2 (E(x_0) - E_inf) / (size * K)  for a step size of at most 1 / L
 
 for a field that is the gradient of an L-smooth energy with infimum E_inf. L is estimated by the
-stiffness along descents, E_inf by the lowest energy that a sample met, which only makes the bound
-harder to keep. A dot energy has its energy; for EqM without one, and for the exact field of some
-images, the work along the descent takes its place, the line integral of the field.
+stiffness along descents, E_inf by the lowest energy of a sample's descent, which makes the bound tighter.
+A dot energy has an energy. For implicit EqM and for the exact field of some images the line integral of
+the field along the descent is used instead.
 """
 
 from typing import NamedTuple
@@ -21,27 +21,27 @@ from eqm.optimal import OptimalField
 from eqm.plots import BLUE, GREEN, RED, drawing
 
 COUNT, STEPS, EXACT = 64, 100, 64
-DOTTED, OURS, OPTIMAL = "dot energy", "EqM, by its work", "exact field, by its work"
+DOTTED, OURS, OPTIMAL = "dot energy", "EqM, line integral", "exact field, line integral"
 VARIANTS = {DOTTED: DOT, OURS: EQM}
 
 
 class Bound(NamedTuple):
-    """What one field came to."""
+    """The results of one field."""
 
     smoothness: float
-    """L, the largest stiffness met."""
+    """L, the largest stiffness measured."""
     least: Tensor
     """The median over the samples of the least squared norm after each step, (STEPS,)."""
     bound: Tensor
     """The median of the bound, (STEPS,)."""
     tightest: float
-    """The largest quotient of the two, of any sample after any step: 1 is on the bound."""
+    """The largest ratio of the two over samples and steps; 1 is on the bound."""
     kept: float
-    """Share of samples and steps at which it is kept."""
+    """Fraction of samples and steps where the bound holds."""
 
 
 def bound(bench: Bench, seed: int, name: str) -> Bound:
-    """What a variant, or the exact field, comes to."""
+    """The results of a variant or of the exact field."""
     noise, labels = starts(bench, seed, COUNT)
     if name == OPTIMAL:
         exact = OptimalField(everything(parts(bench)[0])[0][:EXACT], nodes=257)
@@ -50,7 +50,7 @@ def bound(bench: Bench, seed: int, name: str) -> Bound:
 
 
 def descended(field: Field, noise: Tensor, labels: Tensor | None = None) -> Bound:
-    """What the descents of a field from noise (B, ...) come to, in steps of 1 / L."""
+    """The results of descents from noise (B, ...) with step size 1 / L."""
     ahead = record_trajectory(
         field, noise, labels, rule=GradientDescent(0.02), at=[0, 5, 10, 12, 15, 25]
     )
@@ -67,10 +67,10 @@ def descended(field: Field, noise: Tensor, labels: Tensor | None = None) -> Boun
     least = found.gradient_norm[:-1].double().square().cummin(0).values  # (STEPS, B)
     count = torch.arange(1, STEPS + 1)[:, None]
     above = 2 * (energy[0] - energy.amin(0)) / (size * count)
-    quotient = least / above
+    ratio = least / above
     return Bound(
         *(largest, least.median(1).values, above.median(1).values),
-        *(quotient.max().item(), (quotient <= 1).double().mean().item()),
+        *(ratio.max().item(), (ratio <= 1).double().mean().item()),
     )
 
 
@@ -93,9 +93,9 @@ def convergence_bound(bench: Bench) -> str:
             "field": name,
             "L": tuple(each.smoothness for each in found[name]),
             "step size 1/L": tuple(1 / each.smoothness for each in found[name]),
-            "kept at": tuple(each.kept for each in found[name]),
-            "largest quotient": tuple(each.tightest for each in found[name]),
-            f"squared norm over bound, {STEPS} steps": tuple(
+            "bound holds at": tuple(each.kept for each in found[name]),
+            "largest ratio": tuple(each.tightest for each in found[name]),
+            f"squared norm / bound, {STEPS} steps": tuple(
                 (each.least[-1] / each.bound[-1]).item() for each in found[name]
             ),
         }
@@ -103,16 +103,16 @@ def convergence_bound(bench: Bench) -> str:
     ]
     verdicts = [
         Verdict(
-            f"The bound is kept by every sample after every step: {name}.",
-            "proved" if name == DOTTED else "not claimed of what is no gradient",
+            f"Every sample stays within the bound at every step: {name}.",
+            "proved" if name == DOTTED else "not claimed: the field is not a gradient",
             tuple(1 - each.tightest for each in found[name]),
         )
         for name in names
     ]
     how = (
-        f"{bench.basis} {COUNT} descents of {STEPS} steps from noise, with labels; {COUNT // 4} of the exact "
-        f"field, which is that of {EXACT} training images. L is the largest stiffness at six moments of "
-        "descents, an estimate from below."
+        f"{bench.basis} {COUNT} descents of {STEPS} steps from noise, with labels; {COUNT // 4} descents for the "
+        f"exact field of {EXACT} training images. L is the largest stiffness at six points of the descents, so "
+        "it may be too low."
     )
     return conclude(
         bench, "convergence_bound", "Statement 3: the convergence bound", rows, verdicts, how=how

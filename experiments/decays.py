@@ -1,8 +1,8 @@
 """Families of the decay c(gamma) and their parameters, at multiplier 1: constant, linear, truncated at
 a, and piecewise from b to 1 at .8.
 
-Each field is sampled on a path of the length that its own decay asks for, the integral of 1 / c, by the
-best of the harness's samplers.
+Each field is sampled by the best sampler of the harness, on a path of the length that its decay needs,
+the integral of 1 / c.
 """
 
 from harness import CONSTANT, ONE, Bench, distances, run
@@ -50,7 +50,7 @@ def decays(bench: Bench) -> str:
         ),
         Verdict(
             "No other decay beats the truncated one with a = .8.",
-            "38.34, the next 38.75",
+            "38.34; next best 38.75",
             margins(others, ours),
         ),
     )

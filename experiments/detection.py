@@ -1,9 +1,9 @@
-"""Detection: does the energy of EqM tell what is not of the data, and does its training loss do better?
+"""Detection: does the energy of EqM detect images of other kinds, and does the training loss do better?
 
-The score of the paper is the dot energy itself, higher for what is stranger; beside it is
-`eqm.tasks.matching_error` of the same model. The pictures of the paper are not at hand: in place of
-SVHN stands another data set, in place of Textures crops of two photographs that scikit-learn carries;
-constant images and means of two images of the data are made as there. No labels are told.
+The paper's score is the dot energy; higher means less like the data. It is compared with
+`eqm.tasks.matching_error` of the same model. The paper's data sets are replaced: SVHN by another data
+set, Textures by crops of the two photographs of scikit-learn. Constant images and means of two images are
+made as in the paper. No labels are used.
 """
 
 from statistics import fmean
@@ -28,8 +28,8 @@ SCORES = ("dot energy", "matching error")
 PAPER = {"another data set": 0.55, "textures": 0.49, "constant": 1.00, "mean of two": 0.68}
 
 
-def strangers(images: Tensor, other: str) -> dict[str, Tensor]:
-    """Images in -1..1, as many and of one shape (N, 1, H, W), that are not of the data."""
+def other_images(images: Tensor, other: str) -> dict[str, Tensor]:
+    """Images in -1..1 of other kinds, by kind, each (N, 1, H, W)."""
     generator, count, size = Generator().manual_seed(0), len(images), images.shape[-1]
     others = everything(open_source(DataConfig(other)))[0]
     order = torch.randperm(len(others), generator=generator)[:count]
@@ -57,7 +57,7 @@ def strangers(images: Tensor, other: str) -> dict[str, Tensor]:
 
 
 def areas(bench: Bench, seed: int, _: None) -> dict[tuple[str, str], float]:
-    """The area under the ROC curve by score and kind of stranger."""
+    """The AUROC by score and kind of other images."""
     field = model(bench, DOT, seed)
     images = everything(parts(bench)[1])[0][:COUNT]
     scores = {
@@ -68,7 +68,7 @@ def areas(bench: Bench, seed: int, _: None) -> dict[tuple[str, str], float]:
         normal = {name: score(images) for name, score in scores.items()}
         return {
             (name, kind): auroc(normal[name], score(x))
-            for kind, x in strangers(images, OTHER[bench.scale]).items()
+            for kind, x in other_images(images, OTHER[bench.scale]).items()
             for name, score in scores.items()
         }
 
@@ -104,7 +104,7 @@ def detection(bench: Bench) -> str:
         bars.set_title("AUROC")
         bars.legend(fontsize=7, loc="lower right")
         images = everything(parts(bench)[1])[0][:COUNT]
-        kinds = {"of the data": images, **strangers(images, OTHER[bench.scale])}
+        kinds = {"the data": images, **other_images(images, OTHER[bench.scale])}
         sheet = torch.cat([torch.cat(list(x[:8, 0]), 1) for x in kinds.values()])
         pictures.imshow(sheet, cmap="gray", vmin=-1, vmax=1)
         size = images.shape[-1]
@@ -112,7 +112,7 @@ def detection(bench: Bench) -> str:
         pictures.set_xticks([])
         pictures.grid(visible=False)
     rows = [
-        {"stranger": kind}
+        {"other images": kind}
         | {f"AUROC, {name}": found[name, kind] for name in SCORES}
         | {"paper, dot energy": PAPER[kind]}
         for kind in PAPER
@@ -125,21 +125,21 @@ def detection(bench: Bench) -> str:
     verdicts = [
         *(
             Verdict(
-                f"The dot energy is higher for {kind} than for data, more often than not.",
+                f"The dot energy detects better than chance: {kind}.",
                 f"AUROC {PAPER[kind]:.2f}",
                 tuple(area - 0.5 for area in found["dot energy", kind]),
             )
             for kind in PAPER
         ),
         Verdict(
-            "The matching error detects other data better than the dot energy, in the mean of the four.",
+            "The matching error has a higher mean AUROC than the dot energy.",
             "not in the paper",
             margins(mean["matching error"], mean["dot energy"]),
         ),
     ]
     how = (
-        f"{bench.basis} The model is a dot energy. AUROC of held-out images against other data, at most "
-        f"{COUNT} of each; the other data set is {OTHER[bench.scale]}, resized."
+        f"{bench.basis} The model is a dot energy. AUROC of validation images against other images, "
+        f"at most {COUNT} of each. The other data set is {OTHER[bench.scale]}, resized."
     )
     return conclude(bench, "detection", "Detection by the energy", rows, verdicts, how=how)
 

@@ -1,9 +1,9 @@
-"""Explicit energies: the field as it is, the gradient of the dot product <x, h(x)>, and the gradient of
-the squared norm ||h(x)||^2 / 2.
+"""Explicit energies: an implicit field, the gradient of the dot product <x, h(x)>, and the gradient of the
+squared norm ||h(x)||^2 / 2.
 
-All see as many images. The squared norm learns nothing from fresh weights, whose output is zero: it
-starts from an implicit field after half of them, with a quarter of its learning rate and clipped
-gradients, and its second half is its own.
+All see the same number of images. The squared norm learns nothing from new weights, because their output is
+zero. It starts from an implicit field trained on half of the images, and trains on the other half with a
+quarter of the learning rate and clipped gradients.
 """
 
 from harness import EQM, Bench, distances, run
@@ -14,7 +14,7 @@ IMPLICIT = "runs/imagenet/implicit"
 PUBLISHED = {
     "implicit": "eqm train imagenet256-b-4",
     "dot product": "eqm train imagenet256-b-4 --objective.energy dot",
-    "squared norm": f"eqm train imagenet256-b-4 --objective.energy norm --start-from {IMPLICIT}",
+    "squared norm": f"eqm train imagenet256-b-4 --objective.energy norm --init-from {IMPLICIT}",
 }
 
 

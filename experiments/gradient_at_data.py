@@ -1,7 +1,7 @@
-"""Statement 1 of the paper: the learnt gradient vanishes at data.
+"""Statement 1 of the paper: the learned gradient vanishes at data.
 
-Its norm along the way from noise to data, for EqM and for flow matching that is not told the noise
-level; beside the ideal, c(gamma), and the exact field of some of the training images.
+The gradient norm from noise to data, for EqM and for flow matching without noise conditioning, compared
+with the ideal c(gamma) and with the exact field of some training images.
 """
 
 from statistics import fmean
@@ -20,25 +20,25 @@ from eqm.shapes import norms
 
 GAMMAS = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
 COUNT, EXACT = 300, 30
-"""Images measured at, and images that the exact field is measured at and made of."""
-OURS, FLOWS, OPTIMAL = "EqM", "flow matching, not conditioned", "exact field of the images"
+"""Number of images to measure at, and number of images of the exact field."""
+OURS, FLOWS, OPTIMAL = "EqM", "flow matching, unconditioned", "exact field"
 VARIANTS = {OURS: EQM, FLOWS: CONSTANT}
 
 
 class Slopes(NamedTuple):
-    """Mean norms of a field over that at noise."""
+    """Mean norms of a field, divided by the norm at noise."""
 
     way: tuple[float, ...]
-    """At held-out images mixed with noise, at each of GAMMAS."""
+    """At validation images mixed with noise, for each of GAMMAS."""
     seen: float
-    """At images that were trained on."""
+    """At training images."""
 
 
 def slopes(bench: Bench, seed: int, name: str) -> Slopes:
-    part_seen, part_held_out = parts(bench)
+    training, validation = parts(bench)
     count = EXACT if name == OPTIMAL else COUNT
-    images, labels = (part[:count] for part in everything(part_held_out))
-    seen, classes = (part[:count] for part in everything(part_seen))
+    images, labels = (part[:count] for part in everything(validation))
+    seen, classes = (part[:count] for part in everything(training))
     noise = torch.randn(images.shape, generator=Generator().manual_seed(seed))
 
     def field_of() -> Field:
@@ -73,8 +73,8 @@ def gradient_at_data(bench: Bench) -> str:
                 fine, decay(fine) / decay(fine)[0], "--", color=color, lw=1, label=f"ideal, {name}"
             )
         way.set(
-            xlabel="gamma of held-out images",
-            title="Norm of the gradient over that at noise",
+            xlabel="gamma of validation images",
+            title="Gradient norm / norm at noise",
             ylim=(0, None),
         )
         way.legend(fontsize=7)
@@ -85,38 +85,40 @@ def gradient_at_data(bench: Bench) -> str:
                 ends.bar(place + 0.4 * k, fmean(values), 0.36, color=(color, GREY)[k], alpha=0.5)
                 ends.plot([place + 0.4 * k] * len(values), values, "o", color=color, ms=3)
         ends.set_xticks([0.2, 1.2, 2.2], ["EqM", "flow matching", "exact"])
-        ends.set_title("At data: trained on (colour), held out (grey)")
+        ends.set_title("At training (colour) and validation (grey) images")
     rows = [
         {
             "field": name,
-            "at images trained on": tuple(each.seen for each in found[name]),
-            "at held-out images": tuple(each.way[-1] for each in found[name]),
-            f"at held-out images, gamma {GAMMAS[2]:g}": tuple(each.way[2] for each in found[name]),
+            "at training images": tuple(each.seen for each in found[name]),
+            "at validation images": tuple(each.way[-1] for each in found[name]),
+            f"at validation images, gamma {GAMMAS[2]:g}": tuple(
+                each.way[2] for each in found[name]
+            ),
         }
         for name in names
     ]
     ours, theirs, exact = (tuple(each.seen for each in found[name]) for name in names)
     verdicts = [
         Verdict(
-            "At images trained on, the gradient of the exact field is below 1 % of that at noise.",
+            "At training images, the exact field is below 1 % of its norm at noise.",
             "proved: 0",
             tuple(0.01 - value for value in exact),
         ),
         Verdict(
-            "At images trained on, the trained gradient is below 15 % of that at noise.",
+            "At training images, EqM is below 15 % of its norm at noise.",
             "about 0",
             tuple(0.15 - value for value in ours),
         ),
         Verdict(
-            "It is smaller there than that of flow matching, both over their norm at noise.",
+            "At training images, EqM is smaller than flow matching, both relative to noise.",
             "not in the paper",
             margins(theirs, ours),
         ),
     ]
     how = (
-        f"{bench.basis} Mean norms of the gradient over that at noise, at {COUNT} images; the exact field is of "
-        f"{EXACT} images and measured at as many. A network rounds off the point that each training image is in the "
-        "exact landscape: its gradient there falls with training and never to 0."
+        f"{bench.basis} Cells: mean gradient norm at {COUNT} images, divided by that at noise. The exact field is "
+        f"that of {EXACT} training images and is measured at {EXACT} images. In the exact landscape each training "
+        "image is a sharp minimum. A network smooths it: its gradient there falls with training, but not to 0."
     )
     return conclude(
         bench, "gradient_at_data", "Statement 1: the gradient at data", rows, verdicts, how=how

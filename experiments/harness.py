@@ -1,8 +1,7 @@
-"""What the experiments share: variants of a recipe, trained once for all of them, sampled by one rule,
-and judged by one classifier.
+"""The shared part of the experiments: it trains the variants of a recipe, samples and measures them.
 
-An experiment names its variants, measures them with `distances` or with functions of its own that
-`each` runs in processes, and hands its claims to `verdict.conclude`.
+An experiment names its variants, measures them with `distances` or with its own functions, which `each`
+runs in several processes, and passes its claims to `verdict.conclude`. Trained variants are shared.
 """
 
 from __future__ import annotations
@@ -42,35 +41,35 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 Model = Network | Energy
 Settings = Mapping[str, Any]
-"""Changes of a recipe, by their names on the command line; `init_from` holds those of the variant
-whose trained weights of the same seed it begins with."""
+"""Changes of a recipe, by their names on the command line; `init_from` holds the changes of the variant to
+start from, with the same seed."""
 
 EQM: Settings = {}
-"""Equilibrium matching as the paper has it: decay truncated at .8, multiplier 4."""
+"""EqM as in the paper: decay truncated at .8, multiplier 4."""
 ONE: Settings = {"objective.scale": 1.0}
-"""The same at multiplier 1."""
+"""EqM with multiplier 1."""
 CONSTANT: Settings = {"objective.decay": "constant", "objective.scale": 1.0}
 """Flow matching without noise conditioning: a constant decay."""
 FLOW: Settings = {**CONSTANT, "model.noise_conditioning": True}
 """Noise-conditioned flow matching: the baseline."""
 DOT: Settings = {"objective.energy": "dot"}
-"""Equilibrium matching as the gradient of an explicit energy."""
+"""EqM as the gradient of an explicit energy."""
 
 
 class Scale(NamedTuple):
-    """A data set, and how much is made of it."""
+    """A data set and the size of the measurement."""
 
     recipe: TrainConfig
     test: str
-    """Data that samples are to be like."""
+    """The data that samples are compared with."""
     count: int
-    """Samples of a measurement, and real images that give the floor; the others are the reference."""
+    """Number of samples, and of real images for the floor; the other real images are the reference."""
     nfe: int
-    """Of the field, a sample."""
+    """Evaluations of the field a sample."""
 
 
 def changed(config: Any, changes: Settings) -> Any:
-    """The dataclass with the settings of dotted names replaced; an unknown name is a ValueError."""
+    """The dataclass with settings replaced by their dotted names; ValueError for an unknown name."""
     now: dict[str, Any] = {}
     for name, value in changes.items():
         head, _, rest = name.partition(".")
@@ -100,36 +99,36 @@ SCALES = {
     ),
 }
 IMAGENET = "imagenet256-b-2"
-"""The recipe of the paper's comparisons."""
+"""The recipe for the paper's comparisons."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where, how large and how often."""
+    """The options of every experiment."""
 
     scale: Literal["digits", "fashion-mnist", "imagenet"] = "digits"
-    """The data; imagenet prints the commands with the published settings, and runs nothing."""
+    """The data; imagenet only prints the commands with the published settings."""
     seeds: int = 3
     """Training runs of each variant."""
     images: int = 0
-    """Training images of a run; 0 for the number of the scale."""
+    """Training images of a run; 0 takes the default of the scale."""
     output: Path = Path(__file__).parent / "results"
     """Folder for tables and plots."""
     models: Path = Path("runs/experiments")
-    """Folder of trained variants, which the experiments share."""
+    """Folder of trained variants, shared by the experiments."""
     processes: int = 2
-    """Processes that train and sample side by side, on one thread each."""
+    """Processes that train and sample in parallel, with one thread each."""
     nfe: int = 0
-    """Of the field, a sample; 0 for the number of the scale."""
+    """Evaluations of the field a sample; 0 takes the default of the scale."""
     eqm: str = ""
-    """Folder or name of a model to take for equilibrium matching, instead of training one a seed: the
-    seeds are of noise alone then."""
+    """Folder or name of a model to use for EqM instead of training one a seed; then seeds change the
+    noise only."""
     flow: str = ""
     """Folder of a model to take for noise-conditioned flow matching, as above."""
 
     @property
     def at(self) -> Scale:
-        """The scale, with what was asked otherwise."""
+        """The scale with the options applied."""
         scale = SCALES[self.scale]
         recipe = replace(scale.recipe, images=self.images or scale.recipe.images)
         return scale._replace(recipe=recipe, nfe=self.nfe or scale.nfe)
@@ -148,8 +147,8 @@ class Bench:
         return changed(self.at.recipe, {**fixed, **changes})
 
     def folder(self, changes: Settings, seed: int) -> Path:
-        """Of a variant, by its settings where they are not those of a run without a recipe: a new
-        setting with its default leaves the name as it is."""
+        """The folder of a variant, named by a digest of its settings that are not defaults, so that a
+        new setting does not change the name."""
         usual = TrainConfig().flat()
         flat = self.config(changes, seed).flat()
         special = {name: value for name, value in flat.items() if usual.get(name) != value}
@@ -162,27 +161,27 @@ class Bench:
 
     @property
     def how(self) -> str:
-        """The protocol, in words."""
-        return f"{self.protocol} {self.at.nfe} evaluations of the field a sample."
+        """The protocol with the NFE, in words."""
+        return f"{self.protocol} NFE {self.at.nfe}."
 
     @property
     def protocol(self) -> str:
-        """The same without the cost of a sample."""
+        """The protocol, in words."""
         scale = self.at
         return (
-            f"{self.basis} Frechet distance of {scale.count} samples without guidance to {scale.test}, "
-            f"in the features of a classifier; real images in their place have {self.floor:.3f}."
+            f"{self.basis} Metric: Frechet distance of {scale.count} samples to {scale.test} in classifier "
+            f"features, no guidance; real images have {self.floor:.3f}."
         )
 
     @property
     def basis(self) -> str:
-        """What was trained, in words."""
+        """The data, the seeds and the training, in words."""
         recipe = self.at.recipe
         given = " and ".join(name for name in (self.eqm, self.flow) if name)
         seeds = (
-            f"{self.seeds} seeds, of noise alone, for {given}."
+            f"{self.seeds} seeds of noise, for {given}."
             if given
-            else f"{self.seeds} seeds; {recipe.images:,} training images a run unless said otherwise."
+            else f"{self.seeds} seeds; {recipe.images:,} training images a run unless a row says otherwise."
         )
         return f"{recipe.data.path}: {seeds} Cells are mean ± standard deviation over the seeds."
 
@@ -191,7 +190,7 @@ class Bench:
 
 
 def model(bench: Bench, changes: Settings, seed: int) -> Model:
-    """The trained variant; it is trained first if no experiment has done so yet."""
+    """The trained variant; it is trained first if it does not exist."""
     if given := _given(bench, changes):
         return from_pretrained(given)
     config, folder = bench.config(changes, seed), bench.folder(changes, seed)
@@ -206,13 +205,13 @@ def model(bench: Bench, changes: Settings, seed: int) -> Model:
 
 
 def _given(bench: Bench, changes: Settings) -> str:
-    """The model to take for a variant instead of training one, if there is one."""
+    """The model to use for a variant instead of training one, or an empty string."""
     return bench.eqm if changes == EQM else bench.flow if changes == FLOW else ""
 
 
 @cache
 def parts(bench: Bench) -> tuple[Source, Source]:
-    """What the variants learn, and images of its kind that they never see."""
+    """The training data of the variants, and validation images."""
     data = bench.at.recipe.data
     every = open_source(data)
     if data.val_fraction:
@@ -221,8 +220,7 @@ def parts(bench: Bench) -> tuple[Source, Source]:
 
 
 def starts(bench: Bench, seed: int, count: int = 0) -> tuple[Tensor, Tensor]:
-    """Noise (B, ...), each seed its own, and labels (B,): those of `count` real images set aside, or
-    of all."""
+    """Noise (B, ...) for a seed, and labels (B,): those of `count` real images, or of all of them."""
     labels = judge(bench).labels[: count or None]
     first = 10_000 * seed
     noise = starting_noise(bench.at.recipe.model.shape, seeds=range(first, first + len(labels)))
@@ -230,11 +228,11 @@ def starts(bench: Bench, seed: int, count: int = 0) -> tuple[Tensor, Tensor]:
 
 
 class Sampler(NamedTuple):
-    """How the noise is descended, in as many evaluations as the scale says."""
+    """A rule and its path; the NFE is that of the scale."""
 
     rule: Literal["even-gamma", "gradient-descent", "nesterov-lookahead"]
     left: float
-    """Share of the noise that is left where an ideal path has the length of this one."""
+    """Fraction of the noise that is left at the end of an ideal path of this length."""
 
     def __str__(self) -> str:
         return f"{self.rule} to {self.left:g}" if self.left else self.rule
@@ -245,10 +243,9 @@ SAMPLERS = (
     *(Sampler("gradient-descent", left) for left in (0.03, 0.01, 1e-3, 1e-4, 1e-5)),
     *(Sampler("nesterov-lookahead", left) for left in (0.03, 0.01, 1e-3, 1e-4, 1e-5)),
 )
-"""What is tried for every field that is not told the noise level. On the ideal path d gamma / d s is
-c(gamma), so the path until `left` of the noise is left is the integral of 1 / c: this makes step
-sizes fair to every decay and multiplier. A field that is told the noise level knows its own clock
-and takes steps that are even in gamma."""
+"""The candidates for a field without noise conditioning. On the ideal path d gamma / d s is c(gamma), so the
+path length until the fraction `left` of the noise is left is the integral of 1 / c: this makes step sizes fair
+to every decay and multiplier. A noise-conditioned field takes steps that are even in gamma."""
 
 
 def path_length(decay: Decay, left: float) -> float:
@@ -264,7 +261,7 @@ def path_length(decay: Decay, left: float) -> float:
 
 
 def rule_of(sampler: Sampler, decay: Decay, steps: int) -> Rule:
-    """The rule that covers the path in so many steps."""
+    """The rule that covers the path in `steps` steps."""
     if sampler.rule == "even-gamma":
         return GradientDescent(EvenGamma(decay, steps))
     size = path_length(decay, sampler.left) / steps
@@ -275,7 +272,7 @@ def rule_of(sampler: Sampler, decay: Decay, steps: int) -> Rule:
 def samples(
     field: Model, noise: Tensor, labels: Tensor, decay: Decay, sampler: Sampler, steps: int
 ) -> Tensor:
-    """Where noise (B, ...) ends after so many steps, cut to the range of images."""
+    """The samples that noise (B, ...) becomes after `steps` steps, clipped to the range of images."""
     ends = []
     for x, some in zip(noise.split(250), labels.split(250), strict=True):
         if field.config.noise_conditioning:
@@ -291,15 +288,15 @@ def samples(
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """What samples are compared with."""
+    """The real images and features that samples are compared with."""
 
     classifier: Classifier
     images: Tensor
-    """Real images set aside, (N, C, H, W)."""
+    """Real images that are not in the reference, (N, C, H, W)."""
     labels: Tensor
-    """Their classes (N,), which samples get too."""
+    """Their classes (N,), used for the samples too."""
     reference: Moments
-    """Of the features of all other real images."""
+    """Moments of the features of all other real images."""
     floor: float
     """The distance of `images`."""
 
@@ -310,7 +307,7 @@ class Judge:
 
 @cache
 def judge(bench: Bench) -> Judge:
-    """The judge of a scale; its classifier comes with the package."""
+    """The judge of a scale; the classifier comes with the package."""
     scale = bench.at
     classifier = Classifier.load(scale.recipe.data.path)
     real = open_source(DataConfig(scale.test))
@@ -331,10 +328,10 @@ def everything(source: Source) -> tuple[Tensor, Tensor]:
 def measured(
     bench: Bench, changes: Settings, seed: int, sampler: Sampler, *, tuning: bool = False
 ) -> float:
-    """The distance of the samples of a trained variant, remembered beside its weights.
+    """The distance of the samples of a trained variant, stored beside its weights.
 
-    Noise depends on the seed alone, so that variants are paired; `tuning` takes other noise, and
-    half as many samples."""
+    Noise depends on the seed only, so variants are paired; `tuning` uses other noise and half as many
+    samples."""
     scale, real = bench.at, judge(bench)
     first = 10_000 * seed + 1_000_000 * tuning
     labels = real.labels[:: 2 if tuning else 1]
@@ -352,7 +349,7 @@ def measured(
 
 
 def tuned(bench: Bench, changes: Settings) -> Sampler:
-    """The best of `SAMPLERS` for a variant, found with its first run and noise of its own."""
+    """The best of `SAMPLERS` for a variant, chosen on its first run with other noise."""
     if bench.config(changes, 0).model.noise_conditioning:
         return SAMPLERS[0]
     return min(SAMPLERS, key=lambda sampler: measured(bench, changes, 0, sampler, tuning=True))
@@ -361,7 +358,7 @@ def tuned(bench: Bench, changes: Settings) -> Sampler:
 def distances(
     bench: Bench, variants: Mapping[str, Settings]
 ) -> tuple[dict[str, tuple[float, ...]], dict[str, Sampler]]:
-    """The distances of each variant, one a seed, and the sampler it was given."""
+    """The distances of each variant, one a seed, and its sampler."""
     prepare(bench, *variants.values())
     samplers = each(bench, tuned, [(changes,) for changes in variants.values()])
     found = dict(zip(variants, samplers, strict=True))
@@ -374,22 +371,22 @@ def distances(
 
 
 def prepare(bench: Bench, *variants: Settings) -> None:
-    """Returns nothing; trains what is not yet trained, before processes ask for it at once."""
+    """Returns nothing; trains missing variants, before several processes need the same one."""
     each(bench, model, [(changes, seed) for seed in range(bench.seeds) for changes in variants])
 
 
 def seedwise(
     bench: Bench, function: Callable[..., T], cells: Sequence[K]
 ) -> dict[K, tuple[T, ...]]:
-    """`function(bench, seed, cell)` of every cell and seed, by cell, one a seed."""
+    """`function(bench, seed, cell)` for every cell and seed: by cell, one result a seed."""
     jobs = [(seed, cell) for cell in cells for seed in range(bench.seeds)]
     every = iter(each(bench, function, jobs))
     return {cell: tuple(next(every) for _ in range(bench.seeds)) for cell in cells}
 
 
 def each(bench: Bench, function: Callable[..., T], jobs: Iterable[tuple[Any, ...]]) -> list[T]:
-    """`function(bench, *job)` of every job, in processes of one thread each; the function must be
-    one that another process can import."""
+    """`function(bench, *job)` for every job, in processes with one thread each; other processes must be
+    able to import the function."""
     if bench.processes == 1:
         return [function(bench, *job) for job in jobs]
     futures = [_pool(bench.processes).submit(function, bench, *job) for job in jobs]
@@ -402,7 +399,7 @@ def _pool(processes: int) -> ProcessPoolExecutor:
 
 
 def command(changes: Settings, recipe: str = IMAGENET) -> str:
-    """How `eqm train` trains a variant of a recipe."""
+    """The `eqm train` command for a variant of a recipe."""
     words = ["eqm", "train", recipe]
     for name, value in changes.items():
         flag = name.replace("_", "-")
@@ -420,16 +417,16 @@ def run(
     published: Mapping[str, str] | Mapping[str, Settings],
     then: Sequence[str] = ("eqm sample {folder} --count 50000 --output {folder}/samples.npz",),
 ) -> None:
-    """Returns nothing; runs an experiment as the command line asks and prints its report.
+    """Returns nothing; runs an experiment with the options of the command line and prints its report.
 
-    `published` are the variants of the paper, as settings or as the command that trains each, and
-    `then` is what is done with each: at the scale of ImageNet they are printed and nothing runs."""
+    `published` has the paper's variants, as settings or as training commands, and `then` the commands
+    after training. At the scale imagenet these are printed and nothing runs."""
     bench = tyro.cli(Bench, description=experiment.__globals__["__doc__"])
     if bench.scale == "imagenet":
         for name, variant in published.items():
-            told = variant if isinstance(variant, str) else command(variant)
+            training = variant if isinstance(variant, str) else command(variant)
             folder = f"runs/imagenet/{'-'.join(re.findall('[a-zA-Z0-9.]+', name))}"
-            print(f"# {name}\n{told} --data.path LATENTS --output {folder}")
+            print(f"# {name}\n{training} --data.path LATENTS --output {folder}")
             sampling = "" if isinstance(variant, str) else _sampling(variant)
             lines = [line.format(folder=folder) for line in then]
             lines = [line + sampling * line.startswith("eqm sample") for line in lines]
@@ -440,12 +437,12 @@ def run(
 
 
 def _sampling(changes: Settings) -> str:
-    """The published 249 steps for another decay: they cover as much of its ideal path."""
+    """The sampling options for another decay: 249 steps that leave as much noise as the published ones."""
     recipe = RECIPES[IMAGENET]
     usual, here = (c.objective.make_decay() for c in (recipe, changed(recipe, changes)))
     if usual == here:
         return ""
     path, steps = recipe.sampling.path_length, recipe.sampling.max_steps
-    left = 0.2 * math.exp(-20 * (path - 0.2))  # of the noise, with the default decay
+    left = 0.2 * math.exp(-20 * (path - 0.2))  # fraction of noise, with the default decay
     whole = path_length(here, left)
     return f" --path-length {whole:.4g} --step-size {whole / steps:.4g}"

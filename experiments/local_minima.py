@@ -1,8 +1,8 @@
 """Statement 2 of the paper: in high dimension, local minima of the landscape are data.
 
-Long descents of the exact field of normal points, dimension by dimension: how many end at one of the
-points? And of trained networks, which cannot hold every image: how far from the nearest training image
-do they end, and what happens to the samples of flow matching on as long a path?
+Exact fields of normal points in several dimensions: how many long descents end at one of the points?
+Trained networks, which cannot store every image: how far from the nearest training image do long descents
+of EqM end, and those of flow matching?
 """
 
 from statistics import fmean, pstdev
@@ -20,15 +20,15 @@ from eqm.plots import BLUE, GREY, RED, drawing
 DIMENSIONS = (1, 2, 3, 4, 8, 64)
 POINTS, STARTS = 200, 32
 LENGTHS = (0.4, 8.0)
-"""Paths that the exact field is descended: that of sampling, and one to rest."""
+"""Path lengths in the exact field: that of sampling, and a long one."""
 PATHS = (0.4, 1.0, 2.0, 4.0)
-"""Of trained networks, in steps of .04."""
-VARIANTS = {"EqM": EQM, "flow matching, not conditioned": CONSTANT}
+"""Path lengths in trained networks, with step size .04."""
+VARIANTS = {"EqM": EQM, "flow matching, unconditioned": CONSTANT}
 
 
 def arrived(bench: Bench, seed: int, dimension: int) -> tuple[float, ...]:
-    """The share of descents that end at a point, nearer than 5 % of how near points are to one another;
-    for each of LENGTHS."""
+    """The fraction of descents that end at a point (closer than 5 % of the distance between neighbouring
+    points), for each of LENGTHS."""
     generator = Generator().manual_seed(seed)
     data = torch.randn(POINTS, dimension, generator=generator)
     x, field = torch.randn(STARTS, dimension, generator=generator), OptimalField(data, nodes=257)
@@ -43,8 +43,9 @@ def arrived(bench: Bench, seed: int, dimension: int) -> tuple[float, ...]:
     return tuple(shares)
 
 
-def remoteness(bench: Bench, seed: int, name: str) -> tuple[float, ...]:
-    """The median distance to the nearest training image over that of held-out images, after each of PATHS."""
+def relative_distance(bench: Bench, seed: int, name: str) -> tuple[float, ...]:
+    """The median distance to the nearest training image, divided by that of validation images, after each
+    of PATHS."""
     field, (x, labels) = model(bench, VARIANTS[name], seed), starts(bench, seed, 300)
     seen, val_data = (everything(part)[0] for part in parts(bench))
     real = nearest_distances(val_data[:300], seen).distance.median()
@@ -65,7 +66,7 @@ def local_minima(bench: Bench) -> str:
     }
     learnt = {
         n: list(zip(*some, strict=True))
-        for n, some in seedwise(bench, remoteness, list(VARIANTS)).items()
+        for n, some in seedwise(bench, relative_distance, list(VARIANTS)).items()
     }
     with drawing(bench.output / f"local_minima-{bench.scale}.png", panels=2) as (left, right):
         for k, (length, color) in enumerate(zip(LENGTHS, (GREY, BLUE), strict=True)):
@@ -78,7 +79,7 @@ def local_minima(bench: Bench) -> str:
             xscale="log",
             xlabel="dimensions",
             ylim=(0, 1.05),
-            title="Exact field: share that ends at data",
+            title="Exact field: fraction that ends at data",
         )
         left.set_xticks(DIMENSIONS, list(map(str, DIMENSIONS)))
         left.minorticks_off()
@@ -86,7 +87,7 @@ def local_minima(bench: Bench) -> str:
         for (name, values), color in zip(learnt.items(), (BLUE, RED), strict=True):
             means, spreads = (list(map(f, values)) for f in (fmean, pstdev))
             right.errorbar(PATHS, means, spreads, fmt="o-", ms=3, color=color, label=name)
-        right.axhline(1, color=GREY, ls=":", label="held-out images")
+        right.axhline(1, color=GREY, ls=":", label="validation images")
         right.set(
             xscale="log",
             xlabel="path",
@@ -103,7 +104,7 @@ def local_minima(bench: Bench) -> str:
     ]
     rows += [
         {"field": f"trained, {name}"}
-        | {f"remoteness after path {p:g}": values[k] for k, p in enumerate(PATHS)}
+        | {f"distance after path {p:g}": values[k] for k, p in enumerate(PATHS)}
         for name, values in learnt.items()
     ]
     low, high = exact[DIMENSIONS[0]][-1], exact[DIMENSIONS[-1]][-1]
@@ -111,30 +112,29 @@ def local_minima(bench: Bench) -> str:
     verdicts = [
         Verdict(
             f"In {DIMENSIONS[-1]} dimensions more than 99 % of descents of the exact field end at data.",
-            "proved: probability towards 1",
+            "proved: probability tends to 1",
             tuple(share - 0.99 for share in high),
         ),
         Verdict(
-            f"In {DIMENSIONS[0]} fewer do.",
+            f"In {DIMENSIONS[0]} dimension the fraction is lower.",
             "not claimed",
             margins(high, low),
         ),
         Verdict(
-            "Long descents of a trained network end at training images: nearer than half of what held-out "
-            "images are.",
-            "not claimed: a network is no exact field",
+            "Long descents of EqM end at training images: at less than half the distance of validation images.",
+            "not claimed for networks",
             tuple(0.5 - value for value in ours),
         ),
         Verdict(
-            "Long descents lead EqM less far from the images than flow matching.",
+            "After long descents, EqM is closer to the training images than flow matching.",
             "not in the paper",
             margins(theirs, ours),
         ),
     ]
     how = (
-        f"{bench.basis} Exact: {STARTS} descents from normal noise in the field of {POINTS} normal points, steps of "
-        ".04; at data: nearer than 5 % of the median distance between neighbouring points. Trained: 300 samples; "
-        "remoteness: the median distance to the nearest training image over that of held-out images."
+        f"{bench.basis} Exact: {STARTS} descents from noise in the field of {POINTS} normal points, step size .04. "
+        "At data: closer than 5 % of the median distance between neighbouring points. Trained: 300 samples. "
+        "Distance: median distance to the nearest training image, divided by that of validation images."
     )
     return conclude(bench, "local_minima", "Statement 2: local minima", rows, verdicts, how=how)
 

@@ -1,8 +1,7 @@
 """The multiplier lambda of the truncated decay, 1 to 6.
 
-A field that is lambda times as steep is descended on a path of 1 / lambda the length, so in the same
-number of steps each covers the same way: what differs is what the network learns. Note that the paper
-keeps one step size.
+A field that is lambda times as large is descended on a path that is lambda times as short, in the same
+number of steps. So only what the network learns differs. The paper keeps one step size instead.
 """
 
 from harness import Bench, distances, run
@@ -20,7 +19,7 @@ def multiplier(bench: Bench) -> str:
         Verdict("A multiplier of 4 beats 6.", "32.85 against 35.6", margins(six, four)),
         Verdict(
             "A multiplier of 4 is the best of 1 to 6.",
-            "32.85, the next 34.7",
+            "32.85; next best 34.7",
             margins(best(one, two, three, five, six), four),
         ),
     )

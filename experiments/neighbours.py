@@ -1,7 +1,7 @@
 """Nearest neighbours: are samples copies of the training images?
 
-The distance of samples to their nearest training image, beside that of as many held-out images: what
-copies comes nearer than what was never seen. The paper shows neighbours without counting.
+The distance of samples to the nearest training image, compared with that of validation images: copies
+would be closer. The paper shows neighbours and gives no numbers.
 """
 
 import torch
@@ -24,7 +24,7 @@ def drawn(bench: Bench, seed: int) -> Tensor:
 
 
 def distances(bench: Bench, seed: int, _: None) -> Tensor:
-    """Of each sample to its nearest training image."""
+    """The distance of each sample to its nearest training image."""
     return nearest_distances(drawn(bench, seed), everything(parts(bench)[0])[0]).distance
 
 
@@ -35,7 +35,7 @@ def neighbours(bench: Bench) -> str:
     every = seedwise(bench, distances, [None])[None]
     with drawing(bench.output / f"neighbours-{bench.scale}.png", panels=2) as (left, right):
         edges = torch.linspace(0, max(real.max(), *(d.max() for d in every)).item(), 50)
-        left.hist(real, edges, density=True, color=GREY, alpha=0.6, label="held-out images")
+        left.hist(real, edges, density=True, color=GREY, alpha=0.6, label="validation images")
         left.hist(torch.cat(every), edges, density=True, color=BLUE, alpha=0.5, label="samples")
         left.set(xlabel="distance to the nearest training image", yticks=[], title="In pixels")
         left.legend(fontsize=7)
@@ -57,18 +57,18 @@ def neighbours(bench: Bench) -> str:
     bound = real.quantile(0.01)
     copies = tuple((d < bound).double().mean().item() for d in every)
     rows: list[dict[str, object]] = [
-        {"of": name}
+        {"images": name}
         | {
             f"quantile {share:g}": tuple(d.quantile(share).item() for d in those)
             for share in quantiles.tolist()
         }
         | more
         for name, those, more in (
-            ("held-out images", [real], {"nearer than 99 % of held-out": 0.01, "AUROC": 0.5}),
+            ("validation images", [real], {"closer than 99 % of validation": 0.01, "AUROC": 0.5}),
             (
                 *("samples", every),
                 {
-                    "nearer than 99 % of held-out": copies,
+                    "closer than 99 % of validation": copies,
                     "AUROC": tuple(auroc(real, d) for d in every),
                 },
             ),
@@ -76,15 +76,15 @@ def neighbours(bench: Bench) -> str:
     ]
     verdicts = [
         Verdict(
-            "Fewer than 5 % of the samples are nearer to a training image than 99 % of held-out images are.",
-            "pictures alone",
+            "Fewer than 5 % of samples are closer to a training image than 99 % of validation images.",
+            "pictures only",
             tuple(0.05 - share for share in copies),
         ),
     ]
     how = (
-        f"{bench.basis} Distance in pixels of -1..1 to the nearest of {len(seen):,} training images, of "
-        f"{len(every[0])} samples a seed and {len(real)} held-out images. AUROC is the chance that a sample is "
-        "farther than a held-out image."
+        f"{bench.basis} Distance to the nearest of {len(seen):,} training images, for {len(every[0])} samples a "
+        f"seed and {len(real)} validation images; pixels lie in -1..1. AUROC is the probability that a sample is "
+        "farther away than a validation image."
     )
     return conclude(bench, "neighbours", "Nearest neighbours", rows, verdicts, how=how)
 

@@ -1,7 +1,7 @@
-"""Starts from partial noise: what becomes of real images mixed with noise, when nobody tells the level?
+"""Starts from partial noise: what happens to real images mixed with noise if the noise level is unknown?
 
-EqM descends from there, on the path that it takes from noise; flow matching, told the noise level or
-not, takes every start for pure noise. As a control, flow matching is told the true level.
+EqM descends from the mixture on its usual path. Flow matching, with or without noise conditioning, treats
+every start as pure noise. As a control, noise-conditioned flow matching gets the true level.
 """
 
 from itertools import pairwise
@@ -16,14 +16,14 @@ from eqm.descent import GradientDescent, descend, integrate
 from eqm.plots import BLUE, GREEN, GREY, RED, drawing
 
 LEVELS = (1.0, 0.75, 0.5, 0.25, 0.0)
-"""Shares of noise in the start."""
-OURS, FLOWS, BLIND, TOLD = (
+"""Fractions of noise in the start."""
+OURS, FLOWS, BLIND, CONDITIONED = (
     "EqM",
     "Flow matching, from gamma 0",
-    "Flow matching, not conditioned",
+    "Flow matching, unconditioned",
     "Noise-conditioned flow matching",
 )
-VARIANTS = {OURS: EQM, FLOWS: FLOW, BLIND: CONSTANT, TOLD: FLOW}
+VARIANTS = {OURS: EQM, FLOWS: FLOW, BLIND: CONSTANT, CONDITIONED: FLOW}
 PATHS = {OURS: 250 * 0.0017, BLIND: 1.0}
 PAPER = {
     OURS: dict(zip(LEVELS, (59.7, 54.1, 29.5, 7.5, 4.4), strict=True)),
@@ -32,7 +32,7 @@ PAPER = {
 
 
 def distance(bench: Bench, seed: int, cell: tuple[str, float]) -> float:
-    """The distance of what a model makes of noised images."""
+    """The distance of the samples that start from noisy images."""
     name, level = cell
     field, real, steps = model(bench, VARIANTS[name], seed), judge(bench), bench.at.nfe
     noise, labels = starts(bench, seed)
@@ -40,14 +40,14 @@ def distance(bench: Bench, seed: int, cell: tuple[str, float]) -> float:
     if name in PATHS:
         ends = descend(field, x, labels, rule=GradientDescent(PATHS[name] / steps), max_steps=steps)
     else:
-        ends = integrate(field, x, labels, steps=steps, start=(1 - level) * (name == TOLD))
+        ends = integrate(field, x, labels, steps=steps, start=(1 - level) * (name == CONDITIONED))
     return real.distance(ends.x.clamp(-1, 1))
 
 
 def partial_noise(bench: Bench) -> str:
     names = [n for n in VARIANTS if n != BLIND or not (bench.eqm or bench.flow)]
     prepare(bench, *(VARIANTS[name] for name in names))
-    cells = [(name, level) for name in names for level in LEVELS if level or name != TOLD]
+    cells = [(name, level) for name in names for level in LEVELS if level or name != CONDITIONED]
     found = seedwise(bench, distance, cells)
 
     with drawing(bench.output / f"partial_noise-{bench.scale}.png", panels=2) as (here, there):
@@ -62,7 +62,7 @@ def partial_noise(bench: Bench) -> str:
             (here, "Here, Frechet distance"),
             (there, "The paper, ImageNet 256x256, FID"),
         ):
-            panel.set(xlabel="share of noise in the start", yscale="log", title=title)
+            panel.set(xlabel="fraction of noise in the start", yscale="log", title=title)
             panel.invert_xaxis()
         here.legend(fontsize=7)
 
@@ -75,13 +75,13 @@ def partial_noise(bench: Bench) -> str:
     ours, partial = [found[OURS, level] for level in LEVELS], LEVELS[1:]
     verdicts = [
         Verdict(
-            "The less noise EqM starts with, the closer it comes: the least gain of four.",
+            "EqM improves with less noise in the start (smallest of four gains).",
             "59.7, 54.1, 29.5, 7.5, 4.4",
             best(*(margins(more, less) for more, less in pairwise(ours))),
         ),
         *(
             Verdict(
-                f"{name}: starts from less than pure noise end farther off; the least loss of four.",
+                f"{name}, gets worse with less noise in the start (smallest of four losses).",
                 "59.7 against 148, 134, 153, 168",
                 best(*(margins(found[name, level], found[name, 1.0]) for level in partial)),
             )
@@ -89,7 +89,7 @@ def partial_noise(bench: Bench) -> str:
             if name in (FLOWS, BLIND)
         ),
         Verdict(
-            "EqM beats flow matching from gamma 0 at every partial level: the least gain of four.",
+            "EqM beats flow matching from gamma 0 at every level below 1 (smallest of four gains).",
             "94, 105, 146, 164",
             best(*(margins(found[FLOWS, level], found[OURS, level]) for level in partial)),
         ),

@@ -1,7 +1,7 @@
 """Patch size of the transformer.
 
-A small transformer on patches of several sizes, otherwise alike: smaller patches mean more tokens, and
-more computation for the same weights.
+The same small transformer with several patch sizes. Smaller patches mean more tokens, and more compute with
+the same weights.
 """
 
 from harness import Bench, distances, run

@@ -1,8 +1,7 @@
-"""Size and training length: equilibrium matching beside noise-conditioned flow matching, for
-several widths of the network at the full length, and several lengths at the middle width.
+"""Network size and training length: EqM and noise-conditioned flow matching.
 
-Both are sampled as everywhere: by the best of the harness's samplers what is not told the noise level,
-and by as many steps even in gamma what is.
+Several widths with the full training length, and several training lengths with the middle width. EqM is
+sampled by the best sampler of the harness, flow matching by as many steps even in gamma.
 """
 
 from itertools import pairwise
@@ -86,7 +85,7 @@ def scaling(bench: Bench) -> str:
 
     verdicts = (
         Verdict(
-            "EqM beats flow matching at every size of the network.",
+            "EqM beats flow matching at every network size.",
             "; ".join(f"{size}: {us} against {them}" for size, (us, them) in SIZES.items()),
             everywhere(by_width),
         ),
@@ -96,12 +95,12 @@ def scaling(bench: Bench) -> str:
             everywhere(by_length),
         ),
         Verdict(
-            "EqM is better the larger the network.",
+            "EqM improves with network size.",
             "60.9, 34.5, 17.8, 15.7 for S, B, L, XL",
             _falls([ours[place] for place in by_width]),
         ),
         Verdict(
-            "EqM is better the longer it trains.",
+            "EqM improves with training length.",
             "11.2, 9.7, 8.5, 6.1 for 140, 200, 400, 800 epochs",
             _falls([ours[place] for place in by_length]),
         ),
@@ -114,7 +113,7 @@ def scaling(bench: Bench) -> str:
 
 
 def _falls(series: list[tuple[float, ...]]) -> tuple[float, ...]:
-    """The smallest fall from one to the next, seed by seed."""
+    """The smallest decrease from one to the next, seed by seed."""
     return best(*(margins(a, b) for a, b in pairwise(series)))
 
 

@@ -1,9 +1,9 @@
-"""Step sizes: is there a wide range that works, where flow matching has one that does?
+"""Step sizes: does EqM work with a wide range, and flow matching with one size only?
 
-The paper takes 250 steps of every size, so that a longer step is a longer path as well: the path is
-size x steps, and flow matching is made for a path of exactly 1. Both fields therefore also cover a
-path of their own, 0.425 and 1, in steps of every size: what is left is what the size does by itself.
-Beyond its path flow matching goes on with the noise level it ended at, none.
+The paper takes 250 steps of every size, so a larger step also means a longer path (size x steps), and flow
+matching needs a path of exactly 1. Therefore both fields are also sampled on a fixed path, 0.425 and 1, with
+several step sizes: this shows the effect of the size alone. Beyond a path of 1, flow matching continues with
+gamma 1, no noise.
 """
 
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from eqm.field import Field
 from eqm.plots import BLUE, GREY, RED, drawing
 
 STEPS = 40
-"""Of every size, in place of the paper's 250; the sizes are larger for it, the paths the same."""
+"""Steps of every size; the paper has 250. The sizes are larger here, so that paths are the same."""
 SIZES = (0.0016, 0.0028, 0.004, 0.006, 0.008, 0.010)
-"""Of the paper."""
+"""Step sizes of the paper."""
 COUNTS = (5, 10, 20, 40)
 PATHS = {"EqM": 250 * 0.0017, "flow matching": 1.0}
 FIELDS = {"EqM": EQM, "flow matching": FLOW}
@@ -32,7 +32,7 @@ PAPER = {
 
 @dataclass(frozen=True)
 class Clocked:
-    """A field that is told the noise level, as one whose clock is the path: gamma is the path, up to 1."""
+    """A noise-conditioned field whose gamma is the path covered so far, at most 1."""
 
     field: Model
 
@@ -40,11 +40,11 @@ class Clocked:
         return lambda x, labels: self.field(x, labels, path.clamp(max=1).to(x))
 
     def __call__(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        raise TypeError("a clocked field has no value without a path: ask `at`")
+        raise TypeError("a clocked field needs the path: call `at(path)`")
 
 
 def distance(bench: Bench, seed: int, cell: tuple[str, float, int]) -> float:
-    """The distance of samples after so many equal steps of gradient descent along a path."""
+    """The distance of samples after equal steps of gradient descent along a path."""
     name, path, steps = cell
     field = model(bench, FIELDS[name], seed)
     ends = descend(
@@ -99,7 +99,7 @@ def step_sizes(bench: Bench) -> str:
     ]
 
     def worse(name: str, cells: list[tuple[float, int]]) -> tuple[float, ...]:
-        """How many times as far the worst is as the best, seed by seed."""
+        """The worst distance divided by the best, seed by seed."""
         every = zip(*(found[name, *cell] for cell in cells), strict=True)
         return tuple(max(values) / min(values) for values in every)
 
@@ -109,24 +109,24 @@ def step_sizes(bench: Bench) -> str:
     own = {name: worse(name, [(PATHS[name], steps) for steps in COUNTS[1:]]) for name in FIELDS}
     verdicts = [
         Verdict(
-            "With the steps fixed, a path of 1 to 2.5 harms flow matching more than EqM (worst over best).",
+            "With a fixed number of steps, paths from 1 to 2.5 harm flow matching more than EqM (worst / best).",
             "35.8/33.0 = 1.08 against at least 121/37 = 3.3",
             margins(theirs, ours),
         ),
         Verdict(
-            "With the steps fixed, no size of the six costs EqM more than 10 %.",
+            "With a fixed number of steps, none of six sizes raises EqM's distance by more than 10 %.",
             "35.8/32.85 = 1.09",
             tuple(1.1 - ratio for ratio in worse("EqM", paths)),
         ),
         Verdict(
-            "With the path fixed, sizes from 10 to 40 steps harm flow matching more than EqM.",
+            "With a fixed path, 10 to 40 steps harm flow matching more than EqM (worst / best).",
             "not in the paper",
             margins(own["flow matching"], own["EqM"]),
         ),
     ]
     return conclude(
         *(bench, "step_sizes", "Step sizes", rows, verdicts),
-        how=f"{bench.protocol} Gradient descent, for flow matching Euler's method, which is the same.",
+        how=f"{bench.protocol} Gradient descent; for flow matching this is Euler's method.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Which claims of the paper hold at the scales that were run: writes README.md from results/*.json.
+"""Which claims of the paper hold here: writes README.md and results/*.md from results/*.json.
 
 python experiments/summary.py
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from verdict import RULE, SURE, table
+from verdict import RULE, SURE, table, write_report
 
 from eqm.files import replacing
 
@@ -38,16 +38,16 @@ than the reported samples. A noise-conditioned network takes steps even in gamma
 
 @dataclass(frozen=True)
 class Options:
-    """Where the results are, and where the page goes."""
+    """Folder of the results, and path of the page."""
 
     results: Path = HERE / "results"
     page: Path = HERE / "README.md"
 
 
 def summary(results: Path) -> str:
-    """The page, in Markdown.
+    """The page in Markdown; the report of each result is written too.
 
-    Raises ValueError where there are no results."""
+    Raises ValueError if there are no results."""
     found = [
         json.loads(file.read_text(encoding="utf-8")) for file in sorted(results.glob("*.json"))
     ]
@@ -56,6 +56,7 @@ def summary(results: Path) -> str:
     scales = sorted({result["scale"] for result in found})
     rows: dict[tuple[str, str], dict[str, object]] = {}
     for result in found:
+        write_report(results, result)
         for verdict in result["verdicts"]:
             row = rows.setdefault(
                 (result["name"], verdict["claim"]),
@@ -76,7 +77,7 @@ def summary(results: Path) -> str:
 
 
 def main(options: Options) -> None:
-    """Writes the page."""
+    """Writes the pages."""
     text = summary(options.results)
     with replacing(options.page) as file:
         file.write_text(text, encoding="utf-8")

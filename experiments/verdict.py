@@ -1,4 +1,4 @@
-"""What an experiment says: a table, a plot, and a verdict on every claim beside the paper's numbers."""
+"""The report of an experiment: a table, a plot, and a verdict on every claim of the paper."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from math import copysign
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from scipy.stats import t as student
 
@@ -33,14 +33,14 @@ Outcome = Literal["holds", "does not hold", "undecided"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the seeds say of a claim."""
+    """The verdict on a claim."""
 
     claim: str
     """In one sentence."""
     paper: str
-    """The numbers that the paper has for it."""
+    """The paper's numbers."""
     margins: tuple[float, ...]
-    """By how much the claim held, one a seed; negative where it did not."""
+    """By how much the claim held, one a seed; negative if it did not."""
 
     @property
     def sure(self) -> float:
@@ -97,40 +97,52 @@ def conclude(
     remarks: str = "",
     how: str = "",
 ) -> str:
-    """The report of an experiment in Markdown; written to NAME-SCALE.md and .json in the folder of
-    results, beside the plot NAME-SCALE.png that the experiment draws. `how` is the protocol, where it
-    is not `bench.how`."""
-    scale, output, how = bench.scale, bench.output, how or bench.how
-    judged = [
-        asdict(v) | {"outcome": v.outcome, "sure": round(v.sure, 4), "mean": fmean(v.margins)}
-        for v in verdicts
-    ]
-    said = [
-        {
-            "claim": v.claim,
-            "paper": v.paper,
-            f"margin here ({len(v.margins)} seeds)": v.margins,
-            "verdict": f"**{v.outcome}**",
-            "P": f"{v.sure:.3f}",
-        }
-        for v in verdicts
-    ]
-    text = (
-        f"# {title}\n\n{describe_run()}\n{how}\n\n{table(rows)}\n\n{remarks}\n\n![{title}]({name}-{scale}.png)\n\n"
-        f"## Verdict\n\n{table(said)}\n\n{RULE}\n"
-    )
-    kept = {
+    """The report of an experiment in Markdown, written to NAME-SCALE.md and .json in `bench.output`.
+
+    The experiment draws NAME-SCALE.png itself. `how` is the protocol, by default `bench.how`."""
+    result = {
         "name": name,
-        "scale": scale,
+        "scale": bench.scale,
         "title": title,
         "heading": describe_run().strip(),
-        "how": how,
+        "how": how or bench.how,
+        "rows": list(rows),
+        "remarks": remarks,
+        "verdicts": [
+            asdict(v) | {"outcome": v.outcome, "sure": round(v.sure, 4), "mean": fmean(v.margins)}
+            for v in verdicts
+        ],
     }
-    kept |= {"rows": list(rows), "remarks": remarks, "verdicts": judged}
-    with replacing(output / f"{name}-{scale}.md") as file:
+    with replacing(bench.output / f"{name}-{bench.scale}.json") as file:
+        file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return write_report(bench.output, result)
+
+
+def write_report(folder: Path, result: Mapping[str, Any]) -> str:
+    """The report of a result in Markdown, written to NAME-SCALE.md in `folder`."""
+    name = f"{result['name']}-{result['scale']}"
+    said = [
+        {
+            "claim": v["claim"],
+            "paper": v["paper"],
+            f"margin here ({len(v['margins'])} seeds)": v["margins"],
+            "verdict": f"**{v['outcome']}**",
+            "P": f"{v['sure']:.3f}",
+        }
+        for v in result["verdicts"]
+    ]
+    parts = [
+        f"# {result['title']}",
+        f"{result['heading']}\n\n{result['how']}",
+        table(result["rows"]),
+        result["remarks"],
+        f"![{result['title']}]({name}.png)",
+        f"## Verdict\n\n{table(said)}",
+        RULE,
+    ]
+    text = "\n\n".join(part for part in parts if part) + "\n"
+    with replacing(folder / f"{name}.md") as file:
         file.write_text(text, encoding="utf-8")
-    with replacing(output / f"{name}-{scale}.json") as file:
-        file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     return text
 
 

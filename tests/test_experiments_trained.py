@@ -21,7 +21,7 @@ import step_sizes
 
 
 @pytest.fixture
-def told():
+def conditioned():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = build(MLPConfig(shape=(3,), width=8, depth=1, noise_conditioning=True))
@@ -31,18 +31,18 @@ def told():
     return network.requires_grad_(False).eval()
 
 
-def test_a_clocked_field_is_integrated_up_to_a_path_of_one_and_goes_on_at_its_end(told):
+def test_a_clocked_field_is_integrated_up_to_a_path_of_one_and_goes_on_at_its_end(conditioned):
     x = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
-    clocked, rule = step_sizes.Clocked(told), eqm.GradientDescent(0.1)
+    clocked, rule = step_sizes.Clocked(conditioned), eqm.GradientDescent(0.1)
     end = eqm.descend(clocked, x, rule=rule, max_steps=10).x
-    torch.testing.assert_close(end, eqm.descent.integrate(told, x, steps=10).x)
-    beyond = end - 0.1 * told(end, None, torch.ones(5))
+    torch.testing.assert_close(end, eqm.descent.integrate(conditioned, x, steps=10).x)
+    beyond = end - 0.1 * conditioned(end, None, torch.ones(5))
     torch.testing.assert_close(eqm.descend(clocked, x, rule=rule, max_steps=11).x, beyond)
 
 
-def test_strangers_are_images_of_the_same_shape_and_range_made_as_said():
+def test_other_images_are_images_of_the_same_shape_and_range_made_as_said():
     digits = eqm.data.digits().data[:20]
-    found = detection.strangers(digits, "digits")
+    found = detection.other_images(digits, "digits")
     assert {images.shape for images in found.values()} == {digits.shape}
     assert max(images.abs().max() for images in found.values()) <= 1
     assert (found["constant"].flatten(1).std(1) == 0).all()
