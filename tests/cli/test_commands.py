@@ -190,7 +190,10 @@ def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
         ),
         (["sample", "{model}/config.json"], "expected a folder, a model that comes with eqm"),
         (["sample", "{model}", "--device", "meta"], "the device meta computes nothing"),
-        (["train", "imagenet256-b-2"], "no latents at imagenet256-latents: make them by `eqm encode"),
+        (
+            ["train", "imagenet256-b-2"],
+            "no latents at imagenet256-latents: make them by `eqm encode",
+        ),
         (["train", "digits", "--output", "/dev/null/x"], "choose another folder"),
         (["train", "digits", "--output", "{model}"], "holds a run with other settings"),
         (["train", "digits", "--model.width", "1000000"], "emory"),

@@ -275,7 +275,7 @@ class Stream(IterableDataset):
         ((X, Y.float()), "labels must be whole numbers"),
         ((X, Y[:4]), r"labels must be int64 of shape \(6,\)"),
         ((X, Y - 1), "labels must lie in"),
-        (Stream(), "got an IterableDataset: .* samples by number"),
+        (Stream(), "got an IterableDataset: .* a stream cannot be trained on"),
         (DataLoader(Stream()), "got an IterableDataset"),
         ("digits", "data must be a tensor"),
         ([], "the Dataset is empty"),
@@ -283,7 +283,7 @@ class Stream(IterableDataset):
         ([X[0], X[1, :, :1]], r"one shape; got \(1, 2, 2\) and \(1, 1, 2\)"),
         (
             DataLoader(TensorDataset(X), sampler=WeightedRandomSampler([1.0] * 6, 6)),
-            "its own sampler, batch_sampler or collate_fn .* pass its Dataset",
+            "no sampler, batch_sampler or collate_fn .* pass its Dataset",
         ),
         (DataLoader(TensorDataset(X), collate_fn=list), "pass its Dataset"),
     ],

@@ -51,7 +51,7 @@ class _SourceDataset(Dataset[Any]):
         return self.__getitems__([row])[0]
 
     def __getitems__(self, rows: list[int]) -> list[Any]:
-        """Several at once, which is how a DataLoader asks."""
+        """Several samples; a DataLoader asks for a batch at once."""
         at = torch.tensor(rows)
         seed = int(torch.randint(2**62, ()))
         samples = self.source.batch(at, SampleRandom(seed, at)).unbind()
@@ -63,13 +63,12 @@ def as_source(data: Any, *, name: str = "data") -> Source:
     """`data` as a source that `train` takes.
 
     * A tensor or array (N, ...), or a pair (x, y) with whole numbers y (N,). Images are
-      (N, C, H, W), floating point in -1..1 or uint8; other shapes are taken as they are, and must be
-      finite.
+      (N, C, H, W), floating point in -1..1 or uint8. Other shapes may have any finite values.
     * A map-style Dataset, or a list, of tensors or (tensor, label) pairs of one shape. Samples are
-      read when training needs them; the fingerprint covers labels and length alone.
-    * A DataLoader: its Dataset, read by as many worker processes. Batch size and order are those of
-      the training settings, so its own are ignored.
-    * A source comes back as it is.
+      read when training needs them, so the fingerprint covers only labels and length.
+    * A DataLoader: its Dataset, read by as many worker processes. Training has its own batch size
+      and order.
+    * A source, which comes back unchanged.
 
     Raises ValueError for anything else.
 
@@ -96,19 +95,19 @@ def as_source(data: Any, *, name: str = "data") -> Source:
     if not numbered or isinstance(data, str | dict):
         kind = "an IterableDataset" if isinstance(data, IterableDataset) else type(data).__name__
         raise ValueError(
-            "data must be a tensor, a pair (x, y), a Dataset with [] and len(), a DataLoader of one, or "
-            f"a source; got {kind}: open a path or name by open_source(DataConfig(path)), and give a "
-            "stream samples by number, as training resumes at any of them"
+            "data must be a tensor, a pair (x, y), a Dataset with [] and len(), its DataLoader, or a "
+            f"source; got {kind}: use open_source(DataConfig(path)) for a path or name; a stream cannot "
+            "be trained on, as a run could not resume in it"
         )
     return _read(name, data)
 
 
 def _tensors(name: str, x: Any, y: Any = None) -> Tensors:
     """Samples in memory, checked."""
-    x = torch.as_tensor(x)
+    x = torch.as_tensor(x).detach().cpu()
     if x.is_floating_point():
         x = x.float()
-    labels = None if y is None else torch.as_tensor(y)
+    labels = None if y is None else torch.as_tensor(y).cpu()
     if labels is not None and (labels.is_floating_point() or labels.ndim != 1 or not len(labels)):
         raise ValueError(
             f"{name}: labels must be whole numbers of shape (N,); got {labels.dtype} "
@@ -133,8 +132,8 @@ def _check_loader(loader: DataLoader[Any]) -> None:
     own = type(batch_sampler) is not BatchSampler or loader.collate_fn is not default_collate
     if not plain or drawn_twice or own:
         raise ValueError(
-            "a DataLoader with its own sampler, batch_sampler or collate_fn cannot be followed, as "
-            "training draws its own batches: pass its Dataset"
+            "a DataLoader must have no sampler, batch_sampler or collate_fn of its own, as training "
+            "makes its own batches: pass its Dataset"
         )
 
 
@@ -182,7 +181,7 @@ class _Read:
         return len(self.dataset)
 
     def batch(self, rows: Tensor, random: SampleRandom) -> Tensor:
-        """The samples at `rows` (B,), (B, *shape), float32; whatever is random is the Dataset's own."""
+        """The samples at `rows` (B,), (B, *shape), float32. Random choices are the Dataset's own."""
         found = [_pair(self.name, self.dataset[row])[0] for row in rows.tolist()]
         data = _tensors(self.name, _stacked(self.name, found, self.shape))
         return data.batch(torch.arange(len(rows)), random)
