@@ -11,6 +11,7 @@ from eqm.models.pretrained import store_metadata
 
 METADATA = {
     "data": {"name": "digits", "images": 1797, "license": "CC-BY-4.0", "classes": ["zero", "one"]},
+    "license": "MIT",
     "training": {"images_seen": 64_000, "batch_size": 32, "optimizer.name": "muon"},
     "best": 0.125,
 }
@@ -24,7 +25,7 @@ def test_it_says_what_the_model_is_and_how_it_was_made(tmp_path):
     _, header, text = card.split("---\n", 2)
     assert yaml.safe_load(header) == {
         "library_name": "eqm",
-        "license": "cc-by-4.0",
+        "license": "mit",
         "tags": ["equilibrium-matching", "generative-model"],
     }
     count = sum(weight.numel() for weight in network.parameters())
@@ -33,7 +34,7 @@ def test_it_says_what_the_model_is_and_how_it_was_made(tmp_path):
         f"- **Network:** unet, {count:,} parameters\n",
         "- **Sample:** 1 x 8 x 8\n",
         "- **Classes:** 2: zero, one\n",
-        "- **Data:** name digits, images 1797, license CC-BY-4.0\n",
+        "- **Data:** digits; images 1797, license CC-BY-4.0\n",
         "- **Training:** images_seen 64000, batch_size 32, optimizer.name muon\n",
         "- **val_loss:** 0.125\n",
     ):

@@ -27,9 +27,8 @@ def write_card(folder: Path, where: str) -> None:
     description = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     with safe_open(folder / "model.safetensors", "pt") as file:
         parameters = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    data = _part(description["metadata"], "data")
-    licence = str(data.get("license", ""))
     header = ["library_name: eqm"]
+    licence = str(description["metadata"].get("license", ""))  # of the model, not of its data
     if re.fullmatch(r"[A-Za-z0-9.-]+", licence):
         header.append(f"license: {licence.lower()}")
     header.append("tags: [equilibrium-matching, generative-model]")
@@ -63,9 +62,12 @@ def _facts(description: Mapping[str, Any], parameters: int) -> Iterator[tuple[st
         more = ", ..." if len(called) > 12 else ""
         yield "Classes", f"{classes}" + (f": {', '.join(called[:12])}{more}" if called else "")
     if data:
-        about = _settings(data, "name", "images", "license")
+        about = _settings(data, "images", "license")
         encoder = _part(data, "encoder").get("name")
-        yield "Data", about + (f", latents of {encoder}" if encoder else "")
+        yield (
+            "Data",
+            f"{data.get('name')}; {about}" + (f"; latents of {encoder}" if encoder else ""),
+        )
     if training:
         names = ("images_seen", "batch_size", "optimizer.name", "optimizer.learning_rate")
         yield "Training", _settings(training, *names, "objective.decay", "objective.scale")
