@@ -224,24 +224,45 @@ def own_parts():
         def __call__(self, gamma):
             return (1 - gamma) ** self.power
 
+    @eqm.register("rule", "test-half")
+    @dataclass(frozen=True)
+    class Half:
+        step_size: float
+
+        def init(self, x):
+            return ()
+
+        def step(self, gradient_of, x, state, steps):
+            gradient = gradient_of(x)
+            return eqm.descent.StepResult(
+                x - self.step_size / 2 * gradient, gradient, self.step_size, state
+            )
+
     @eqm.register("score", "test-brightness")
     def brightness(context):
         return context.x.flatten(1).mean(1)
 
+    parts = {"decay": "test-power", "rule": "test-half", "score": "test-brightness"}
     yield Power(3.0)
-    del registry._REGISTERED["decay"]["test-power"]
-    del registry._REGISTERED["score"]["test-brightness"]
+    for kind, name in parts.items():
+        registry._REGISTERED[kind].pop(name, None)
 
 
-@pytest.mark.parametrize("score", ["test-brightness", ("test-brightness", "loss")])
+@pytest.mark.parametrize("score", ["test-brightness", ("test-brightness", "loss"), "displacement"])
 def test_a_detector_with_parts_of_ones_own_comes_back(model, own_parts, tmp_path, score):
     x = normal(60, shape=(1, 8, 8))
-    config = replace(CONFIG, objective=EquilibriumMatching(own_parts))
+    sampling = Sampling("test-half", step_size=0.01, path_length=0.1)
+    config = replace(CONFIG, objective=EquilibriumMatching(own_parts), sampling=sampling)
     detector = EqmDetector(model, score, config=config).fit(x)
     detector.save(tmp_path)
     loaded = EqmDetector.load(tmp_path, model)
     assert (loaded.score, loaded.config) == (score, config)
     torch.testing.assert_close(loaded.score_samples(x), detector.score_samples(x), rtol=0, atol=0)
+    del registry._REGISTERED["rule"]["test-half"]
+    with pytest.raises(
+        ValueError, match="the rule must be one of .*'test-half'.*register your own"
+    ):
+        EqmDetector.load(tmp_path, model)
 
 
 def test_a_decay_without_a_name_is_refused_when_the_detector_is_saved(model, tmp_path):

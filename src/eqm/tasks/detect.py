@@ -230,6 +230,7 @@ class EqmDetector:
                 stored["draws"],
                 stored["seed"],
             )
+            config.sampling.make_rule()  # raises now if the rule is not registered
             calibration = Calibration(**load_file(where / _TENSORS))
             if not len(calibration.scores) or not calibration.scores.isfinite().all():
                 raise ValueError("its scores must be one or more finite numbers")
