@@ -20,7 +20,7 @@ from eqm.models.inference import Frozen
 from eqm.recipes import RECIPES
 from eqm.sampling import Sampling, check_sampling, diagnose, prepare, starting_noise
 from eqm.tasks import compose, denoise, draw, generate, matching_error, trajectory, tune
-from eqm.tasks.tuning import _along, _Judge
+from eqm.tasks.tuning import _paths, _Trials
 from eqm.train import ObjectiveConfig, TrainConfig
 
 FIVE = Sampling("gradient-descent", step_size=0.02, path_length=0.1)
@@ -379,7 +379,7 @@ def test_advice_names_the_largest_stable_step():
     assert "no sample met gradient_ratio 0.1 within path_length 0.01" in said
     broken = Bowl(math.nan)
     (said,) = diagnose(broken, generate(broken, count=2, sampling=good), sampling=good)
-    assert "not finite for plain noise" in said
+    assert "NaN or infinity for plain noise" in said
     wild = replace(good, guidance=1e38)
     labels = torch.tensor([0, 1])
     descent = generate(Bowls(), labels, sampling=wild)
@@ -394,12 +394,12 @@ def test_settings_that_do_not_suit_an_objective_are_foreseen():
     (said,) = check_sampling(
         Sampling(), plain
     )  # gamma is the path while c is 1; to .999 .8 + .2 ln 200
-    assert "end at gamma 0.5 between noise" in said
-    assert "takes a sampling.path_length of 1.9" in said
+    assert "end at gamma 0.5, before the data" in said
+    assert "needs a sampling.path_length of 1.9" in said
     (said,) = check_sampling(Sampling(step_size=1e-5, path_length=1e-5), usual)
-    assert "end at gamma 0 between noise" in said
+    assert "end at gamma 0, before the data" in said
     (said,) = check_sampling(Sampling("gradient-descent", step_size=0.11, path_length=2), usual)
-    assert "the largest stable sampling.step_size is 0.1; got 0.11" in said
+    assert "the largest stable sampling.step_size for this objective is 0.1; got 0.11" in said
     assert check_sampling(Sampling(path_length=1.0), eqm.ConstantDecay(1.0)) == []
 
 
@@ -417,7 +417,7 @@ def test_advice_on_fitted_steps_speaks_of_no_step_size():
     assert diagnose(Bowl(), descent, sampling=short) == []
     diverged = generate(Bowl(), count=3, sampling=far)
     (said,) = diagnose(Bowl(), diverged, sampling=far)
-    assert said == "3 of 3 samples diverged: its fitted steps do not suit it, tune it anew"
+    assert said == "3 of 3 samples diverged: its fitted steps do not suit it, run eqm tune"
 
 
 def test_tuning_finds_the_path_that_keeps_the_spread_of_the_data_and_says_if_none_is_better():
@@ -454,8 +454,8 @@ def test_tuning_stays_within_its_evaluations(nfe):
 def test_tuning_makes_as_many_steps_as_it_may():
     small = Sampling("gradient-descent", step_size=1e-3, path_length=2)
     nothing = Moments.of(torch.zeros(2, 1))
-    judge = _Judge(Bowl(curvature=1.0), None, torch.flatten, nothing, 8, 8, None)
-    x = _along(judge, small, [1000, 1200], 0)
+    trials = _Trials(Bowl(curvature=1.0), (1, 4, 4), None, torch.flatten, nothing, 8, 8)
+    x = _paths(trials, small, [1000, 1200], 0)
     torch.testing.assert_close(x[1], x[0] * (1 - 1e-3) ** 200)
 
 

@@ -98,7 +98,7 @@ def tune(
         seed=seed,
         batch_size=batch_size,
         features=eyes,
-        follow=partial(print, flush=True),
+        on_trial=partial(print, flush=True),
     )
     print(f"\n{found}")
     if dry_run or not found.improved:

@@ -1,4 +1,4 @@
-"""The settings with which a trained model samples best, found by trying."""
+"""Search for the sampling settings of a trained model."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from eqm.descent import AdamsBashforth, Solution, fit_multistep, record_trajectory
+from eqm.descent import AdamsBashforth, fit_multistep, record_trajectory
 from eqm.descent.checks import check_count
-from eqm.field import Field
 from eqm.metrics import Moments, frechet_distance
 from eqm.sampling.model import Model, check_time_invariant, describe
 from eqm.sampling.settings import Sampling
-from eqm.sampling.start import check_seeds, prepare
+from eqm.sampling.start import Start, check_seeds, prepare
 from eqm.tasks.generation import generate
 
 Features = Callable[[Tensor], Tensor]
 """Images (N, ...) to features (N, D)."""
-Start = tuple[Field, Tensor, Tensor | None]
 
 RULES: tuple[tuple[str, float, int], ...] = (
     ("gradient-descent", 0.3, 1),
@@ -30,30 +28,31 @@ RULES: tuple[tuple[str, float, int], ...] = (
     ("adams-bashforth", 0.3, 1),
     ("heun", 0.3, 2),
 )
-"""Rule, momentum, and evaluations a step of what is tried."""
+"""The rules that are tried: name, momentum, NFE a step."""
 PATHS = (0.6, 0.7, 0.8, 0.9, 1.0, 1.2)
 """Path lengths tried, as multiples of the stored one."""
 RATIOS = (0.05, 0.1, 0.15, 0.2, 0.3)
-"""Gradient ratios tried on the best of the rest."""
-FITTED = (3, 4, 5, 6, 8, 10)
-"""Numbers of steps that weights are fitted to."""
-CAREFUL = 100
-"""Steps of the descents that they are fitted to."""
-FINALISTS = 6
-FAR = 100
-"""Samples that diverged are cut off here, so that the distance stays a number."""
+"""Gradient ratios tried on the best settings."""
+FITTED_STEPS = (3, 4, 5, 6, 8, 10)
+"""Numbers of steps to fit coefficients for."""
+SMALL_STEPS = 100
+"""Steps of the descents that coefficients are fitted to."""
+KEPT = 6
+"""Settings of the first round that reach the second."""
+LARGEST = 100
+"""Samples are clipped to this value, so that the distance of diverged ones is finite."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Settings, and what came of them."""
+    """Settings that were tried, and their result."""
 
     sampling: Sampling
     distance: float
-    """Frechet distance of the samples to the reference; compare it only within one tuning, and
-    between trials of as many samples."""
+    """Frechet distance of the samples to the reference. Compare it only within one tuning and for
+    equal numbers of samples."""
     nfe: float
-    """Mean evaluations of the model a sample."""
+    """Mean number of function evaluations (NFE) a sample."""
     samples: int
     """How many samples were drawn."""
 
@@ -68,27 +67,27 @@ class Trial:
         return (
             f"{how} path {chosen.path_length:<6.3g} "
             f"ratio {chosen.gradient_ratio:<5g} distance {self.distance:<9.4g} "
-            f"evaluations {self.nfe:<5.1f} samples {self.samples}"
+            f"NFE {self.nfe:<5.1f} samples {self.samples}"
         )
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What trying came to."""
+    """The result of `tune`."""
 
     before: Trial
-    """The stored settings, on noise that no other trial but `after` saw."""
+    """The stored settings, on new noise."""
     after: Trial
-    """The best settings found, on the same noise."""
+    """The best settings found, on the same new noise."""
     improved: bool
-    """Whether these are better: nearer to the data by more than the tolerance, or as near for fewer
-    evaluations. If not, the stored ones are to be kept."""
+    """Whether these are better: a smaller distance by more than the tolerance, or an equal distance
+    for fewer evaluations."""
     trials: tuple[Trial, ...]
-    """All that was tried, in order."""
+    """All trials, in order."""
 
     @property
     def sampling(self) -> Sampling:
-        """The settings to use from now on."""
+        """The better of the two settings."""
         return self.after.sampling if self.improved else self.before.sampling
 
     def __str__(self) -> str:
@@ -108,28 +107,26 @@ def tune(
     seed: int = 0,
     batch_size: int = 256,
     features: Features | None = None,
-    follow: Callable[[Trial], object] | None = None,
+    on_trial: Callable[[Trial], object] | None = None,
 ) -> Tuning:
-    """The sampling settings of a model whose samples come nearest to `reference` (N, ...), data it
-    was trained on or better held-out ones, with their `labels` (N,) for a model with classes.
+    """The sampling settings whose samples are nearest to `reference` (N, ...), with its `labels` (N,).
 
-    Tries rules, step sizes, momenta, path lengths and gradient ratios within `evaluations` of the
-    model a sample, and weights fitted to a few steps from noise (`fit_multistep`); guidance stays as
-    stored. With `keep_rule` the rule and its settings stay too, and weights alone are tried: that is
-    soon done, and changes nothing for what does not start from noise.
+    It tries rules, step sizes, momenta, path lengths and gradient ratios with up to `nfe` evaluations
+    a sample, and coefficients fitted to few steps from noise (`fit_multistep`). Guidance stays as
+    stored. With `keep_rule` only the fitted coefficients are tried, which is fast and changes
+    nothing for descents that do not start from noise.
 
-    Near is the Frechet distance between features of `samples` samples and of the reference; of what
-    is within `tolerance` of the best, the cheapest is taken. It is then compared to the stored
-    settings on fresh noise, as the best of many trials looks better than it is.
+    The distance is the Frechet distance between features of `samples` samples and of the reference.
+    Of all settings within `tolerance` of the smallest distance, the one with the lowest NFE wins. It
+    is compared with the stored settings on new noise, because the best of many trials looks better
+    than it is. Use validation data as the reference if you have them.
 
-    `features` are, by default, those of two random convolutions, averaged over the pixels: they need
-    neither labels nor downloads, but are poor judges of anything but textures; take those of a
-    classifier where there is one. Data that are no images are their own features. `follow` is called
-    with each trial as it is made.
+    `features` default to two random convolutions, averaged over the pixels. They see little but
+    texture: pass the features of a classifier if there is one. Data that are not images are their
+    own features. `on_trial` is called with each trial.
 
-    Raises ValueError for fewer than 8 samples or references, references of another shape than the
-    model's, a seed of more than 63 bits, and a model that is told the noise level, whose sampling
-    has nothing to tune.
+    Raises ValueError for fewer than 8 samples or references, a reference that does not have the
+    model's shape, a seed of more than 63 bits, and noise-conditioned models.
     """
     check_time_invariant(model)
     info = describe(model)
@@ -144,35 +141,34 @@ def tune(
     shape = tuple(reference.shape[1:])
     if info.shape not in (shape, None):
         raise ValueError(
-            f"reference must have the model's shape, {('N', *info.shape)}; got {tuple(reference.shape)}"
+            f"reference must have the model's shape, {('N', *info.shape)}; "
+            f"got {tuple(reference.shape)}"
         )
     if not 0 <= tolerance < 1:
         raise ValueError(f"tolerance must lie in [0, 1); got {tolerance}")
     features = features or random_features(shape)
-    judge = _Judge(
+    trials = _Trials(
         model,
-        _classes(labels, samples, info.num_classes, seed),
+        shape,
+        _labels_like(labels, samples, info.num_classes, seed),
         features,
         Moments.of(features(reference.float().cpu())),
         samples,
         batch_size,
-        follow,
-        shape,
+        on_trial,
     )
-    search = (judge, stored, nfe, tolerance, seed)
-    best = judge.drawn(stored, seed) if keep_rule else _searched(*search)
-    # Weights are fitted to the way that the best go, from noise of their own.
-    fitted = _fitted(judge, best.sampling, seed + 2 * samples)
-    fewer = [judge.drawn(each, seed) for each in fitted if len(each.multistep_coefficients) <= nfe]
+    best = trials.draw(stored, seed) if keep_rule else _search(trials, stored, nfe, tolerance, seed)
+    # Fitted to descents from other noise than that of the trials.
+    fitted = _fit(trials, best.sampling, seed + 2 * samples)
+    fewer = [trials.draw(each, seed) for each in fitted if len(each.multistep_coefficients) <= nfe]
     best = _cheapest([best, *fewer], tolerance)
-    before, after = (judge.drawn(s, seed + samples) for s in (known, best.sampling))
-    return Tuning(before, after, _is_better(after, before, tolerance), tuple(judge.trials))
+    before, after = (trials.draw(s, seed + samples) for s in (known, best.sampling))
+    return Tuning(before, after, _is_better(after, before, tolerance), tuple(trials.done))
 
 
 def random_features(shape: tuple[int, ...]) -> Features:
-    """Features of images of that shape (C, H, W) that have learned nothing, yet tell much of
-    textures: two random convolutions, averaged over the pixels, 128 numbers. Of other data all
-    numbers."""
+    """Untrained features (N, 128) of images (C, H, W): two random convolutions, averaged over the
+    pixels. For data of another shape, the numbers themselves."""
     if len(shape) != 3:
         return lambda data: data.flatten(1)
     generator = torch.Generator().manual_seed(0)
@@ -191,60 +187,56 @@ def random_features(shape: tuple[int, ...]) -> Features:
 
 
 @dataclass
-class _Judge:
-    """Tries settings on a model."""
+class _Trials:
+    """Draws samples with given settings, and keeps their distances."""
 
     model: Model
-    classes: Tensor | None
+    shape: tuple[int, ...]
+    labels: Tensor | None
     features: Features
     target: Moments
     samples: int
     batch_size: int
-    follow: Callable[[Trial], object] | None
-    shape: tuple[int, ...] | None = None
-    trials: list[Trial] = field(default_factory=list)
+    on_trial: Callable[[Trial], object] | None = None
+    done: list[Trial] = field(default_factory=list)
 
     @property
     def few(self) -> int:
-        """Samples that tell the good from the bad."""
+        """Samples of a trial in the first round."""
         return max(8, self.samples // 4)
 
-    def drawn(self, sampling: Sampling, seed: int) -> Trial:
-        """What samples from noise of this seed and the next come to."""
-        end: Solution = generate(
+    def draw(self, sampling: Sampling, seed: int) -> Trial:
+        """The trial of these settings, with all samples."""
+        end = generate(
             self.model,
-            self.classes,
+            self.labels,
             count=self.samples,
             seed=seed,
             sampling=sampling,
             shape=self.shape,
             batch_size=self.batch_size,
         )
-        return self.judged(sampling, end.x, end.nfe.double().mean().item())
+        return self.score(sampling, end.x, end.nfe.double().mean().item())
 
-    def judged(self, sampling: Sampling, x: Tensor, nfe: float) -> Trial:
-        """What samples x that settings have come to are worth."""
-        finite = x.float().cpu().nan_to_num().clamp(-FAR, FAR)
+    def score(self, sampling: Sampling, x: Tensor, nfe: float) -> Trial:
+        """The trial of these settings, which gave the samples x."""
+        finite = x.float().cpu().nan_to_num().clamp(-LARGEST, LARGEST)
         distance = frechet_distance(Moments.of(self.features(finite)), self.target)
-        self.trials.append(Trial(sampling, distance, nfe, len(x)))
-        if self.follow:
-            self.follow(self.trials[-1])
-        return self.trials[-1]
+        self.done.append(Trial(sampling, distance, nfe, len(x)))
+        if self.on_trial:
+            self.on_trial(self.done[-1])
+        return self.done[-1]
 
-    def started(self, sampling: Sampling, rows: range, seed: int) -> Start:
-        """The field, the noise and the labels that samples of these rows start with."""
+    def start(self, sampling: Sampling, seed: int) -> Start:
+        """The start of the samples of the first round."""
+        count = self.samples
         start = prepare(
-            self.model,
-            self.classes,
-            count=self.samples,
-            seed=seed,
-            sampling=sampling,
-            shape=self.shape,
-        )[rows.start : rows.stop]
-        return start.field, start.noise, start.labels
+            self.model, self.labels, count=count, seed=seed, sampling=sampling, shape=self.shape
+        )
+        return start[: self.few]
 
 
-def _searched(judge: _Judge, stored: Sampling, nfe: int, tolerance: float, seed: int) -> Trial:
+def _search(trials: _Trials, stored: Sampling, nfe: int, tolerance: float, seed: int) -> Trial:
     """The best of rules, step sizes, momenta, path lengths and gradient ratios."""
     for rule, momentum, cost in RULES:
         if cost > nfe:
@@ -256,13 +248,12 @@ def _searched(judge: _Judge, stored: Sampling, nfe: int, tolerance: float, seed:
             counts = [count for count in counts if count * cost <= nfe]
             base = stored.but(rule=rule, momentum=momentum, step_size=size, gradient_ratio=0.0)
             base = replace(base, path_length=max(size * counts[-1], size))
-            for count, x in zip(counts, _along(judge, base, counts, seed), strict=True):
-                judge.judged(replace(base, path_length=size * count), x, float(count * cost))
-    ranked = sorted(judge.trials, key=lambda trial: trial.distance)
-    finalists = [judge.drawn(trial.sampling, seed) for trial in ranked[:FINALISTS]]
-    best = _cheapest(finalists, tolerance)
+            for count, x in zip(counts, _paths(trials, base, counts, seed), strict=True):
+                trials.score(replace(base, path_length=size * count), x, float(count * cost))
+    ranked = sorted(trials.done, key=lambda trial: trial.distance)
+    best = _cheapest([trials.draw(trial.sampling, seed) for trial in ranked[:KEPT]], tolerance)
 
-    # With a stop by the gradient the path may be longer: who has arrived does not walk it.
+    # With a gradient ratio the path may be longer, as most samples stop before its end.
     chosen = best.sampling
     cost = next(cost for rule, _, cost in RULES if rule == chosen.rule)
     longer = [
@@ -270,44 +261,53 @@ def _searched(judge: _Judge, stored: Sampling, nfe: int, tolerance: float, seed:
         for stretch in (1.0, 1.2)
         for ratio in RATIOS
     ]
-    adaptive = [judge.drawn(each, seed) for each in longer if each.max_steps * cost <= nfe]
+    adaptive = [trials.draw(each, seed) for each in longer if each.max_steps * cost <= nfe]
     return _cheapest([best, *adaptive], tolerance)
 
 
-def _along(judge: _Judge, sampling: Sampling, counts: list[int], seed: int) -> Tensor:
-    """A few samples after each number of steps, (len(counts), few, ...): one descent serves all
-    lengths of its path."""
-    parts = []
-    for first in range(0, judge.few, judge.batch_size):
-        rows = range(first, min(first + judge.batch_size, judge.few))
-        start, rule = judge.started(sampling, rows, seed), sampling.make_rule()
-        parts.append(record_trajectory(*start, rule=rule, at=counts, max_steps=counts[-1]).x.cpu())
+def _paths(trials: _Trials, sampling: Sampling, counts: list[int], seed: int) -> Tensor:
+    """A few samples after each number of steps, (len(counts), few, ...), from one descent."""
+    start, rule, parts = trials.start(sampling, seed), sampling.make_rule(), []
+    for first in range(0, len(start), trials.batch_size):
+        part = start[first : first + trials.batch_size]
+        moved = record_trajectory(
+            part.field, part.noise, part.labels, rule=rule, at=counts, max_steps=counts[-1]
+        )
+        parts.append(moved.x.cpu())
     return torch.cat(parts, dim=1)
 
 
-def _fitted(judge: _Judge, sampling: Sampling, seed: int) -> Iterator[Sampling]:
-    """The settings with weights fitted to few steps: to the way they go themselves, and to that of a
-    careful descent as long."""
-    start = judge.started(sampling, range(min(judge.few, judge.batch_size)), seed)
-    careful = AdamsBashforth(sampling.path_length / CAREFUL)
+def _fit(trials: _Trials, sampling: Sampling, seed: int) -> Iterator[Sampling]:
+    """The settings with coefficients fitted to their own descents, and to descents by small steps."""
+    start = trials.start(sampling, seed)[: trials.batch_size]
+    noise = start.noise
+    small = AdamsBashforth(sampling.path_length / SMALL_STEPS)
     for rule, stop, most in [
         (sampling.make_rule(), sampling.make_stop(), sampling.max_steps),
-        (careful, None, CAREFUL),
+        (small, None, SMALL_STEPS),
     ]:
-        way = record_trajectory(*start, rule=rule, stop=stop, at=range(most + 1), max_steps=most)
-        if not way.x.isfinite().all() or torch.equal(way.x[0], way.x[-1]):
-            continue  # it leads nowhere
-        for steps in FITTED:
+        moved = record_trajectory(
+            start.field,
+            noise,
+            start.labels,
+            rule=rule,
+            stop=stop,
+            at=range(most + 1),
+            max_steps=most,
+        )
+        if not moved.x.isfinite().all() or torch.equal(moved.x[0], moved.x[-1]):
+            continue  # diverged, or did not move
+        for steps in FITTED_STEPS:
             if steps < most:
-                found = fit_multistep(start[0], way, start[2], steps=steps).rows
+                found = fit_multistep(start.field, moved, start.labels, steps=steps).rows
                 rows: Any = tuple(tuple(round(weight, 6) for weight in row) for row in found)
                 yield replace(sampling, multistep_coefficients=rows)
 
 
-def _classes(
+def _labels_like(
     labels: Tensor | None, samples: int, num_classes: int | None, seed: int
 ) -> Tensor | None:
-    """Labels as often as the reference has them, in an order of chance."""
+    """Labels as often as the reference has them, in random order."""
     if labels is None or num_classes == 0:
         return torch.arange(samples) % num_classes if num_classes else None
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
