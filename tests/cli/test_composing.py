@@ -96,7 +96,7 @@ def test_paths_that_diverge_are_named(run):
             "leave labels out",
         ),
         (("compose", "m", "7", "--output", "a.gif"), "output must end in .png or .npz"),
-        (("compose", "m", "7", "--models", "f=fashion-mnist"), "models must be of one shape"),
+        (("compose", "m", "7", "--models", "f=fashion-mnist"), "must have one shape"),
         (("interpolate", "m", "digits:0"), "two pictures or more; got 1"),
         (
             ("interpolate", "m", "digits:0-1", "--labels", 1),

@@ -74,7 +74,7 @@ def test_the_finest_detail_tells_the_noise(sigma):
     [
         ({"aim": "median"}, "aim must be one of sample, mmse; got 'median'"),
         ({"sigma": -1.0}, r"sigma must be .* got -1.0"),
-        ({"sigma": torch.ones(3)}, r"one an image \(2,\)"),
+        ({"sigma": torch.ones(3)}, r"one an image, \(2,\)"),
         ({"x": torch.full((2, 1, 8, 8), 200.0)}, "within 12; got values from 200 to 200: rescale"),
     ],
 )

@@ -8,7 +8,7 @@ from eqm.descent import descend
 from eqm.models import UNet, UNetConfig
 from eqm.sampling import Sampling
 from eqm.tasks import generate, interpolate, vary
-from eqm.tasks.interpolation import band
+from eqm.tasks.interpolation import elastic_band
 
 FIVE = Sampling("gradient-descent", step_size=0.02, path_length=0.1, guidance=1.5)
 
@@ -82,7 +82,9 @@ def test_a_band_between_two_valleys_crosses_at_the_saddle_in_even_steps():
         return torch.stack([a * (a.square() - 1) + 4 * a * off, 2 * off], dim=1)
 
     line = torch.stack([torch.linspace(-1, 1, 9), torch.zeros(9)], dim=1)
-    chain = descend(band(field), line[None], rule=eqm.GradientDescent(0.02), max_steps=500).x[0]
+    chain = descend(
+        elastic_band(field), line[None], rule=eqm.GradientDescent(0.02), max_steps=500
+    ).x[0]
     assert torch.equal(chain[[0, -1]], line[[0, -1]])
     torch.testing.assert_close(chain[4], torch.tensor([0.0, 1.0]), rtol=0, atol=0.02)
     steps = (chain[1:] - chain[:-1]).norm(dim=1)

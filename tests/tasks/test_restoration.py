@@ -113,7 +113,7 @@ def test_each_image_may_have_its_own_mask(oracle, digit):
     ("settings", "message"),
     [
         ({"operator": lambda x: x + 1}, r"must be linear"),
-        ({"operator": Downsample(2)}, r"as \(2, 1, 4, 4\); got a measurement \(2, 1, 8, 8\)"),
+        ({"operator": Downsample(2)}, r"must have shape \(2, 1, 4, 4\), .*; got \(2, 1, 8, 8\)"),
         ({"operator": Downsample(3)}, r"factor must divide the sides .* got 3"),
         ({"operator": Inpaint(torch.ones(7, 7))}, r"mask must fit images \(2, 1, 8, 8\)"),
         ({"noise": -1.0}, "noise must be a standard deviation"),
@@ -135,12 +135,18 @@ def test_what_cannot_be_restored_is_named(oracle, settings, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Inpaint(torch.full((8, 8), 0.5)), "mask must be 1 where an image is known"),
-        (lambda: Inpaint(torch.zeros(8, 8)), "mask must keep something"),
+        (
+            lambda: Inpaint(torch.full((8, 8), 0.5)),
+            "mask must be 1 where pixels are known and 0 elsewhere",
+        ),
+        (
+            lambda: Inpaint(torch.zeros(8, 8)),
+            "mask must be 1 where pixels are known; got 0 everywhere",
+        ),
         (lambda: Blur(torch.ones(2, 3)), r"both odd; got \(2, 3\)"),
         (lambda: Blur.gaussian(0.0), "sigma must be a positive number of pixels"),
-        (lambda: Blur.motion(0), "length must be pixels from 1"),
-        (lambda: Blur.motion(3, float("inf")), "angle must be degrees; got inf"),
+        (lambda: Blur.motion(0), "length must be a number of pixels, 1 or more; got 0"),
+        (lambda: Blur.motion(3, float("inf")), "angle must be a finite number of degrees; got inf"),
     ],
 )
 def test_operators_that_are_none_are_named(make, message):

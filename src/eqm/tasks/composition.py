@@ -1,4 +1,4 @@
-"""Several labels at once, of one model or several."""
+"""Compositions: several labels at once, of one model or several."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from eqm.tasks.generation import generate
 
 @dataclass(frozen=True, eq=False)
 class Composition:
-    """The field of an expression of labels: whatever samples a model without classes samples it."""
+    """The field of an expression of labels; it can be sampled like a model without classes."""
 
     model: Model
-    """The first of its models: what it has besides a field is that model's."""
+    """The first of its models, which gives the shape, metadata, weights and dtype."""
     fields: tuple[Field, ...]
     weights: tuple[composition.Weight, ...]
     base: Field
@@ -47,46 +47,45 @@ class Composition:
 
         f = none + guidance * sum_i w_i (f_i - none)
 
-        none is the field without label, the mean of them where there are several models. Whatever
-        the weights come to, step sizes are those for one label: `7` is label 7 as `generate` draws
-        it by its rule, and `1.5*7` has 1.5 times the guidance. Labels are numbers, or names where the
-        metadata of the model have them (`data.classes`). Several models are told apart by the names they
-        are given here, as in `a:7 + b:3`; one without classes is just named. `masks`, (H, W) or
-        (C, H, W), multiply weights, as in `face*7 + ~face*3`; the halves left, right, top and bottom
-        need not be given. `balance` is that of `eqm.compose`. `sampling` holds the guidance and its
-        interval, by default what is stored with the first model.
+        none is the field without a label, the mean over the models. The step sizes for one label
+        suit every composition: `7` is label 7 as `generate` draws it with the rule, and `1.5*7` has
+        1.5 times the guidance. Labels are numbers, or names if the model's metadata have them
+        (`data.classes`). With several models a label needs the name of its model, as in `a:7 + b:3`; a
+        model without classes is written as its name. `masks`, (H, W) or (C, H, W), multiply weights,
+        as in `face*7 + ~face*3`; left, right, top and bottom are there for images. `balance` is that
+        of `eqm.compose`. `sampling` holds the guidance and its interval, by default those stored with
+        the first model.
 
-        Raises ValueError for what `parse` does not understand, labels, models and masks that are
-        not there, masks of the wrong shape, models of different shapes, and models that are told
-        the noise level.
+        Raises ValueError for expressions that `parse` refuses, unknown labels, models and masks,
+        masks of the wrong shape, models of different shapes, and noise-conditioned models.
         """
         named: Mapping[str, Model] = models if isinstance(models, Mapping) else {"": models}
         first = _first(named)
-        shape = describe(first).shape
+        info = describe(first)
+        shape = info.shape
         assert shape is not None  # checked by _first
         known = halves(shape) | {name: _mask(name, m, shape) for name, m in (masks or {}).items()}
-        device = describe(first).device
-        known = {name: mask.to(device) for name, mask in known.items()}
+        known = {name: mask.to(info.device) for name, mask in known.items()}
         parts: dict[tuple[str, int | None], composition.Weight] = {}
         for term in parse(expression):
             part, weight = _found(term, named, expression), _weight(term, known, expression)
             parts[part] = parts.get(part, 0.0) + weight
         nones = [_field(model, None) for model in named.values()]
+        around = nones[0]
+        if len(nones) > 1:
+            around = composition.compose(nones, [1 / len(nones)] * len(nones))
+        sampling = sampling or Sampling.of(info.metadata)
         return cls(
             first,
             tuple(_field(named[name], label) for name, label in parts),
             tuple(parts.values()),
-            nones[0]
-            if len(nones) == 1
-            else composition.compose(nones, [1 / len(nones)] * len(nones)),
+            around,
             balance,
-            replace(
-                sampling or Sampling.of(describe(first).metadata), multistep_coefficients=()
-            ),  # that is of one label
+            replace(sampling, multistep_coefficients=()),  # which hold for one label
         )
 
     def alone(self) -> list[Composition]:
-        """Each of its labels by itself, weighted 1."""
+        """Each of its labels alone, with weight 1."""
         return [replace(self, fields=(field,), weights=(1.0,)) for field in self.fields]
 
     num_classes: ClassVar[int] = 0
@@ -98,7 +97,7 @@ class Composition:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What is stored with the model, and how a composition descends."""
+        """That of the model, with the sampling settings of the composition."""
         return {**describe(self.model).metadata, "sampling": asdict(self.sampling)}
 
     @property
@@ -138,17 +137,17 @@ def compose(
     sampling: Sampling | None = None,
     batch_size: int = 256,
 ) -> Solution:
-    """Samples of what is several labels at once, `.x` (count, ...), as `7 + 0.5*3 - 1` says.
+    """Samples of an expression such as `7 + 0.5*3 - 1`, `.x` (count, ...).
 
-    `Composition.of` tells what expressions mean; the other options are those of `generate`. All
-    labels of one model are evaluated in one pass. Raises ValueError as both do.
+    See `Composition.of` for expressions, and `generate` for the other options. All labels of one model
+    are evaluated in one pass. Raises ValueError as both do.
     """
     model = Composition.of(models, expression, masks=masks, balance=balance, sampling=sampling)
     return generate(model, count=count, seed=seed, sampling=model.sampling, batch_size=batch_size)
 
 
 def halves(shape: tuple[int, ...]) -> dict[str, Tensor]:
-    """The masks left, right, top and bottom, (H, W), of images (C, H, W); none for other shapes."""
+    """The masks left, right, top and bottom, (H, W), for images (C, H, W); none for other shapes."""
     if len(shape) != 3:
         return {}
     rows, columns = torch.arange(shape[1])[:, None], torch.arange(shape[2])
@@ -164,15 +163,15 @@ def _first(models: Mapping[str, Model]) -> Model:
     if None in shapes.values():
         raise ValueError("a composition needs fields that say the shape of a sample: add .shape")
     if len(set(shapes.values())) > 1:
-        said = ", ".join(f"{name} of {shape}" for name, shape in shapes.items())
-        raise ValueError(f"models must be of one shape to be composed; got {said}")
+        said = ", ".join(f"{name} with {shape}" for name, shape in shapes.items())
+        raise ValueError(f"the models of a composition must have one shape; got {said}")
     for model in models.values():
         check_time_invariant(model)
     return next(iter(models.values()))
 
 
 def _found(term: Term, models: Mapping[str, Model], expression: str) -> tuple[str, int | None]:
-    """The name of the model of a term, and the number of its label, None for the field without."""
+    """The name of the model of a term, and the number of its label, None for the null label."""
 
     def wrong(what: str) -> ValueError:
         return ValueError(f"{expression!r}, position {term.position}: {what}")
@@ -184,7 +183,7 @@ def _found(term: Term, models: Mapping[str, Model], expression: str) -> tuple[st
         (name,) = models
     if name not in models:
         raise wrong(
-            f"say of which model, as in {next(iter(models))}:{label or 'none'}"
+            f"name the model of the label, as in {next(iter(models))}:{label or 'none'}"
             if not name
             else f"there is no model {name!r}, only {', '.join(name or 'one without a name' for name in models)}"
         )
@@ -213,7 +212,7 @@ def _weight(term: Term, masks: Mapping[str, Tensor], expression: str) -> composi
         if mask is None:
             raise ValueError(
                 f"{expression!r}, position {term.position}: there is no mask {name.removeprefix('~')!r}, "
-                f"only {', '.join(masks)}: give it"
+                f"only {', '.join(masks)}: pass it"
             )
         weight = weight * (1 - mask if name.startswith("~") else mask)
     return weight

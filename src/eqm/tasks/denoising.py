@@ -1,4 +1,4 @@
-"""Noisy images made clean, without knowing how noisy they are."""
+"""Denoising, with an unknown amount of noise."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from eqm.sampling.start import guided
 from eqm.shapes import per_sample
 
 Aim = Literal["sample", "mmse"]
-LARGEST = 12.0
-"""No value of a noisy image is larger: noise of deviation 1 around -1..1 never is."""
+MAX_VALUE = 12.0
+"""No value of an image in -1..1 under normal noise of deviation 1 is larger."""
 LEVELS = 1000
-"""Levels that `estimate_gamma` tells apart."""
+"""The number of gammas that `estimate_gamma` chooses from."""
 
 
 def denoise(
@@ -34,30 +34,27 @@ def denoise(
     decay: Decay | None = None,
     sampling: Sampling | None = None,
 ) -> Solution:
-    """Noisy images x (B, ...) made clean.
+    """Denoised images (B, ...) of noisy images x (B, ...).
 
-    x is gamma * image + (1 - gamma) * noise; gamma need not be known, nor be the same for all: the
-    field has no noise level to be told (section 5 of arXiv 2510.02300). With `sigma`, one number or
-    (B,), x is image + sigma * noise instead: divided by 1 + sigma it is the same mixture at
-    gamma = 1 / (1 + sigma). `estimate_sigma` guesses it.
+    x is gamma * image + (1 - gamma) * noise. The gammas need not be known and may differ between
+    images, because the field does not depend on them (section 5 of arXiv 2510.02300). With `sigma`,
+    one number or (B,), x is image + sigma * noise: divided by 1 + sigma, that is the same mixture at
+    gamma = 1 / (1 + sigma). `estimate_sigma` estimates it.
 
-    `aim` chooses between the two ends that no method has at once (Blau & Michaeli 2018). "sample"
-    descends to where an image settles: it looks real, and what the noise has hidden is made up.
-    "mmse" is the mean of all images that x may have been, which no other estimate beats in PSNR, and
-    is smooth where they differ. As the field is E[c(gamma) (noise - image) | x], that is one step of
-    the right length,
+    `aim` is one of two goals that exclude each other (Blau & Michaeli 2018). "sample" descends to a
+    likely image: it looks real, and details that the noise hides are invented. "mmse" is the mean of
+    all images that x may have been: the best PSNR, and smooth where those images differ. As the
+    field is E[c(gamma) (noise - image) | x], the mean is one step away,
 
         x - (1 - gamma) / c(gamma) * field(x)
 
-    with gamma from `sigma`, or as `estimate_gamma` finds it from that same evaluation.
+    with gamma from `sigma`, or from `estimate_gamma` on the same evaluation.
 
-    Without `labels` a class-conditional model uses its null label. `decay` is that of the training,
-    by default what the model says of it. `sampling`, by default that of the model, says how "sample"
-    descends: it stops each image by its gradient where these settings say so, and else after a path
-    for noise.
+    Without `labels` a class-conditional model uses its null label. `decay` defaults to that of the
+    model's training. `sampling`, by default that of the model, sets the descent of "sample".
 
-    Raises ValueError for values that no noisy image has, and for a sigma that is negative or not one
-    an image.
+    Raises ValueError for values that no noisy image has, a sigma that is negative or not one an
+    image, and noise-conditioned models.
     """
     if aim not in get_args(Aim):
         raise ValueError(f"aim must be one of {', '.join(get_args(Aim))}; got {aim!r}")
@@ -66,18 +63,17 @@ def denoise(
     if sigma is not None:
         gamma = 1 / (1 + _deviations(sigma, x))
         x = per_sample(gamma, x) * x
-    if not (len(x) == 0 or x.abs().max() <= LARGEST):
+    if not (len(x) == 0 or x.abs().max() <= MAX_VALUE):
         raise ValueError(
-            f"x must be images in -1..1 under noise, so within {LARGEST:g}; got values from "
+            f"x must be noisy images in -1..1, so within {MAX_VALUE:g}; got values from "
             f"{x.min():.3g} to {x.max():.3g}: rescale the images, or pass the sigma of their noise"
         )
     sampling = sampling or Sampling.of(describe(field).metadata)
-    field_there = guided(field, sampling, labels)
     if aim == "mmse":
-        step = _ToMean(decay or decay_of(field), gamma)
-        return descend(field_there, x, labels, rule=step, stop=MaxNFE(1))
+        step = _PosteriorMean(decay or decay_of(field), gamma)
+        return descend(guided(field, sampling, labels), x, labels, rule=step, stop=MaxNFE(1))
     return descend(
-        field_there,
+        guided(field, sampling, labels),
         x,
         labels,
         rule=sampling.make_rule(),
@@ -87,12 +83,12 @@ def denoise(
 
 
 def estimate_sigma(x: Tensor) -> Tensor:
-    """The standard deviation (B,) of normal noise in images x (B, C, H, W), from their finest detail.
+    """The standard deviation (B,) of normal noise in images x (B, C, H, W).
 
-    Half the difference of the diagonals of each 2x2 block, a Haar coefficient, is mostly noise: the
-    median of its size, divided by 0.6745, is robust against edges (Donoho & Johnstone 1994).
+    Half the difference of the diagonals of a 2x2 block (a Haar coefficient) is mostly noise. The
+    median of its absolute value, divided by 0.6745, is robust against edges (Donoho & Johnstone 1994).
 
-    Raises ValueError for images less than two pixels high or wide.
+    Raises ValueError for images smaller than 2x2 pixels.
 
     >>> noise = torch.randn(1, 1, 256, 256, generator=torch.Generator().manual_seed(0))
     >>> round(estimate_sigma(0.3 * noise).item(), 2)
@@ -113,22 +109,22 @@ def estimate_sigma(x: Tensor) -> Tensor:
 def estimate_gamma(
     field: Field, x: Tensor, labels: Tensor | None = None, *, decay: Decay | None = None
 ) -> Tensor:
-    """The level gamma (B,) of x (B, ...) = gamma * image + (1 - gamma) * noise, as the field sees it.
+    """The gamma (B,) of x (B, ...) = gamma * image + (1 - gamma) * noise, from one evaluation.
 
-    With d numbers an image, q the square norm of the clean one and f the field at x, in the mean
+    With d numbers an image, q the squared norm of the clean image and f the field at x, on average
 
-        |x|^2 = gamma^2 q + (1 - gamma)^2 d    and    <x, f> = c(gamma) ((1 - gamma) d - gamma q),
+        |x|^2 = gamma^2 q + (1 - gamma)^2 d    and    <x, f> = c(gamma) ((1 - gamma) d - gamma q).
 
-    and without q, gamma (d + <x, f> / c(gamma)) = d - |x|^2. Where c falls that may have two
-    solutions, of which the size of f, about c(gamma) sqrt(1.5 d), tells the right one. The error is
-    that of |noise|^2 = d, some hundredths for 28x28 pixels. `decay` as in `denoise`.
+    Eliminating q gives gamma (d + <x, f> / c(gamma)) = d - |x|^2. Where c falls this may have two
+    solutions; the norm of f, about c(gamma) sqrt(1.5 d), selects one. The error, some hundredths for
+    28x28 pixels, is that of |noise|^2 = d. `decay` is as in `denoise`.
     """
-    return _level(x, field(x, labels), decay or decay_of(field))
+    return _gamma(x, field(x, labels), decay or decay_of(field))
 
 
 @dataclass(frozen=True)
-class _ToMean:
-    """One step to the mean of what x may have been; at level `gamma` (B,), or the one found."""
+class _PosteriorMean:
+    """One step to the mean of the images that x may have been; `gamma` (B,) is estimated if None."""
 
     decay: Decay
     gamma: Tensor | None
@@ -138,29 +134,29 @@ class _ToMean:
 
     def step(self, gradient_of: Any, x: Tensor, state: State, steps: Tensor) -> StepResult:
         gradient = gradient_of(x)
-        gamma = state[0] if state else _level(x, gradient, self.decay)
-        size = reach(gamma, self.decay).to(x)
+        gamma = state[0] if state else _gamma(x, gradient, self.decay)
+        size = mean_step(gamma, self.decay).to(x)
         return StepResult(x - per_sample(size, x) * gradient, gradient, size, state)
 
 
-def reach(gamma: Tensor, decay: Decay) -> Tensor:
-    """The step (1 - gamma) / c(gamma) that leads from level gamma to the mean of the images."""
-    exact = torch.promote_types(gamma.dtype, torch.float32)  # bfloat16 has nothing next to 1
-    gamma = gamma.to(exact).clamp(max=1 - 1 / LEVELS)  # the limit at the data, where both are 0
+def mean_step(gamma: Tensor, decay: Decay) -> Tensor:
+    """The step size (1 - gamma) / c(gamma) that leads from x at gamma to the mean of its images."""
+    exact = torch.promote_types(gamma.dtype, torch.float32)  # bfloat16 is too coarse near 1
+    gamma = gamma.to(exact).clamp(max=1 - 1 / LEVELS)  # at gamma 1 it would be 0 / 0
     return (1 - gamma) / decay(gamma)
 
 
-def _level(x: Tensor, gradient: Tensor, decay: Decay) -> Tensor:
+def _gamma(x: Tensor, gradient: Tensor, decay: Decay) -> Tensor:
     levels = torch.arange(LEVELS, device=x.device, dtype=torch.float32) / LEVELS
     size = decay(levels)
 
     def mean_product(a: Tensor, b: Tensor) -> Tensor:
         return (a.float() * b.float()).flatten(1).mean(1, keepdim=True)
 
-    mismatch = levels * (1 + mean_product(x, gradient) / size) - (1 - mean_product(x, x))
-    longer = (mean_product(gradient, gradient) / (1.5 * size**2)).log() / 2
+    error = levels * (1 + mean_product(x, gradient) / size) - (1 - mean_product(x, x))
+    norm_error = (mean_product(gradient, gradient) / (1.5 * size**2)).log() / 2
     # The second only chooses between solutions of the first.
-    return levels[(mismatch**2 + 0.01 * longer**2).argmin(1)].to(x)
+    return levels[(error**2 + 0.01 * norm_error**2).argmin(1)].to(x)
 
 
 def _deviations(sigma: float | Tensor, x: Tensor) -> Tensor:
@@ -169,7 +165,7 @@ def _deviations(sigma: float | Tensor, x: Tensor) -> Tensor:
         values = values.expand(len(x))
     if values.shape != (len(x),) or not ((values >= 0) & values.isfinite()).all():
         raise ValueError(
-            f"sigma must be a standard deviation from 0, one number or one an image ({len(x)},); "
-            f"got {sigma}"
+            f"sigma must be a standard deviation of 0 or more, one number or one an image, "
+            f"({len(x)},); got {sigma}"
         )
     return values

@@ -1,4 +1,4 @@
-"""The language of compositions: `7 + 0.5*3 - 1`."""
+"""Parsing of compositions such as `7 + 0.5*3 - 1`."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ TOKEN = re.compile(
 
 @dataclass(frozen=True)
 class Term:
-    """A label and how much it counts."""
+    """A label and its weight."""
 
     label: int | str | None
-    """Its number or name; None for the unlabelled field."""
+    """Its number or name; None for the null label."""
     weight: float = 1.0
     masks: tuple[str, ...] = ()
-    """Names of masks that the weight is multiplied with; with `~` before it, one minus the mask."""
+    """Names of masks that multiply the weight; `~name` is one minus the mask."""
     model: str = ""
-    """Whose label it is; empty where nothing is said."""
+    """The name of the model of the label; empty if not given."""
     position: int = field(default=0, compare=False)
-    """Where the label is in the expression, from 1."""
+    """Position of the label in the expression, from 1."""
 
 
 def parse(expression: str) -> tuple[Term, ...]:
@@ -40,9 +40,9 @@ def parse(expression: str) -> tuple[Term, ...]:
         weight     = number | [ "~" ] mask
         label      = whole number | name | "none" | "null"
 
-    Names of letters, digits and `_` may stand as they are, others in quotes. The last factor of a
-    term is its label: `2*3` is label 3, twice. Raises ValueError, saying what was expected at which
-    position (from 1), for anything else.
+    Names of letters, digits and `_` need no quotes; other names do. The last factor of a term is its
+    label: `2*3` is label 3 with weight 2. Raises ValueError for anything else, with what was expected
+    at which position.
 
     >>> parse("7 - 0.5*left*'ankle boot'")[1]
     Term(label='ankle boot', weight=-0.5, masks=('left',), model='', position=14)
@@ -60,7 +60,7 @@ def parse(expression: str) -> tuple[Term, ...]:
 
 class _Token(NamedTuple):
     kind: str
-    """number, name or end; a sign is its own kind."""
+    """number, name, quoted, end, or the sign itself."""
     text: str
     position: int
 

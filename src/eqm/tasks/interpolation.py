@@ -1,4 +1,4 @@
-"""Pictures between two pictures, and pictures like a picture."""
+"""Interpolation between images, and variations of an image."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def vary(
 ) -> Solution:
     """Variations of images (B, ...), `.x` (B * count, ...): `count` of the first, then of the next.
 
-    They are (1 - strength) * image + strength * noise, descended along sqrt(strength) of the path of a
-    sample, as less noise takes less. Strength 0 gives the images back, 1 what `generate` draws from
-    the same seed and labels. Row k has noise of seed `seed + k`. Without `labels` a model with
-    classes uses its null label.
+    Each starts at (1 - strength) * image + strength * noise and descends sqrt(strength) of the path
+    of a sample, because less noise needs a shorter path. Strength 0 returns the images; strength 1
+    returns what `generate` does with the same seed and labels. Row k has noise of seed `seed + k`.
+    Without `labels` a model with classes uses its null label.
 
-    Raises ValueError for images that are not of the model's shape, a strength outside 0..1, labels
-    that the model does not have, and a model that is told the noise level.
+    Raises ValueError for images that do not have the model's shape, a strength outside 0..1, labels
+    that the model does not have, and noise-conditioned models.
     """
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must lie in 0..1; got {strength}")
@@ -64,7 +64,7 @@ def vary(
         classes_in_turn=False,
     )
     rows = None if start.labels is None else start.labels.tolist()
-    if strength == 1 and len(x):  # nothing is left of the images: descend as samples do
+    if strength == 1 and len(x):  # nothing is left of the images
         ends = stream(
             start.field,
             start,
@@ -76,7 +76,7 @@ def vary(
         )
         return collect(ends)
     strengths = torch.full((len(x),), float(strength))
-    return _renoised(start.field, x, start.noise, strengths, rows, start.sampling, batch_size)
+    return _descend_from(start.field, x, start.noise, strengths, rows, start.sampling, batch_size)
 
 
 def interpolate(
@@ -92,17 +92,17 @@ def interpolate(
     sampling: Sampling | None = None,
     batch_size: int = 256,
 ) -> Solution:
-    """`count` images from `first` to `last` (...), `.x` (count, ...), which themselves are the ends.
+    """`count` images from `first` to `last` (...), `.x` (count, ...), with these two as the ends.
 
-    Through "noise", the blend (1 - t) * first + t * last is given noise of the share
-    strength * sin(pi t), the same for all, and descends as in `vary`: what is halfway is most free to
-    become a picture of its own. Along the "landscape", the blends are a chain that descends
-    together: each follows the part of the field across the chain, and springs along the chain keep
-    the distances even (the nudged elastic band of Henkelman & Jónsson 2000), for the path of a
-    sample. It asks for no noise and takes the smoother steps; noise comes nearer to the data.
+    Through "noise", the blend (1 - t) * first + t * last is mixed with the share
+    strength * sin(pi t) of one noise, and descends as in `vary`. Through the "landscape", the blends
+    are a chain that descends together for the path of a sample: each point follows the part of the
+    field across the chain, and springs keep the distances along the chain even (the nudged elastic
+    band of Henkelman & Jónsson 2000). The landscape changes more smoothly; noise gives images nearer
+    to the data.
 
-    `labels` are those of the two images: between them the fields are weighted 1 - t and t, guided as
-    `sampling` says, everywhere on the path. Without them a model with classes uses its null label.
+    `labels` are those of the two images; between them the fields are weighted 1 - t and t, guided as
+    `sampling` says, on the whole path. Without labels a model with classes uses its null label.
 
     Raises ValueError as `vary` does, and for fewer than 2 images.
     """
@@ -111,23 +111,23 @@ def interpolate(
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must lie in 0..1; got {strength}")
     if count < 2:
-        raise ValueError(f"count must be at least 2, the two images; got {count}")
+        raise ValueError(f"count must be at least 2, as the two images count; got {count}")
     check_count(batch_size=batch_size)
     ends = _checked(model, torch.stack([first, last]))
     start = prepare(model, seed=seed, sampling=sampling, shape=first.shape, classes_in_turn=False)
     sampling = start.sampling
     t = torch.linspace(0, 1, count).to(ends)
     x = torch.lerp(ends[:1], ends[1:], per_sample(t, ends))
-    field = _between(model, labels, t, sampling)
+    field = _blended_field(model, labels, t, sampling)
     if through == "landscape":
-        return _relaxed(field, x, sampling)
+        return _descend_chain(field, x, sampling)
     noise = start.noise.expand_as(x)
     strengths = strength * torch.sin(pi * t.cpu())
     strengths[[0, -1]] = 0.0
-    return _renoised(field, x, noise, strengths, range(count), sampling, batch_size)
+    return _descend_from(field, x, noise, strengths, range(count), sampling, batch_size)
 
 
-def _renoised(
+def _descend_from(
     field: Field,
     x: Tensor,
     noise: Tensor,
@@ -136,7 +136,7 @@ def _renoised(
     sampling: Sampling,
     batch_size: int,
 ) -> Solution:
-    """Where x (B, ...) come to after noise of `strengths` (B,); those of 0 stay as they are."""
+    """The descents of x (B, ...) mixed with noise of `strengths` (B,); strength 0 keeps x."""
     starts = corrupt(x, noise, 1 - strengths.to(x))
     moving = strengths.nonzero().flatten()
     ends = stream(
@@ -144,22 +144,22 @@ def _renoised(
         (starts[k] for k in moving.tolist()),
         None if labels is None else [labels[k] for k in moving.tolist()],
         rule=sampling.make_rule(),
-        stop=_Path(sampling.path_length * strengths[moving].sqrt().to(x)),
+        stop=_PathLengths(sampling.path_length * strengths[moving].sqrt().to(x)),
         batch_size=max(1, min(batch_size, len(moving))),
         max_steps=sampling.max_steps,
     )
-    came = {int(moving[end.index]): replace(end, index=int(moving[end.index])) for end in ends}
+    moved = {int(moving[end.index]): replace(end, index=int(moving[end.index])) for end in ends}
     still = [
         FinishedSample(k, x[k], 0, 0, torch.nan, Outcome.CONVERGED)
         for k in range(len(x))
-        if k not in came
+        if k not in moved
     ]
-    return collect([*came.values(), *still], like=x)
+    return collect([*moved.values(), *still], like=x)
 
 
 @dataclass(frozen=True, eq=False)
-class _Path(Stop):
-    """`PathLength` of a length of its own for each sample (B,)."""
+class _PathLengths(Stop):
+    """`PathLength` with one length a sample, (B,)."""
 
     lengths: Tensor
 
@@ -167,10 +167,10 @@ class _Path(Stop):
         return step.path >= self.lengths[step.index] * (1 - 1e-4), state
 
 
-def _between(
+def _blended_field(
     model: Model, labels: tuple[int | str, int | str] | None, t: Tensor, sampling: Sampling
 ) -> Field:
-    """The field whose labels are numbers of images of the chain, at t (count,)."""
+    """The field of the blends at t (count,); its labels are the numbers of the blends."""
     pair = None if labels is None else chosen_labels(model, labels, 2)
     if pair is None:
         return lambda x, numbers: model(x, None)
@@ -186,27 +186,27 @@ def _between(
     return field
 
 
-def _relaxed(field: Field, x: Tensor, sampling: Sampling) -> Solution:
-    """The chain x (count, ...) after its descent between its ends: it is one sample of the band."""
+def _descend_chain(field: Field, x: Tensor, sampling: Sampling) -> Solution:
+    """The chain x (count, ...) after its descent, as one sample of `elastic_band`."""
     if len(x) == 2:
-        return _renoised(field, x, x, torch.zeros(2), None, sampling, 1)
+        return _descend_from(field, x, x, torch.zeros(2), None, sampling, 1)
     end = descend(
-        band(field),
+        elastic_band(field),
         x[None],
         rule=sampling.make_rule(),
         stop=PathLength(sampling.path_length),
         max_steps=sampling.max_steps,
     )
-    slopes = norms(band(field)(end.x, None)[0])
+    slopes = norms(elastic_band(field)(end.x, None)[0])
     ones = torch.ones(len(x), dtype=torch.int64, device=x.device)
     return Solution(end.x[0], end.steps * ones, end.nfe * ones, slopes, end.outcome * len(x))
 
 
-def band(field: Field, *, stiffness: float = 10.0) -> Field:
-    """The field of chains (B, K, ...) of K points of `field`, each labelled by its place in the chain.
+def elastic_band(field: Field, *, stiffness: float = 10.0) -> Field:
+    """The field of chains (B, K, ...) of K points; `field` gets the place in the chain as the label.
 
-    Between the ends, which stay: the part of the gradient across the chain, and along it a pull of
-    `stiffness` times the difference of the distances to the two neighbours.
+    The ends do not move. The other points have the part of the gradient across the chain, and along
+    the chain `stiffness` times the difference of the distances to the two neighbours.
     """
 
     def chained(x: Tensor, labels: Tensor | None) -> Tensor:

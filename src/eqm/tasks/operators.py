@@ -1,4 +1,4 @@
-"""What is measured of an image: linear operators, and the least-squares way back."""
+"""Linear operators that measure images, and their least-squares inverse."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from eqm.shapes import per_sample
 
 
 class Operator(Protocol):
-    """Any linear function of images (B, C, H, W) that autograd can differentiate, each on its own.
+    """Any linear function of images (B, C, H, W) that autograd can differentiate and that treats each
+    image by itself.
 
-    One that differs from image to image also has `__getitem__(rows)`, itself for some of them.
+    An operator that differs between images also has `__getitem__(rows)`: the operator of some of them.
     """
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -25,12 +26,12 @@ class Operator(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Inpaint:
-    """Keeps what `mask` keeps, and sets the rest to 0.
+    """Keeps the pixels where `mask` is 1, and sets the others to 0.
 
-    `mask` is 1 or True where an image is known, else 0: (H, W) or (C, H, W) for all images, or
-    (B, 1, H, W) or (B, C, H, W), one an image.
+    `mask` is 1 or True where pixels are known and 0 elsewhere: (H, W) or (C, H, W) for all images,
+    (B, 1, H, W) or (B, C, H, W) for one mask an image.
 
-    Raises ValueError for a mask of other values, or that keeps nothing.
+    Raises ValueError for a mask with other values, or with 0 only.
 
     >>> Inpaint(torch.tensor([[1, 0]]))(torch.ones(1, 3, 1, 2))[0, 0]
     tensor([[1., 0.]])
@@ -41,11 +42,11 @@ class Inpaint:
     def __post_init__(self) -> None:
         if not 2 <= self.mask.ndim <= 4 or not ((self.mask == 0) | (self.mask == 1)).all():
             raise ValueError(
-                "mask must be 1 where an image is known and 0 elsewhere, (H, W) or (B, 1, H, W); "
+                "mask must be 1 where pixels are known and 0 elsewhere, (H, W) or (B, 1, H, W); "
                 f"got shape {tuple(self.mask.shape)}, values from {self.mask.min()} to {self.mask.max()}"
             )
         if not self.mask.any():
-            raise ValueError("mask must keep something; got 0 everywhere: 1 is what is known")
+            raise ValueError("mask must be 1 where pixels are known; got 0 everywhere")
 
     def __getitem__(self, rows: Tensor) -> Inpaint:
         if self.mask.ndim < 4 or len(self.mask) == 1:
@@ -67,12 +68,12 @@ class Inpaint:
 
 @dataclass(frozen=True)
 class Downsample:
-    """The means of blocks of `factor` x `factor` pixels: what super-resolution starts from."""
+    """The means of blocks of `factor` x `factor` pixels, as for super-resolution."""
 
     factor: int
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Raises ValueError where sides are not multiples of the factor."""
+        """The small images. Raises ValueError if the sides are not multiples of `factor`."""
         if self.factor < 1 or x.shape[-1] % self.factor or x.shape[-2] % self.factor:
             raise ValueError(
                 f"factor must divide the sides of the images, {x.shape[-1]}x{x.shape[-2]}; "
@@ -83,7 +84,7 @@ class Downsample:
 
 @dataclass(frozen=True, eq=False)
 class Blur:
-    """Images under a kernel (k, l) of odd sides, edges repeated; see `gaussian` and `motion`."""
+    """Convolution with a kernel (k, l) of odd sides, edges repeated; see `gaussian` and `motion`."""
 
     kernel: Tensor
 
@@ -95,7 +96,7 @@ class Blur:
 
     @classmethod
     def gaussian(cls, sigma: float) -> Blur:
-        """A bell of standard deviation `sigma` pixels, cut at three."""
+        """A Gaussian kernel with a standard deviation of `sigma` pixels, cut off at 3 sigma."""
         if not 0 < sigma < 100:
             raise ValueError(f"sigma must be a positive number of pixels; got {sigma}")
         places = torch.arange(-math.ceil(3 * sigma), math.ceil(3 * sigma) + 1.0)
@@ -105,15 +106,15 @@ class Blur:
 
     @classmethod
     def motion(cls, length: int, angle: float = 0.0) -> Blur:
-        """A straight move of `length` pixels, `angle` degrees from the horizontal."""
+        """Motion along a straight line of `length` pixels, `angle` degrees from the horizontal."""
         if not 1 <= length < 1000:
-            raise ValueError(f"length must be pixels from 1; got {length}")
+            raise ValueError(f"length must be a number of pixels, 1 or more; got {length}")
         if not math.isfinite(angle):
-            raise ValueError(f"angle must be degrees; got {angle}")
-        reach = (length - 1) / 2  # from the middle of the first pixel to that of the last
-        half = math.ceil(reach)
+            raise ValueError(f"angle must be a finite number of degrees; got {angle}")
+        radius = (length - 1) / 2  # the line joins the centres of the first and last pixel
+        half = math.ceil(radius)
         kernel = torch.zeros(2 * half + 1, 2 * half + 1)
-        for place in torch.linspace(-reach, reach, round(8 * reach) + 1).tolist():
+        for place in torch.linspace(-radius, radius, round(8 * radius) + 1).tolist():
             turn = math.radians(angle)
             row, column = half - place * math.sin(turn), half + place * math.cos(turn)
             top, left = min(int(row), 2 * half), min(int(column), 2 * half)
@@ -127,7 +128,7 @@ class Blur:
     def __call__(self, x: Tensor) -> Tensor:
         height, width = (size // 2 for size in self.kernel.shape)
         padded = functional.pad(x, (width, width, height, height), mode="replicate")
-        # By Fourier transforms: the backward pass of a convolution is thirty times slower on a CPU.
+        # By FFT: on a CPU the backward pass of a convolution is thirty times slower.
         sides = padded.shape[-2:]
         kernel = torch.fft.rfft2(self.kernel.flip(0, 1).to(x), sides)
         both = torch.fft.irfft2(torch.fft.rfft2(padded) * kernel, sides)
@@ -136,26 +137,26 @@ class Blur:
 
 @dataclass(frozen=True)
 class Grey:
-    """The mean of the channels: what colouring starts from."""
+    """The mean of the channels, as for colouring."""
 
     def __call__(self, x: Tensor) -> Tensor:
         return x.mean(1, keepdim=True)
 
 
-def part(operator: Operator, rows: Tensor) -> Operator:
-    """The operator for some of the images."""
+def for_rows(operator: Operator, rows: Tensor) -> Operator:
+    """The operator of some of the images."""
     return operator[rows] if hasattr(operator, "__getitem__") else operator
 
 
 def least_squares(
     operator: Operator, target: Tensor, like: Tensor, *, ridge: float = 0.0, iterations: int = 20
 ) -> Tensor:
-    """The smallest images (B, ...) whose measurement is `target`, shaped as `like`.
+    """The smallest images (B, ...), shaped as `like`, whose measurement is `target`.
 
-    A^T (A A^T + ridge)^-1 target, the pseudo-inverse for ridge 0, by conjugate gradients, whose
-    stopping tames operators that lose nearly all of some detail. A^T comes from autograd: the
-    operator itself is all that is needed. One iteration is exact where A A^T is a multiple of the
-    identity or a projection, as for masks, block means and grey.
+    A^T (A A^T + ridge)^-1 target by conjugate gradients; with ridge 0 this is the pseudo-inverse.
+    Stopping early regularises operators that lose most of some detail. A^T comes from autograd. One
+    iteration is exact if A A^T is a multiple of the identity or a projection, as for masks, block
+    means and grey.
     """
     transposed = torch.func.vjp(operator, torch.zeros_like(like))[1]
     solution, residual, direction = torch.zeros_like(target), target, target
@@ -174,18 +175,19 @@ def least_squares(
 
 
 def check_linear(operator: Operator, shape: tuple[int, ...], measurement: Tensor) -> None:
-    """Raises ValueError unless `measurement` may be one of images of `shape` by a linear operator."""
+    """Raises ValueError if the operator is not linear, or does not measure images of `shape` as
+    `measurement`."""
     generator = torch.Generator().manual_seed(0)
     count = len(measurement)
     a, b = (torch.randn(count, *shape, generator=generator).to(measurement) for _ in range(2))
     of_a, of_b = operator(a), operator(b)
     if of_a.shape != measurement.shape:
         raise ValueError(
-            f"the operator measures images {(count, *shape)} as {tuple(of_a.shape)}; "
-            f"got a measurement {tuple(measurement.shape)}: bring them together"
+            f"measurement must have shape {tuple(of_a.shape)}, that of the operator's measurements of "
+            f"images {(count, *shape)}; got {tuple(measurement.shape)}"
         )
     if not torch.allclose(operator(a + b), of_a + of_b, rtol=1e-3, atol=1e-3):
         raise ValueError(
-            "the operator must be linear, A(a + b) = A(a) + A(b): take what it adds off the "
-            "measurement"
+            "the operator must be linear, A(a + b) = A(a) + A(b); it is not: if it adds a constant, "
+            "subtract that from the measurement"
         )

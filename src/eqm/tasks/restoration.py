@@ -1,4 +1,4 @@
-"""Images of which only a part was measured: holes, few pixels, blur, no colour."""
+"""Restoring images from measurements: inpainting, super-resolution, deblurring, colouring."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from eqm.sampling.model import check_time_invariant, describe
 from eqm.sampling.settings import Sampling
 from eqm.sampling.start import guided, starting_noise
 from eqm.shapes import per_sample
-from eqm.tasks.denoising import LARGEST, reach
-from eqm.tasks.operators import Operator, check_linear, least_squares, part
+from eqm.tasks.denoising import MAX_VALUE, mean_step
+from eqm.tasks.operators import Operator, check_linear, for_rows, least_squares
 
 
 def restore(
@@ -34,21 +34,19 @@ def restore(
     decay: Decay | None = None,
     sampling: Sampling | None = None,
 ) -> Solution:
-    """Images that the field finds likely and of which `operator` gives the `measurement` (B, ...).
+    """Likely images whose measurement by `operator` is `measurement` (B, ...).
 
     The operator is any linear function that autograd can differentiate: `Inpaint`, `Downsample`,
     `Blur`, `Grey` of `eqm.tasks`, or your own. `noise` is the standard deviation of normal noise in
-    the measurement; without, images fit it exactly, as far as the operator can be inverted.
+    the measurement; with 0, images fit it exactly, as far as the operator can be inverted.
 
-    `.x` is (B * count, ...), the `count` samples of a measurement one after the other, each from its
-    own seed, `seed` and on: where they differ, the measurement does not tell. Their mean has the
-    better PSNR. `labels` (B,), `decay` and the guidance of `sampling` are as in `denoise`. The cost
-    is `steps` evaluations an image. The misfit is found in float32 at least, whatever the field's type.
+    `.x` is (B * count, ...): the `count` samples of the first measurement, then of the next. Sample k
+    uses seed `seed + k`. Samples differ where the measurement says little; their mean has a better
+    PSNR. `labels` (B,), `decay` and the guidance of `sampling` are as in `denoise`. The cost is `steps`
+    evaluations a sample. `Fit` is the rule; it computes in float32 or better.
 
-    Each descends energy and misfit together; see `Fit`, the rule, for how.
-
-    Raises ValueError for an operator that is not linear, a measurement that does not fit it or holds
-    values that no images have, and a field that does not say the shape of its images.
+    Raises ValueError for an operator that is not linear, a measurement of another shape or with
+    values that no image gives, a field that does not say its shape, and noise-conditioned models.
     """
     check_count(count=count, steps=steps)
     check_time_invariant(field)
@@ -57,10 +55,10 @@ def restore(
     info = describe(field)
     shape = info.shape
     if shape is None:
-        raise ValueError("restore needs a field that has the .shape of one image: give it one")
-    if not (len(measurement) == 0 or measurement.abs().max() <= LARGEST):
+        raise ValueError("restore needs a field with the .shape of one image: add that attribute")
+    if not (len(measurement) == 0 or measurement.abs().max() <= MAX_VALUE):
         raise ValueError(
-            f"a measurement must be of images in -1..1, so within {LARGEST:g}; got values from "
+            f"measurement must be of images in -1..1, so within {MAX_VALUE:g}; got values from "
             f"{measurement.min():.3g} to {measurement.max():.3g}: rescale it"
         )
     exact = measurement.to(torch.promote_types(measurement.dtype, torch.float32))
@@ -77,7 +75,7 @@ def restore(
         guided(field, sampling, labels),
         starts,
         None if labels is None else labels[rows],
-        rule=Fit(part(operator, rows), exact[rows], decay or decay_of(field), steps, noise),
+        rule=Fit(for_rows(operator, rows), exact[rows], decay or decay_of(field), steps, noise),
         stop=MaxNFE(steps),
         max_steps=steps,
     )
@@ -85,22 +83,22 @@ def restore(
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A rule that descends energy and misfit together, from noise, in `steps` even steps of gamma.
+    """A rule that reduces energy and misfit together, from noise, in `steps` even steps of gamma.
 
-    At level gamma a field leads to a predicted image, the mean of all that x may come from. It is
-    moved the least that makes it fit the measurement y = A image + noise, and mixed with new noise
-    for the next level gamma':
+    At gamma the field predicts an image p, the mean of all images that x may come from. The smallest
+    change that fits p to the measurement y = A image + noise is added. Then p is mixed with new noise
+    xi for the next gamma':
 
         p = x - (1 - gamma) / c(gamma) * field(x)
         p <- p + A^T (A A^T + noise^2 / v)^-1 (y - A p),    v = (1 - gamma)^2 / (gamma^2 + (1 - gamma)^2)
         x <- gamma' p + (1 - gamma') xi
 
-    v is the variance of the image, of unit variance itself, given x (arXiv 2302.07121, 3.1). To keep
-    the old noise instead of drawing xi would be plain descent of the sum of both gradients: its
-    images fit as well and look worse, since what the field draws early is never drawn again. xi is a
-    function of the start and the number of steps alone.
+    v is the variance of the image given x, if its own variance is 1 (arXiv 2302.07121, 3.1). Keeping
+    the old noise would be plain descent on the sum of both gradients; those images fit as well but
+    look worse, because early details are never drawn again. xi depends only on the start and on the
+    number of steps.
 
-    Samples must start together, as in `descend`: the first of them has the first measurement.
+    All samples must start together, as in `descend`; sample k belongs to measurement k.
     """
 
     operator: Operator
@@ -116,12 +114,12 @@ class Fit:
         rows, key = state
         gradient = gradient_of(x)
         level = steps / self.steps
-        size = reach(level, self.decay)
+        size = mean_step(level, self.decay)
         predicted = x.to(self.measurement) - per_sample(size, x) * gradient
         # all samples have made as many steps
         share = (1 - level[0]) ** 2
         ridge = self.noise**2 * float((level[0] ** 2 + share) / share)
-        operator = part(self.operator, rows)
+        operator = for_rows(self.operator, rows)
         misfit = self.measurement[rows] - operator(predicted)
         predicted = predicted + least_squares(operator, misfit, predicted, ridge=ridge)
         fresh = normal(key, steps, predicted)
