@@ -148,7 +148,7 @@ def test_what_is_not_there_is_named(model, expression, message):
 
 def test_models_and_masks_that_do_not_fit_are_named(model):
     wide = network(0, shape=(1, 4, 8), multipliers=(1,))
-    with pytest.raises(ValueError, match=r"one shape .*a of \(1, 4, 4\), b of \(1, 4, 8\)"):
+    with pytest.raises(ValueError, match=r"one shape; got a with \(1, 4, 4\), b with \(1, 4, 8\)"):
         Composition.of({"a": model, "b": wide}, "a:1 + b:2")
     with pytest.raises(ValueError, match="name the model of the label, as in a:2"):
         Composition.of({"a": model, "b": model}, "a:1 + 2")
