@@ -231,7 +231,7 @@ def test_data_without_labels_and_of_other_shapes_become_a_source():
         assert torch.equal(everything(as_source(x)), x)
 
 
-def test_a_dataset_is_read_as_training_goes_on_and_its_targets_save_a_pass():
+def test_a_dataset_is_read_on_demand_and_targets_save_a_pass():
     dataset = Squares(X.repeat(50, 1, 1, 1), Y.repeat(50))
     source = as_source(dataset)
     assert source.class_names == ("a", "b", "c")
@@ -288,7 +288,7 @@ class Stream(IterableDataset):
         (DataLoader(TensorDataset(X), collate_fn=list), "pass its Dataset"),
     ],
 )
-def test_data_of_no_use_are_refused_with_a_sentence(data, sentence):
+def test_unusable_data_are_refused_with_a_sentence(data, sentence):
     with pytest.raises(ValueError, match=sentence):
         as_source(data)
 

@@ -43,7 +43,7 @@ def test_the_seed_decides_the_split_and_the_order():
     assert not torch.equal(first, batch_indices(50, position=0, count=50, seed=4))
 
 
-def test_the_fingerprint_tells_data_apart():
+def test_other_data_have_another_fingerprint():
     assert digits().fingerprint == digits().fingerprint
     changed = digits()
     changed.data[17, 0, 3, 3] += 0.01
@@ -70,7 +70,7 @@ def test_the_fingerprint_tells_data_apart():
         (lambda: Images("x", DATA).split(0.0), "leaves one part of 6 samples empty"),
     ],
 )
-def test_data_that_cannot_be_are_named(make, message):
+def test_bad_data_are_refused_with_a_sentence(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -91,7 +91,7 @@ def test_an_npz_opens_whatever_the_place_of_its_channels(tmp_path, shape, expect
     assert np.array_equal(back.numpy().reshape(shape), arrays)
 
 
-def test_samples_can_be_data(tmp_path):
+def test_the_npz_of_eqm_sample_can_be_data(tmp_path):
     pixels = np.arange(32, dtype=np.uint8).reshape(2, 4, 4, 1)
     np.savez(tmp_path / "samples.npz", arr_0=pixels, arr_1=[0, 1])
     images = open_images(str(tmp_path / "samples.npz"))
@@ -114,13 +114,13 @@ def test_samples_can_be_data(tmp_path):
         ({"images": np.full((2, 4, 4), 255.0)}, r"must lie in -1..1; got 255..255"),
     ],
 )
-def test_an_npz_of_something_else_is_named(tmp_path, arrays, message):
+def test_an_npz_of_something_else_is_refused(tmp_path, arrays, message):
     np.savez(tmp_path / "my.npz", **arrays)
     with pytest.raises(ValueError, match=message):
         open_images(str(tmp_path / "my.npz"))
 
 
-def test_sources_that_are_none_are_named(tmp_path):
+def test_a_path_without_data_is_refused(tmp_path):
     (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 torn")
     for source, message in [
         ("cats", "data.path must be a folder, a file or one of checkerboard, .* got 'cats'"),

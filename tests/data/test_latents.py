@@ -57,7 +57,7 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_latents_are_the_images_posterior_and_mirrored_by_the_draws(images, encoded):
+def test_latents_are_posterior_samples_mirrored_at_random(images, encoded):
     latents, rows, by = open_latents(encoded), torch.tensor([22, 3, 3, 0, 11, 4, 5]), draws(7)
     mirrored = by.uniform("flip") >= 0.5
     assert mirrored.any()
@@ -93,7 +93,7 @@ def test_latents_are_a_source(images, encoded):
     assert batch.labels.shape == (4,)
 
 
-def test_a_part_is_those_latents_and_remembers_their_encoder(encoded):
+def test_a_subset_of_latents_keeps_their_encoder(encoded):
     latents, rows = open_latents(encoded), torch.tensor([3, 21, 7])
     part = latents.subset(rows, torch.tensor([0, 1, 0]), 2, ("even", "odd"))
     assert (len(part), part.num_classes, part.class_names) == (3, 2, ("even", "odd"))
@@ -127,7 +127,7 @@ def test_statistics_are_those_of_posterior_samples(images, encoded):
     torch.testing.assert_close(torch.tensor(manifest.std).double(), expected.sqrt())
 
 
-def test_without_labels_mirror_images_and_deviation_nothing_is_stored_of_them(images, tmp_path):
+def test_missing_labels_mirror_images_and_deviations_are_not_stored(images, tmp_path):
     bare = Images("bare", images.data)
     run(bare, Pixels(), tmp_path, mirrored=False)
     latents = open_latents(tmp_path)
@@ -137,7 +137,7 @@ def test_without_labels_mirror_images_and_deviation_nothing_is_stored_of_them(im
     assert torch.equal(latents.batch(rows, draws(23)), images.data.half().float())
 
 
-def test_float16_is_half_the_room_and_what_it_cannot_hold_is_refused(images, encoded, tmp_path):
+def test_float16_takes_half_the_space_and_refuses_what_it_cannot_hold(images, encoded, tmp_path):
     run(images, Blurry(), tmp_path / "half")
     sizes = [
         sum(t.nbytes for s in open_latents(at).tensors for k, t in s.items() if k != "labels")
@@ -161,7 +161,7 @@ def test_float16_is_half_the_room_and_what_it_cannot_hold_is_refused(images, enc
 
 
 @pytest.mark.parametrize("taken", range(1, 16))
-def test_wherever_encoding_stops_going_on_gives_the_same_bytes(images, encoded, tmp_path, taken):
+def test_interrupted_encoding_resumes_to_the_same_bytes(images, encoded, tmp_path, taken):
     settings = {"storage": "float32", "shard_size": 5, "batch_size": 2}
     steps = encode(images, Blurry(), tmp_path, **settings)
     for _ in range(taken):
@@ -204,7 +204,7 @@ def test_a_folder_of_something_else_is_refused(images, copy):
     assert run(renamed, Blurry(), copy, storage="float32").complete
 
 
-def test_a_shard_missing_or_short_is_found_at_once_and_mended(images, encoded, copy):
+def test_a_missing_or_short_shard_is_found_and_encoded_again(images, encoded, copy):
     shard = copy / "latents-00002.safetensors"
     shard.write_bytes(shard.read_bytes()[:-4])
     with pytest.raises(ValueError, match=r"latents-00002.safetensors has [\d,]+ bytes instead of"):
@@ -216,7 +216,7 @@ def test_a_shard_missing_or_short_is_found_at_once_and_mended(images, encoded, c
     assert contents(copy) == contents(encoded)
 
 
-def test_a_changed_byte_is_found_by_reading_all(encoded, copy):
+def test_check_latents_finds_a_changed_byte(encoded, copy):
     assert check_latents(encoded).fingerprint == open_latents(encoded).fingerprint
     shard = copy / "latents-00003.safetensors"
     content = bytearray(shard.read_bytes())
@@ -244,7 +244,7 @@ def test_a_changed_byte_is_found_by_reading_all(encoded, copy):
         ({"shard_size": 4}, "is damaged: encode again"),
     ],
 )
-def test_a_manifest_of_something_else_is_a_sentence(copy, change, sentence):
+def test_a_bad_manifest_is_refused_with_a_sentence(copy, change, sentence):
     path = copy / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ValueError, match=sentence):

@@ -197,7 +197,7 @@ def test_arrays_take_the_channels_that_pictures_would(tmp_path, given, channels)
         assert np.abs(found - expected).max() <= 1  # Pillow rounds twice
 
 
-def test_pictures_beside_what_may_hold_others_are_not_passed_over(tmp_path):
+def test_pictures_beside_an_archive_are_refused(tmp_path):
     (tmp_path / "a.png").write_bytes(encoded(PIXELS["cat/0.png"]))
     for name in ("manifest.json", "state.json"):  # not ours
         (tmp_path / name).write_text('{"name": "icons"}')
@@ -209,7 +209,7 @@ def test_pictures_beside_what_may_hold_others_are_not_passed_over(tmp_path):
         (tmp_path / name).unlink()
 
 
-def test_floats_that_seem_to_lie_in_another_range_are_said(tmp_path, caplog):
+def test_floats_in_0_to_1_are_warned_of(tmp_path, caplog):
     whole = RANDOM.random((4, 8, 8))
     np.save(tmp_path / "bright.npy", whole)
     np.save(tmp_path / "right.npy", 2 * whole - 1)
@@ -239,7 +239,7 @@ def test_the_centre_crop_is_that_of_adm():
     assert np.array_equal(np.asarray(centre_crop(picture, 16)), expected)
 
 
-def test_what_is_see_through_lies_on_white_and_cameras_are_upright():
+def test_transparent_pixels_become_white_and_exif_rotates():
     clear = np.zeros((4, 4, 4), np.uint8)
     assert (decode(io.BytesIO(encoded(clear)), 3, 0) == 255).all()
     assert (decode(io.BytesIO(encoded(clear)), 4, 0) == 0).all()
@@ -250,7 +250,7 @@ def test_what_is_see_through_lies_on_white_and_cameras_are_upright():
     assert decode(io.BytesIO(file.getvalue()), 1, 0).shape == (1, 6, 4)
 
 
-def test_flips_are_drawn_by_position(tmp_path):
+def test_flips_depend_on_the_position(tmp_path):
     images = RANDOM.integers(0, 256, (200, 4, 4), dtype=np.uint8)
     np.save(tmp_path / "a.npy", images)
     source = open_source(config(tmp_path / "a.npy", flip=True))
@@ -266,7 +266,7 @@ def test_flips_are_drawn_by_position(tmp_path):
     )  # the data are as they were
 
 
-def test_parts_are_even_disjoint_and_known_apart(tmp_path):
+def test_subsets_are_even_and_disjoint_and_have_own_fingerprints(tmp_path):
     whole = open_source(config(make_folder(tmp_path)))
     seen, val_data = split(whole, 1 / 3)
     assert (len(seen), val_data.labels.tolist()) == (4, [0, 1])
@@ -290,7 +290,7 @@ def test_broken_pictures_are_replaced_by_their_own_class_and_named(tmp_path, cap
         images = everything(source)
     assert set(source.broken) == {"cat/1.png", "dog/2.png"}
     assert "cat/1.png" in caplog.text
-    assert source.broken["dog/2.png"] == "it is no picture, or of an unknown kind"
+    assert source.broken["dog/2.png"] == "it is no picture, or of an unknown format"
     assert np.array_equal(images[1], PIXELS["cat/2.png"])
     assert np.array_equal(images[5], PIXELS["dog/0.png"])
     kept = source.subset(torch.tensor([1, 0]), torch.tensor([0, 0]), 1, ("cat",))
@@ -300,7 +300,7 @@ def test_broken_pictures_are_replaced_by_their_own_class_and_named(tmp_path, cap
         everything(open_source(config(tmp_path, broken="fail", size=8, channels=3)))
 
 
-def test_a_broken_picture_is_one_whatever_decoder_says_so(tmp_path):
+def test_errors_of_every_decoder_mean_a_broken_picture(tmp_path):
     pytest.importorskip("PIL._avif")
     whole = encoded(PIXELS["cat/0.png"], "AVIF")
     torn = whole.replace(b"av01", b"av00")  # of which Pillow makes a RuntimeError
@@ -314,7 +314,7 @@ def test_a_broken_picture_is_one_whatever_decoder_says_so(tmp_path):
     assert set(check(str(tmp_path / "a.zip")).broken) == {"1.avif", "2.avif"}
 
 
-def test_links_in_a_circle_end_and_links_to_nowhere_are_broken_pictures(tmp_path):
+def test_circular_links_are_ignored_and_dead_links_are_broken_pictures(tmp_path):
     make_folder(tmp_path)
     (tmp_path / "cat/more").symlink_to("..")
     (tmp_path / "dog/more").symlink_to("../cat")
@@ -342,7 +342,7 @@ def test_batches_that_are_loaded_ahead_are_the_batches(tmp_path, cache_mb):
     assert torch.equal(halves[1].random.uniform("gamma"), again.random[2:].uniform("gamma"))
 
 
-def test_what_loading_ahead_meets_is_raised_where_it_is_asked_for(tmp_path):
+def test_errors_of_the_loading_thread_are_raised_in_training(tmp_path):
     make_folder(tmp_path)
     (tmp_path / "cat/1.png").write_bytes(b"")
     source = open_source(config(tmp_path, broken="fail", size=8, channels=3))
@@ -385,13 +385,13 @@ def _all_broken(path):
         (_all_broken, "1 of 1 pictures cannot be read, the first is a.png"),
     ],
 )
-def test_folders_of_no_use_are_refused(tmp_path, make, sentence):
+def test_unusable_folders_are_refused(tmp_path, make, sentence):
     make(tmp_path)
     with pytest.raises(ValueError, match=sentence):
         open_source(config(tmp_path))
 
 
-def test_files_of_no_use_are_refused(tmp_path):
+def test_unusable_files_are_refused(tmp_path):
     whole = make_zip(tmp_path / "a.zip").read_bytes()
     (tmp_path / "torn.zip").write_bytes(whole[: len(whole) // 2])
     tar = (make_tars(tmp_path / "tars") / "0.tar").read_bytes()

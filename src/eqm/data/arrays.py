@@ -81,7 +81,7 @@ def from_npy(path: Path, config: DataConfig) -> Tensors:
         labels = np.load(beside, allow_pickle=False) if beside.is_file() else None
         for found in (images, labels):
             if not (found is None or isinstance(found, np.ndarray)):
-                raise ValueError("it is an .npz: call it so")
+                raise ValueError("it is an .npz: rename it")
     except (ValueError, TypeError, OSError, EOFError) as error:
         raise ValueError(f"{path} is not a readable .npy of a plain array ({error})") from error
     return from_array(path.stem, images, labels, config)
@@ -94,7 +94,7 @@ def from_array(
     config: DataConfig,
     class_names: tuple[str, ...] = (),
 ) -> Tensors:
-    """Images or points of an array, brought to the size and channels of `config`."""
+    """Images or points of an array, with the size and channels that `config` sets."""
     if labels is not None and (
         labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) == 0
     ):
@@ -127,12 +127,12 @@ def _channels_first(name: str, images: np.ndarray) -> Tensor:
 
 
 def _fitted(name: str, data: Tensor, config: DataConfig) -> Tensor:
-    """The images (N, C, H, W) with the channels and the size that `config` asks for."""
+    """The images (N, C, H, W) with the channels and the size that `config` sets."""
     if config.channels and data.ndim == 4 and config.channels != data.shape[1]:
         if not {config.channels, data.shape[1]} <= {1, 3, 4}:
             raise ValueError(
-                f"{name}: only 1, 3 and 4 channels can be turned into one another; got "
-                f"{data.shape[1]}, to become {config.channels}"
+                f"{name}: data.channels converts between 1, 3 and 4 channels; got {data.shape[1]} to "
+                f"{config.channels}: leave it 0"
             )
         data = torch.cat([_coloured(part, config.channels) for part in data.split(1024)])
     size = config.size
@@ -148,15 +148,15 @@ def _fitted(name: str, data: Tensor, config: DataConfig) -> Tensor:
 
 
 def is_idx(path: Path) -> bool:
-    """Whether the name is that of an IDX file of images, as train-images-idx3-ubyte.gz is."""
+    """Whether a file is named as IDX images are, such as train-images-idx3-ubyte.gz."""
     return path.name.removesuffix(".gz").endswith("-ubyte") and "images" in path.name
 
 
 def from_idx(path: Path, config: DataConfig, *, name: str = "", part: str = "train") -> Images:
-    """The images of an IDX file, plain or .gz, or those of a folder's `part`, train or t10k.
+    """The images of an IDX file, plain or .gz, or of a folder's `part`, train or t10k.
 
-    Labels are those of the file beside it that differs by `labels-idx1` in its name. Raises
-    ValueError when a file is missing, cut short, or of another kind.
+    Labels come from the file beside it with `labels-idx1` in its name. Raises ValueError when a file
+    is missing, cut short, or of another kind.
     """
     if path.is_dir():
         found = sorted(file for file in path.iterdir() if is_idx(file) and part in file.name)
@@ -180,7 +180,7 @@ def from_idx(path: Path, config: DataConfig, *, name: str = "", part: str = "tra
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The array of an IDX file, plain or .gz. Raises ValueError when it is none or cut short."""
+    """The array of an IDX file, plain or .gz. Raises ValueError for another or a cut file."""
     try:
         raw = path.read_bytes()
         if raw[:2] == b"\x1f\x8b":
@@ -203,8 +203,8 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def _coloured(images: Tensor, channels: int) -> Tensor:
-    """Images (N, 1, 3 or 4, H, W) with other channels, as files of pictures get them: what is
-    see-through is laid on white, and grey weighs colours as ITU-R 601 does."""
+    """Images (N, 1, 3 or 4, H, W) with other channels, as Pillow converts files: transparent pixels
+    become white, and grey weighs colours by ITU-R 601."""
     low, high = (0.0, 255.0) if images.dtype == torch.uint8 else (-1.0, 1.0)
     x = images.float()
     if x.shape[1] == 4:

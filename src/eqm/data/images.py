@@ -194,7 +194,7 @@ def reason(error: BaseException) -> str:
     from PIL import UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):  # whose text holds an address in memory
-        return "it is no picture, or of an unknown kind"
+        return "it is no picture, or of an unknown format"
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -217,7 +217,7 @@ def header(file: BinaryIO) -> Header:
         width, height = picture.size
         # Pillow would decode a whole PNG to look for EXIF at its end.
         noted = picture.format != "PNG" or "exif" in picture.info
-        if noted and picture.getexif().get(0x0112, 1) >= 5:  # the camera was held upright
+        if noted and picture.getexif().get(0x0112, 1) >= 5:  # rotated by a quarter turn
             width, height = height, width
         return Header(width, height, _channels(picture), _bits(picture))
 

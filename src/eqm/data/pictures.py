@@ -123,12 +123,12 @@ class Pictures:
                 self._ready[candidate] = True
             return pixels
         raise ValueError(
-            f"{self.name}: no picture like {self.files.names[int(self.rows[row])]} can be read: "
-            "see what `eqm data check` says"
+            f"{self.name}: neither {self.files.names[int(self.rows[row])]} nor another picture of its "
+            "class can be read: run `eqm data check`"
         )
 
     def _candidates(self, row: int) -> Iterator[int]:
-        """The row, then those of the same class after it, then those before."""
+        """The row, then the later rows of its class, then the earlier ones."""
         yield row
         if self.labels is None:
             alike = torch.arange(len(self))
@@ -141,8 +141,8 @@ class Pictures:
         why = reason(error)
         if self.on_broken == "fail":
             raise ValueError(
-                f"{self.name}: cannot read {name} ({why}): mend or remove it, or set "
-                "data.broken skip"
+                f"{self.name}: cannot read {name} ({why}): replace or remove it, or set data.broken "
+                "skip"
             ) from error
         if name not in self.broken:
             self.broken[name] = why
@@ -158,7 +158,7 @@ class Pictures:
 
     @cached_property
     def _kept(self) -> Tensor | None:
-        """Memory for all pictures as bytes, or None where they do not fit. Pages count once written."""
+        """Memory for all pictures as bytes, or None where they do not fit."""
         shape = (len(self), *self.shape)
         fits = math.prod(shape) <= self.cache_mb << 20
         return torch.empty(shape, dtype=torch.uint8) if fits else None
@@ -211,7 +211,7 @@ def pictures(files: PictureFiles, config: DataConfig) -> Pictures:
             name, reason = next(iter(broken.items()))
             raise ValueError(
                 f"{files.name}: {len(broken)} of {len(files.names)} pictures cannot be read, the "
-                f"first is {name} ({reason}): mend or remove them"
+                f"first is {name} ({reason}): replace or remove them"
             )
         if broken:
             LOG.warning(
