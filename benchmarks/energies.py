@@ -27,8 +27,8 @@ ROUTES = {
     "implicit, bfloat16": {"precision": "bfloat16"},
     "dot, double backward": {"objective": DOT},
     "dot, one-sided difference": {"objective": replace(DOT, gradient="difference")},
-    "dot, compiled": {"objective": DOT, "compile": True},
-    "dot, compiled, bfloat16": {"objective": DOT, "compile": True, "precision": "bfloat16"},
+    "dot, compiled": {"objective": DOT, "compile": "on"},
+    "dot, compiled, bfloat16": {"objective": DOT, "compile": "on", "precision": "bfloat16"},
 }
 
 

@@ -156,13 +156,13 @@ def run(part: str, checkout: Path | None, device: str, quick: bool) -> str:
         assert checkout is not None
         step = official_step(official_network(checkout, config).to(place).train(), x, labels)
     elif kind == "train":
-        step = our_step(config, place, x, labels, precision="bfloat16", compile=compile)
+        step = our_step(config, place, x, labels, precision="bfloat16", compile="auto")
     else:
         settings = TrainConfig(
             model=config,
             batch_size=count * world_size(),
             precision="bfloat16",
-            compile=compile,
+            compile="auto",
             parallel=kind,  # type: ignore[arg-type]
         )
         state = start(settings, place)
@@ -190,7 +190,7 @@ def recipe(name: str, place: torch.device, quick: bool) -> str:
     data = torch.randn(count, *asked.model.shape, device=place)
     labels = torch.arange(count, device=place) % asked.model.num_classes
     changes = {"objective": asked.objective, "optimizer": asked.optimizer}
-    changes |= {"precision": "bfloat16", "compile": place.type == "cuda"}
+    changes |= {"precision": "bfloat16", "compile": "auto"}
     step = our_step(asked.model, place, data, labels, **changes)
     rate = per_second(step, count, place, quick)
     return f"= {rate:.1f} images/s, batch {count}{peak(place)}"

@@ -115,7 +115,7 @@ def side_by_side(
     }
     if compile:
         trainers["ours, bfloat16, compiled"] = our_step(
-            config, place, data, classes, precision="bfloat16", compile=True
+            config, place, data, classes, precision="bfloat16", compile="on"
         )
     title = f"Training step, {len(data)} latents"
     table(title, trainers, rounds, place, ("images/s", len(data)))

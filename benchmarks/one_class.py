@@ -98,7 +98,7 @@ def learn(k: int, settings: DataConfig, known: Source, folder: Path) -> None:
         optimizer=replace(recipe.optimizer, warmup=2000, ema_halflife=2500),
         images=25_600,
         batch_size=64,
-        compile=False,
+        compile="off",
         threads=torch.get_num_threads(),
         eval_every=0,
     )

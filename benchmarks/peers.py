@@ -71,7 +71,7 @@ def main(
         }
         if compile:
             trainers["ours, bfloat16, compiled"] = our_step(
-                config, place, x, labels, precision="bfloat16", compile=True
+                config, place, x, labels, precision="bfloat16", compile="on"
             )
         title = f"Training step, {batch} latents"
         table(title, trainers, rounds, place, ("images/s", batch))

@@ -92,7 +92,7 @@ SCALES = {
                 "model.width": 32,
                 "sampling": Sampling(guidance=1.5),
                 "images": 40_000,
-                "compile": False,
+                "compile": "off",
             },
         ),
         *("fashion-mnist-test", 600, 30),

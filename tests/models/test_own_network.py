@@ -10,8 +10,8 @@ import eqm
 from eqm.data import digits
 from eqm.models import Network, NetworkConfig, build, cost, from_pretrained, save_pretrained
 from eqm.train import TrainConfig, train
+from eqm.train.config import OptimizerConfig
 from eqm.train.optimizer import make_optimizer
-from eqm.train.settings import OptimizerConfig
 
 
 @dataclass(frozen=True)

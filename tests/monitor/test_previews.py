@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from eqm.models import MLPConfig, UNetConfig, from_pretrained
-from eqm.monitor.previews import NORMS, Previews, _descend, _sheet
+from eqm.monitor.callbacks import NORMS, Previews, _descend, _sheet
 from eqm.pictures import grid
 from eqm.sampling import Sampling
 from eqm.tasks import generate
@@ -56,7 +56,7 @@ def test_latents_are_decoded_by_the_encoder_that_their_data_name(tmp_path, monke
     white = SimpleNamespace(decode=lambda samples: torch.ones(len(samples), 3, 16, 16))
     asked = []
     monkeypatch.setattr(
-        "eqm.monitor.previews.encoder_of", lambda about, device: asked.append(about) or white
+        "eqm.monitor.callbacks.encoder_of", lambda about, device: asked.append(about) or white
     )
     data = {"encoder": {"name": "somewhere"}}
     metrics = Previews(config, tmp_path)(at(7, config, data))

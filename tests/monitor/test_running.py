@@ -26,7 +26,7 @@ def parts():
 
 @pytest.fixture(autouse=True)
 def every_step(monkeypatch):
-    monkeypatch.setattr(running, "INTERVAL", 0.0)
+    monkeypatch.setattr(running, "MIN_INTERVAL", 0.0)
 
 
 class Notes:
@@ -63,10 +63,10 @@ def test_a_run_is_seen_from_all_sides(parts, tmp_path):
     assert [line["images"] for line in lines] == list(range(32, 672, 32))
     always = {
         *("loss", "images_per_second", "gradient_norm", "learning_rate", "skipped_steps"),
-        *("model_flops_utilisation", "data_wait_share"),
+        *("mfu", "data_wait_share"),
     }
     assert all(always <= line.keys() for line in lines)
-    assert all(0 < line["model_flops_utilisation"] < 2 for line in lines)
+    assert all(0 < line["mfu"] < 2 for line in lines)
     looks = {line["images"]: line for line in lines if "val_loss" in line}
     assert list(looks) == [320, 640]
     assert [line["mine"] for line in looks.values()] == [1, 2]
@@ -172,13 +172,13 @@ def test_a_complete_run_says_so(parts, tmp_path, capsys):
     run(train(TINY, parts[0], tmp_path), total=640, folder=tmp_path)
     before = (tmp_path / "log.jsonl").read_bytes()
     assert run(train(TINY, parts[0], tmp_path), total=640, folder=tmp_path) is None
-    assert "done before" in capsys.readouterr().err
+    assert "complete already" in capsys.readouterr().err
     assert (tmp_path / "log.jsonl").read_bytes() == before
 
 
 def test_only_the_first_process_writes(parts, tmp_path, monkeypatch, capsys):
     steps = list(train(replace(TINY, images=64), parts[0], tmp_path))
-    for module in ("running", "previews"):
+    for module in ("running", "callbacks"):
         monkeypatch.setattr(f"eqm.monitor.{module}.is_main", lambda: False)
     looks, quiet = [], tmp_path / "quiet"
     quiet.mkdir()
@@ -191,7 +191,7 @@ def test_only_the_first_process_writes(parts, tmp_path, monkeypatch, capsys):
 
 def test_curves_are_drawn_from_any_log(tmp_path):
     pytest.importorskip("matplotlib")
-    from eqm.monitor.curves import _row, draw_curves
+    from eqm.monitor.log import _row, draw_curves
 
     for lines in (
         [],

@@ -24,26 +24,26 @@ def step(images, loss, *, norm=1.0, skipped=0.0, waited=0.0):
     )
 
 
-def test_a_look_is_the_mean_of_the_steps_since_the_last(monkeypatch):
+def test_numbers_are_the_mean_of_the_steps_since_the_last(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     throughput = Throughput(Work(flops=50.0, matmul_flops_per_second=64_000.0))
     throughput.add(step(32, 1.0, norm=3.0, waited=0.25))
     throughput.add(step(64, 2.0, norm=5.0, waited=0.25))
     now[0] += 2.0
-    assert throughput.look() == {
+    assert throughput.measure() == {
         "loss": 1.5,
         "gradient_norm": 4.0,
         "images_per_second": 32.0,
         "learning_rate": 1e-3,
         "skipped_steps": 0.0,
         "data_wait_share": 0.25,
-        "model_flops_utilisation": 32 * 50 / 64_000,
+        "mfu": 32 * 50 / 64_000,
         "matmul_flops_per_second": 64_000.0,
     }
     throughput.add(step(96, 9.0))
     now[0] += 1.0
-    again = throughput.look()
+    again = throughput.measure()
     assert (again["loss"], again["images_per_second"], again["data_wait_share"]) == (9.0, 32.0, 0.0)
     assert "matmul_flops_per_second" not in again
 
@@ -52,10 +52,10 @@ def test_a_skipped_step_does_not_hide_the_loss_of_the_others():
     throughput = Throughput()
     throughput.add(step(32, math.inf, norm=math.nan, skipped=1.0))
     throughput.add(step(64, 2.0, norm=3.0, skipped=1.0))
-    seen = throughput.look()
+    seen = throughput.measure()
     assert (seen["loss"], seen["gradient_norm"], seen["skipped_steps"]) == (2.0, 3.0, 1.0)
     throughput.add(step(96, math.nan, skipped=2.0))
-    assert math.isnan(throughput.look()["loss"])
+    assert math.isnan(throughput.measure()["loss"])
 
 
 def test_the_work_of_an_image_is_three_evaluations_and_six_for_an_energy():
@@ -78,5 +78,5 @@ def test_the_rate_of_the_device_is_measured_in_under_a_second():
 def test_nothing_to_compare_with_has_no_utilisation():
     throughput = Throughput()
     throughput.add(step(32, 1.0))
-    assert "model_flops_utilisation" not in throughput.look()
+    assert "mfu" not in throughput.measure()
     assert throughput.seconds == pytest.approx(0, abs=5)

@@ -7,7 +7,7 @@ import torch
 import eqm
 from eqm.data import Images, digits
 from eqm.models import UNetConfig
-from eqm.monitor.validation import BANDS, SAMPLES, Evaluation, ValidationLoss, loss_by_gamma
+from eqm.monitor.callbacks import BANDS, SAMPLES, Evaluation, ValidationLoss, loss_by_gamma
 from eqm.train import ObjectiveConfig, TrainConfig, start
 
 CPU = torch.device("cpu")

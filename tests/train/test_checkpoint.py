@@ -122,7 +122,7 @@ def test_a_disk_that_is_full_for_a_while_does_not_end_the_run(
         name: (tmp_path / "checkpoints" / name).read_bytes() for name in kept(tmp_path)
     } == before
     assert "the disk is full: " in caplog.text
-    assert "going on, with the checkpoint before, if any, until the next" in caplog.text
+    assert "going on without this checkpoint" in caplog.text
     assert "going on without this snapshot" in caplog.text
     for module, writer in zip((checkpoint, ema), writers, strict=True):
         monkeypatch.setattr(module, "save_file", writer)

@@ -123,7 +123,7 @@ def test_two_processes_are_one(images, tmp_path):
 
 @pytest.mark.slow
 def test_compiled_networks_that_train_together_warn_of_nothing(tmp_path):
-    run = replace(TINY, model=UNET, compile=True, images=TINY.batch_size)
+    run = replace(TINY, model=UNET, compile="on", images=TINY.batch_size)
     assert train_together(tmp_path, {"run": run}) == ""
 
 
@@ -135,11 +135,11 @@ def test_compiled_energies_train_together(images, tmp_path):
         model=MLPConfig(shape=(1, 8, 8), num_classes=10, width=300, depth=3),
         objective=DOT,
         images=2 * TINY.batch_size,
-        compile=True,
+        compile="on",
     )
     runs = {"ddp": large, "fsdp": replace(large, parallel="fsdp")}
-    said = compare(images, tmp_path, runs, parallel="ddp", compile=False)
-    assert said.count("an explicit energy that is cut over processes is not compiled") == 1
+    said = compare(images, tmp_path, runs, parallel="ddp", compile="off")
+    assert said.count("an explicit energy with FSDP is not compiled") == 1
 
 
 @pytest.mark.slow
@@ -187,7 +187,7 @@ def test_the_number_of_processes_may_change_on_the_way(images, tmp_path, paralle
 def test_memory_that_runs_out_in_one_process_halves_the_micro_batch_in_all(images, tmp_path):
     said = compare(images, tmp_path, {"scarce": TINY})
     assert said.count("memory ran out at") == 3
-    assert "memory ran out at 4 images at once: going on with 2" in said
+    assert "memory ran out at 4 images at once: trying 2" in said
 
 
 @pytest.mark.slow
@@ -225,6 +225,6 @@ def test_a_signal_to_one_process_saves_and_ends_all(tmp_path, number):
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [130, 130], said
-    assert "run the same command to go on" in said[0]
+    assert "run the same command to resume" in said[0]
     assert "Traceback" not in said[0] + said[1]
     assert "eqm:" not in said[1]

@@ -13,6 +13,7 @@ from eqm.cli.main import main
 from eqm.data import digits
 from eqm.models import UNetConfig
 from eqm.train import OptimizerConfig, TrainConfig, train
+from eqm.train.config import PAPER_EMA_HALFLIFE
 from eqm.train.ema import (
     Averages,
     Snapshot,
@@ -25,7 +26,6 @@ from eqm.train.ema import (
     update_average,
 )
 from eqm.train.optimizer import make_optimizer
-from eqm.train.settings import PAPER_EMA_HALFLIFE
 
 WIDTHS = (0.05, 0.1)
 BATCH, STEPS = 32, 640

@@ -16,7 +16,7 @@ CONFIG = TrainConfig(
     model=UNetConfig(shape=(1, 8, 8), num_classes=10, width=16, multipliers=(1, 2)),
     optimizer=OptimizerConfig(learning_rate=3e-3, warmup=64, clip=1.0),
     batch_size=32,
-    compile=True,
+    compile="on",
 )
 
 

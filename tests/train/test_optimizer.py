@@ -10,8 +10,8 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from eqm.models import MLPConfig, TransformerConfig, UNetConfig, build
+from eqm.train.config import OptimizerConfig
 from eqm.train.optimizer import Muon, make_optimizer, orthogonalised
-from eqm.train.settings import OptimizerConfig
 
 CPU = torch.device("cpu")
 UNET = UNetConfig(shape=(1, 8, 8), num_classes=3, width=4, multipliers=(1, 2))

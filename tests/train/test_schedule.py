@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eqm.train.schedule import learning_rate_at
-from eqm.train.settings import OptimizerConfig
+from eqm.train import OptimizerConfig
+from eqm.train.optimizer import learning_rate_at
 
 
 @pytest.mark.parametrize(
@@ -61,10 +61,10 @@ def test_without_a_warm_up_the_learning_rate_never_rises(schedule, cooldown, ima
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"cooldown": 0.0}, "optimizer.cooldown must be a share of the run"),
+        ({"cooldown": 0.0}, "optimizer.cooldown must be above 0 and at most 1"),
         ({"betas": (0.9, 1.0)}, r"optimizer.betas must lie in \[0, 1\)"),
         ({"momentum": 1.0}, "optimizer.momentum must lie in"),
-        ({"hold": -1}, "optimizer.hold must not be negative"),
+        ({"hold": -1}, "optimizer.hold must be 0 or more"),
         ({"eps": 0.0}, "optimizer.eps must be positive"),
         ({"ema_sigma_rel": (0.05, 0.3)}, "optimizer.ema_sigma_rel must lie between 0 and 0.289"),
         ({"ema_sigma_rel": (0.1, 0.1)}, "optimizer.ema_sigma_rel must be different"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eqm.data import digits
-from eqm.models import MLPConfig, TransformerConfig, UNetConfig
+from eqm.models import MLPConfig, TransformerConfig, UNetConfig, build
 from eqm.objective import EquilibriumMatching
 from eqm.randomness import SampleRandom
 from eqm.train import (
@@ -18,8 +18,7 @@ from eqm.train import (
     start,
     train,
 )
-from eqm.train.blocks import blocks_of
-from eqm.train.step import PATIENCE, step_unless
+from eqm.train.step import AGREE_WITHIN, step_unless
 
 TINY = TrainConfig(
     model=UNetConfig(shape=(1, 8, 8), num_classes=10, width=4, multipliers=(1, 2)),
@@ -67,7 +66,7 @@ def test_micro_batches_and_recomputing_change_nothing(images, tmp_path, network,
     plain = moved(last(train(config, images, tmp_path / "plain")).state, config)
     other = replace(config, micro_batch=12, activation_checkpointing=True)
     ours = moved(last(train(other, images, tmp_path / "other")).state, config)
-    assert blocks_of(start(config, torch.device("cpu")).model)
+    assert distributed.blocks_of(build(network))
     assert_same_to_rounding(ours, plain)
 
 
@@ -77,7 +76,7 @@ def test_a_compiled_network_that_recomputes_takes_the_same_step(images, tmp_path
     ways = []
     for name, changes in (
         ("plain", {}),
-        ("both", {"compile": True, "activation_checkpointing": True}),
+        ("both", {"compile": "on", "activation_checkpointing": True}),
     ):
         ways.append(last(train(replace(config, **changes), images, tmp_path / name)))
     plain, both = (moved(way.state, config) for way in ways)
@@ -86,7 +85,7 @@ def test_a_compiled_network_that_recomputes_takes_the_same_step(images, tmp_path
 
 def running_out(monkeypatch, most):
     """Lets memory run out for more than so many images; gives the sizes that were tried."""
-    at, tried = EquilibriumMatching.at, []
+    at, tried = EquilibriumMatching.loss_at, []
 
     def scarce(self, field, data, *rest, **draws):
         tried.append(len(data))
@@ -94,7 +93,7 @@ def running_out(monkeypatch, most):
             raise torch.OutOfMemoryError("out of memory")
         return at(self, field, data, *rest, **draws)
 
-    monkeypatch.setattr(EquilibriumMatching, "at", scarce)
+    monkeypatch.setattr(EquilibriumMatching, "loss_at", scarce)
     return tried
 
 
@@ -103,7 +102,7 @@ def test_memory_that_runs_out_halves_the_micro_batch(images, tmp_path, monkeypat
     tried = running_out(monkeypatch, most=8)
     ours = moved(last(train(TINY, images, tmp_path / "scarce")).state, TINY)
     assert tried == [32, 16, *[8] * 4 * 5]
-    assert "memory ran out at 16 images at once: going on with 8" in caplog.text
+    assert "memory ran out at 16 images at once: trying 8" in caplog.text
     assert_same_to_rounding(ours, plain)
 
 
@@ -132,19 +131,19 @@ def test_a_cut_model_does_not_wait_for_processes_that_cannot_answer(images, monk
     rows = torch.arange(32)
     with pytest.raises(ValueError, match="on one process alone: run .* with micro_batch 16 to go"):
         step(images.data[rows], images.classes[rows], SampleRandom(0, rows))
-    assert waited == [(False, PATIENCE)]
+    assert waited == [(False, AGREE_WITHIN)]
 
 
 def poison(monkeypatch, bad):
     """Makes the loss of the calls in `bad` (counted from 1) infinite or NaN."""
-    at, calls = EquilibriumMatching.at, []
+    at, calls = EquilibriumMatching.loss_at, []
 
     def poisoned(self, field, data, *rest, noise, gamma):
         calls.append(noise.sum().item())
         loss = at(self, field, data, *rest, noise=noise, gamma=gamma)
         return loss * torch.tensor(float("nan") if bad(len(calls)) else 1.0)
 
-    monkeypatch.setattr(EquilibriumMatching, "at", poisoned)
+    monkeypatch.setattr(EquilibriumMatching, "loss_at", poisoned)
     return calls
 
 
@@ -175,16 +174,16 @@ def test_any_optimizer_leaves_a_bad_step_out(make):
     assert (weight < 1).all()
 
 
-def test_a_streak_goes_back_to_the_checkpoint_with_other_draws(
+def test_bad_steps_in_a_row_go_back_to_the_checkpoint_with_other_draws(
     images, tmp_path, monkeypatch, caplog
 ):
     config = replace(TINY, images=320, max_bad_steps=2)
     calls = poison(monkeypatch, lambda call: call in (3, 4))
     steps = list(train(config, images, tmp_path))
     assert [step.images for step in steps] == [32, 64, 96, *range(96, 321, 32)]
-    assert "going back to image 64, with other draws" in caplog.text
+    assert "going back to image 64, with other random numbers" in caplog.text
     assert calls[4] != calls[2]  # image 65 again
-    assert steps[-1].state.attempt == 1
+    assert steps[-1].state.rollbacks == 1
     assert steps[-1].skipped.item() == 0  # as of the checkpoint
 
 
@@ -200,7 +199,9 @@ def test_a_run_that_stays_bad_gives_up(images, tmp_path, monkeypatch, good, clip
     optimizer = replace(TINY.optimizer, clip=clip)
     config = replace(TINY, images=3200, max_bad_steps=2, optimizer=optimizer)
     calls = poison(monkeypatch, lambda call: call > good)
-    with pytest.raises(ValueError, match=f"other draws 3 times: {advice}, in another .* if any"):
+    with pytest.raises(
+        ValueError, match=f"3 tries with other random numbers: {advice}, in another .* if any"
+    ):
         last(train(config, images, tmp_path))
     assert len(calls) == good + 4 * 2
 

@@ -140,7 +140,7 @@ def test_what_classes_are_called_is_kept_with_the_weights_and_may_change(images,
         # together they cannot be, and the less memory is what counts
         {
             "objective": ObjectiveConfig(energy="dot"),
-            "compile": True,
+            "compile": "on",
             "activation_checkpointing": True,
         },
     ],
@@ -159,7 +159,7 @@ class Spy:
     def __init__(self):
         self.noise, self.labels = [], []
 
-    def at(self, field, data, labels, *, noise, gamma):
+    def loss_at(self, field, data, labels, *, noise, gamma):
         self.noise.append(noise)
         self.labels.append(labels)
         return field(data, labels).square().flatten(1).mean(1)
@@ -304,14 +304,14 @@ def test_a_run_that_cannot_be_is_named(images, tmp_path, config, message):
         (lambda: replace(TINY, images=0), "images must be at least 1"),
         (lambda: replace(TINY, label_dropout=1.0), "label_dropout must lie in"),
         (lambda: OptimizerConfig(learning_rate=0), "learning_rate must be positive"),
-        (lambda: OptimizerConfig(clip=-1), "clip must not be negative"),
+        (lambda: OptimizerConfig(clip=-1), "clip must be 0 or more"),
         (
             lambda: OptimizerConfig(ema_halflife=math.inf),
-            "ema_halflife must be positive, and finite",
+            "ema_halflife must be positive and finite",
         ),
         (
             lambda: OptimizerConfig(weight_decay=math.inf),
-            "weight_decay must not be negative, but fin",
+            "weight_decay must be 0 or more, and finite",
         ),
         (lambda: replace(TINY, seed=2**63), "seed must be below 2.63; got 9223372036854775808"),
         (lambda: ObjectiveConfig(start=1.5), "start"),
@@ -329,7 +329,7 @@ def test_a_run_that_cannot_be_is_named(images, tmp_path, config, message):
                 parallel="fsdp",
                 objective=ObjectiveConfig(energy="dot", gradient="difference"),
             ),
-            "difference needs all weights on every process: parallel must be ddp; got fsdp",
+            "objective.gradient difference needs parallel ddp; got fsdp",
         ),
     ],
 )
@@ -397,7 +397,7 @@ def test_a_killed_command_goes_on_to_the_same_bits(tmp_path, number):
     message = (tmp_path / "stderr").read_text()
     if number == signal.SIGINT:
         assert status == 130
-        assert "run the same command to go on" in message
+        assert "run the same command to resume" in message
         assert "Traceback" not in message
     assert start("torn").wait() == 0
     assert whole.wait() == 0

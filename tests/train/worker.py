@@ -41,14 +41,14 @@ def main(folder: Path, runs: str) -> None:
 
 
 def run_out_of_memory(most: int) -> None:
-    at = EquilibriumMatching.at
+    at = EquilibriumMatching.loss_at
 
     def scarce(self, field, data, *rest, **draws):
         if len(data) > most:
             raise torch.OutOfMemoryError("out of memory")
         return at(self, field, data, *rest, **draws)
 
-    EquilibriumMatching.at = scarce
+    EquilibriumMatching.loss_at = scarce
 
 
 if __name__ == "__main__":

@@ -1,12 +1,17 @@
-from .callbacks import Callback, Metrics, Tracker
-from .log import read_log
+from .callbacks import Callback, Metrics
+from .log import draw_curves, read_log
 from .running import Monitor, make_monitor, monitored, run
+from .throughput import duration, estimate_time
+from .trackers import Tracker
 
 __all__ = [
     "Callback",
     "Metrics",
     "Monitor",
     "Tracker",
+    "draw_curves",
+    "duration",
+    "estimate_time",
     "make_monitor",
     "monitored",
     "read_log",

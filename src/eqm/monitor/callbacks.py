@@ -1,38 +1,242 @@
-"""What can be watched while a run trains, and who is told: watchers and trackers."""
+"""Callbacks look at a run between two steps: previews, validation loss, numbers of your own."""
 
 from __future__ import annotations
 
+import math
+import shutil
 from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, cast
 
+import torch
+from torch import Tensor, distributed, nn
+
+from eqm.data import Source
+from eqm.descent import iterate
+from eqm.encoders import encoder_of
+from eqm.energy import Energy
+from eqm.field import Field
+from eqm.files import replacing
+from eqm.models import Network
+from eqm.objective import EquilibriumMatching
+from eqm.pictures import grid
+from eqm.randomness import SampleRandom, generator_at
+from eqm.sampling import Sampling, describe, prepare
+from eqm.tasks import generate
+from eqm.train.config import TrainConfig
+from eqm.train.distributed import all_agree, is_main, world_size
 from eqm.train.loop import Progress
+from eqm.train.state import TrainingState
+from eqm.train.step import in_training_precision
+
+ROWS = 4
+FOLDER = "pictures"
+NORMS = 10
+"""Places along the path at which the gradient norm is logged."""
+BANDS = 10
+"""Bands of equal width into which gamma is divided."""
+SAMPLES = 256
+"""The validation loss is a mean over at most so many samples."""
 
 
 class Metrics(NamedTuple):
-    """What a callback measured."""
+    """The result of a callback."""
 
     numbers: Mapping[str, float] = {}
-    """By name, `val_loss/0.05` for one of a row."""
+    """Numbers by name; `val_loss/0.05` is one of a series."""
     pictures: Mapping[str, Path] = {}
     """PNG files by name."""
 
 
 Callback = Callable[[Progress], Metrics]
-"""Looks at a run between two steps. It leaves the run, and the global random state, as they are."""
+"""A function that is called between two steps. It must not change the run or the global random state."""
 
 
-class Tracker(Protocol):
-    """Somewhere that the numbers of a run go. What it raises is said once and ends nothing."""
+class Previews:
+    """A callback that samples the averaged weights and draws a sheet in `folder`/pictures.
 
-    def start(self, images: int) -> None:
-        """The run goes on from here: what was told of later positions is void."""
+    The samples are those of `generate` with the run's sampling settings, from the same noise and
+    labels each time. Files are named after the images seen, such as 000256000.png; latest.png is the
+    newest. The numbers are the mean gradient norm of the samples at NORMS places along their path.
+    Samples that are not pictures, such as points, give numbers only.
 
-    def log(self, numbers: Mapping[str, float], images: int) -> None:
-        """Takes the numbers of one position; positions rise until the next start."""
+    `decode` turns samples into pictures (N, 1 or 3, H, W) in -1..1. By default it is the encoder
+    that the data name; without an encoder, or if it is not found, the first channels are shown.
+    """
 
-    def picture(self, name: str, path: Path, images: int) -> None:
-        """Takes a PNG file; called after `log` for the same position."""
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: Path | str,
+        decode: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.config, self.folder = config, Path(folder) / FOLDER
+        self.decode = decode
+        self.labels, self.columns = _sheet(config.model.num_classes)
 
-    def finish(self) -> None:
-        """The run ends, or is left; called once, also when it never started."""
+    def __call__(self, progress: Progress) -> Metrics:
+        average, config = cast("Network | Energy", progress.state.average), self.config
+        with in_training_precision(config, next(average.parameters()).device):
+            samples, norms = _descend(
+                average,
+                self.labels,
+                self.columns * ROWS,
+                config.sampling,
+                shape=config.model.shape,
+            )
+        if samples.ndim != 4 or not is_main():
+            return Metrics(norms)
+        self.decode = self.decode or _decoder(progress, samples.device)
+        pictures = self.decode(samples)
+        scale = max(1, 64 // pictures.shape[-1])  # so that small ones can be seen
+        sheet = grid(pictures, columns=self.columns, scale=scale)
+        path = self.folder / f"{progress.images:09d}.png"
+        with replacing(path) as temporary:
+            sheet.save(temporary, format="png")
+        with replacing(self.folder / "latest.png") as temporary:
+            shutil.copyfile(path, temporary)
+        return Metrics(norms, {"samples": path})
+
+
+def _decoder(progress: Progress, device: torch.device) -> Callable[[Tensor], Tensor]:
+    data = {} if progress.state.run is None else progress.state.run.data
+    if not data.get("encoder"):
+        return first_channels
+    try:
+        return encoder_of({"data": data}, device=device).decode
+    except ValueError:  # the encoder is not on this machine
+        return first_channels
+
+
+def first_channels(samples: Tensor) -> Tensor:
+    """The first three channels of samples (N, C, H, W) as colours, or the first as grey."""
+    return samples[:, : 3 if samples.shape[1] >= 3 else 1]
+
+
+def _sheet(num_classes: int) -> tuple[Tensor | None, int]:
+    """Labels of the samples and columns of their sheet: a class a column, or classes far apart."""
+    if num_classes == 0:
+        return None, 8
+    columns = num_classes if 4 <= num_classes <= 10 else 8
+    count = columns * ROWS
+    places = torch.arange(count)
+    apart = num_classes > count
+    return (places * num_classes // count if apart else places % num_classes), columns
+
+
+def _descend(
+    model: Network | Energy,
+    labels: Tensor | None,
+    count: int,
+    sampling: Sampling,
+    *,
+    shape: tuple[int, ...] | None = None,
+) -> tuple[Tensor, dict[str, float]]:
+    """The samples of `generate`, and their mean gradient norms along the path."""
+    if describe(model).noise_conditioning:  # it follows a flow instead of descending
+        return generate(model, labels, count=count, sampling=sampling, shape=shape).x, {}
+    start = prepare(model, labels, count=count, sampling=sampling, shape=shape)
+    end = start.noise
+    steps = iterate(start.field, end.clone(), start.labels, rule=start.rule, stop=start.stop)
+    norm, norms = torch.zeros(count, device=end.device), []
+    for step in islice(steps, start.max_steps):
+        end[step.index] = step.x
+        norm[step.index] = step.gradient_norm.to(norm)  # one that has ended keeps its last
+        norms.append(norm.mean())
+    along = torch.stack(norms).tolist()
+    along += along[-1:] * (start.max_steps - len(along))
+    marks = {round(k * (len(along) - 1) / (NORMS - 1)) for k in range(NORMS)}
+    return end, {
+        f"descent_gradient_norm/{(mark + 1) / len(along):.2f}": along[mark]
+        for mark in sorted(marks)
+    }
+
+
+@torch.no_grad()
+def loss_by_gamma(
+    field: Field,
+    source: Source,
+    objective: EquilibriumMatching,
+    *,
+    labelled: bool = True,
+    device: torch.device,
+    batch_size: int = SAMPLES,
+) -> Tensor:
+    """The mean loss in each band of gamma, (BANDS,) on the CPU, lowest gamma first.
+
+    Samples (at most SAMPLES), noise and gammas are the same in each call, with one noise and one
+    uniform gamma per sample and band. The mean over the bands is an unbiased estimate of the loss.
+    `labelled` gives the labels to the field.
+    """
+    count = min(len(source), SAMPLES)
+    chosen = torch.randperm(len(source), generator=generator_at("held out", seed=0, position=0))
+    losses, failure = torch.zeros(BANDS, device=device), None
+    try:
+        for first in range(0, count, batch_size):
+            rows = chosen[first : min(first + batch_size, count)]
+            draws = SampleRandom(0, torch.arange(first, first + len(rows)))
+            data = source.batch(rows, draws).to(device)
+            known = labelled and source.labels is not None
+            labels = source.labels[rows].to(device) if known else None  # type: ignore[index]
+            noise = draws.normal("held-out noise", (BANDS, *data.shape[1:])).to(device)
+            place = draws.uniform("held-out gamma", (BANDS,)).to(device)
+            for band in range(BANDS):
+                gamma = (band + place[:, band]) / BANDS
+                loss = objective.loss_at(field, data, labels, noise=noise[:, band], gamma=gamma)
+                losses[band] += loss.sum() / count
+    except Exception as error:
+        failure = error
+    if not all_agree(failure is None):  # otherwise the others would wait for ever
+        raise failure or RuntimeError("another process failed")
+    if world_size() > 1:  # all must have the same bits, to agree on the best weights
+        distributed.broadcast(losses, src=0)
+    return losses.cpu()
+
+
+class ValidationLoss:
+    """A callback that measures the loss of the averaged weights on `source`, the validation set.
+
+    It calls `keep_best(state, loss)`, if given. It ends the run after `config.stop_after` losses in
+    a row that were not lower than the lowest one (early stopping). All processes must call it.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        source: Source,
+        keep_best: Callable[[TrainingState, float], object] | None = None,
+    ) -> None:
+        self.config, self.source, self.keep_best = config, source, keep_best
+        self.lowest, self.worse = math.inf, 0
+
+    def __call__(self, progress: Progress) -> Metrics:
+        average, config = progress.state.average, self.config
+        device = next(average.parameters()).device
+        with in_training_precision(config, device):
+            losses = loss_by_gamma(
+                average,
+                self.source,
+                config.make_objective(),
+                labelled=config.model.num_classes > 0,
+                device=device,
+                batch_size=min(config.micro_batch or config.batch_size // world_size(), SAMPLES),
+            ).tolist()
+        loss = sum(losses) / BANDS
+        if self.keep_best is not None:
+            self.keep_best(progress.state, loss)
+        self.worse = 0 if loss < self.lowest else self.worse + 1
+        self.lowest = min(loss, self.lowest)
+        progress.state.stopping = 0 < config.stop_after <= self.worse
+        bands = {f"val_loss/{(k + 0.5) / BANDS:.2f}": v for k, v in enumerate(losses)}
+        return Metrics({"val_loss": loss, **bands})
+
+
+class Evaluation:
+    """A callback that calls `evaluate(field)` with the averaged weights; it gives numbers by name."""
+
+    def __init__(self, evaluate: Callable[[nn.Module], dict[str, float]]) -> None:
+        self.evaluate = evaluate
+
+    def __call__(self, progress: Progress) -> Metrics:
+        return Metrics({k: float(v) for k, v in self.evaluate(progress.state.average).items()})

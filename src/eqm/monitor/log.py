@@ -1,4 +1,4 @@
-"""`log.jsonl`, the numbers of a run, one line a position."""
+"""The log of a run: `log.jsonl`, one line per position, and its curves (with matplotlib)."""
 
 from __future__ import annotations
 
@@ -6,27 +6,30 @@ import errno
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from eqm.files import replacing, writing
 
 NAME = "log.jsonl"
+EARLIER = 3
+"""Number of earlier curves that are drawn in grey beside the last one."""
+
+Lines = Sequence[Mapping[str, float | None]]
 
 
 class Log:
     """A tracker that appends a line of JSON to `log.jsonl` in a folder.
 
-    A line is an object of numbers; `images` says where in the run it is and rises from line to
-    line. A number has six digits; one that is not finite is null.
+    A line is an object of numbers with six digits; non-finite ones are null. `images` is the position
+    and rises from line to line.
     """
 
     def __init__(self, folder: Path | str) -> None:
         self.path = Path(folder) / NAME
 
     def start(self, images: int) -> None:
-        """Drops the lines of steps that were lost, those after `images`, and what is no line; raises
-        OSError when that cannot be done."""
+        """Removes lines after `images` and damaged lines. Raises OSError if it cannot write."""
         if not self.path.exists():
             return
         with writing(self.path):
@@ -37,7 +40,7 @@ class Log:
                 path.write_bytes(b"".join(kept))
 
     def log(self, numbers: Mapping[str, float], images: int) -> None:
-        """Adds a line, whole or not at all; raises OSError when it cannot be written."""
+        """Adds a complete line. Raises OSError if it cannot be written; then nothing is added."""
         finite = {k: float(f"{v:.6g}") if math.isfinite(v) else None for k, v in numbers.items()}
         line = (json.dumps({"images": images, **finite}) + "\n").encode()
         with writing(self.path), self.path.open("ab", buffering=0) as file:
@@ -47,26 +50,110 @@ class Log:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def picture(self, name: str, path: Path, images: int) -> None:
-        """Nothing: the picture is in the folder."""
+        """Does nothing: the picture is in the folder."""
 
     def finish(self) -> None:
-        """Nothing: every line is on its way to disk."""
+        """Does nothing: every line is written already."""
 
 
 def read_log(folder: Path | str) -> list[dict[str, float | None]]:
-    """The lines of the log of a run, in order; none where there is no log.
+    """The lines of the log of a run, in order; none if there is no log.
 
-    A last line that a crash cut short is left out.
+    Incomplete lines, as after a crash, are left out.
     """
     path = Path(folder) / NAME
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if _position(line) < math.inf]
 
 
+def draw_curves(folder: Path | str, path: Path | str) -> None:
+    """Returns nothing; draws the log of the run in `folder` as a PNG at `path`, with matplotlib.
+
+    There are three panels: training and validation loss; validation loss by gamma; gradient norm
+    along the path from noise to samples. The last two show the last values, and earlier ones in grey.
+    """
+    from matplotlib.ticker import EngFormatter
+
+    from eqm.plots import BLUE, GREY, RED, drawing
+
+    lines = read_log(folder)
+    with drawing(path, panels=3) as (losses, gammas, norms):
+        for name, colour, mark in (("loss", BLUE, ""), ("val_loss", RED, ".")):
+            points = _series(lines, name)
+            if points:
+                kind = {"loss": "training", "val_loss": "validation"}[name]
+                losses.plot(*zip(*points, strict=True), color=colour, marker=mark, lw=1, label=kind)
+        values = [value for _, value in _series(lines, "loss")]
+        if values and min(values) > 0:
+            losses.set_yscale("log")
+        losses.xaxis.set_major_formatter(EngFormatter(sep=""))
+        losses.set(xlabel="images seen", title="loss")
+        if losses.lines:
+            losses.legend()
+        for axis, name, below, title in (
+            (gammas, "val_loss", "gamma, 0 noise to 1 data", "validation loss by gamma"),
+            (
+                norms,
+                "descent_gradient_norm",
+                "fraction of the path",
+                "gradient norm along the descent",
+            ),
+        ):
+            series = [(line, row) for line in lines if (row := _row(line, name))]
+            for line, row in series[-EARLIER - 1 :]:
+                if line is series[-1][0]:
+                    axis.plot(
+                        *zip(*row, strict=True), color=BLUE, label=f"{line['images']:,} images"
+                    )
+                else:
+                    axis.plot(*zip(*row, strict=True), color=GREY, alpha=0.4, lw=1)
+            axis.set(xlabel=below, title=title, xlim=(0, 1), ylim=(0, None))
+            if series:
+                axis.legend()
+
+
+class Curves:
+    """A tracker that draws the log as `folder`/pictures/curves.png every `every` images."""
+
+    def __init__(self, folder: Path | str, *, every: int) -> None:
+        self.folder, self.every = Path(folder), every
+        self.drawn = self.images = 0
+
+    def start(self, images: int) -> None:
+        """Continues from here."""
+        self.drawn = self.images = images
+
+    def log(self, numbers: Mapping[str, float], images: int) -> None:
+        """Draws if `every` images have passed."""
+        self.images = images
+        if images // self.every > self.drawn // self.every:
+            self.finish()
+
+    def picture(self, name: str, path: Path, images: int) -> None:
+        """Does nothing: curves show no pictures."""
+
+    def finish(self) -> None:
+        """Draws if there are new numbers."""
+        if self.images > self.drawn:
+            self.drawn = self.images
+            draw_curves(self.folder, self.folder / "pictures" / "curves.png")
+
+
 def _position(line: bytes) -> float:
-    """The images that a line names; infinity for what is no whole line."""
+    """The images of a line; infinity for an incomplete line."""
     try:
         images = json.loads(line)["images"] if line.endswith(b"\n") else None
     except (ValueError, TypeError, KeyError):
         return math.inf
     return images if isinstance(images, int) else math.inf
+
+
+def _series(lines: Lines, name: str) -> list[tuple[float, float]]:
+    """Images and value of the lines with this number."""
+    return [(line["images"] or 0, value) for line in lines if (value := line.get(name)) is not None]
+
+
+def _row(line: Mapping[str, float | None], name: str) -> list[tuple[float, float]]:
+    """The numbers of a line called `name`/place, with their places."""
+    places = ((key.removeprefix(f"{name}/"), value) for key, value in line.items() if "/" in key)
+    return [(float(p), v) for p, v in places if v is not None and p.replace(".", "").isdigit()]

@@ -1,10 +1,11 @@
-"""Seeing a run: a bar, a log, and what is watched at intervals."""
+"""Monitoring a run: progress bar, log, callbacks and trackers."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,38 +17,40 @@ from torch import Tensor, nn
 
 from eqm.data import Source
 from eqm.devices import pick_device
-from eqm.monitor.callbacks import Callback, Metrics, Tracker
-from eqm.monitor.curves import Curves
-from eqm.monitor.log import Log
-from eqm.monitor.previews import Previews
-from eqm.monitor.throughput import Throughput, Work, work_of
-from eqm.monitor.trackers import open_tracker
-from eqm.monitor.validation import Evaluation, ValidationLoss
+from eqm.monitor.callbacks import Callback, Evaluation, Metrics, Previews, ValidationLoss
+from eqm.monitor.log import Curves, Log
+from eqm.monitor.throughput import Throughput, Work, duration, work_of
+from eqm.monitor.trackers import Tracker, open_tracker
 from eqm.train.config import TrainConfig
-from eqm.train.distributed import is_main
+from eqm.train.distributed import is_main, world_size
 from eqm.train.loop import Progress as TrainingProgress
 from eqm.train.state import TrainingState
 
 T = TypeVar("T")
 
-INTERVAL = 1.0
-"""Seconds between two lines at first; each waits for the device."""
-LONGEST = 10.0
-"""Seconds between two lines from the third hour on."""
+MIN_INTERVAL, MAX_INTERVAL = 1.0, 10.0
+"""Seconds between two lines of the log, at the start and from the third hour on."""
+FIRST_PREVIEW = 60.0
+"""Seconds of training before the first preview; the next ones follow at twice the time each."""
+ESTIMATE_AT = 3
+"""The line of the log after which the bar prints the time left; the first ones are slow."""
 
 
 @dataclass(frozen=True)
 class Monitor:
-    """What is seen of a run: by whom it is looked at, how often, and who is told."""
+    """The callbacks and trackers of a run."""
 
     callbacks: tuple[Callback, ...] = ()
-    """Called in turn every so many images and at the end."""
+    """Called in turn every `every` images and at the end."""
     every: int = 0
-    """Images between two such looks; 0 never looks."""
+    """Images between two calls; 0 means never."""
     trackers: tuple[Tracker, ...] = ()
-    """Told all numbers and pictures, besides the log."""
+    """They get all numbers and pictures, like the log."""
     work: Work | None = None
-    """What to compare the pace with, if anything."""
+    """The numbers for MFU; None to leave it out."""
+    early: Callback | None = None
+    """Also called after a minute of training, then after 2, 4, 8, ... minutes, until `every` images
+    are seen. It is called in single-process runs alone, because the times of processes differ."""
 
 
 def make_monitor(
@@ -59,19 +62,20 @@ def make_monitor(
     keep_best: Callable[[TrainingState, float], object] | None = None,
     decode: Callable[[Tensor], Tensor] | None = None,
 ) -> Monitor:
-    """All there is to see of a run in `folder`: call it before training, pass it to `run`.
+    """The monitor of a run in `folder`, to pass to `run`.
 
     Every `config.eval_every` images it draws samples, measures the loss on `val_data`, and calls
     `evaluate(field)` with the averaged weights for numbers of your own. `keep_best(state, loss)` is
-    told each held-out loss. `decode` turns samples into pictures, where they are none. The rate of
-    the device is measured here, which takes a fraction of a second.
+    called with each validation loss. `decode` turns samples into pictures. This measures the speed of
+    the device, which takes a fraction of a second.
 
-    Raises ValueError when a package that `config.trackers` needs is missing.
+    Raises ValueError if a package that `config.trackers` needs is missing.
     """
     every = config.eval_every
     callbacks: list[Callback] = []
-    if every:
-        callbacks.append(Previews(config, folder, decode))
+    previews = Previews(config, folder, decode) if every else None
+    if previews is not None:
+        callbacks.append(previews)
         if val_data is not None:
             callbacks.append(ValidationLoss(config, val_data, keep_best))
         if evaluate is not None:
@@ -79,8 +83,11 @@ def make_monitor(
     trackers = [open_tracker(name, folder, config) for name in config.trackers if is_main()]
     if every and find_spec("matplotlib"):
         trackers.append(Curves(folder, every=every))
-    work = work_of(config, pick_device(config.device)) if is_main() else None
-    return Monitor(tuple(callbacks), every, tuple(trackers), work)
+    work = None
+    if is_main():
+        with suppress(ValueError):  # the cost of a network that is not registered is unknown
+            work = work_of(config, pick_device(config.device))
+    return Monitor(tuple(callbacks), every, tuple(trackers), work, previews)
 
 
 def monitored(
@@ -90,12 +97,12 @@ def monitored(
     monitor: Monitor,
     say: Callable[[str], None] | None = None,
 ) -> Iterator[TrainingProgress]:
-    """The same steps, once what they come to was told to the trackers of `watch`.
+    """The same steps, after their numbers went to the trackers of `monitor`.
 
-    They are told at intervals of a second, growing to ten, and after each look of the watchers,
-    which does not count as time of training. Trackers on other processes than the first are told
-    nothing. A watcher or tracker that fails is named to `say`, standard error by default, once for
-    each reason, and the run goes on.
+    Trackers get numbers every second at first, later every ten, and after each call of the callbacks,
+    whose time does not count as training. Only those of the first process get them. If a callback or
+    tracker fails, `say` gets a sentence once for each reason (by default it goes to standard error),
+    and training goes on.
     """
     say = say or (lambda sentence: print(sentence, file=sys.stderr))
     trackers = monitor.trackers if is_main() else ()
@@ -113,30 +120,38 @@ def monitored(
                 say(sentence)
             return None
 
-    def look(progress: TrainingProgress) -> Metrics:
+    def call(callbacks: Iterable[Callback], progress: TrainingProgress) -> Metrics:
         since = time.perf_counter()
-        metrics = [
-            attempt(callback, callback, progress) or Metrics() for callback in monitor.callbacks
-        ]
+        metrics = [attempt(callback, callback, progress) or Metrics() for callback in callbacks]
         seconds = time.perf_counter() - since
         numbers = {k: v for metrics in metrics for k, v in metrics.numbers.items()}
         pictures = {k: v for metrics in metrics for k, v in metrics.pictures.items()}
-        return Metrics(numbers | {"watching_seconds": seconds}, pictures)
+        return Metrics(numbers | {"callback_seconds": seconds}, pictures)
 
     throughput, began, position = Throughput(monitor.work), time.perf_counter(), -1
+    early = () if monitor.early is None or world_size() > 1 else (monitor.early,)
+    first, preview_at = began, FIRST_PREVIEW
     try:
         for progress in steps:
             before = progress.images - progress.batch
             if before != position:  # the first step, or the run went back to a checkpoint
                 for tracker in trackers:
                     attempt(tracker, tracker.start, before)
-            position, done = progress.images, progress.images >= total
+                first = time.perf_counter()  # the first step may have compiled for minutes
+            position = progress.images
+            done = position >= total
             throughput.add(progress)
             due = monitor.every and (position // monitor.every > before // monitor.every or done)
-            interval = min(max(INTERVAL, (time.perf_counter() - began) / 1000), LONGEST)
-            if due or done or throughput.seconds >= interval:
-                numbers = throughput.look()
-                metrics = look(progress) if due else Metrics()
+            now = time.perf_counter()
+            preview = early and not due and position < monitor.every and now - first >= preview_at
+            interval = min(max(MIN_INTERVAL, (now - began) / 1000), MAX_INTERVAL)
+            if due or done or preview or throughput.seconds >= interval:
+                numbers = throughput.measure()
+                metrics = Metrics()
+                if due or preview:
+                    metrics = call(monitor.callbacks if due else early, progress)
+                if preview:
+                    preview_at *= 2
                 for tracker in trackers:
                     attempt(tracker, tracker.log, numbers | dict(metrics.numbers), position)
                     for name, path in metrics.pictures.items():
@@ -156,10 +171,10 @@ def run(
     monitor: Monitor | None = None,
     title: str = "train",
 ) -> TrainingProgress | None:
-    """The last of `steps`, after showing them all: images/s, loss and time left.
+    """The last of `steps`, after all of them, with a bar of images/s, loss and time left.
 
-    The same numbers and more go to `log.jsonl` in `folder`, and to the trackers of `watch`. None
-    when there were no steps, because the run was complete before.
+    These numbers and more go to `log.jsonl` in `folder` and to the trackers of `monitor`. The result
+    is None if there were no steps, because the run was complete.
     """
     monitor = monitor or Monitor()
     last = None
@@ -168,11 +183,13 @@ def run(
         everything = replace(monitor, trackers=ours)
         for progress in monitored(steps, total=total, monitor=everything, say=bar.say):
             last = progress
+        if last is not None and last.state.stopping:
+            bar.say("stopped early: the validation loss no longer falls; see the folder best")
     return last
 
 
 class Bar:
-    """A tracker that shows how far the run is, on standard error; a context.
+    """A tracker and context manager that shows a progress bar on standard error.
 
     On processes other than the first it shows nothing."""
 
@@ -187,7 +204,7 @@ class Bar:
             disable=not is_main(),
         )
         self.task = self.bar.add_task(title, total=total, note="")
-        self.started = False
+        self.started, self.lines = False, 0
 
     def __enter__(self) -> Bar:
         self.bar.start()
@@ -195,7 +212,7 @@ class Bar:
 
     def __exit__(self, *failure: object) -> None:
         if not self.started and failure[0] is None:
-            self.bar.update(self.task, completed=self.total, note="done before")
+            self.bar.update(self.task, completed=self.total, note="complete already")
         self.bar.stop()
 
     def say(self, sentence: str) -> None:
@@ -203,19 +220,23 @@ class Bar:
         self.bar.console.print(sentence, style="yellow", highlight=False, markup=False)
 
     def start(self, images: int) -> None:
-        """Goes on from here."""
+        """Continues from here."""
         self.started = True
         self.bar.update(self.task, completed=images)
 
     def log(self, numbers: Mapping[str, float], images: int) -> None:
-        """Shows the pace, the loss, and the last held-out loss."""
+        """Shows throughput, loss, the time left (once) and each validation loss."""
         note = f"{numbers['images_per_second']:,.0f} images/s  loss {numbers['loss']:.4f}"
         if "val_loss" in numbers:
-            self.say(f"{images:>9,} images: held-out loss {numbers['val_loss']:.4f}")
+            self.say(f"{images:>9,} images: validation loss {numbers['val_loss']:.4f}")
+        self.lines += 1
+        if self.lines == ESTIMATE_AT and images < self.total:
+            left = duration((self.total - images) / numbers["images_per_second"])
+            self.say(f"about {left} left, at {numbers['images_per_second']:,.0f} images/s")
         self.bar.update(self.task, completed=images, note=note)
 
     def picture(self, name: str, path: Path, images: int) -> None:
-        """Nothing: a bar shows none."""
+        """Does nothing: a bar shows no pictures."""
 
     def finish(self) -> None:
-        """Nothing: leaving the context ends the bar."""
+        """Does nothing: leaving the context ends the bar."""

@@ -1,56 +1,92 @@
-"""How fast a run is, and how near to what its device can do."""
+"""Throughput, MFU and time of a run."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from eqm.models import cost
+from eqm.data import Source, batches
+from eqm.devices import pick_device
 from eqm.train.config import TrainConfig
 from eqm.train.distributed import world_size
 from eqm.train.loop import Progress
-from eqm.train.precision import training_dtype
+from eqm.train.state import start
+from eqm.train.step import make_step, training_dtype, training_flops
 
-FORWARD_PASSES = {"implicit": 3, "dot": 6, "norm": 6}
-"""What training on one image costs in evaluations of the network: the backward pass counts twice. An
-explicit energy is differentiated twice, and 6 is the least that takes."""
+BUDGET = 10.0
+"""Seconds of training steps in `estimate_time`, at most about so many."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a training image costs, and what the device can do."""
+    """The two numbers that MFU (model FLOPs utilisation) compares with the throughput."""
 
     flops: float
-    """Model floating-point operations of training on one image; recomputation does not count."""
+    """Floating-point operations of training on one image, without activation checkpointing."""
     matmul_flops_per_second: float
-    """Of one device, measured: large matrix products in the precision of training."""
+    """Measured speed of large matrix products on one device, in the precision of training."""
 
 
 def work_of(config: TrainConfig, device: torch.device) -> Work:
-    """The work of a run, its device measured now; takes a fraction of a second."""
-    passes = FORWARD_PASSES[config.objective.energy]
-    return Work(
-        passes * cost(config.model).flops, matmul_rate(device, training_dtype(config, device))
-    )
+    """The work of a run. It measures the device, which takes a fraction of a second.
+
+    Raises ValueError for a network that is not registered.
+    """
+    return Work(training_flops(config), matmul_rate(device, training_dtype(config, device)))
+
+
+def estimate_time(config: TrainConfig, source: Source) -> float:
+    """Seconds that the whole run takes on this device in one process, from a few measured steps.
+
+    It trains a copy without compiling, previews and checkpoints, on batches that grow up to
+    `batch_size` within about ten seconds. Nothing is written.
+    """
+    device = pick_device(config.device)
+    state = start(replace(config, parallel="ddp"), device)
+    size, since = 1, time.perf_counter()
+    while True:
+        few = replace(config, batch_size=size, compile="off", parallel="ddp")
+        step, synchronize = make_step(few, state, device), _synchronizer(device)
+        data = batches(source, seed=config.seed, position=0, batch_size=size, device=device)
+        for repeat in range(2):  # the first step allocates
+            batch = next(data)
+            began = time.perf_counter()
+            step(batch.data, batch.labels if config.model.num_classes else None, batch.random)
+            synchronize()
+            seconds = time.perf_counter() - began + batch.waited * repeat
+        left = BUDGET - (time.perf_counter() - since)
+        if size == config.batch_size or 8 * seconds > left:
+            return seconds * config.images / size
+        size = min(4 * size, config.batch_size)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words.
+
+    >>> duration(50), duration(1000), duration(20_000)
+    ('50 seconds', '17 minutes', '5.6 hours')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:,.1f} hours"
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, *, seconds: float = 0.2) -> float:
-    """Floating-point operations a second of the fastest of some square matrix products.
+    """Floating-point operations per second of the fastest of some square matrix products.
 
-    They go on for `seconds`, at least two of them. On an accelerator the matrices are larger, as it
-    takes more to keep it busy.
+    They run for about `seconds`. An accelerator gets larger matrices, which keep it busy.
     """
     size = 512 if device.type == "cpu" else 8192 if device.type == "cuda" else 2048
-    # random, as constant ones switch fewer transistors, and a device that is warm runs slower
+    # Random numbers, because constant ones take less power, and so run faster.
     a = torch.randn(size, size, device=device, dtype=dtype)
     out = torch.empty_like(a)
     synchronize = _synchronizer(device)
     best, end = float("inf"), time.perf_counter() + seconds
-    for _ in range(2):  # what is allocated and chosen at first does not count
+    for _ in range(2):  # the first ones allocate and choose kernels
         torch.mm(a, a, out=out)
     synchronize()
     while best == float("inf") or time.perf_counter() < end:
@@ -68,14 +104,14 @@ def _synchronizer(device: torch.device) -> Callable[[], None]:
 
 
 class Throughput:
-    """What steps came to since the last look, with how long they took.
+    """Means of the steps since the last measurement, and their speed.
 
-    Nothing waits for the device until the look.
+    Only `measure` waits for the device.
     """
 
     def __init__(self, work: Work | None = None) -> None:
         self.work = work
-        self.news = (
+        self.once = (
             {} if work is None else {"matmul_flops_per_second": work.matmul_flops_per_second}
         )
         self.restart()
@@ -89,21 +125,21 @@ class Throughput:
 
     @property
     def seconds(self) -> float:
-        """Since the last look."""
+        """Seconds since the last measurement."""
         return time.perf_counter() - self.since
 
     def add(self, step: Progress) -> None:
-        """Takes a step in."""
+        """Adds a step."""
         self.last = step
         self.images += step.batch
         self.waited += step.waited
         self.losses.append(step.loss)
         self.norms.append(step.gradient_norm)
 
-    def look(self) -> dict[str, float]:
-        """The numbers since the last look, at least a step ago; waits for the device.
+    def measure(self) -> dict[str, float]:
+        """The numbers of the steps since the last call, of which there must be one or more.
 
-        Means are over the steps whose value is finite: a step that is skipped has none.
+        Means leave out values that are not finite, as those of skipped steps.
         """
         means = torch.stack([_mean(self.losses), _mean(self.norms), self.last.skipped.float()])
         loss, norm, skipped = means.tolist()
@@ -119,10 +155,10 @@ class Throughput:
         }
         if self.work is not None:
             achieved = self.work.flops * rate / world_size()
-            numbers["model_flops_utilisation"] = achieved / self.work.matmul_flops_per_second
-        news, self.news = self.news, {}
+            numbers["mfu"] = achieved / self.work.matmul_flops_per_second
+        once, self.once = self.once, {}
         self.restart()
-        return numbers | news
+        return numbers | once
 
 
 def _mean(values: list[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Trackers that others wrote: tensorboard, wandb, trackio. All work without a network."""
+"""Experiment trackers: tensorboard, wandb and trackio. All work offline."""
 
 from __future__ import annotations
 
@@ -7,19 +7,34 @@ import os
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from eqm.monitor.callbacks import Tracker
 from eqm.train.config import TrainConfig
 
 
-def open_tracker(name: str, folder: Path | str, config: TrainConfig) -> Tracker:
-    """The tracker of that name for a run in `folder`; nothing is written before it starts.
+class Tracker(Protocol):
+    """A receiver of the numbers of a run. If it raises, the error is reported and training goes on."""
 
-    Raises ValueError for a name that is none, and when its package is not installed.
+    def start(self, images: int) -> None:
+        """The run continues from here; numbers of later positions are void."""
+
+    def log(self, numbers: Mapping[str, float], images: int) -> None:
+        """Receives the numbers of one position. Positions rise until the next `start`."""
+
+    def picture(self, name: str, path: Path, images: int) -> None:
+        """Receives a PNG file, after `log` for the same position."""
+
+    def finish(self) -> None:
+        """The run ends. Called once, even if it never started."""
+
+
+def open_tracker(name: str, folder: Path | str, config: TrainConfig) -> Tracker:
+    """The tracker of that name for a run in `folder`; it writes nothing before it starts.
+
+    Raises ValueError for an unknown name, and if its package is not installed.
     """
     if name not in TRACKERS:
-        raise ValueError(f"a tracker is one of {', '.join(TRACKERS)}; got {name!r}")
+        raise ValueError(f"the tracker must be one of {', '.join(TRACKERS)}; got {name!r}")
     module, make = TRACKERS[name]
     try:
         found = import_module(module)
@@ -31,27 +46,27 @@ def open_tracker(name: str, folder: Path | str, config: TrainConfig) -> Tracker:
 
 
 class Tensorboard:
-    """Event files in the run's folder: `tensorboard --logdir runs` shows them. No TensorFlow."""
+    """Event files in the run's folder; `tensorboard --logdir runs` shows them, without TensorFlow."""
 
     def __init__(self, module: Any, folder: Path, config: TrainConfig) -> None:
         self.module, self.folder, self.config = module, folder / "tensorboard", config
         self.writer: Any = None
 
     def start(self, images: int) -> None:
-        """Goes on from here; what the files hold of later positions is not shown."""
+        """Continues from here; later positions in the files are hidden."""
         self.finish()
         self.writer = self.module.SummaryWriter(str(self.folder), purge_step=images + 1)
         settings = json.dumps(self.config.flat(), indent=2)
         self.writer.add_text("settings", f"```\n{settings}\n```", images + 1)
 
     def log(self, numbers: Mapping[str, float], images: int) -> None:
-        """Takes the numbers; what looks at the samples is written at once."""
+        """Writes the numbers at once."""
         for name, value in numbers.items():
             self.writer.add_scalar(name, value, images)
         self.writer.flush()
 
     def picture(self, name: str, path: Path, images: int) -> None:
-        """Takes the picture."""
+        """Logs the picture."""
         import numpy as np
         from PIL import Image
 
@@ -68,10 +83,9 @@ class Tensorboard:
 
 
 class Experiments:
-    """What wandb and trackio share: a run with settings, and numbers logged into it.
+    """The common part of wandb and trackio: a run with settings and numbers.
 
-    A run that goes on becomes a new part of the same group, or of the same name. `images` is logged
-    with every line, and is what to plot against.
+    A resumed run becomes a new run in the same group. Plot the numbers against `images`.
     """
 
     def __init__(self, module: Any, folder: Path, config: TrainConfig) -> None:
@@ -79,34 +93,34 @@ class Experiments:
         self.run: Any = None
 
     def open(self) -> Any:
-        """The run, once begun."""
+        """A new run."""
         raise NotImplementedError
 
     def start(self, images: int) -> None:
-        """Goes on from here, in a part of its own: lines that were written stay in theirs."""
+        """Continues from here in a new run; the lines of the old run stay."""
         self.finish()
         self.run = self.open()
 
     def log(self, numbers: Mapping[str, float], images: int) -> None:
-        """Takes the numbers."""
+        """Logs the numbers."""
         self.run.log({"images": images, **numbers})
 
     def picture(self, name: str, path: Path, images: int) -> None:
-        """Takes the picture."""
+        """Logs the picture."""
         picture = self.module.Image(str(path), caption=f"{images:,} images")
         self.run.log({"images": images, name: picture})
 
     def finish(self) -> None:
-        """Ends the part."""
+        """Ends the run."""
         if self.run is not None:
             self.run.finish()
             self.run = None
 
 
 class Wandb(Experiments):
-    """Weights & Biases, offline unless told otherwise.
+    """Weights & Biases.
 
-    Without a key and without WANDB_MODE the run stays in the folder; `wandb sync` sends it later.
+    Without a key and without WANDB_MODE it is offline: `wandb sync` uploads the run later.
     """
 
     def open(self) -> Any:
@@ -123,7 +137,7 @@ class Wandb(Experiments):
 
 
 class Trackio(Experiments):
-    """Trackio, kept on this machine: `trackio show` opens it."""
+    """Trackio, on this machine; `trackio show` opens it."""
 
     def open(self) -> Any:
         return self.module.init(project="eqm", group=self.config.name, config=self.config.flat())
@@ -134,4 +148,4 @@ TRACKERS: dict[str, tuple[str, Any]] = {
     "wandb": ("wandb", Wandb),
     "trackio": ("trackio", Trackio),
 }
-"""The module that each needs, and what it is here."""
+"""The package that each tracker needs, and its class."""

@@ -8,8 +8,7 @@ from eqm.data.config import DataConfig
 from eqm.models.config import UNetConfig
 from eqm.recipes import latents, pixels
 from eqm.sampling.settings import Sampling
-from eqm.train.config import ObjectiveConfig, TrainConfig
-from eqm.train.settings import OptimizerConfig
+from eqm.train.config import ObjectiveConfig, OptimizerConfig, TrainConfig
 
 DIGITS = TrainConfig(
     name="digits",

@@ -8,8 +8,7 @@ from eqm.data.config import DataConfig
 from eqm.models.config import TransformerConfig
 from eqm.models.presets import preset
 from eqm.sampling.settings import Sampling
-from eqm.train.config import ObjectiveConfig, TrainConfig
-from eqm.train.settings import PAPER_EMA_HALFLIFE, OptimizerConfig
+from eqm.train.config import PAPER_EMA_HALFLIFE, ObjectiveConfig, OptimizerConfig, TrainConfig
 
 IMAGES = 1_281_167
 """In an epoch of ImageNet."""
@@ -35,7 +34,7 @@ def _recipe(size: str, patch: int) -> TrainConfig:
         images=(1400 if headline else 80) * IMAGES,
         batch_size=256,
         precision="bfloat16",
-        compile=True,
+        compile="auto",
         checkpoint_every=IMAGES,
         eval_every=IMAGES,
     )

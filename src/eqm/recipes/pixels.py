@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from eqm.data.config import DataConfig
 from eqm.models.config import NetworkConfig, UNetConfig
 from eqm.sampling.settings import Sampling
-from eqm.train.config import ObjectiveConfig, TrainConfig
-from eqm.train.settings import OptimizerConfig
+from eqm.train.config import ObjectiveConfig, OptimizerConfig, TrainConfig
 
 if TYPE_CHECKING:
     from eqm.data import Source
@@ -50,7 +49,7 @@ MNIST_5K = TrainConfig(
     images=400_000,
     batch_size=128,
     precision="bfloat16",
-    compile=True,
+    compile="auto",
 )
 
 FASHION_MNIST = replace(

@@ -1,8 +1,7 @@
 from .checkpoint import keep_best, load, save
-from .config import ObjectiveConfig, TrainConfig
+from .config import ObjectiveConfig, OptimizerConfig, TrainConfig
 from .interrupts import Interrupted
 from .loop import Progress, train
-from .settings import OptimizerConfig
 from .state import TrainingState, start
 from .step import make_step
 

@@ -1,8 +1,8 @@
-"""A run on disk: tensors as safetensors, the rest as JSON, checked before it is trusted.
+"""Checkpoints of a run: tensors as safetensors, the rest as JSON, checked when read.
 
-`checkpoints/000007.safetensors` holds every tensor of the run, whole, whatever the number of
-processes; `000007.json` says what they are, with their SHA-256. The JSON takes its place last: a
-checkpoint without it is none.
+`checkpoints/000007.safetensors` holds every tensor of the run, gathered from all processes.
+`000007.json` describes them, with their SHA-256. The JSON file is written last: without it the
+checkpoint does not count.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from eqm.files import DiskFullError, replacing
 from eqm.models import save_pretrained, with_energy
@@ -30,56 +31,41 @@ from eqm.train.state import TrainingState, average_of, load_tensors, start, tens
 
 CHECKPOINTS, BEST, VERSION = "checkpoints", "best", 1
 FREE_TO_CHANGE = {
-    *(
-        "name",
-        "images",
-        "sampling",
-        "device",
-        "threads",
-        "compile",
-        "activation_checkpointing",
-        "parallel",
-    ),
-    *(
-        "micro_batch",
-        "checkpoint_every",
-        "keep_checkpoints",
-        "max_bad_steps",
-        "eval_every",
-        "trackers",
-    ),
-    # The fingerprint tells the data, wherever they are.
+    *("name", "images", "sampling", "device", "threads", "compile", "parallel", "micro_batch"),
+    *("activation_checkpointing", "checkpoint_every", "keep_checkpoints", "max_bad_steps"),
+    *("eval_every", "stop_after", "trackers"),
+    # The data are compared by their fingerprint, wherever they are.
     *("data.path", "data.name", "data.broken", "data.workers", "data.cache_mb"),
 }
-"""Settings, or groups of them, that a resumed run may have otherwise than its checkpoint."""
+"""Settings, or groups of settings, that may change when a run is resumed."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the JSON of a checkpoint says."""
+    """The content of the JSON file of a checkpoint."""
 
     settings: dict[str, Any]
     images: int
     skipped: int
-    attempt: int
+    rollbacks: int
     tensors: dict[str, tuple[list[int], str]]
-    """Shape and dtype of each."""
+    """Shape and dtype of each tensor."""
     sha256: str
-    """Of the file of tensors."""
+    """Digest of the file of tensors."""
     version: int = VERSION
     own_sha256: str = ""
-    """Of the rest of the JSON; empty in what older programs wrote."""
+    """Digest of the rest of the JSON."""
 
 
 def save(state: TrainingState, config: TrainConfig, folder: Path, *, data: dict[str, Any]) -> None:
-    """Writes the run to `folder`: a checkpoint to go on from, averaged weights to sample from.
+    """Returns nothing; writes a checkpoint and the averaged weights to `folder`.
 
-    `data` tells what the run is trained on, and is kept with the weights. The newest `config.keep_checkpoints`
-    checkpoints stay. With several processes all must call it and the first writes. Raises OSError,
-    DiskFullError when it does not fit on the disk, where it cannot be written; what was there
-    before stays.
+    `data` describes the data and is stored with the weights. The newest `config.keep_checkpoints`
+    checkpoints are kept. All processes must call this, and the first one writes. Raises
+    DiskFullError if the disk has too little space, and OSError if it cannot be written; the earlier
+    files stay.
     """
     if full := save_if_it_fits(state, config, folder, data=data):
         on_main(lambda: refuse(full))
@@ -88,7 +74,7 @@ def save(state: TrainingState, config: TrainConfig, folder: Path, *, data: dict[
 def save_if_it_fits(
     state: TrainingState, config: TrainConfig, folder: Path, *, data: dict[str, Any]
 ) -> str:
-    """Nothing, once `save` has done its work, or the sentence that says how the disk is too small."""
+    """An empty text after saving as `save` does, or a sentence if the disk has too little space."""
     if full := lack_of_space(folder, bytes_of(state)):
         return full
     tensors = _gathered(tensors_of(state))
@@ -106,7 +92,7 @@ def save_if_it_fits(
             for name, value in tensors.items()
         }
         settings = settings_of(config, data)
-        header = Header(settings, state.images, skipped, state.attempt, kinds, digest)
+        header = Header(settings, state.images, skipped, state.rollbacks, kinds, digest)
         header = replace(header, own_sha256=_own_sha256(header))
         with replacing(_header_file(folder, number)) as path:
             path.write_text(json.dumps(asdict(header)) + "\n", encoding="utf-8")
@@ -115,7 +101,7 @@ def save_if_it_fits(
             _tensor_file(folder, old).unlink(missing_ok=True)
         _write_weights(tensors, state, config, folder, data, {})
 
-    def attempt() -> str:
+    def try_to_write() -> str:
         try:
             write()
         except DiskFullError as error:
@@ -123,13 +109,13 @@ def save_if_it_fits(
             return str(error)
         return ""
 
-    return on_main(attempt)
+    return on_main(try_to_write)
 
 
 def has_weights(folder: Path, images: int) -> bool:
-    """Whether `folder` holds the weights to sample from that `save` writes after so many images."""
+    """Whether `folder` holds averaged weights that were saved after so many images."""
 
-    def look() -> bool:
+    def found() -> bool:
         try:
             description = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             seen = description["metadata"]["training"]["images_seen"]
@@ -137,18 +123,23 @@ def has_weights(folder: Path, images: int) -> bool:
             return False
         return seen == images and (folder / "model.safetensors").is_file()
 
-    return on_main(look)
+    return on_main(found)
 
 
 def load(
-    config: TrainConfig, folder: Path, device: torch.device, *, data: dict[str, Any]
+    config: TrainConfig,
+    folder: Path,
+    device: torch.device,
+    *,
+    data: dict[str, Any],
+    network: nn.Module | None = None,
 ) -> TrainingState:
-    """The state that `folder` holds, or a fresh one where there is no checkpoint.
+    """The state of the newest checkpoint in `folder`, or a fresh one if there is none.
 
-    A damaged checkpoint is said and the one before taken. Raises ValueError when none can be read,
-    or the run was made with other settings or data.
+    A damaged checkpoint is reported, and the one before is loaded. Raises ValueError if no checkpoint
+    can be read, and if the run has other settings or data. `network` is that of `start`.
     """
-    state = start(config, device)
+    state = start(config, device, network)
     go_back(state, config, folder, data=data)
     return state
 
@@ -156,13 +147,15 @@ def load(
 def go_back(
     state: TrainingState, config: TrainConfig, folder: Path, *, data: dict[str, Any]
 ) -> None:
-    """Puts the newest readable checkpoint of `folder` into `state`, or the state of a fresh run.
+    """Returns nothing; loads the newest readable checkpoint into `state`, or a fresh state.
 
-    Raises as `load` does."""
+    Raises ValueError as `load` does."""
     found = on_main(lambda: _newest(config, folder, data))
     if found is None:
         if state.images:
-            _put(state, Header({}, 0, 0, 0, {}, ""), dict(tensors_of(_unspread(config))).get)
+            _put(
+                state, Header({}, 0, 0, 0, {}, ""), dict(tensors_of(_unsharded(config, state))).get
+            )
         return
     number, header = found
     if is_main():
@@ -173,14 +166,14 @@ def go_back(
 
 
 def keep_best(state: TrainingState, value: float, *, lower: bool = True) -> bool:
-    """Whether `value` is the best of the run so far; if so the averaged weights go to `best`.
+    """Whether `value` is the best of the run; if so, the averaged weights are saved in `best`.
 
-    `lower` says which way is better. The folder `best`, inside the run's, can be sampled from; its
-    description remembers the value. With several processes all must call it. Raises ValueError for
-    a state that `train` did not make.
+    The folder `best` is inside the run's folder and holds a model with the value in its metadata.
+    `lower` says whether lower is better. All processes must call this. Raises ValueError for a state
+    that `train` did not make.
     """
     if state.run is None:
-        raise ValueError("only a run of eqm.train.train has a folder to keep its best weights in")
+        raise ValueError("keep_best needs a run of eqm.train.train, which has a folder")
     run = state.run
     best = run.folder / BEST
 
@@ -198,26 +191,25 @@ def keep_best(state: TrainingState, value: float, *, lower: bool = True) -> bool
 
 
 def settings_of(config: TrainConfig, data: dict[str, Any]) -> dict[str, Any]:
-    """All that makes a run what it is, by name; what its classes are called does not."""
+    """The settings and the description of the data by name, without the names of the classes."""
     found = {f"data.{name}": value for name, value in data.items() if name != "classes"}
     return config.flat() | found
 
 
 def _put(state: TrainingState, header: Header, read: Callable[[str], Tensor | None]) -> None:
     load_tensors(state, header.tensors, read)
-    state.images, state.attempt = header.images, header.attempt
+    state.images, state.rollbacks = header.images, header.rollbacks
     state.skipped.fill_(header.skipped)
-    state.streak.zero_()
+    state.bad_steps.zero_()
 
 
-def _unspread(config: TrainConfig) -> TrainingState:
-    return start(
-        replace(config, parallel="ddp", activation_checkpointing=False), torch.device("cpu")
-    )
+def _unsharded(config: TrainConfig, state: TrainingState) -> TrainingState:
+    whole = replace(config, parallel="ddp", activation_checkpointing=False)
+    return start(whole, torch.device("cpu"), state.network)
 
 
 def _gathered(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors on the CPU of process 0; nothing on the others."""
+    """The tensors on the CPU, on process 0; empty on the others."""
     tensors = {}
     for name, tensor in named:
         if is_main():
@@ -233,7 +225,8 @@ def _write_weights(
     data: dict[str, Any],
     more: dict[str, Any],
 ) -> None:
-    model = with_energy(build_empty(config.model), config.objective.energy)
+    network = build_empty(config.model) if state.network is None else deepcopy(state.network)
+    model = with_energy(network, config.objective.energy)
     average = {
         name.removeprefix("average."): value
         for name, value in tensors.items()
@@ -255,7 +248,7 @@ def _best_value(folder: Path) -> float | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):
-        _log.warning("%s cannot be read: the next evaluation takes its place", folder)
+        _log.warning("%s cannot be read: the next validation replaces it", folder)
         return None
 
 
@@ -271,18 +264,18 @@ def _newest(config: TrainConfig, folder: Path, data: dict[str, Any]) -> tuple[in
         for bad in damaged:
             path = _header_file(folder, bad)
             _log.warning("%s is damaged: going on from the checkpoint before", path)
-            path.rename(path.with_suffix(".damaged"))  # seen no more, and looked at by who likes
+            path.rename(path.with_suffix(".damaged"))  # ignored from now on
         return number, header
     if numbers:
         raise ValueError(
             f"{folder / CHECKPOINTS} holds no readable checkpoint (damaged or of another program): "
-            "move it away to start afresh, or choose another folder"
+            "move it away to start again, or choose another folder"
         )
     return None
 
 
 def _readable(folder: Path, number: int) -> Header | None:
-    """What a checkpoint says of itself, once its tensors are what was written."""
+    """The header of a checkpoint, or None if a file is damaged."""
     try:
         header = Header(**json.loads(_header_file(folder, number).read_text(encoding="utf-8")))
         intact = (
@@ -305,7 +298,7 @@ def _check_same(saved: dict[str, Any], wanted: dict[str, Any], folder: Path) -> 
     if different:
         raise ValueError(
             f"{folder} holds a run with other settings ({'; '.join(different)}): "
-            "choose another folder, or the same settings to go on"
+            "choose another folder, or the same settings to resume it"
         )
 
 
@@ -315,7 +308,7 @@ def _numbers(folder: Path) -> list[int]:
 
 
 def _sweep(folder: Path, numbers: set[int]) -> None:
-    """Removes what a killed process left behind."""
+    """Removes files that a killed process left."""
     for path in (folder / CHECKPOINTS).glob(".*.part"):
         path.unlink(missing_ok=True)
     for path in (folder / CHECKPOINTS).glob("*.safetensors"):

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from eqm import registry
 from eqm.corruption import Decay
 from eqm.data.config import DataConfig
-from eqm.models.config import MLPConfig, TransformerConfig, UNetConfig
+from eqm.models.config import NetworkConfig, UNetConfig
 from eqm.sampling.settings import Sampling
-from eqm.train.settings import OptimizerConfig
 
 if TYPE_CHECKING:
     from eqm.data import Source
     from eqm.objective import EquilibriumMatching
+
+MAX_SIGMA_REL = 12**-0.5
+"""Up to this relative width, a power-function average has an exponent of at least 0."""
+
+
+def ema_halflife(decay: float, batch_size: int) -> float:
+    """The half-life in images of an average with the factor `decay` per batch.
+
+    >>> round(ema_halflife(0.5, 256), 6)
+    256.0
+    """
+    return batch_size * math.log(2) / -math.log(decay)
+
+
+PAPER_EMA_HALFLIFE = ema_halflife(0.9999, 256)
+"""The half-life of the paper (arXiv 2510.02300), 1.77 million images; use it with `ema_ramp` 0."""
 
 
 def _check(holds: bool, expected: str, got: object) -> None:
@@ -24,46 +40,112 @@ def _check(holds: bool, expected: str, got: object) -> None:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """What the field is trained to be."""
+    """What the field learns."""
 
-    decay: Literal["truncated", "linear", "piecewise", "constant"] = "truncated"
-    """The gradient magnitude c(gamma); constant with scale 1 is flow matching, the baseline."""
+    decay: str = "truncated"
+    """Gradient magnitude c(gamma): truncated, linear, piecewise, constant, or one of your own.
+    Constant with scale 1 is flow matching."""
     start: float = 0.8
-    """Where a truncated or piecewise decay sets in (the paper's a)."""
+    """Gamma at which a truncated or piecewise decay begins to fall (the paper's a)."""
     initial: float = 1.4
     """Value of a piecewise decay at gamma 0 (the paper's b)."""
     scale: float = 4.0
     """Multiplier of the decay (the paper's lambda)."""
+    decay_options: tuple[tuple[str, float], ...] = ()
+    """Further settings of a decay of your own: pairs of name and number."""
     energy: Literal["implicit", "dot", "norm"] = "implicit"
-    """Train the field itself, or a scalar energy whose gradient it is."""
-
+    """Train the field itself (implicit), or a scalar energy whose gradient is the field."""
     gradient: Literal["exact", "difference"] = "exact"
-    """How weight gradients of an explicit energy are found: exactly, or to about 2e-3 by a
-    difference of two float32 passes, which needs no second derivative."""
+    """Weight gradient of an explicit energy: exact, or a finite difference of two float32 passes.
+    The difference is wrong by about 0.2 % and needs no second derivative."""
 
     def __post_init__(self) -> None:
         self.make_decay()
         _check(
             self.gradient == "exact" or self.energy != "implicit",
-            "objective.gradient difference is for an explicit energy, objective.energy dot",
+            "objective.gradient difference needs an explicit energy, such as objective.energy dot",
             self.energy,
         )
 
     def make_decay(self) -> Decay:
-        """The decay these settings describe."""
-        decay: Decay = registry.make("decay", self.decay, vars(self))
+        """The decay of these settings. Raises ValueError for an unknown name or a wrong setting."""
+        decay: Decay = registry.make("decay", self.decay, vars(self), self.decay_options)
         return decay
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """A training run, whole.
+class OptimizerConfig:
+    """How the weights are updated and averaged."""
 
-    Progress is counted in images, so that it does not depend on the batch size."""
+    name: Literal["adamw", "muon"] = "adamw"
+    """AdamW for all weights; or Muon for the matrices and kernels of hidden layers, and AdamW for
+    the rest."""
+    learning_rate: float = 1e-4
+    """Highest learning rate. Muon's updates are scaled to the size of AdamW's."""
+    warmup: int = 0
+    """Images over which the learning rate rises from 0."""
+    schedule: Literal["constant", "cosine", "linear", "sqrt", "inverse-sqrt"] = "constant"
+    """Shape of the learning rate: constant; falling to 0 at the end of the run (cosine, linear, or
+    sqrt, which is 1 - sqrt); or falling as 1 / sqrt(images)."""
+    cooldown: float = 1.0
+    """Last part of the run in which cosine, linear and sqrt fall, as a fraction of the run."""
+    hold: int = 1_000_000
+    """Images after which inverse-sqrt begins to fall."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW: decay of the mean gradient and of the mean squared gradient, per step."""
+    eps: float = 1e-8
+    """AdamW: added to the root of the mean squared gradient."""
+    momentum: float = 0.95
+    """Muon: decay of the mean gradient, per step."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of matrices and kernels. Biases, gains and embeddings have none."""
+    clip: float = 0.0
+    """Gradient clipping: largest norm of the gradient of all weights; 0 means no clipping."""
+    ema_halflife: float = 1_000_000
+    """Half-life of the moving average of the weights (EMA), in images. The average is what is saved
+    and sampled."""
+    ema_ramp: float = 0.1
+    """Limit of the half-life, as a fraction of the images seen, so that a short run forgets its
+    random start; 0 means no limit."""
+    ema_sigma_rel: tuple[float, ...] = ()
+    """Relative widths (sigma_rel) of extra power-function averages, such as 0.05 0.1. `eqm ema`
+    makes an average of any width from them. Each takes the memory of the weights."""
+    ema_every: int = 0
+    """Images between snapshots of these averages in the folder `averages`; 0 means 16 per run."""
+
+    def __post_init__(self) -> None:
+        def check(name: str, holds: bool, expected: str) -> None:
+            if not holds:
+                raise ValueError(f"optimizer.{name} must {expected}; got {getattr(self, name)}")
+
+        for name in ("learning_rate", "eps", "ema_halflife"):
+            check(name, 0 < getattr(self, name) < math.inf, "be positive and finite")
+        for name in ("warmup", "hold", "weight_decay", "clip", "ema_ramp", "ema_every"):
+            check(name, 0 <= getattr(self, name) < math.inf, "be 0 or more, and finite")
+        check("cooldown", 0 < self.cooldown <= 1, "be above 0 and at most 1")
+        check("betas", all(0 <= beta < 1 for beta in self.betas), "lie in [0, 1)")
+        check("momentum", 0 <= self.momentum < 1, "lie in [0, 1)")
+        check(
+            "ema_sigma_rel",
+            all(0 < width < MAX_SIGMA_REL for width in self.ema_sigma_rel),
+            f"lie between 0 and {MAX_SIGMA_REL:.3f}",
+        )
+        check(
+            "ema_sigma_rel",
+            len(set(self.ema_sigma_rel)) == len(self.ema_sigma_rel),
+            "be different from one another",
+        )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run.
+
+    Lengths are counted in images, so that they do not depend on the batch size."""
 
     name: str = "run"
-    """What to call the run; it is kept in runs/NAME unless told otherwise."""
-    model: TransformerConfig | UNetConfig | MLPConfig = field(default_factory=UNetConfig)
+    """Name of the run. By default its folder is runs/NAME."""
+    model: NetworkConfig = field(default_factory=UNetConfig)
     """The network."""
     data: DataConfig = DataConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
@@ -71,52 +153,55 @@ class TrainConfig:
     init_from: str = ""
     """Folder or name of a trained model to start from; its image size and classes may differ."""
     sampling: Sampling = Sampling()
-    """How to sample the trained model; stored with its weights."""
+    """How to sample the trained model; saved with its weights."""
     images: int = 1_000_000
-    """Training images to see, repeats counted; the last batch is a whole one. -1 picks a number that
-    suits the data (the recipe `folder`)."""
+    """Training images in all, counting repeats. -1 chooses a number that suits the data (recipes
+    folder and finetune)."""
     batch_size: int = 256
-    """Images a step, over all processes."""
+    """Images per step, over all processes."""
     micro_batch: int = 0
-    """Images that a process computes at once; 0 takes its whole share of the batch. Halved when
-    memory runs out."""
+    """Gradient accumulation: images that a process computes at once; 0 means its whole share of the
+    batch. It is halved when memory runs out."""
     label_dropout: float = 0.1
-    """Share of the labels replaced by the null label, so that the field also learns to do
-    without."""
+    """Fraction of the labels replaced by the null label, which guidance needs."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the forward and backward pass; auto is bfloat16 on CUDA, else float32."""
-    compile: bool = False
-    """Compile the network first (torch.compile); pays off in long runs."""
+    """Mixed precision: bfloat16 computes the forward and backward pass in bfloat16, with float32
+    weights. auto means bfloat16 on CUDA, else float32."""
+    compile: Literal["auto", "on", "off"] = "off"
+    """Compile the network with torch.compile. auto compiles on CUDA, and on a CPU only for runs of
+    several hours, because compiling takes minutes there."""
     activation_checkpointing: bool = False
-    """Compute activations again in the backward pass instead of keeping them: less memory, a third
-    more work."""
+    """Compute activations again in the backward pass: less memory, about a third more time."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    """How several processes share the work: each holds all weights (DDP), or a part (FSDP2)."""
+    """How several processes share the work: each holds all weights (DDP) or a part of them (FSDP2)."""
     device: str = "auto"
-    """cpu, cuda, mps, ...; auto takes the fastest there is."""
+    """cpu, cuda, mps, ...; auto means the fastest that is available."""
     threads: int = 0
-    """CPU threads; 0 leaves it to torch. Small networks are fastest on one."""
+    """CPU threads; 0 means torch's default. Small networks are fastest with 1."""
     checkpoint_every: int = 100_000
     """Images between checkpoints."""
     keep_checkpoints: int = 2
-    """Newest checkpoints that are kept."""
+    """Number of newest checkpoints to keep."""
     max_bad_steps: int = 20
-    """Steps in a row without a finite loss and gradient before the run goes back to its last
+    """Steps in a row with a non-finite loss or gradient, after which the run goes back to its last
     checkpoint."""
     eval_every: int = 100_000
-    """Images between looks at samples and the held-out loss; 0 never looks."""
+    """Images between previews and measurements of the validation loss; 0 means none."""
+    stop_after: int = 0
+    """Early stopping: end the run after so many validations in a row without a lower loss; 0 means
+    never. The weights with the lowest validation loss are in the folder `best`."""
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
-    """Where the numbers go besides log.jsonl."""
+    """Experiment trackers that get the numbers, besides log.jsonl."""
     seed: int = 0
-    """Of the initial weights, the order of the data, and the noise."""
+    """Seed of the initial weights, the order of the data and the noise."""
 
     def __post_init__(self) -> None:
         _check(self.images >= 1 or self.images == -1, "images must be at least 1", self.images)
         for name in ("batch_size", "checkpoint_every", "keep_checkpoints", "max_bad_steps"):
             _check(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
         _check(0 <= self.label_dropout < 1, "label_dropout must lie in [0, 1)", self.label_dropout)
-        for name in ("seed", "threads", "micro_batch", "eval_every"):
-            _check(getattr(self, name) >= 0, f"{name} must not be negative", getattr(self, name))
+        for name in ("seed", "threads", "micro_batch", "eval_every", "stop_after"):
+            _check(getattr(self, name) >= 0, f"{name} must be 0 or more", getattr(self, name))
         _check(self.seed < 2**63, "seed must be below 2^63", self.seed)
         _check(
             self.objective.energy == "implicit" or not self.model.noise_conditioning,
@@ -125,18 +210,18 @@ class TrainConfig:
         )
         _check(
             self.objective.energy != "norm" or bool(self.init_from),
-            "objective.energy norm learns nothing from fresh weights, whose output is zero: take dot, "
+            "objective.energy norm cannot start from fresh weights, whose output is zero: use dot, "
             "or set init_from to a trained model",
             "norm",
         )
         _check(
             self.objective.gradient == "exact" or self.parallel == "ddp",
-            "objective.gradient difference needs all weights on every process: parallel must be ddp",
+            "objective.gradient difference needs parallel ddp",
             self.parallel,
         )
 
     def make_objective(self) -> EquilibriumMatching:
-        """The objective these settings describe."""
+        """The objective of these settings. Raises ValueError as `ObjectiveConfig.make_decay` does."""
         from eqm.objective import EquilibriumMatching
 
         return EquilibriumMatching(
@@ -146,16 +231,16 @@ class TrainConfig:
         )
 
     def suited_to(self, images: Source) -> TrainConfig:
-        """The same run with a network for the shape and classes of `images`.
+        """The same run, with a network for the shape and classes of `images`.
 
-        A network without classes stays without."""
+        A network without classes keeps none."""
         classes = images.num_classes if self.model.num_classes else 0
-        # The network's settings check the rank.
-        model = replace(self.model, shape=images.shape, num_classes=classes)  # type: ignore[arg-type]
-        return replace(self, model=model)
+        return replace(
+            self, model=replace(self.model, shape=tuple(images.shape), num_classes=classes)
+        )
 
     def flat(self) -> dict[str, Any]:
-        """All settings by their names on the command line, `model.width` and so on."""
+        """All settings by their names on the command line, such as `model.width`."""
         return _flat(asdict(self))
 
 
@@ -165,5 +250,10 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+            flat[prefix + name] = _listed(value)
     return flat
+
+
+def _listed(value: Any) -> Any:
+    """Tuples as lists, as JSON has them."""
+    return [_listed(entry) for entry in value] if isinstance(value, tuple) else value

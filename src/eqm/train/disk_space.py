@@ -1,4 +1,4 @@
-"""Whether the disk holds what a run is about to write."""
+"""Whether the disk has space for the next checkpoint."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from eqm.train.state import TrainingState
 
 
 def check_space(state: TrainingState, config: TrainConfig, folder: Path) -> None:
-    """Returns nothing; raises DiskFullError where the next checkpoint, and what is written before
-    it, would not fit on the disk."""
+    """Returns nothing; raises DiskFullError if the next checkpoint, with all that is written before
+    it, does not fit on the disk."""
     ahead = bytes_of(state)
     if config.eval_every and config.data.val_fraction:
-        ahead += _bytes(state.average.state_dict().values())  # `best`, written beside the old
+        ahead += _bytes(state.average.state_dict().values())  # `best`, beside the old one
     until = min(state.images + config.checkpoint_every, config.images)
     count = snapshots_due(config.optimizer, before=state.images, after=until, total=config.images)
     ahead += count * sum(_bytes(tensors.values()) for tensors in state.averages.tensors.values())
@@ -29,12 +29,12 @@ def check_space(state: TrainingState, config: TrainConfig, folder: Path) -> None
 
 
 def bytes_of(state: TrainingState) -> int:
-    """Bytes of a checkpoint, and of the weights to sample from that go with it."""
+    """Bytes of a checkpoint with the averaged weights beside it."""
     groups = state.optimizer.param_groups
-    # Muon keeps one mean of a matrix's gradients, AdamW two of each; none is there at first.
+    # Muon keeps one tensor per matrix, AdamW two per weight; they do not exist before the first step.
     means = sum(_bytes(group["params"]) * (1 if group.get("orthogonal") else 2) for group in groups)
     averages = sum(_bytes(tensors.values()) for tensors in state.averages.tensors.values())
-    # The averaged weights are written twice: to go on from, and to sample from.
+    # The averaged weights are written twice: in the checkpoint and as the model.
     modules = _bytes(state.model.state_dict().values())
     return modules + 2 * _bytes(state.average.state_dict().values()) + averages + means
 
@@ -44,7 +44,7 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def lack_of_space(folder: Path, needed: int) -> str:
-    """A sentence where the disk has fewer free bytes than needed."""
+    """A sentence if the disk has fewer free bytes than needed, otherwise an empty text."""
     free = on_main(lambda: shutil.disk_usage(folder).free)
     if free >= needed:
         return ""
@@ -55,5 +55,5 @@ def lack_of_space(folder: Path, needed: int) -> str:
 
 
 def refuse(full: str) -> None:
-    """Raises DiskFullError, saying `full`."""
+    """Raises DiskFullError with the sentence `full`."""
     raise DiskFullError(full)

@@ -1,4 +1,4 @@
-"""Several processes that train one model: what `torchrun` starts, and plain code where it does not."""
+"""Several processes that train one model, started by `torchrun`; all functions also work in one."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from eqm.devices import launched, pick_device
 from eqm.devices import rank as rank
 from eqm.devices import world_size as world_size
-from eqm.energy import Energy
-from eqm.train.blocks import blocks_of
+from eqm.models import Network
 
 T = TypeVar("T")
 
@@ -31,10 +30,11 @@ def is_main() -> bool:
 
 
 def join(device: str) -> torch.device:
-    """The device of this process, once it has met the others; without a launcher just the device.
+    """The device of this process, after the process group is set up.
 
-    On CUDA every process of a machine takes its own device and speaks by nccl, else by gloo. Raises
-    ValueError where a machine has fewer devices than processes.
+    Without a launcher there is no group. On CUDA every process of a machine takes its own device and
+    communicates by nccl, otherwise by gloo. Raises ValueError if a machine has fewer devices than
+    processes.
     """
     place = pick_device(device)
     if not launched():
@@ -43,7 +43,7 @@ def join(device: str) -> torch.device:
         local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if local >= there:
             raise ValueError(
-                f"a machine with {there} CUDA devices runs as many processes; got number "
+                f"{there} CUDA devices need at most {there} processes; got process number "
                 f"{local + 1}: start torchrun with --nproc-per-node {there}, or set device cpu"
             )
         place = torch.device("cuda", local)
@@ -68,10 +68,9 @@ def leave() -> None:
 
 
 def on_main(function: Callable[[], T]) -> T:
-    """What `function` returns on process 0, on every process.
+    """The result of `function`, which runs on process 0 alone, on every process.
 
-    What it raises there is raised there; the others leave quietly with status 2, as process 0 has
-    said why.
+    If it raises, process 0 raises, and the others exit quietly with status 2.
     """
     if world_size() == 1:
         return function()
@@ -91,9 +90,9 @@ def on_main(function: Callable[[], T]) -> T:
 
 
 def all_agree(holds: bool, *, within: timedelta | None = None) -> bool:
-    """Whether it holds on every process; it waits for them, not for a device.
+    """Whether `holds` is true on every process; all processes must call this.
 
-    Raises TimeoutError where the others do not ask the same `within` that time.
+    Raises TimeoutError if the others do not call it `within` that time.
     """
     if world_size() == 1:
         return holds
@@ -110,16 +109,16 @@ def all_agree(holds: bool, *, within: timedelta | None = None) -> bool:
 
 
 class Flag:
-    """Something that any process may raise and all must act upon at the same step.
+    """A flag that any process may raise, and that all processes see at the same step.
 
-    The answer to one call is fetched while the next step computes, so nobody waits for it.
+    The processes exchange it while the next step computes, so no process waits.
     """
 
     def __init__(self) -> None:
         self._asked: tuple[dist.Work, Tensor] | None = None
 
     def raised(self, here: bool) -> bool:
-        """Whether any process had raised it at its call before this one; alone, whether `here`."""
+        """Whether any process raised it in the previous call; with one process, `here`."""
         if world_size() == 1:
             return here
         before = self.last()
@@ -130,7 +129,7 @@ class Flag:
         return before
 
     def last(self) -> bool:
-        """Whether any process had raised it at its latest call."""
+        """Whether any process raised it in the latest call."""
         if self._asked is None:
             return False
         work, word = self._asked
@@ -149,43 +148,47 @@ def mean(value: Tensor) -> Tensor:
 
 
 def shard(model: nn.Module, device: torch.device, *, trains: bool) -> nn.Module:
-    """The same model with each weight cut over the processes (FSDP2), for weights that do not fit.
+    """The same model, with each weight sharded over the processes (FSDP2).
 
-    A network is gathered block by block. An explicit energy is gathered whole for the length of a
-    step, because the gradient inside it would let go of a block that the second derivative still
-    needs: its optimizer and average are cut all the same. A model that only evaluates
-    (`trains=False`) lets go of its weights after every evaluation, for they change in between.
+    A network is gathered block by block, as it declares its blocks. An explicit energy is gathered
+    whole during a step, because the second derivative needs all blocks; its optimizer and average
+    are still sharded. A model that is only evaluated (`trains=False`) frees its gathered weights
+    after every evaluation, because the weights change in between.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    # It warns of outputs that are views; nothing here writes into an output.
+    # FSDP2 warns of outputs that are views; nothing here writes into an output.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
     mesh = init_device_mesh(device.type, (world_size(),))
-    if not isinstance(model, Energy):
-        for block in blocks_of(model):
-            fully_shard(block, mesh=mesh)
+    for block in blocks_of(model):
+        fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh, reshard_after_forward=not trains)
     return model
 
 
-def is_cut(model: nn.Module) -> bool:
-    """Whether `shard` has cut the weights of the model."""
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The blocks that a network declares; none for an energy and for other modules."""
+    return model.repeated_blocks() if isinstance(model, Network) else []
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether `shard` has sharded the weights of the model."""
     return any(isinstance(weight, DTensor) for weight in model.parameters())
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The part of a tensor that this process holds; it shares the memory."""
+    """The part of a tensor that this process holds, in the same memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor, whatever part of it each process holds; all must ask."""
+    """The whole tensor, gathered from all processes, which must all call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def distribute(value: Tensor | None, like: Tensor) -> Tensor:
-    """What process 0 has in `value`, on the device of `like` and cut as it is; all must ask."""
+    """The `value` of process 0, on the device of `like` and sharded like it; all must call this."""
     if world_size() == 1:
         assert value is not None
         return value.to(like.device)

@@ -1,9 +1,9 @@
-"""Averages of the weights, which are what gets sampled: tracked while training, or made after it.
+"""Averages of the weights (EMA), updated during training or made afterwards.
 
-A power-function average (arXiv 2312.02696) weighs the weights of time tau, of t images seen, by
-(gamma + 1) tau^gamma / t^(gamma + 1). Its relative width sigma_rel is the standard deviation of that
-profile over t. It forgets the beginning by itself, and from snapshots of one or two of them, kept
-at intervals, one of any other width is found by least squares.
+A power-function average (arXiv 2312.02696) after t images gives the weights of time tau the factor
+(gamma + 1) tau^gamma / t^(gamma + 1). Its relative width sigma_rel is the standard deviation of this
+profile, divided by t. From snapshots of one or two averages, an average of any other width is found
+by least squares.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from torch import Tensor, nn
 
 from eqm.files import replacing
 from eqm.models.pretrained import clean_name
-from eqm.train.settings import WIDEST, OptimizerConfig
+from eqm.train.config import MAX_SIGMA_REL, OptimizerConfig
 
 FOLDER = "averages"
-"""Where in the folder of a run its snapshots are."""
+"""The folder of the snapshots, in the folder of a run."""
 SNAPSHOTS = 16
-"""Snapshots in a run whose settings do not say how many."""
+"""Snapshots per run by default."""
 
 
 @torch.no_grad()
@@ -41,13 +41,11 @@ def update_average(
     halflife: float,
     ramp: float = 0.1,
 ) -> None:
-    """Moves the weights of `average` towards those of `model`.
+    """Returns nothing; moves the weights of `average` towards those of `model`.
 
-    `images` were seen in all, `batch` of them just now:
-    average <- beta average + (1 - beta) model, with beta = 2^(-batch / halflife): a weight counts
-    half after `halflife` images, whatever the batch size. The half-life grows with the images seen
-    until then, never above the share `ramp` of them, unless that is 0 (as in the reference code of
-    arXiv 2206.00364).
+    average <- beta average + (1 - beta) model, with beta = 2^(-batch / halflife), after `images` in
+    all, `batch` of them in this step. The half-life is at most `ramp` times the images seen, unless
+    `ramp` is 0 (as in the reference code of arXiv 2206.00364).
     """
     if ramp:
         halflife = min(halflife, max(ramp * images, 1))
@@ -59,15 +57,15 @@ def update_average(
 def exponent(sigma_rel: float) -> float:
     """The gamma of the power-function average of relative width `sigma_rel`.
 
-    sigma_rel^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)), whose largest root is taken (equation
-    123 and Algorithm 2 of arXiv 2312.02696). Raises ValueError for a width outside (0, 0.289),
-    which no gamma of at least 0 has.
+    It is the largest root of sigma_rel^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)) (equation 123
+    and Algorithm 2 of arXiv 2312.02696). Raises ValueError for a width outside (0, 0.289), where no
+    gamma is at least 0.
 
     >>> round(exponent(0.05), 2), round(exponent(0.1), 2)
     (16.97, 6.94)
     """
-    if not 0 < sigma_rel < WIDEST:
-        raise ValueError(f"sigma_rel must lie between 0 and {WIDEST:.3f}; got {sigma_rel}")
+    if not 0 < sigma_rel < MAX_SIGMA_REL:
+        raise ValueError(f"sigma_rel must lie between 0 and {MAX_SIGMA_REL:.3f}; got {sigma_rel}")
     inverse = sigma_rel**-2
     return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
 
@@ -75,10 +73,9 @@ def exponent(sigma_rel: float) -> float:
 class Averages:
     """Power-function averages of the trainable weights of a model, one for each relative width.
 
-    average <- beta average + (1 - beta) weights, beta = (1 - batch / images)^(gamma + 1), which
-    makes the weights after image k count exactly as much as the profile's integral over the batch
-    that ended there, whatever the batch size. The tensors are like the parameters, sharded where
-    those are.
+    average <- beta average + (1 - beta) weights, with beta = (1 - batch / images)^(gamma + 1). The
+    weights after a batch get the integral of the profile over that batch, for any batch size. The
+    tensors are sharded like the parameters.
     """
 
     def __init__(self, model: nn.Module, sigma_rels: Sequence[float] = ()) -> None:
@@ -90,37 +87,37 @@ class Averages:
 
     @torch.no_grad()
     def update(self, model: nn.Module, *, images: int, batch: int) -> None:
-        """Takes in the weights of `model` after `images` in all, `batch` of them just now."""
+        """Returns nothing; adds the weights of `model` after `images` in all, `batch` of them new."""
         weights = list(_trainable(model).values()) if self.tensors else []
         for sigma_rel, averages in self.tensors.items():
             beta = (1 - batch / images) ** (exponent(sigma_rel) + 1)
             torch._foreach_lerp_(list(averages.values()), weights, 1 - beta)
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
-        """The tensors themselves, by relative width as text and by parameter."""
+        """The tensors by relative width, as text, and parameter; they share memory."""
         return {repr(sigma_rel): dict(tensors) for sigma_rel, tensors in self.tensors.items()}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Copies what `state_dict` returned into the tensors.
+        """Returns nothing; copies a `state_dict` into the tensors.
 
-        Raises ValueError when it is of other widths or parameters.
+        Raises ValueError if it has other widths or parameters.
         """
         mine = self.state_dict()
         if state.keys() != mine.keys() or any(state[k].keys() != mine[k].keys() for k in mine):
             raise ValueError(
-                f"the averages kept have sigma_rel {', '.join(mine) or 'none'}; those to be loaded "
-                f"have {', '.join(state) or 'none'}, or are of another model"
+                f"expected averages of sigma_rel {', '.join(mine) or 'none'}; got "
+                f"{', '.join(state) or 'none'}, or averages of another model"
             )
         for sigma_rel, tensors in mine.items():
             for name, tensor in tensors.items():
                 tensor.copy_(state[sigma_rel][name])
 
     def save(self, folder: Path, *, images: int, write: bool = True) -> None:
-        """Writes a snapshot of each average after `images` into `folder`, safetensors in float32.
+        """Returns nothing; writes a snapshot of each average to `folder`, safetensors in float32.
 
-        Sharded tensors are gathered one by one, so every process must call this; one of them has
-        `write` True. Raises OSError there once all are gathered, DiskFullError when the disk is full.
+        All processes must call this, because tensors are gathered; one of them has `write` True.
+        Raises OSError if it cannot be written, DiskFullError if the disk is full.
         """
         failure: OSError | None = None
         for sigma_rel, averages in self.tensors.items():
@@ -140,10 +137,10 @@ class Averages:
 
 
 def snapshots_due(settings: OptimizerConfig, *, before: int, after: int, total: int) -> int:
-    """How many snapshots of each average are to be saved from `before` to `after` images.
+    """The number of snapshots of each average to save between `before` and `after` images.
 
-    One at every multiple of `settings.ema_every`, or where that is 0 of a sixteenth of `total`, and
-    one at the end.
+    There is one at every multiple of `settings.ema_every` (if 0, of a sixteenth of `total`), and one
+    at the end.
     """
     every = settings.ema_every or max(total // SNAPSHOTS, 1)
     passed = after // every - before // every
@@ -152,7 +149,7 @@ def snapshots_due(settings: OptimizerConfig, *, before: int, after: int, total: 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A power-function average as it was after some images."""
+    """A file with a power-function average after `images`."""
 
     path: Path
     images: int
@@ -160,9 +157,9 @@ class Snapshot:
 
 
 def snapshots(folder: Path | str) -> list[Snapshot]:
-    """The snapshots in `folder`, of a run or its `averages`, by images and width.
+    """The snapshots in the folder of a run or its `averages`, sorted by images and width.
 
-    Raises ValueError when there are none.
+    Raises ValueError if there are none.
     """
     folder = Path(folder)
     folder = folder / FOLDER if (folder / FOLDER).is_dir() else folder
@@ -170,27 +167,28 @@ def snapshots(folder: Path | str) -> list[Snapshot]:
     found = [Snapshot(path, int(m["images"]), float(m["width"])) for path, m in matches if m]
     if not found:
         raise ValueError(
-            f"{folder} holds no snapshots of averages: train with --optimizer.ema-widths 0.05 0.1"
+            f"{folder} holds no snapshots of averages: "
+            "train with --optimizer.ema-sigma-rel 0.05 0.1"
         )
     return sorted(found, key=lambda snapshot: (snapshot.images, snapshot.sigma_rel))
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How snapshots are to be added up."""
+    """A weighted sum of snapshots."""
 
     coefficients: tuple[float, ...]
-    """One a snapshot, 1 in all."""
+    """One per snapshot; their sum is 1."""
     residual: float
-    """Root of the integral of the squared difference between the profile wanted and the one found,
-    as a share of that of the profile wanted: 0 where it is met exactly."""
+    """L2 distance between the wanted and the found profile, divided by the norm of the wanted one; 0
+    for an exact fit."""
 
 
 def fit(profiles: Sequence[tuple[float, float]], wanted: tuple[float, float]) -> Fit:
-    """The sum of `profiles`, each (images, sigma_rel), that is nearest to the one `wanted`.
+    """The weighted sum of `profiles`, each (images, sigma_rel), that is nearest to `wanted`.
 
-    Least squares over the time axis among the sums whose coefficients add up to 1, in float64
-    (section 3.2 and Algorithm 3 of arXiv 2312.02696, which scales the free solution instead).
+    It is the least-squares solution over time with coefficients that sum to 1, in float64. Section
+    3.2 and Algorithm 3 of arXiv 2312.02696 rescale the unconstrained solution instead.
 
     >>> fit([(8, 0.05), (8, 0.1)], (8, 0.1)).coefficients
     (0.0, 1.0)
@@ -200,8 +198,10 @@ def fit(profiles: Sequence[tuple[float, float]], wanted: tuple[float, float]) ->
     times, gammas = _columns([*profiles, wanted])
     products = _inner_products(times, gammas)
     norms = np.sqrt(np.diag(products))
-    unit = products / norms / norms[:, None]  # profiles of length 1: early ones are far longer
-    # With u the coefficients of these: minimise u A u - 2 b u where c u = 1, c the inverse norms.
+    unit = (
+        products / norms / norms[:, None]
+    )  # norms of 1, as those of early profiles are far larger
+    # With coefficients u of these profiles: minimise u A u - 2 b u, where c u = 1 (c: inverse norms).
     a, b, c = unit[:-1, :-1], unit[:-1, -1], norms[-1] / norms[:-1]
     free, along = np.linalg.lstsq(a, np.stack([b, c], axis=1), rcond=1e-14)[0].T
     u = free + along * (1 - c @ free) / (c @ along)
@@ -214,9 +214,9 @@ def reconstruct(
 ) -> dict[str, Tensor]:
     """The average of relative width `sigma_rel` after `images`, by parameter, float32.
 
-    The snapshots `found`, of one run, are added up as `fit` says, in float64, a tensor at a time;
-    `images` are those of the last by default. Look at `fit_snapshots(...).residual` for how near
-    that comes. Raises ValueError when a snapshot cannot be read or is of other weights.
+    It is the weighted sum of the snapshots `found` of one run, in float64, after the images of the
+    last one by default. `fit_snapshots(...).residual` says how exact it is. Raises ValueError if a
+    snapshot cannot be read or has other tensors.
     """
     chosen = fit_snapshots(found, sigma_rel, images=images)
     sums: dict[str, Tensor] = {}
@@ -238,13 +238,13 @@ def reconstruct(
 
 
 def fit_snapshots(found: Sequence[Snapshot], sigma_rel: float, *, images: int | None = None) -> Fit:
-    """How the snapshots `found` add up to the average of width `sigma_rel` after `images`.
+    """The weighted sum of the snapshots `found` that gives the width `sigma_rel` after `images`.
 
-    Raises ValueError when there are none that early, or they are of later images than the last.
+    Raises ValueError if there are no snapshots, or `images` lie outside them.
     """
     if not found:
         raise ValueError("snapshots must not be empty: train with optimizer.ema_sigma_rel")
-    exponent(sigma_rel)  # its complaint
+    exponent(sigma_rel)  # raises for a wrong width
     first, last = found[0].images, found[-1].images
     images = last if images is None else images
     if not first <= images <= last:
@@ -267,12 +267,12 @@ def _columns(
     profiles: Sequence[tuple[float, float]],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     times, widths = np.array(profiles, dtype=np.float64).T
-    # Times as shares of the last, so that the norms, which go with 1 / sqrt(time), are near 1.
+    # Times relative to the last one, so that the norms, proportional to 1 / sqrt(time), are near 1.
     return times / times.max(), np.array([exponent(width) for width in widths])
 
 
 def _inner_products(times: NDArray[np.float64], gammas: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Integrals of the products of all pairs of profiles, (N, N); in logarithms until the end."""
+    """Integrals of the products of all pairs of profiles, (N, N), computed in logarithms."""
     one, other = times[:, None], times[None, :]
     p, q = gammas[:, None], gammas[None, :]
     shortest = np.minimum(one, other)

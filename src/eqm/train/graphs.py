@@ -1,4 +1,4 @@
-"""Steps of small networks, freed of the time it takes to ask a GPU for each of their kernels."""
+"""Training steps recorded as a CUDA graph, which saves the launch time of their kernels."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from torch import Tensor
 from eqm.randomness import SampleRandom
 
 WARM_UP = 3
-"""Calls before the recorded one, in which what is compiled, chosen and allocated once comes to be."""
+"""Calls before the recorded one, for compiling, autotuning and allocating."""
 ROOM = 3
-"""A graph keeps the memory of a step for itself: how many times the peak until then there must be."""
+"""A graph keeps the memory of a step. The device must have this many times the peak memory so far."""
 
 Update = Callable[[Tensor, Tensor | None, SampleRandom, float | Tensor], tuple[Tensor, ...]]
-"""What changes weights, of a batch (data, labels, draws) and a learning rate: scalars that say how it went."""
+"""A function of a batch (data, labels, draws) and a learning rate that updates weights and returns scalars."""
 
 _log = logging.getLogger(__name__)
 
 
 class Recorded:
-    """An update of weights that is recorded as a CUDA graph once it is warm, then replayed.
+    """An update of weights that is recorded as a CUDA graph after a few calls, then replayed.
 
-    A step of a small network is more than a thousand kernels, and Python takes ten times as long to ask for
-    them as a GPU takes to run them. A graph asks for all at once. It holds for one size of batch, one
-    seed and the memory that the optimizer has: where one of them becomes another, it is recorded anew.
-    A step that takes too much of the device's memory, or that cannot be recorded, is computed as it is.
+    A step of a small network has more than a thousand kernels, and Python takes ten times longer to
+    launch them than a GPU takes to run them. A graph launches all at once. It is recorded again when
+    the batch size, the seed or the optimizer's tensors change. A step that needs too much memory, or
+    that cannot be recorded, runs without a graph.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Recorded:
         self._rate = torch.zeros((), device=self._device)
         data, positions, *labels = self._inputs
         graph = torch.cuda.CUDAGraph()
-        # Of this thread alone: others load data meanwhile, and pin its memory.
+        # Only this thread: others load data meanwhile, and pin its memory.
         recording = torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local")
         try:
             with _recordable(self._optimizer), recording:
@@ -83,7 +83,7 @@ class Recorded:
             self._off = True
             reason = str(error).partition("\n")[0]
             _log.warning(
-                "a step cannot be recorded as a CUDA graph (%s): going on as it is", reason
+                "a step cannot be recorded as a CUDA graph (%s): training goes on without", reason
             )
             return None
         return graph
@@ -98,7 +98,7 @@ class Recorded:
 
 @contextmanager
 def _recordable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Tells torch's optimizers that they may be recorded: told all the time, they warn of it."""
+    """Marks torch's optimizers as capturable while recording; they warn if it is always set."""
     groups = optimizer.param_groups
     before = [dict(group) for group in groups]
     try:

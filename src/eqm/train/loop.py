@@ -5,23 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from eqm.data import Batch, Source, batches, class_names
+from eqm.data import Batch, Source, as_source, batches, class_names
 from eqm.files import DiskFullError, lock_folder, make_folder
+from eqm.models import NetworkConfig
 from eqm.randomness import SampleRandom
-from eqm.train.checkpoint import (
-    go_back,
-    has_weights,
-    load,
-    save,
-    save_if_it_fits,
-)
+from eqm.sampling.model import describe
+from eqm.train.checkpoint import go_back, has_weights, load, save, save_if_it_fits
 from eqm.train.config import TrainConfig
 from eqm.train.disk_space import check_space
 from eqm.train.distributed import (
@@ -37,17 +33,17 @@ from eqm.train.distributed import (
 from eqm.train.ema import FOLDER, snapshots_due
 from eqm.train.interrupts import Interrupted, interrupts_deferred
 from eqm.train.state import Run, TrainingState
-from eqm.train.step import make_step
+from eqm.train.step import compiles, make_step
 
-ROLLBACKS = 3
-"""Times that a run goes back to the same checkpoint before it gives up."""
+MAX_ROLLBACKS = 3
+"""How often a run goes back to the same checkpoint before it gives up."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What one step came to. Reading a tensor, a scalar on the device, waits for the device."""
+    """The numbers of one step. Reading a tensor, a scalar on the device, waits for the device."""
 
     images: int
     """Images seen so far, in all."""
@@ -58,47 +54,55 @@ class Progress:
     gradient_norm: Tensor
     """Norm of the gradient of all weights, before clipping."""
     skipped: Tensor
-    """Steps so far that were not taken because loss or gradient were not finite."""
+    """Steps skipped so far because the loss or the gradient was not finite."""
     learning_rate: float
-    """Of this step."""
+    """Learning rate of this step."""
     waited: float
     """Seconds that this step waited for its data."""
     state: TrainingState
-    """The run itself."""
+    """Weights, their average and the optimizer."""
 
 
-def train(config: TrainConfig, source: Source, folder: Path | str) -> Iterator[Progress]:
-    """The steps of training on `source` until `config.images` are seen; the end is in `folder`.
+def train(
+    config: TrainConfig, data: Any, folder: Path | str, *, model: nn.Module | None = None
+) -> Iterator[Progress]:
+    """The steps of training on `data` until `config.images` are seen; the model is saved in `folder`.
+
+    `data` is a tensor (N, ...), a pair of tensors (data, labels), a torch Dataset, a DataLoader or a
+    source of eqm.data. `model` is any module, called as `model(x, labels)`; it replaces the network
+    of the settings and takes its shape from the data. It is not changed: a copy is trained. Give it
+    `num_classes` to train it with labels.
 
     A checkpoint is written every `checkpoint_every` images, at the end, and on Ctrl-C or SIGTERM,
-    which then raise `Interrupted`. One on the way that a full disk has no room for is said and left
-    out: the one before is kept. Where `folder` holds a checkpoint of the same settings the run goes
-    on from it, exactly: what a step draws depends on the seed and the images seen alone, so on as
-    many CPU threads an interrupted run ends in the same bits. A complete run has no steps, and
-    nothing is written.
+    which then raise `Interrupted`. If the disk is full, a checkpoint on the way is skipped with a
+    warning. A run whose folder holds a checkpoint of the same settings resumes exactly: all random
+    numbers depend on the seed and the images seen alone, so with as many CPU threads the weights are
+    the same to the bit. A complete run has no steps, and nothing is written.
 
     Under `torchrun` every process calls this, iterates, and takes its share of each batch; the first
-    one writes. The number of processes may change from one run to the next.
+    one writes. The number of processes may change when a run is resumed.
 
-    While the generator is alive, also between its steps, the two signals are held back until a step
-    is whole, and `threads` sets torch's number for the process; both are as before when it ends or
-    is closed.
+    While the generator is alive, the two signals are held back until a step is complete, and
+    `threads` sets torch's number of threads. Both are restored when it ends or is closed.
 
-    Raises ValueError when the data do not fit the network, the batch cannot be shared equally, a
-    checkpoint is of another run, another process trains in `folder`, weights are not finite at a
-    checkpoint (the one before is kept), or steps fail again and again, OSError when `folder` cannot be
-    written or has too little space.
+    Raises ValueError if the data do not fit the network, the batch cannot be shared equally, the
+    folder holds another run or is used by another process, weights are not finite at a checkpoint
+    (the one before is kept), or steps fail repeatedly. Raises OSError if `folder` cannot be written
+    or has too little space.
     """
+    source: Source = as_source(data)
+    if model is not None:
+        config = replace(config, model=_config_of(model, source))
     _check_fit(config, source)
     _check_shares(config)
     device = join(config.device)
-    data = {"name": source.name, "images": len(source), "fingerprint": source.fingerprint}
-    data |= getattr(source, "metadata", {})  # such as the encoder of latents
+    about = {"name": source.name, "images": len(source), "fingerprint": source.fingerprint}
+    about |= getattr(source, "metadata", {})  # such as the encoder of latents
     names = list(class_names(source))
     if config.model.num_classes and names != [str(number) for number in range(len(names))]:
-        data["classes"] = names
-    run = Run(config, Path(folder), data)
-    state = load(config, run.folder, device, data=data)
+        about["classes"] = names
+    run = Run(config, Path(folder), about)
+    state = load(config, run.folder, device, data=about, network=model)
     state.run = run
     if not _is_complete(run, state):
         on_main(lambda: make_folder(folder))
@@ -106,30 +110,44 @@ def train(config: TrainConfig, source: Source, folder: Path | str) -> Iterator[P
     return _steps(run, state, source, device)
 
 
+def _config_of(model: nn.Module, source: Source) -> NetworkConfig:
+    config = getattr(model, "config", None)
+    if isinstance(config, NetworkConfig):
+        return config
+    info = describe(model)
+    return NetworkConfig(
+        shape=tuple(source.shape),
+        num_classes=info.num_classes or 0,
+        noise_conditioning=info.noise_conditioning,
+    )
+
+
 def _steps(
     run: Run, state: TrainingState, source: Source, device: torch.device
 ) -> Iterator[Progress]:
     config = run.config
-    stopping, rollbacks = Flag(), 0
+    interrupted_anywhere, rollbacks = Flag(), 0
     saved = state.images if _is_complete(run, state) else -1
-    claimed = nullcontext() if saved == state.images else _claimed(run.folder)
-    with claimed, _threads(config.threads), interrupts_deferred() as interrupted:
+    locked = nullcontext() if saved == state.images else _locked(run.folder)
+    with locked, _threads(config.threads), interrupts_deferred() as interrupted:
         step = make_step(config, state, device)
         batches = _batches(run, state, source, device)
         state.model.train()
-        while state.images < config.images:
-            share, before = next(batches), state.images
-            labels = share.labels if config.model.num_classes else None
-            done = step(share.data, labels, _redrawn(share.random, state.attempt))
+        interrupted.immediate = compiles(config, device)  # the first step compiles, for minutes
+        while state.images < config.images and not state.stopping:
+            batch, before = next(batches), state.images
+            labels = batch.labels if config.model.num_classes else None
+            done = step(batch.data, labels, _redrawn(batch.random, state.rollbacks))
+            interrupted.immediate = False
             if snapshots_due(
                 config.optimizer, before=before, after=state.images, total=config.images
             ):
                 _snapshot(run, state)
-            if stopping.raised(interrupted()):
+            if interrupted_anywhere.raised(interrupted()):
                 _checkpoint(run, state)
                 raise Interrupted(
                     f"interrupted after {state.images:,} of {config.images:,} images, saved: "
-                    "run the same command to go on"
+                    "run the same command to resume"
                 )
             if _passed(config.max_bad_steps * config.batch_size, before, state) and _is_stuck(
                 run, state
@@ -140,10 +158,10 @@ def _steps(
                 continue
             if _passed(config.checkpoint_every, before, state):
                 _check_finite(run, state)
-                if not state.streak.item():  # amid a streak it would be none to go back to
+                if not state.bad_steps.item():  # otherwise there may be nothing good to go back to
                     full = save_if_it_fits(state, config, run.folder, data=run.data)
                     if full:
-                        _say(full, "going on, with the checkpoint before, if any, until the next")
+                        _warn(full, "going on without this checkpoint")
                     else:
                         rollbacks, saved = 0, state.images
             yield Progress(
@@ -153,13 +171,13 @@ def _steps(
                 gradient_norm=done.gradient_norm,
                 skipped=state.skipped.clone(),
                 learning_rate=done.learning_rate,
-                waited=share.waited,
+                waited=batch.waited,
                 state=state,
             )
         if saved != state.images:
             _checkpoint(run, state)
-        if stopping.last() or (interrupted() and world_size() == 1):
-            raise Interrupted("interrupted as the last image was seen: the run is complete, saved")
+        if interrupted_anywhere.last() or (interrupted() and world_size() == 1):
+            raise Interrupted("interrupted after the last image: the run is complete and saved")
 
 
 def _batches(
@@ -176,9 +194,9 @@ def _batches(
     )
 
 
-def _redrawn(draws: SampleRandom, attempt: int) -> SampleRandom:
-    """Other draws for every time that the run went back."""
-    return SampleRandom(draws.seed + attempt * 2**40, draws.positions)
+def _redrawn(draws: SampleRandom, rollbacks: int) -> SampleRandom:
+    """Other random numbers after each time that the run went back."""
+    return SampleRandom(draws.seed + rollbacks * 2**40, draws.positions)
 
 
 def _passed(interval: int, before: int, state: TrainingState) -> bool:
@@ -194,10 +212,10 @@ def _snapshot(run: Run, state: TrainingState) -> None:
     try:
         state.averages.save(run.folder / FOLDER, images=state.images, write=is_main())
     except DiskFullError as error:
-        _say(error, "going on without this snapshot")
+        _warn(error, "going on without this snapshot")
 
 
-def _say(reason: object, consequence: str) -> None:
+def _warn(reason: object, consequence: str) -> None:
     if is_main():
         _log.warning("%s: %s", reason, consequence)
 
@@ -210,43 +228,43 @@ def _check_finite(run: Run, state: TrainingState) -> None:
     finite = all(local(weight).isfinite().all() for weight in state.model.parameters())
     if not all_agree(finite):
         raise ValueError(
-            f"the weights are no longer finite after {state.images:,} images: {_calmer(run)}; "
+            f"the weights are no longer finite after {state.images:,} images: {_advice(run)}; "
             f"the checkpoint before, if any, is kept in {run.folder}"
         )
 
 
-def _calmer(run: Run) -> str:
+def _advice(run: Run) -> str:
     clip = "" if run.config.optimizer.clip else " or set optimizer.clip 1"
     return f"lower optimizer.learning_rate{clip}, in another folder"
 
 
 def _is_stuck(run: Run, state: TrainingState) -> bool:
-    return state.streak.item() >= run.config.max_bad_steps
+    return state.bad_steps.item() >= run.config.max_bad_steps
 
 
 def _roll_back(run: Run, state: TrainingState, times: int) -> None:
-    """Puts the last checkpoint into `state`, with other draws from there on."""
-    streak, images = int(state.streak), state.images
+    """Returns nothing; loads the last checkpoint into `state`, with other random numbers from there."""
+    bad, images = int(state.bad_steps), state.images
     _check_finite(run, state)
-    if times > ROLLBACKS:
+    if times > MAX_ROLLBACKS:
         raise ValueError(
-            f"{streak} steps in a row before image {images:,} had no finite loss and gradient, "
-            f"and so had other draws {ROLLBACKS} times: {_calmer(run)}; "
+            f"{bad} steps in a row before image {images:,} had no finite loss and gradient, also "
+            f"after {MAX_ROLLBACKS} tries with other random numbers: {_advice(run)}; "
             f"the last checkpoint, if any, is kept in {run.folder}"
         )
     go_back(state, run.config, run.folder, data=run.data)
-    state.attempt += times
+    state.rollbacks += times
     if is_main():
         _log.warning(
             "%d steps in a row before image %s had no finite loss and gradient: "
-            "going back to image %s, with other draws",
-            *(streak, f"{images:,}", f"{state.images:,}"),
+            "going back to image %s, with other random numbers",
+            *(bad, f"{images:,}", f"{state.images:,}"),
         )
 
 
 @contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
-    """Keeps other runs out of the folder for a while."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Keeps other runs out of the folder inside the context."""
     files: list[BinaryIO] = []
     on_main(lambda: files.append(lock_folder(folder)))
     try:
@@ -258,7 +276,7 @@ def _claimed(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Sets torch's number of CPU threads for a while; 0 leaves it."""
+    """Sets torch's number of CPU threads inside the context; 0 leaves it."""
     before = torch.get_num_threads()
     try:
         if count:
@@ -280,13 +298,13 @@ def _check_shares(config: TrainConfig) -> None:
 def _check_fit(config: TrainConfig, source: Source) -> None:
     if config.images == -1:
         raise ValueError(
-            "images -1, to pick a number that suits the data, is for the command `eqm train folder`: "
-            "set the number"
+            "images must be at least 1; got -1, which only `eqm train folder` and `eqm train finetune` "
+            "replace: set a number"
         )
     model = config.model
     if model.shape != source.shape or model.num_classes not in (0, source.num_classes):
         raise ValueError(
-            f"the network is for {model.num_classes} classes of images {tuple(model.shape)}; "
-            f"{source.name} has {source.num_classes} classes of {source.shape}: "
-            "set model.shape and model.num_classes"
+            f"the network is for {model.num_classes} classes and samples of shape {tuple(model.shape)}; "
+            f"{source.name} has {source.num_classes} classes and shape {tuple(source.shape)}: "
+            "set model.shape and model.num_classes, or pass config.suited_to(source)"
         )

@@ -1,4 +1,4 @@
-"""The optimizers: AdamW in one kernel, and Muon for hidden matrices."""
+"""The optimizers, AdamW and Muon, and the schedule of the learning rate."""
 
 from __future__ import annotations
 
@@ -10,11 +10,45 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from eqm.train.blocks import outer_layers_of
-from eqm.train.settings import OptimizerConfig
+from eqm.energy import Energy
+from eqm.models import Network
+from eqm.train.config import OptimizerConfig
 
-TOGETHER = 2**24
-"""Entries of the matrices that are orthogonalised at once, which bounds the memory for it."""
+MAX_ENTRIES = 2**24
+"""Muon orthogonalises matrices of at most so many entries at once, to bound the memory."""
+
+
+def learning_rate_at(settings: OptimizerConfig, *, images: int, total: int) -> float:
+    """The learning rate of the step after which `images` of `total` are seen.
+
+    It is the highest learning rate times min(1, images / warmup), times
+
+    - constant: 1
+    - cosine, linear, sqrt: (1 + cos(pi p)) / 2, 1 - p, 1 - sqrt(p), where p goes from 0 to 1 over
+      the last `cooldown` of the run, and stays 1
+    - inverse-sqrt: 1 / sqrt(max(1, images / hold))
+
+    A run that is resumed with another `total` follows the new schedule from there. The sqrt cooldown
+    is from arXiv 2405.18392, inverse-sqrt from arXiv 2312.02696.
+
+    >>> settings = OptimizerConfig(learning_rate=0.1, schedule="linear", cooldown=0.5)
+    >>> [round(learning_rate_at(settings, images=n, total=8), 3) for n in (1, 4, 6, 8)]
+    [0.1, 0.1, 0.05, 0.0]
+    """
+    rate = settings.learning_rate * min(1.0, images / max(settings.warmup, 1))
+    fall = settings.cooldown * total
+    progress = min(max((images - (total - fall)) / fall, 0.0), 1.0)
+    match settings.schedule:
+        case "constant":
+            return rate
+        case "cosine":
+            return rate * (1 + math.cos(math.pi * progress)) / 2
+        case "linear":
+            return rate * (1 - progress)
+        case "sqrt":
+            return rate * (1 - math.sqrt(progress))
+        case "inverse-sqrt":
+            return rate / math.sqrt(max(1.0, images / max(settings.hold, 1)))
 
 
 def make_optimizer(
@@ -22,16 +56,15 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimizer of `settings` for the trainable weights of `model`, which are on `device`.
 
-    Weights fall into groups: hidden matrices (of linear layers, and kernels of convolutions, but
-    those of the first, the last and the conditioning layers), which Muon orthogonalises if it is
-    asked for; other matrices and kernels; and vectors, maps and embeddings, which never decay. Build
-    it after the model is sharded. The state_dict is one of torch, whatever the name.
+    There are three groups: hidden matrices and convolution kernels, which Muon updates; matrices and
+    kernels of outer layers; and vectors, position maps and embeddings, which have no weight decay.
+    Shard the model first. The `state_dict` has the form of torch's optimizers.
     """
     vectors = {
         *(id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)),
         *(id(w) for m in model.modules() if isinstance(m, nn.ParameterList) for w in m),
     }
-    outside = {id(w) for layer in outer_layers_of(model) for w in layer.parameters()}
+    outside = {id(w) for layer in _outer_layers(model) for w in layer.parameters()}
     hidden: list[nn.Parameter] = []
     outer: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
@@ -67,20 +100,26 @@ def make_optimizer(
     )
 
 
+def _outer_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers that the network declares as outer; none if it declares none."""
+    net = model.net if isinstance(model, Energy) else model
+    return net.outer_layers() if isinstance(net, Network) else []
+
+
 class Muon(torch.optim.Optimizer):
-    """Steps groups marked `orthogonal` along their orthogonalised momentum, the others by AdamW.
+    """Updates groups marked `orthogonal` by Muon, the others by AdamW.
 
     mean <- momentum mean + (1 - momentum) gradient
     weight <- (1 - lr weight_decay) weight - 0.2 sqrt(max(m, n)) lr UV^T
 
-    where U S V^T is the gradient looked ahead, (1 - momentum) gradient + momentum mean, as a matrix
-    (m, n); kernels of convolutions are matrices of their output channels. The factor gives
-    the step the size that AdamW's has, so that one learning rate serves both (Jordan et al., 2024,
+    where U S V^T is the Nesterov gradient, (1 - momentum) gradient + momentum mean, as a matrix
+    (m, n). A convolution kernel becomes a matrix with a row for each output channel. The factor gives
+    the step the size of AdamW's, so that one learning rate suits both (Jordan et al., 2024,
     kellerjordan.github.io/posts/muon, with the scale of arXiv 2502.16982).
 
-    `torch.optim.Muon` takes no kernels and came with torch 2.9; on matrices the two agree. A
-    sharded matrix is gathered, and every process orthogonalises it whole. Like torch's fused
-    optimizers it leaves everything as it was where `found_inf`, a scalar on the device, is 1.
+    `torch.optim.Muon` takes no kernels and needs torch 2.9; on matrices the two agree. Every process
+    gathers a sharded matrix and orthogonalises it whole. If `found_inf`, a scalar on the device, is
+    1, nothing changes, as in torch's fused optimizers.
     """
 
     def __init__(
@@ -103,7 +142,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """The loss of `closure`, if there is one, after one step of all weights with gradients."""
+        """The loss of `closure`, if given, after one step of all weights with gradients."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -115,8 +154,8 @@ class Muon(torch.optim.Optimizer):
 
     def _step_matrices(self, group: dict[str, Any], weights: list[Tensor]) -> None:
         bad = self.found_inf
-        share = 1.0 if bad is None else 1 - bad  # of the step that is taken, told on the device
-        rate, towards = group["lr"] * share, (1 - group["momentum"]) * share
+        taken = 1.0 if bad is None else 1 - bad  # 0 on the device where the step is skipped
+        rate, towards = group["lr"] * taken, (1 - group["momentum"]) * taken
         for alike in _alike(weights):
             ahead = []
             for weight in alike:
@@ -168,11 +207,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrices: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
-    """About UV^T of each of the `matrices` U S V^T: singular values between 0.7 and 1.2.
+    """Approximately UV^T of each matrix U S V^T, with singular values between 0.7 and 1.2.
 
-    (..., m, n) in `dtype`. Five steps of a Newton-Schulz iteration of the fifth order, whose
-    coefficients are Jordan's (2024), in bfloat16 by default, on the CPU in float32, which is
-    faster there.
+    (..., m, n) in `dtype`, by default bfloat16, or float32 on the CPU, where it is faster. Five steps
+    of a fifth-order Newton-Schulz iteration with Jordan's coefficients (2024).
     """
     dtype = dtype or (torch.float32 if matrices.device.type == "cpu" else torch.bfloat16)
     x = matrices.to(dtype)
@@ -186,14 +224,15 @@ def orthogonalised(matrices: Tensor, *, dtype: torch.dtype | None = None) -> Ten
 
 
 def _alike(weights: list[Tensor]) -> Iterator[list[Tensor]]:
-    """The weights in lists of one shape, no longer than `TOGETHER` allows: an accelerator takes
-    about as long for many small matrices as for one. On a CPU, where it takes longer, each by
-    itself."""
+    """The weights in lists of one shape and at most `MAX_ENTRIES` entries.
+
+    An accelerator takes about as long for many small matrices as for one. On a CPU each list has one
+    weight."""
     by_shape: dict[torch.Size, list[Tensor]] = {}
     for weight in weights:
         by_shape.setdefault(weight.shape, []).append(weight)
     for shape, alike in by_shape.items():
-        together = 0 if alike[0].device.type == "cpu" else TOGETHER
+        together = 0 if alike[0].device.type == "cpu" else MAX_ENTRIES
         count = max(together // shape.numel(), 1)
         yield from (alike[first : first + count] for first in range(0, len(alike), count))
 
@@ -207,7 +246,7 @@ def _local(tensor: Any) -> Tensor:
 
 
 def _part(whole: Tensor, weight: Any) -> Tensor:
-    """The part of `whole` that this process has, as `weight` is sharded."""
+    """The part of `whole` that this process holds, sharded like `weight`."""
     if not hasattr(weight, "device_mesh"):
         return whole
     from torch.distributed.tensor import DTensor, Replicate  # takes a second to import

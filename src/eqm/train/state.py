@@ -1,4 +1,4 @@
-"""Everything a run is, between two steps."""
+"""The state of a training run between two steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eqm.models import build, from_pretrained, load_matching, with_energy
+from eqm.models import Network, build, from_pretrained, load_matching, with_energy
 from eqm.train.config import TrainConfig
 from eqm.train.distributed import distribute, is_main, shard, whole, world_size
 from eqm.train.ema import Averages
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """What does not change during a run: its settings, its folder and what it is trained on."""
+    """What stays the same during a run: settings, folder and a description of the data."""
 
     config: TrainConfig
     folder: Path
@@ -32,61 +32,78 @@ class Run:
 
 @dataclass
 class TrainingState:
-    """A run between two steps. With FSDP each process holds a part of every weight."""
+    """The state between two steps. With FSDP each process holds a part of every weight."""
 
     model: nn.Module
     average: nn.Module
-    """The average of the weights that gets sampled."""
+    """The moving average of the weights (EMA), which is saved and sampled."""
     averages: Averages
-    """Of other widths, for `eqm ema`."""
+    """Power-function averages, for `eqm ema`."""
     optimizer: torch.optim.Optimizer
     images: int = 0
     """Images seen so far."""
     skipped: Tensor = field(default_factory=lambda: torch.zeros(()))
-    """Steps so far that were not taken because loss or gradient were not finite; on the device."""
-    streak: Tensor = field(default_factory=lambda: torch.zeros(()))
-    """How many of them were the latest; on the device."""
-    attempt: int = 0
-    """How often the run went back to a checkpoint; it changes the draws."""
+    """Steps skipped so far because the loss or the gradient was not finite; on the device."""
+    bad_steps: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """Steps in a row that were skipped just now; on the device."""
+    rollbacks: int = 0
+    """How often the run went back to a checkpoint. The random numbers depend on it."""
     run: Run | None = None
     """Set by `train`."""
+    network: nn.Module | None = None
+    """The module passed to `train` as `model`, with its first weights; None for a network of the
+    settings."""
+    stopping: bool = False
+    """Set this to True to end the run after this step (early stopping)."""
 
 
-def start(config: TrainConfig, device: torch.device) -> TrainingState:
-    """The state before the first image; the weights depend on the seed alone, or are those of
-    `config.init_from`.
+def start(
+    config: TrainConfig, device: torch.device, network: nn.Module | None = None
+) -> TrainingState:
+    """The state before the first image.
 
-    Raises ValueError as `load_matching` does."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(config.seed)  # of the CPU alone
-        net = build(config.model)
+    The weights are those of `network`, if given, or fresh ones, which depend on the seed alone.
+    `config.init_from` replaces them. Raises ValueError as `load_matching` does."""
+    if network is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(config.seed)  # the CPU's generator alone
+            net: nn.Module = build(config.model)
+    else:
+        net = deepcopy(network)
     if config.init_from:
         trained = from_pretrained(config.init_from)
         fresh = load_matching(net, getattr(trained, "net", trained))
         if fresh and is_main():
-            _log.warning("the run starts from %s; fresh: %s", config.init_from, ", ".join(fresh))
+            names = ", ".join(fresh)
+            _log.warning("started from %s; these weights are new: %s", config.init_from, names)
     model = with_energy(net, config.objective.energy).to(device)
     average = deepcopy(model).eval()
-    net.activation_checkpointing = config.activation_checkpointing
+    if isinstance(net, Network):
+        net.activation_checkpointing = config.activation_checkpointing
     if config.parallel == "fsdp" and world_size() > 1:
         shard(model, device, trains=True)
         shard(average, device, trains=False)
-    skipped, streak = torch.zeros((), device=device), torch.zeros((), device=device)
-    optimizer = make_optimizer(model, config.optimizer, device)
-    averages = Averages(model, config.optimizer.ema_sigma_rel)
-    return TrainingState(model, average, averages, optimizer, skipped=skipped, streak=streak)
+    return TrainingState(
+        model,
+        average,
+        Averages(model, config.optimizer.ema_sigma_rel),
+        make_optimizer(model, config.optimizer, device),
+        skipped=torch.zeros((), device=device),
+        bad_steps=torch.zeros((), device=device),
+        network=network,
+    )
 
 
 def average_of(state: TrainingState) -> Iterator[tuple[str, Tensor]]:
-    """The averaged weights, whole, by name; all processes must ask."""
+    """The averaged weights, gathered, by name; all processes must call this."""
     for name, tensor in state.average.state_dict().items():
         yield f"average.{name}", whole(tensor)
 
 
 def tensors_of(state: TrainingState) -> Iterator[tuple[str, Tensor]]:
-    """All tensors of a run, whole, by names that do not depend on how it is spread; all must ask.
+    """All tensors of a run, gathered, by names that do not depend on the number of processes.
 
-    An optimizer may be of any kind whose `state_dict` has the form of torch's.
+    All processes must call this. The `state_dict` of the optimizer must have the form of torch's.
     """
     for name, tensor in state.model.state_dict().items():
         yield f"model.{name}", whole(tensor)
@@ -107,9 +124,10 @@ def load_tensors(
     kinds: Mapping[str, tuple[list[int], str]],
     read: Callable[[str], Tensor | None],
 ) -> None:
-    """Returns nothing; puts tensors, named as by `tensors_of`, in their places; all must take part.
+    """Returns nothing; loads tensors by the names of `tensors_of`; all processes must call this.
 
-    `kinds` gives the shape and dtype of each, `read` the tensor, on process 0 (elsewhere None).
+    `kinds` gives the shape and dtype of each tensor. `read` gives the tensor on process 0, and None
+    on the others.
     """
     for prefix, module in (("model", state.model), ("average", state.average)):
         for name, target in module.state_dict().items():
@@ -132,7 +150,7 @@ def load_tensors(
 
 
 def _trained(state: TrainingState) -> Iterator[tuple[int, str, Tensor]]:
-    """The number that the optimizer gives each weight, its name and the weight."""
+    """For each trained weight: its number in the optimizer, its name, the weight."""
     names = {id(weight): name for name, weight in state.model.named_parameters()}
     groups = state.optimizer.state_dict()["param_groups"]
     for group, packed in zip(state.optimizer.param_groups, groups, strict=True):

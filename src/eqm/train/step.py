@@ -1,11 +1,11 @@
-"""One step of training: the gradient of a global batch, then the weights and their average."""
+"""One training step: the gradient of a batch, then the update of the weights and their average."""
 
 from __future__ import annotations
 
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -15,47 +15,90 @@ from torch.nn.parallel import DistributedDataParallel
 
 from eqm.energy import Energy
 from eqm.field import Field
+from eqm.models import Network, cost
 from eqm.objective import EquilibriumMatching
 from eqm.randomness import SampleRandom
 from eqm.train import distributed
-from eqm.train.blocks import blocks_of
 from eqm.train.config import TrainConfig
 from eqm.train.ema import update_average
 from eqm.train.graphs import Recorded
-from eqm.train.precision import in_training_precision
-from eqm.train.schedule import learning_rate_at
+from eqm.train.optimizer import learning_rate_at
 from eqm.train.state import TrainingState
 
 TRIALS = 2
-"""Steps that several processes try before they take them together: the first, and the next one,
-when the optimizer has its memory."""
+"""Steps that several processes try alone first: the first one, and the next one, when the optimizer
+has allocated its memory."""
 
-PATIENCE = timedelta(minutes=1)
-"""How long a process that ran out of memory waits to hear that the others did. With FSDP a process
-that did not is held up amid an exchange, which cannot be called off: leaving ends that."""
+AGREE_WITHIN = timedelta(minutes=1)
+"""How long a process that ran out of memory waits for the others. With FSDP, a process that did not
+run out hangs in an exchange, and only the end of this process ends that."""
+
+COMPILE_FROM = 5e14
+"""Floating-point operations of a run from which `compile auto` compiles on a CPU: about five hours on
+two cores, where compiling alone can take ten minutes."""
+
+FORWARD_PASSES = {"implicit": 3, "dot": 6, "norm": 6}
+"""Cost of training on one image, in forward passes: a backward pass counts twice, and an explicit
+energy is differentiated twice."""
 
 _log = logging.getLogger(__name__)
 
 
 class Step(NamedTuple):
-    """What one step came to; reading a tensor waits for the device."""
+    """The numbers of one step. Reading a tensor waits for the device."""
 
     loss: Tensor
-    """Mean over the global batch, a scalar."""
+    """Mean over the batch of all processes, a scalar."""
     gradient_norm: Tensor
-    """Of the gradient of all weights before clipping, a scalar."""
+    """Norm of the gradient of all weights before clipping, a scalar."""
     learning_rate: float
+
+
+def training_flops(config: TrainConfig) -> float:
+    """Floating-point operations of training on one image; activation checkpointing does not count.
+
+    Raises ValueError for a network that is not registered.
+    """
+    return FORWARD_PASSES[config.objective.energy] * cost(config.model).flops
+
+
+def compiles(config: TrainConfig, device: torch.device) -> bool:
+    """Whether training compiles the network.
+
+    It depends on the settings and the kind of device alone, so a resumed run decides the same.
+    """
+    if config.objective.gradient == "difference" or config.compile != "auto":
+        return config.objective.gradient == "exact" and config.compile == "on"
+    if device.type != "cpu":
+        return device.type == "cuda"
+    try:
+        return training_flops(config) * config.images >= COMPILE_FROM
+    except ValueError:  # a network that is not registered
+        return False
+
+
+def training_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
+    """The dtype of matrix products in training."""
+    low = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
+    return torch.bfloat16 if low else torch.float32
+
+
+def in_training_precision(
+    config: TrainConfig, device: torch.device
+) -> AbstractContextManager[object]:
+    """A context in which the network computes in the precision of training."""
+    dtype = training_dtype(config, device)
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 def make_step(
     config: TrainConfig, state: TrainingState, device: torch.device
 ) -> Callable[[Tensor, Tensor | None, SampleRandom], Step]:
-    """The function that takes one step on this process's share of a batch (data, labels, draws).
+    """A function that takes one step on this process's share of a batch (data, labels, draws).
 
-    The share is computed in micro-batches, and their size halved where memory runs out: the step
-    then starts again with the same draws. A step whose loss or gradient is not finite changes no
-    weight and is counted in the state. Nothing in it waits for the device, save with an optimizer
-    that cannot be told on the device to leave a step out.
+    The gradient is accumulated over micro-batches. If memory runs out, their size is halved and the
+    step starts again with the same draws. A step with a non-finite loss or gradient changes no weight
+    and is counted in the state. No step waits for the device, if the optimizer is fused.
     """
     losses = _wrapped(_Losses(config, state.model, device), config, state, device)
     optimizer, settings = state.optimizer, config.optimizer
@@ -65,7 +108,7 @@ def make_step(
     def gradient(
         data: Tensor, labels: Tensor | None, draws: SampleRandom, together: bool
     ) -> Tensor:
-        """The mean loss of the share; its gradient is left in the weights."""
+        """The mean loss of the share; the gradient is accumulated in the weights."""
         optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=device)
         for rows in slices(len(data), micro):
@@ -81,11 +124,11 @@ def make_step(
     def fits(
         data: Tensor, labels: Tensor | None, draws: SampleRandom, together: bool
     ) -> Tensor | None:
-        """The mean loss as `gradient` gives it, None when there was too little memory."""
+        """The result of `gradient`, or None if memory ran out."""
         try:
             return gradient(data, labels, draws, together)
         except torch.OutOfMemoryError:
-            return None  # what the failed call held is free only after this block
+            return None  # the memory of the failed call is free only after this block
 
     def shrink(share: int) -> None:
         nonlocal micro, trials
@@ -94,31 +137,31 @@ def make_step(
         if tried == 1:
             raise ValueError(
                 f"{device} has too little memory for one image at a time: set activation_checkpointing, "
-                "train a smaller network, or cut it over processes with torchrun and parallel fsdp"
+                "train a smaller network, or use several processes with torchrun and parallel fsdp"
             )
         micro = -(-tried // 2)
         trials = TRIALS if distributed.world_size() > 1 else 0
         if device.type == "cuda":
             torch.cuda.empty_cache()
         if distributed.is_main():
-            _log.warning("memory ran out at %d images at once: going on with %d", tried, micro)
+            _log.warning("memory ran out at %d images at once: trying %d", tried, micro)
 
     def out_of_memory(data: Tensor) -> ValueError:
         return ValueError(
             "memory ran out on one process alone: run the same command with "
-            f"micro_batch {max((micro or len(data)) // 2, 1)} to go on from the checkpoint"
+            f"micro_batch {max((micro or len(data)) // 2, 1)} to resume from the checkpoint"
         )
 
     def backward(data: Tensor, labels: Tensor | None, draws: SampleRandom) -> Tensor:
         nonlocal trials
         while True:
             if trials:
-                # A process that fails amid the others' exchange could not be waited for.
+                # Without an exchange, so that a process without memory does not block the others.
                 tried = fits(data, labels, draws, together=False)
                 alone = tried is None and config.parallel == "fsdp"
                 try:
                     agreed = distributed.all_agree(
-                        tried is not None, within=PATIENCE if alone else None
+                        tried is not None, within=AGREE_WITHIN if alone else None
                     )
                 except TimeoutError as error:
                     raise out_of_memory(data) from error
@@ -136,7 +179,7 @@ def make_step(
     def update(
         data: Tensor, labels: Tensor | None, draws: SampleRandom, rate: float | Tensor
     ) -> tuple[Tensor, ...]:
-        """Loss, norm of the gradient, and 1 where the weights were left as they were, else 0."""
+        """Loss, gradient norm, and 1 if the step was skipped, else 0."""
         loss = distributed.mean(backward(data, labels, draws))
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         norm = distributed.whole(nn.utils.get_total_norm(gradients))
@@ -149,7 +192,7 @@ def make_step(
         step_unless(bad, optimizer)
         return loss, norm, bad
 
-    recorded = config.compile and device.type == "cuda" and distributed.world_size() == 1
+    recorded = compiles(config, device) and device.type == "cuda" and distributed.world_size() == 1
     take = Recorded(update, optimizer, device) if recorded else update
 
     def step(data: Tensor, labels: Tensor | None, draws: SampleRandom) -> Step:
@@ -159,7 +202,7 @@ def make_step(
         loss, norm, bad = take(data, labels, draws, rate)
         state.images = images
         state.skipped += bad
-        state.streak.add_(1).mul_(bad)
+        state.bad_steps.add_(1).mul_(bad)
         update_average(
             state.average,
             state.model,
@@ -177,8 +220,8 @@ def make_step(
 def step_unless(bad: Tensor, optimizer: torch.optim.Optimizer) -> None:
     """Returns nothing; steps the optimizer unless the scalar `bad` is 1.
 
-    A fused optimizer is told on the device, as `torch.amp.GradScaler` does it; another has to be
-    waited for.
+    A fused optimizer reads `bad` on the device, as with `torch.amp.GradScaler`; for another one, this
+    waits for the device.
     """
     if getattr(optimizer, "_step_supports_amp_scaling", False):
         optimizer.grad_scale, optimizer.found_inf = None, bad  # type: ignore[attr-defined]
@@ -188,7 +231,7 @@ def step_unless(bad: Tensor, optimizer: torch.optim.Optimizer) -> None:
 
 
 def slices(length: int, size: int) -> Iterator[slice]:
-    """The parts of 0..length of at most `size`; one part when `size` is 0.
+    """Slices of at most `size` that cover 0..length; one slice if `size` is 0.
 
     >>> list(slices(5, 2))
     [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
@@ -199,19 +242,14 @@ def slices(length: int, size: int) -> Iterator[slice]:
 
 
 class _Losses(nn.Module):
-    """The loss of each sample (B,) of a part of a batch, float32; what draws decide is decided here."""
+    """The loss of each sample (B,) of a micro-batch, float32, with random numbers from `draws`."""
 
     def __init__(self, config: TrainConfig, model: nn.Module, device: torch.device) -> None:
         super().__init__()
         self.model = model
         self._objective: EquilibriumMatching = config.make_objective()
-        compiled = config.compile and not self._objective.difference
-        field = (
-            _compiled(model, activation_checkpointing=config.activation_checkpointing)
-            if compiled
-            else model
-        )
-        self._field = (field,)  # not a module of its own
+        field = _compiled(model, config) if compiles(config, device) else model
+        self._field = (field,)  # in a tuple, so that it is not registered as a second module
         self._dropout, self._null = config.label_dropout, config.model.num_classes
         self._config, self._device = config, device
 
@@ -227,26 +265,27 @@ class _Losses(nn.Module):
 def _wrapped(
     losses: nn.Module, config: TrainConfig, state: TrainingState, device: torch.device
 ) -> nn.Module:
-    """The same losses, their gradient averaged over the processes where there are several."""
+    """The same losses, with gradients averaged over the processes if there are several."""
     if distributed.world_size() == 1 or config.parallel == "fsdp":
-        return losses  # a model that is cut averages by itself
+        return losses  # FSDP averages by itself
     places = [device.index] if device.type == "cuda" else None
-    # A compiled network gives kernels of 1x1 other strides, which are the same memory.
+    # A compiled network gives 1x1 kernels other strides, for the same memory.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
     return DistributedDataParallel(losses, device_ids=places, gradient_as_bucket_view=True)
 
 
-def _compiled(model: nn.Module, *, activation_checkpointing: bool) -> Field:
-    cut = distributed.is_cut(model)
-    if isinstance(model, Energy) and (
-        cut or activation_checkpointing
-    ):  # what compiles it has room for neither
+def _compiled(model: nn.Module, config: TrainConfig) -> Field:
+    sharded = distributed.is_sharded(model)
+    if isinstance(model, Energy) and (sharded or config.activation_checkpointing):
         if distributed.is_main():
-            how = "cut over processes" if cut else "recomputed"
-            _log.warning("an explicit energy that is %s is not compiled", how)
+            what = "FSDP" if sharded else "activation checkpointing"
+            _log.warning("an explicit energy with %s is not compiled", what)
         return model
-    if cut:
-        for block in blocks_of(model):  # what gathers the weights stays outside
+    if sharded:
+        for block in distributed.blocks_of(model):  # the gathering of weights stays outside
             block.compile()
         return model
-    return model.compiled()  # type: ignore[operator]  # of a Network or an Energy
+    if isinstance(model, Network | Energy):
+        return model.compiled()
+    compiled: Field = torch.compile(model)
+    return compiled
