@@ -65,7 +65,7 @@ def test_other_recipes_keep_their_networks():
 
 
 def test_a_number_to_be_picked_is_no_number_to_train_for(tmp_path):
-    with pytest.raises(ValueError, match="images -1, to pick a number .* set the number"):
+    with pytest.raises(ValueError, match="images must be at least 1; got -1, .* set a number"):
         train(FOLDER, pictures(), tmp_path)
 
 
