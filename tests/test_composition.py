@@ -35,7 +35,7 @@ def test_composition_adds_weighted_fields():
     )
 
 
-def test_around_a_field_one_label_is_guidance_and_two_are_their_conjunction():
+def test_with_a_base_field_one_label_is_guidance_and_two_are_a_conjunction():
     (none,) = parts(NULL)
     guided = eqm.compose(parts(1), [2.5], base=none)(X, None)
     by_hand = eqm.guide(towards_label, 2.5, NULL)(X, torch.tensor([1, 1]))
@@ -53,7 +53,7 @@ def test_a_mask_gives_each_pixel_its_weight():
             eqm.compose(parts(1), [torch.ones(shape)])(X, None)
 
 
-def test_balanced_parts_count_alike_however_steep():
+def test_balanced_parts_have_equal_norms():
     a, b = torch.randn(2, 2, 4, 3, generator=torch.Generator().manual_seed(0))
     fields = [lambda x, labels: a, lambda x, labels: 100 * b]
     together = eqm.compose(fields, [1.0, -1.0], balance=True)(X, None)
@@ -63,12 +63,12 @@ def test_balanced_parts_count_alike_however_steep():
     torch.testing.assert_close(together, expected)
 
 
-def test_a_part_without_gradient_stays_without_when_balanced():
+def test_balance_leaves_zero_gradients_zero():
     field = eqm.compose([lambda x, labels: 0 * x, lambda x, labels: x], balance=True)
     torch.testing.assert_close(field(X, None), X / 2)
 
 
-def test_labels_of_one_field_share_a_pass_and_none_is_evaluated_twice():
+def test_labels_of_one_field_share_a_batch_and_none_is_evaluated_twice():
     field = Counting()
     none = eqm.condition(field, NULL)
     eqm.compose(parts(1, 3, 1, field=field), base=none)(X, None)
@@ -77,7 +77,7 @@ def test_labels_of_one_field_share_a_pass_and_none_is_evaluated_twice():
     assert field.batches == [6, 4, 2, 6]
 
 
-def test_balancing_does_not_enlarge_what_rounding_leaves_of_equal_fields():
+def test_balance_does_not_scale_up_rounding_noise():
     def rounded(x, labels):  # as networks do: otherwise in every place of the batch
         place = torch.arange(x.numel()).view_as(x) % 5 - 2
         return towards_label(x, labels) * (1 + 1e-7 * place)
@@ -91,7 +91,7 @@ def test_balancing_does_not_enlarge_what_rounding_leaves_of_equal_fields():
 
 
 @pytest.mark.parametrize("balance", [False, True])
-def test_neither_order_nor_grouping_nor_batch_change_the_sum(balance):
+def test_the_sum_does_not_depend_on_order_grouping_or_batch(balance):
     one, other, none = Counting(), Counting(), eqm.condition(Counting(), NULL)
     fields = [*parts(1, 3, field=one), *parts(5, field=other)]
     weights = [0.5, -2.0, 1.5]

@@ -52,7 +52,7 @@ def test_decays_follow_their_formulas(gamma, start, initial, scale):
         lambda: eqm.ConstantDecay(float("nan")),
     ],
 )
-def test_decays_refuse_settings_without_meaning(make):
+def test_decays_refuse_settings_out_of_range(make):
     with pytest.raises(ValueError, match="must"):
         make()
 

@@ -39,7 +39,7 @@ def test_the_field_is_the_gradient_of_the_energy(net, energy):
 
 
 @ENERGIES
-def test_the_field_is_the_same_in_every_mode_and_leaves_the_callers_tensors_alone(net, energy):
+def test_the_field_is_the_same_in_every_mode_and_does_not_change_its_arguments(net, energy):
     field = energy(net)
     x = X.clone()
     reference = field(x, LABELS).detach()
@@ -58,7 +58,7 @@ def test_the_field_is_the_same_in_every_mode_and_leaves_the_callers_tensors_alon
 
 
 @ENERGIES
-def test_a_graph_is_kept_exactly_when_the_caller_records_one(net, energy):
+def test_a_graph_is_kept_only_if_gradients_are_enabled(net, energy):
     field = energy(net)
     assert field(X, LABELS).requires_grad
     with torch.no_grad():
@@ -77,7 +77,7 @@ def test_an_energy_is_summed_in_the_precision_of_x_under_autocast(energy):
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 @ENERGIES
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad])
-def test_the_transforms_of_torch_func_go_through(net, energy, mode):
+def test_transforms_of_torch_func_work(net, energy, mode):
     field, direction, h = energy(net), X.flip(0), 1e-6
     with mode():
         slope = torch.func.jvp(lambda x: field(x, LABELS), (X,), (direction,))[1]
@@ -110,7 +110,7 @@ def test_the_hessian_of_an_energy_is_symmetric(net):
 
 
 @ENERGIES
-def test_descending_an_energy_under_the_driver_lowers_it(net, energy):
+def test_descent_lowers_the_energy(net, energy):
     field = energy(net)
     descent = eqm.descend(field, X, LABELS, rule=eqm.GradientDescent(1e-3), max_steps=20)
     with torch.no_grad():
@@ -153,7 +153,7 @@ def test_a_difference_gives_the_weight_gradients_of_the_loss(net, energy, dtype,
     assert (found - expected).norm() < error * expected.norm()
 
 
-def test_a_difference_is_nothing_where_the_gradient_is_right(net):
+def test_the_difference_is_zero_where_the_gradient_is_right(net):
     field = eqm.DotEnergy(net)
     loss = difference_loss(field, X, field(X, LABELS).detach(), LABELS)
     assert weight_gradients(net, loss).abs().max() < 1e-9
@@ -169,7 +169,7 @@ def test_a_difference_is_refused_in_half_precision_and_for_other_shapes(net):
         difference_loss(field, X.float(), X.float()[:1])
 
 
-def test_the_objective_takes_differences_of_energies_alone(net):
+def test_the_objective_takes_differences_only_of_energies(net):
     objective = eqm.EquilibriumMatching(difference=True)
     where = {"noise": X.flip(0), "gamma": torch.tensor([0.1, 0.5, 0.9])}
     exact = eqm.EquilibriumMatching().loss_at(eqm.DotEnergy(net), X, LABELS, **where)

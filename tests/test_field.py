@@ -25,7 +25,7 @@ def test_guidance_on_some_channels_leaves_the_labelled_branch_in_the_others():
     torch.testing.assert_close(guided[:, 3:], towards_label(X, LABELS)[:, 3:])
 
 
-def test_guidance_takes_one_pass_and_none_more_at_scale_one():
+def test_guidance_costs_one_batch_and_nothing_at_scale_one():
     batches = []
 
     def counting(x, labels):
@@ -42,7 +42,7 @@ def test_guidance_without_labels_says_what_is_missing():
         eqm.guide(towards_label, 2.0, NULL)(X, None)
 
 
-def test_guidance_in_an_interval_acts_on_those_inside_and_evaluates_no_others_twice():
+def test_guidance_in_an_interval_evaluates_only_samples_inside_twice():
     batches = []
 
     def counting(x, labels):
@@ -69,11 +69,11 @@ def test_guidance_in_an_interval_acts_on_those_inside_and_evaluates_no_others_tw
 
 @pytest.mark.parametrize("fixed", [False, True])
 @pytest.mark.parametrize("interval", [None, (0.2, 0.4)])
-def test_a_guided_field_of_fields_with_intervals_hands_them_the_path(interval, fixed):
+def test_a_guided_field_passes_the_path_to_the_fields_inside(interval, fixed):
     early = eqm.guide(towards_label, 3.0, NULL, interval=(0.0, 0.2), fixed=fixed)
     field = eqm.guide(early, 2.0, NULL, interval=interval, fixed=fixed)
     path = torch.tensor([0.1, 0.3])
-    # the first in reach of the early one, the second not; both or the second in that of the other
+    # the first sample is in the early interval only; the second, or both, in the other
     first = X[0] - 3 * LABELS[0] + 2 * NULL
     if interval is None:
         first = 2 * first - (X[0] - NULL)
@@ -83,8 +83,8 @@ def test_a_guided_field_of_fields_with_intervals_hands_them_the_path(interval, f
 
 
 @pytest.mark.parametrize("step_size", [0.01, 0.02, 0.1 / 3])
-def test_guidance_in_an_interval_counts_the_steps_that_begin_in_it(step_size):
-    # sums of steps miss the bounds by a rounding: ten steps of 0.01 come to less than 0.1
+def test_guidance_in_an_interval_guides_the_steps_that_begin_in_it(step_size):
+    # rounding: the sum of ten steps of 0.01 is less than 0.1
     seen = []
 
     def counting(x, labels):

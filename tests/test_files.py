@@ -6,7 +6,7 @@ from eqm import files
 from eqm.files import make_folder, new_folder, replacing
 
 
-def test_a_file_takes_its_place_whole(tmp_path):
+def test_a_file_is_replaced_when_the_block_ends(tmp_path):
     with replacing(tmp_path / "new" / "file.txt") as path:
         path.write_text("whole")
         assert not (tmp_path / "new" / "file.txt").exists()
@@ -24,7 +24,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, failure):
     assert (tmp_path / "file").read_text() == "old"
 
 
-def test_a_full_disk_is_said_in_a_sentence(tmp_path, monkeypatch):
+def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
     with (
         pytest.raises(OSError, match=r"the disk is full: .*file was not written; free some space"),
         replacing(tmp_path / "file"),
@@ -32,13 +32,13 @@ def test_a_full_disk_is_said_in_a_sentence(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(OSError, match="the disk is full"), replacing(tmp_path / "file"):
         raise RuntimeError("I/O error: No space left on device (os error 28)")
-    # torch and safetensors raise errors of their own, which do not say why writing failed
+    # errors of torch and safetensors do not say why writing failed
     monkeypatch.setattr(files.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 0}))
     with pytest.raises(OSError, match="the disk is full"), replacing(tmp_path / "file"):
         raise RuntimeError("unexpected pos 576 vs 534")
 
 
-def test_a_folder_that_cannot_be_is_said_in_a_sentence(tmp_path):
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with (
         pytest.raises(OSError, match=r"cannot write .* choose another folder"),
@@ -47,7 +47,7 @@ def test_a_folder_that_cannot_be_is_said_in_a_sentence(tmp_path):
         path.write_text("never")
 
 
-def test_a_folder_is_filled_whole_or_not_at_all(tmp_path):
+def test_a_new_folder_is_complete_or_absent(tmp_path):
     with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "new") as folder:
         (folder / "one").touch()
         raise KeyboardInterrupt
@@ -62,7 +62,7 @@ def test_a_folder_is_filled_whole_or_not_at_all(tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["one"]
 
 
-def test_asking_for_a_folder_leaves_nothing_in_it(tmp_path):
+def test_make_folder_leaves_the_folder_empty(tmp_path):
     for _ in range(2):
         assert make_folder(tmp_path / "new") == tmp_path / "new"
     assert not list((tmp_path / "new").iterdir())
@@ -73,7 +73,7 @@ def test_asking_for_a_folder_leaves_nothing_in_it(tmp_path):
         make_folder(tmp_path / "file")
 
 
-def test_who_may_read_a_file_does_not_depend_on_its_writer(tmp_path):
+def test_file_permissions_follow_the_umask(tmp_path):
     with replacing(tmp_path / "tensors") as path:
         path.unlink(missing_ok=True)
         path.touch(mode=0o600)  # as safetensors does

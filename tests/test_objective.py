@@ -39,7 +39,7 @@ def test_flow_matching_without_noise_conditioning_is_a_constant_decay(generator)
     assert torch.equal(*losses)
 
 
-def test_flow_matching_tells_the_field_gamma():
+def test_flow_matching_passes_gamma_to_the_field():
     data, noise, gamma = torch.randn(4, 3), torch.randn(4, 3), torch.rand(4)
 
     def exact(x, labels, seen):

@@ -98,8 +98,7 @@ def test_it_holds_in_high_dimension_and_single_precision(generator):
     field = eqm.OptimalField(data)
     gamma = torch.tensor([0.3, 0.6, 0.95])
     noise = torch.randn(3, 1, 28, 28, generator=generator)
-    # so far from each other, the data and gamma are known from x alone: the field is the target
-    # itself
+    # the data are so far apart that x determines them and gamma: the field equals the target
     x = eqm.corrupt(data[:3], noise, gamma)
     target = (noise - data[:3]) * eqm.TruncatedDecay()(gamma).view(-1, 1, 1, 1)
     gradient = field(x, None)

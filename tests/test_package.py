@@ -1,4 +1,4 @@
-"""Promises about the package as a whole: light to import, small at its core, few dependencies."""
+"""The package is light to import, its core is small, and it has few dependencies."""
 
 import ast
 import io
@@ -13,8 +13,8 @@ import eqm
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "eqm"
-# What a field is, what it is trained to be, and how it is descended, with the paper's two rules.
-# On top of it come the catalogue of other rules, continuous batching and the baseline's clock.
+# The core: fields, objectives and descent with the paper's two rules. Other rules, continuous batching
+# and the sampler of noise-conditioned models are not part of it.
 CORE = [
     "field.py",
     "corruption.py",
@@ -28,7 +28,7 @@ CORE = [
 ]
 CODE_FOLDERS = ["src", "tests", "examples", "experiments", "benchmarks", "docs"]
 
-# eqm has its own networks, metrics and baselines; these are heavy, or drag in what is.
+# These packages are heavy, or import heavy ones; eqm has its own networks and metrics.
 UNWANTED = {
     "torchvision",
     "timm",

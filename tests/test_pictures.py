@@ -7,7 +7,7 @@ from eqm.pictures import animate, grid, heatmap
 FRAMES = [grid(torch.full((2, 1, 5, 5), level), columns=2) for level in (-1.0, 0.0, 1.0)]
 
 
-def test_a_gif_holds_every_picture_and_rests_on_the_last(tmp_path):
+def test_a_gif_has_every_picture_and_shows_the_last_longer(tmp_path):
     animate(FRAMES, tmp_path / "a.gif", seconds=0.1, last_seconds=1.0)
     with Image.open(tmp_path / "a.gif") as film:
         assert film.n_frames == 3
@@ -35,13 +35,13 @@ def test_an_mp4_can_be_read_back(tmp_path):
         ([FRAMES[0], FRAMES[0].resize((3, 3))], "a.gif", "pictures of one size"),
     ],
 )
-def test_what_cannot_be_a_film_is_named(tmp_path, frames, name, message):
+def test_bad_animations_are_refused(tmp_path, frames, name, message):
     with pytest.raises(ValueError, match=message):
         animate(frames, tmp_path / name)
     assert not list(tmp_path.iterdir())
 
 
-def test_heat_reddens_from_one_to_the_most():
+def test_heatmaps_redden_from_one_to_the_maximum():
     map_ = torch.tensor([[0.5, 1.0, 8**0.5, 8.0, 100.0]]).view(1, 1, 5)
     red, green, _ = heatmap(torch.zeros(1, 1, 1, 5), map_)[0, :, 0].tolist()
     assert red == pytest.approx([0, 0, 0.5, 1, 1])

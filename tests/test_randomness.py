@@ -22,7 +22,7 @@ def test_the_bits_are_those_published_with_the_generator(counter, key, expected)
     assert [word.item() for word in words] == expected
 
 
-def test_draws_have_their_distributions_and_are_independent():
+def test_random_numbers_have_their_distributions_and_are_independent():
     draws = SampleRandom(3, torch.arange(2000) + 2**40)
     uniform, normal = draws.uniform("gamma", (10,)), draws.normal("noise", (11,))
     assert stats.kstest(uniform.flatten().numpy(), "uniform").pvalue > 0.01
@@ -32,7 +32,7 @@ def test_draws_have_their_distributions_and_are_independent():
     assert torch.corrcoef(normal[:, :10].reshape(2, -1))[0, 1].abs() < 0.03
 
 
-def test_a_sample_draws_the_same_in_any_company():
+def test_random_numbers_of_a_sample_do_not_depend_on_its_batch():
     draws = SampleRandom(0, torch.tensor([7, 3, 2**33 + 7]))
     whole = draws.normal("noise", (3, 3))
     assert torch.equal(draws[1:].normal("noise", (3, 3)), whole[1:])

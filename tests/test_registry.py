@@ -1,4 +1,4 @@
-"""What is registered is found by its name, and nothing else is."""
+"""Registered parts are found by name and made from settings."""
 
 import subprocess
 import sys
@@ -125,7 +125,7 @@ def test_options_that_a_part_does_not_take_are_one_sentence(own_decay, name, opt
         make("decay", name, {}, options)
 
 
-def test_a_part_is_made_as_its_metadata_say(own_decay):
+def test_decay_of_makes_a_registered_decay_from_metadata(own_decay):
     class Model:
         metadata = {
             "training": {
@@ -142,7 +142,7 @@ def test_a_part_is_made_as_its_metadata_say(own_decay):
         decay_of(Model())
 
 
-def test_of_two_names_of_a_part_the_first_counts():
+def test_name_of_gives_the_first_of_two_names():
     assert name_of("rule", eqm.Euler) == "gradient-descent"
 
 

@@ -42,7 +42,7 @@ def test_an_energy_has_no_curl_and_a_network_has():
     assert curl(lambda x, labels: 0 * x, x).tolist() == [0, 0]
 
 
-def test_where_the_field_is_not_finite_curl_does_not_call_it_a_gradient():
+def test_curl_is_nan_where_the_field_is_not_finite():
     factor = torch.tensor([[1.0], [torch.nan]])
     found = curl(lambda x, labels: factor * x, torch.ones(2, 3))
     assert found[0] == 0
@@ -84,7 +84,7 @@ def test_stiffness_is_the_largest_eigenvalue_of_each_sample():
         (eqm.BarzilaiBorwein(), None),
     ],
 )
-def test_stability_is_each_rules_own_bound(rule, bound):
+def test_stability_limits_are_those_of_theory(rule, bound):
     assert stability_limit(rule) == (
         None if bound is None else pytest.approx(bound, rel=0.01, abs=0.006)
     )

@@ -81,7 +81,7 @@ def test_the_papers_lookahead_is_not_textbook_nesterov():
     assert [round(step.x.item(), 3) for step in steps] == [0.9, 0.813, 0.734]
 
 
-def test_samples_stop_at_their_own_time_and_say_why():
+def test_samples_stop_independently_with_an_outcome():
     x = torch.tensor([[0.5], [1.0], [8.0], [1e9]])
     descent = eqm.descend(
         bowl, x, rule=eqm.GradientDescent(0.5), stop=eqm.GradientNorm(0.6), max_steps=5
@@ -93,7 +93,7 @@ def test_samples_stop_at_their_own_time_and_say_why():
 
 
 @given(length=st.floats(0.05, 2), steps=st.integers(1, 300))
-def test_path_length_ends_after_the_steps_that_make_it_up(length, steps):
+def test_path_length_ends_after_the_right_number_of_steps(length, steps):
     rule = eqm.GradientDescent(length / steps)
     descent = eqm.descend(bowl, torch.ones(1, 1), rule=rule, stop=eqm.PathLength(length))
     assert descent.steps.item() == steps
@@ -107,7 +107,7 @@ def test_stops_combine():
     assert descent.steps.tolist() == [1, 3]
 
 
-def test_rows_that_are_not_finite_end_at_once_and_disturb_nobody(oracle, noise):
+def test_rows_that_are_not_finite_end_at_once_and_do_not_affect_others(oracle, noise):
     spoiled = noise.clone()
     spoiled[3], spoiled[7, 2] = torch.nan, torch.inf
     good = [i for i in range(len(noise)) if i not in (3, 7)]
@@ -119,7 +119,7 @@ def test_rows_that_are_not_finite_end_at_once_and_disturb_nobody(oracle, noise):
     assert torch.equal(descent.x[good], clean.x[good])
 
 
-def test_a_row_that_diverges_on_the_way_stays_at_its_last_finite_place():
+def test_a_diverging_row_keeps_its_last_finite_value():
     def explode(x, labels):
         return torch.where(x.abs() > 100, torch.inf, -x)
 
@@ -129,7 +129,7 @@ def test_a_row_that_diverges_on_the_way_stays_at_its_last_finite_place():
     assert "smaller step size" in descent.outcome[0].sentence
 
 
-def test_labels_travel_with_their_samples():
+def test_labels_follow_their_samples():
     def towards_label(x, labels):
         return x - labels[:, None]
 
@@ -141,7 +141,7 @@ def test_labels_travel_with_their_samples():
 
 
 @pytest.mark.parametrize("given", [torch.bfloat16, torch.float64])
-def test_a_gradient_of_another_precision_is_taken_in_that_of_the_samples(given):
+def test_gradients_are_converted_to_the_dtype_of_the_samples(given):
     def field(x, labels):
         return x.to(given)
 
@@ -159,7 +159,7 @@ def test_the_path_does_not_drift_over_many_steps():
     assert last.path.item() == pytest.approx(2, abs=1e-9)
 
 
-def test_a_descent_says_what_did_not_end_well():
+def test_a_solution_prints_how_samples_ended():
     missed = eqm.descend(
         bowl, torch.tensor([[1.0], [3.0]]), rule=eqm.GradientDescent(0.5), max_steps=1
     )
@@ -173,14 +173,14 @@ def test_a_descent_says_what_did_not_end_well():
     assert str(both) == "Solution of 2: 2 converged; NFE 1 to 3"
 
 
-def test_nothing_to_do_is_done():
+def test_an_empty_batch_is_allowed():
     descent = eqm.descend(bowl, torch.empty(0, 3), rule=RULES[0], stop=eqm.GradientNorm(1.0))
     assert descent.x.shape == (0, 3)
     assert descent.outcome == ()
     assert str(descent) == "Solution of 0"
 
 
-def test_iterate_leaves_the_callers_grad_mode_and_start_alone():
+def test_iterate_changes_neither_grad_mode_nor_starts():
     x = torch.ones(2, 2)
     for step in islice(iterate(bowl, x, rule=RULES[1]), 3):
         assert torch.is_grad_enabled()
@@ -213,7 +213,7 @@ def test_integration_follows_the_exact_flow_of_one_datum(decay):
     torch.testing.assert_close(integrate(flow, start, steps=4, start=0.5, decay=decay).x, datum)
 
 
-def test_integration_tells_of_each_sample_what_it_did():
+def test_integration_reports_each_sample():
     def ends_in_a_wall(x, labels, gamma):  # at 0.5, after the first half of the way
         return torch.where((x > 0.45) & (labels[:, None] == 1), torch.inf, -1.0).double()
 
@@ -227,7 +227,7 @@ def test_integration_tells_of_each_sample_what_it_did():
     assert found.gradient_norm[:2].tolist() == [1.0, math.inf]
 
 
-def test_integration_in_half_precision_guides_in_the_interval_given():
+def test_integration_in_half_precision_respects_the_guidance_interval():
     seen = []
 
     def counting(x, labels, gamma):
@@ -298,7 +298,7 @@ class Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_a_step_waits_for_the_accelerator_once(noise):
+def test_a_step_synchronises_once(noise):
     settings = {"rule": eqm.NesterovLookahead(0.1), "stop": eqm.GradientNorm(0.5)}
     with Waits() as waits:
         steps = eqm.descend(bowl, noise, **settings).steps.max().item()

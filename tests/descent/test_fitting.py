@@ -29,8 +29,8 @@ def careful(field, x, labels=None, length=0.42):
 @pytest.mark.parametrize(
     ("curvatures", "steps"), [([3.0], 1), ([1.0, 4.0], 1), ([1.0, 4.0, 9.0], 2)]
 )
-def test_a_linear_flow_is_met_exactly_as_far_as_the_weights_go(curvatures, steps):
-    # What n steps come to is a polynomial of degree n in the curvature, and all of its numbers are free.
+def test_a_linear_flow_with_few_curvatures_is_fitted_exactly(curvatures, steps):
+    # n steps are a polynomial of degree n in the curvature, with free coefficients
     bowl = lambda x, labels: x * torch.tensor(curvatures).double()  # noqa: E731
     rule = fit_multistep(bowl, careful(bowl, noise(0, size=len(curvatures))), steps=steps)
     start = noise(1, size=len(curvatures))
@@ -38,7 +38,7 @@ def test_a_linear_flow_is_met_exactly_as_far_as_the_weights_go(curvatures, steps
     torch.testing.assert_close(end, careful(bowl, start).x[-1], rtol=1e-6, atol=1e-6)
 
 
-def test_on_other_noise_it_follows_the_flow_nearer_than_other_rules(oracle):
+def test_on_new_noise_it_follows_the_flow_better_than_other_rules(oracle):
     rule = fit_multistep(oracle, careful(oracle, noise(0), LABELS), LABELS, steps=5)
     start = noise(1)
     end = careful(oracle, start, LABELS).x[-1]
@@ -63,7 +63,7 @@ def test_fewer_weights_fit_no_better(oracle):
     assert error(steps=4, order=3) < error(steps=4, order=1)
 
 
-def test_after_its_steps_a_sample_rests(oracle):
+def test_samples_stay_after_the_last_row(oracle):
     rule = fit_multistep(oracle, careful(oracle, noise(0), LABELS), LABELS, steps=3)
     few, more = (eqm.descend(oracle, noise(1), LABELS, rule=rule, max_steps=n) for n in (3, 7))
     assert torch.equal(few.x, more.x)
@@ -72,7 +72,7 @@ def test_after_its_steps_a_sample_rests(oracle):
     assert rule.rows[1][3] == 0.0
 
 
-def test_a_field_that_guides_on_a_part_of_the_way_is_followed_there(oracle):
+def test_a_field_with_a_guidance_interval_is_fitted(oracle):
     led = eqm.guide(lambda x, y: x - y[:, None].double(), 3.0, 0, interval=(0.2, 0.3))
     rule = fit_multistep(led, careful(led, noise(0), LABELS), LABELS, steps=20)
     end = eqm.descend(led, noise(1), LABELS, rule=rule, max_steps=20).x
@@ -81,7 +81,7 @@ def test_a_field_that_guides_on_a_part_of_the_way_is_followed_there(oracle):
 
 @pytest.mark.parametrize("exponent", [0.2, 1.0, 1.5, 8.0])
 @pytest.mark.parametrize("steps", [1, 2, 7, 20])
-def test_steps_end_at_moments_in_order_and_at_the_end(steps, exponent):
+def test_steps_end_at_rising_moments_and_at_the_end(steps, exponent):
     for left in (torch.linspace(1, 0, 21), torch.tensor([1.0, *[0.5] * 19, 0.0])):
         moments = _moments(left, steps, exponent)
         assert moments == sorted(set(moments))

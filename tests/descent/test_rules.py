@@ -19,7 +19,7 @@ def torch_sgd(samples):
     return torch.optim.SGD(samples, lr=0.02, momentum=0.3)
 
 
-# Settings that lead from noise to the data of `oracle`, and the steps they may take.
+# Settings that reach the data of `oracle` from noise, and the maximum number of steps.
 REACHING = {
     "gradient descent": (eqm.GradientDescent(0.02), 100),
     "cosine steps": (eqm.GradientDescent(eqm.CosineSteps(1.0, 50)), 50),
@@ -217,7 +217,7 @@ def test_rule_reaches_the_data_from_noise(oracle, noise, rule, max_steps):
 
 @pytest.mark.parametrize(("rule", "max_steps"), REACHING.values(), ids=REACHING)
 def test_rule_ends_at_a_mode_of_a_mixture(rule, max_steps):
-    # The energy -20 log sum_i exp(-||x - m_i||^2 / 2): its modes are the means, as far apart as they are.
+    # The energy -20 log sum_i exp(-||x - m_i||^2 / 2): its modes are the means, which are far apart.
     means = 9 * torch.eye(4).double()
 
     def mixture(x, labels):
@@ -225,7 +225,7 @@ def test_rule_ends_at_a_mode_of_a_mixture(rule, max_steps):
 
     starts = 9 * torch.rand(20, 4, generator=torch.Generator().manual_seed(5)).double()
     stop = eqm.GradientNorm(1e-3)
-    # twice the steps: it is farther than to the data
+    # twice the steps, because the modes are farther away than the data
     descent = eqm.descend(mixture, starts, rule=rule, stop=stop, max_steps=2 * max_steps)
     assert set(descent.outcome) == {Outcome.CONVERGED}
     near = torch.cdist(descent.x, means).min(dim=1)
@@ -234,14 +234,14 @@ def test_rule_ends_at_a_mode_of_a_mixture(rule, max_steps):
 
 
 @pytest.mark.parametrize("name", ["rmsprop", "langevin"])  # equal steps in every element; noise
-def test_rule_that_does_not_come_to_rest_says_so_near_the_data(oracle, noise, name):
+def test_rule_that_does_not_converge_stays_near_the_data(oracle, noise, name):
     rule = REGISTERED[name]
     descent = eqm.descend(oracle, noise, rule=rule, stop=eqm.GradientNorm(1e-6), max_steps=150)
     assert set(descent.outcome) == {Outcome.MAX_STEPS}
     assert torch.cdist(descent.x, oracle.data).min(dim=1).values.max() < 0.4
 
 
-# --- rows know nothing of each other ------------------------------------------------------------
+# --- rows are independent -----------------------------------------------------------------------
 
 
 @every_rule
@@ -277,8 +277,8 @@ def test_rows_at_different_steps_share_a_batch(oracle, noise, rule, ages):
 
 
 @every_rule
-def test_rows_that_are_dropped_midway_disturb_nobody(rule):
-    # labels send some rows off to where the field ends them
+def test_dropped_rows_do_not_affect_others(rule):
+    # rows with a label above 0 diverge
     def field(x, labels):
         return torch.where((labels[:, None, None] > 0) & (x.abs() < 0.9), torch.inf, x)
 
@@ -292,7 +292,7 @@ def test_rows_that_are_dropped_midway_disturb_nobody(rule):
 
 
 @every_rule
-def test_rows_that_are_not_finite_end_at_once_and_disturb_nobody(oracle, noise, rule):
+def test_rows_that_are_not_finite_end_at_once_and_do_not_affect_others(oracle, noise, rule):
     spoiled = noise[:6].clone()
     spoiled[1], spoiled[4, 2] = torch.nan, torch.inf
     good = [0, 2, 3, 5]
@@ -334,13 +334,13 @@ def test_path_and_evaluations_are_counted(rule, path, nfe):
     assert last.nfe.tolist() == [nfe] * 2
 
 
-# --- each rule's own promises -------------------------------------------------------------------
+# --- properties of single rules -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rule", [eqm.Adam(0.01), eqm.RMSProp(0.01)])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_running_means_are_exact_in_half_precision(rule, dtype):
-    # a zero, one whose square float16 does not hold, and two that it does
+    # a zero, a number whose square underflows in float16, and two others
     slope = torch.tensor([[0.0, 1e-4, 3.0, -3.0]])
     moved = {}
     for kind in (dtype, torch.float32):
@@ -360,25 +360,25 @@ def test_barzilai_borwein_steps_by_the_inverse_of_each_samples_curvature():
     field = lambda x, labels: x * curvature if len(x) == 6 else x  # noqa: E731
     first, second = islice(iterate(field, torch.ones(6, 1), rule=rule), 2)
     assert first.path.tolist() == pytest.approx([0.04] * 6)
-    # outside the bounds: the nearest; no positive curvature: the largest
+    # limited to the bounds; the maximum without positive curvature
     sizes = (second.path - first.path).tolist()
     assert sizes == pytest.approx([0.05, 0.1, 0.03, 0.2, 0.2, 0.2], rel=1e-4)
 
 
 @pytest.mark.parametrize("scale", [1e-4, 4.0])
 def test_half_precision_neither_loses_nor_overflows_what_is_summed(scale):
-    # float16 holds neither the squares of the small moves nor the sum of those of the large ones
+    # in float16 the squares of small moves underflow and the sum for large moves overflows
     x = torch.full((2, 4096), scale, dtype=torch.float16)
     field = lambda x, labels: 16 * x  # noqa: E731
     rule = eqm.BarzilaiBorwein(1 / 32, max_step=0.2)
     first, second = islice(iterate(field, x, rule=rule), 2)
     assert (second.path - first.path).tolist() == pytest.approx([1 / 16] * 2)
-    # half way by descent, and the rest by the secant
+    # gradient descent goes half of the way, the secant the rest
     first, second = islice(iterate(field, x, rule=eqm.Anderson(1 / 32, depth=1)), 2)
     assert second.x.abs().max() < 0.01 * first.x.abs().min()
 
 
-def test_anderson_takes_no_longer_steps_than_it_reaches():
+def test_anderson_limits_its_step_by_max_ratio():
     def plateau(x, labels):
         return x / x.norm(dim=1, keepdim=True) + 1e-4 * x.sin()
 
@@ -511,7 +511,7 @@ def test_torch_optimizer_moves_as_the_optimizer_does(oracle, noise, make):
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
-def test_torch_optimizer_serves_rows_of_different_ages(make):
+def test_torch_optimizer_steps_rows_with_different_step_counts(make):
     rule, x = eqm.TorchOptimizer(make), torch.tensor([[1.0, -2.0], [3.0, 0.5]])
     old, state = x[:1], rule.init(x[:1])
     for k in range(3):

@@ -52,7 +52,7 @@ def test_relative_norm_ends_at_the_same_gamma_in_any_dimension():
     assert shares == pytest.approx([0.2 * 0.25] * 2, rel=0.1)
 
 
-def test_stagnation_waits_its_patience_and_starts_again_on_progress():
+def test_stagnation_counts_steps_without_progress():
     norms = torch.tensor([8.0, 4.0, 4.0, 3.99, 4.1, 2.0, 2.0, 2.0, 2.0, 2.0, 1.0])
     clock = iter(range(len(norms)))
 
@@ -65,7 +65,7 @@ def test_stagnation_waits_its_patience_and_starts_again_on_progress():
     assert descent.outcome == (Outcome.CONVERGED,)
 
 
-def test_stagnation_ends_a_wandering_sample_and_leaves_the_falling_one():
+def test_stagnation_ends_only_the_sample_without_progress():
     def field(x, labels):
         return torch.where(labels[:, None] == 0, torch.ones_like(x), x)
 
@@ -85,12 +85,12 @@ def test_stagnation_ends_a_wandering_sample_and_leaves_the_falling_one():
         (eqm.RungeKutta4(0.1), 3, 4),  # the first step is always made
     ],
 )
-def test_the_budget_of_evaluations_is_not_overdrawn(rule, budget, spent):
+def test_nfe_stays_within_the_budget(rule, budget, spent):
     descent = eqm.descend(bowl, torch.ones(3, 1), rule=rule, stop=eqm.MaxNFE(budget))
     assert descent.nfe.tolist() == [spent] * 3
 
 
-def test_either_keeps_the_memory_of_both():
+def test_combined_stops_keep_both_states():
     x = torch.tensor([[1.0], [64.0]])
     relative, norm = eqm.RelativeGradientNorm(1 / 10), eqm.GradientNorm(0.3)
     for stop in (relative | norm, norm | relative, (norm | relative) | eqm.Stagnation(50)):
@@ -114,14 +114,14 @@ def test_a_batch_stops_as_its_rows_do_one_by_one(stop):
 
 
 @pytest.mark.parametrize("stop", STOPS.values(), ids=STOPS)
-def test_a_row_that_is_not_finite_has_diverged_whatever_the_stop(stop):
+def test_a_row_that_is_not_finite_diverges_under_every_stop(stop):
     x = torch.tensor([[1.0], [math.nan], [1.0]])
     descent = eqm.descend(bowl, x, rule=HALVE, stop=stop, max_steps=50)
     assert descent.outcome == (Outcome.CONVERGED, Outcome.DIVERGED, Outcome.CONVERGED)
     assert eqm.descend(bowl, x[:0], rule=HALVE, stop=stop).outcome == ()
 
 
-def test_a_stop_of_ones_own_needs_one_method():
+def test_your_own_stop_needs_one_method():
     class Within(Stop):
         def __call__(self, step, state):
             return step.x.abs().amax(dim=1) < 0.2, state
@@ -134,7 +134,7 @@ def test_a_stop_of_ones_own_needs_one_method():
     assert ends.steps.tolist() == [3, 4]
 
 
-def test_steps_tell_what_has_converged():
+def test_steps_report_what_has_converged():
     first, second = islice(
         iterate(bowl, torch.tensor([[1.0], [2.0]]), rule=HALVE, stop=eqm.GradientNorm(1.1)), 2
     )

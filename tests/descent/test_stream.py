@@ -27,7 +27,7 @@ LABELS = torch.arange(25) % 3
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("batch_size", [1, 4, 25, 60])
 @pytest.mark.parametrize("fixed", [False, True])
-def test_a_stream_comes_to_what_a_batch_does(oracle, noise, rule, batch_size, fixed):
+def test_a_stream_gives_the_results_of_a_batch(oracle, noise, rule, batch_size, fixed):
     whole = eqm.descend(oracle, noise, LABELS, rule=rule, stop=STOP)
     ends = stream(oracle, noise, LABELS, rule=rule, stop=STOP, batch_size=batch_size, fixed=fixed)
     ends = sorted(ends, key=lambda end: end.index)
@@ -56,7 +56,7 @@ def test_the_batch_stays_full_while_there_are_starts_and_no_evaluation_waits(ora
     assert set(sizes) == {4}
 
 
-def test_starts_are_drawn_as_slots_fall_free_and_ends_come_at_once():
+def test_starts_are_read_when_slots_are_free_and_ends_are_yielded_at_once():
     drawn = []
 
     def endless():
@@ -70,7 +70,7 @@ def test_starts_are_drawn_as_slots_fall_free_and_ends_come_at_once():
     assert all(end.steps == 2 + end.index % 5 for end in first)
 
 
-def test_max_steps_and_divergence_end_a_sample_and_disturb_nobody():
+def test_max_steps_and_divergence_end_one_sample_only():
     starts = torch.tensor([[1.0], [torch.nan], [1e6], [2.0], [torch.inf], [4.0]])
     ends = stream(lambda x, y: x, starts, rule=HALF, stop=SOON, batch_size=2, max_steps=9)
     outcome = {end.index: (end.outcome, end.steps) for end in ends}
@@ -84,7 +84,7 @@ def test_max_steps_and_divergence_end_a_sample_and_disturb_nobody():
     }
 
 
-def test_guidance_on_a_part_of_the_way_heeds_each_samples_own_path(oracle, noise):
+def test_guidance_intervals_use_each_samples_own_path(oracle, noise):
     field = eqm.guide(lambda x, labels: oracle(x, labels % 3), 2.0, 3, interval=(0.1, 0.2))
     whole = eqm.descend(field, noise, LABELS, rule=RULES[1], stop=STOP)
     plain = eqm.descend(oracle, noise, LABELS, rule=RULES[1], stop=STOP)
@@ -94,7 +94,7 @@ def test_guidance_on_a_part_of_the_way_heeds_each_samples_own_path(oracle, noise
     assert not torch.allclose(whole.x, plain.x)
 
 
-def test_what_had_finished_is_handed_out_before_an_error():
+def test_finished_samples_are_yielded_before_an_error():
     def fails(x, labels):
         if x.max() > 3:
             raise RuntimeError("no memory")
@@ -107,7 +107,7 @@ def test_what_had_finished_is_handed_out_before_an_error():
     assert ends == [0]
 
 
-def test_nothing_comes_of_nothing():
+def test_an_empty_stream_is_allowed():
     assert list(stream(lambda x, y: x, torch.empty(0, 3), rule=RULES[0], batch_size=4)) == []
 
 
@@ -132,7 +132,7 @@ def test_bad_input_is_named(changes, message):
 @pytest.mark.parametrize(
     "changes", [{"batch_size": 0}, {"max_steps": 0}, {"labels": [0, 1]}, {"labels": [0] * 4}]
 )
-def test_what_can_be_known_before_the_first_step_is_said_before_it(changes):
+def test_bad_sizes_are_refused_before_the_first_step(changes):
     settings = {"rule": RULES[0], "batch_size": 2, **changes}
     with pytest.raises(ValueError, match=r"at least 1|one for each start; got [24] for 3 starts"):
         stream(lambda x, y: x, torch.ones(3, 2), **settings)

@@ -21,14 +21,14 @@ def test_moments_are_the_steps_that_iterate_yields_and_ended_samples_stay():
     assert moved.path.tolist() == [[0, 0], [0.5, 0.5], [0.5, 1.5], [0.5, 2.0]]
 
 
-def test_moments_of_many_steps_are_not_reached_a_step_early():
+def test_late_moments_are_not_reached_a_step_early():
     moved = record_trajectory(
         bowl, torch.ones(1, 1), rule=HALVE, at=[9_999, 10_000], max_steps=20_000
     )
     assert moved.steps.tolist() == [[9_999], [10_000]]
 
 
-def test_moments_of_the_path_are_each_samples_own():
+def test_moments_of_the_path_are_counted_for_each_sample():
     rule = eqm.BarzilaiBorwein(first_step=0.1, min_step=0.1, max_step=0.2)
     curvature = torch.tensor([10.0, 5.0])
     field = lambda x, labels: x * curvature[labels, None]  # noqa: E731
@@ -38,7 +38,7 @@ def test_moments_of_the_path_are_each_samples_own():
     assert moved.steps.tolist() == [[1, 1], [3, 2]]
 
 
-def test_work_is_the_change_of_energy_where_there_is_one():
+def test_work_is_the_change_of_the_energy():
     torch.manual_seed(0)
     net = MLP(MLPConfig(shape=(6,), width=16, depth=1)).double()
     for weight in net.parameters():

@@ -63,7 +63,7 @@ def test_scores_of_a_spring_have_a_closed_form(name, expected):
     torch.testing.assert_close(found, expected(x.flatten(1)).double(), rtol=1e-4, atol=1e-6)
 
 
-def test_complexity_is_what_zlib_makes_of_the_pixels():
+def test_complexity_is_the_size_after_zlib():
     x = torch.cat([torch.zeros(1, 1, 16, 16), normal(1, shape=(1, 16, 16))])
     simple, rich = EqmDetector(spring, "complexity").score_samples(x).tolist()
     assert simple == 8 * len(zlib.compress(bytes([128] * 256), 9)) / 256
@@ -76,7 +76,7 @@ def test_scores_of_one_datum_have_a_closed_form():
     config = ScoreConfig(EquilibriumMatching(LinearDecay(4.0)), STEP, gammas=(0.0, 0.5), draws=3)
     x = torch.cat([datum, datum + 0.1])
     context = ScoreContext(field, x, None, config)
-    # the field says 4 (z - datum) and should say 4 (z - x): 4 * 0.1 apart, whatever the noise
+    # the field is 4 (z - datum), the target 4 (z - x): they differ by 4 * 0.1 at any noise
     torch.testing.assert_close(
         scores.loss(context), torch.tensor([0.0, 0.16]), atol=1e-4, rtol=1e-3
     )
@@ -104,7 +104,7 @@ def test_an_energy_is_the_score_of_an_explicit_model(model):
         EqmDetector(model, "energy")
 
 
-def test_one_image_has_one_score_whatever_is_beside_it(model):
+def test_scores_do_not_depend_on_the_batch(model):
     x = normal(40, shape=(1, 8, 8))
     detector = EqmDetector(model, batch_size=7).fit(x)
     scores = detector.score_samples(x)
@@ -120,7 +120,7 @@ def test_one_image_has_one_score_whatever_is_beside_it(model):
 
 
 @pytest.mark.parametrize("score", ["gradient-norm", "combined", ("dot", "complexity")])
-def test_false_alarms_keep_to_the_rate_on_normal_images_held_out(score):
+def test_the_false_positive_rate_holds_on_new_normal_images(score):
     detector = EqmDetector(spring, score, config=CONFIG).fit(normal(600, seed=1))
     scores = detector.score_samples(normal(4000, seed=2))
     p = detector.p_values_of(scores)
@@ -132,7 +132,7 @@ def test_false_alarms_keep_to_the_rate_on_normal_images_held_out(score):
         assert torch.equal(p <= rate, scores > detector.threshold(rate))
 
 
-def test_p_values_and_thresholds_are_those_of_counting():
+def test_p_values_and_thresholds_match_counts_by_hand():
     detector = EqmDetector(spring, "gradient-norm", fpr=0.25)
     detector.fit(torch.tensor([1.0, 2.0, 2.0, 3.0, 4.0, 5.0, 6.0]).view(7, 1, 1, 1))
     scores = torch.tensor([0.0, 8.0, 9.0, 24.0, 25.0, torch.inf])  # known: 4 8 8 12 16 20 24
@@ -144,7 +144,7 @@ def test_p_values_and_thresholds_are_those_of_counting():
         detector.predict(normal(1), fpr=0.1)
 
 
-def test_several_numbers_are_measured_by_their_covariance():
+def test_several_numbers_become_a_mahalanobis_distance():
     numbers = normal(60, shape=(5,), scale=1.0).double() @ normal(5, shape=(5,), scale=1.0).double()
     scale = numbers.std(0)
     oracle = OAS(assume_centered=False).fit((numbers / scale).numpy()).precision_
@@ -154,7 +154,7 @@ def test_several_numbers_are_measured_by_their_covariance():
         rtol=1e-3,
         atol=1e-3,
     )
-    # too quiet is no more normal than too loud, but only where several numbers are looked at
+    # with several numbers, unusually low ones are anomalous too
     quiet, loud, usual = normal(50, 3, scale=0.02), normal(50, 4, scale=0.5), normal(200, 5)
     both = EqmDetector(spring, ("gradient-norm", "dot"), config=CONFIG).fit(normal(400, seed=6))
     alone = EqmDetector(spring, "gradient-norm", config=CONFIG).fit(normal(400, seed=6))
@@ -186,7 +186,7 @@ def test_a_noise_conditioned_model_gets_the_noise_level(model):
         EqmDetector(Conditioned(), "work").score_samples(x)
 
 
-def test_a_map_says_where():
+def test_an_anomaly_map_shows_where():
     x = normal(300, shape=(2, 8, 8))
     detector = EqmDetector(spring, "gradient-norm", config=CONFIG).fit(x)
     maps = detector.anomaly_map(x)
@@ -201,7 +201,7 @@ def test_a_map_says_where():
 
 
 @pytest.mark.parametrize("score", ["combined", "loss", ("dot", "complexity")])
-def test_a_detector_lies_with_the_weights_and_comes_back(model, tmp_path, score):
+def test_a_saved_detector_loads_with_the_model(model, tmp_path, score):
     x = normal(60, shape=(1, 8, 8))
     save_pretrained(model, tmp_path)
     config = replace(ScoreConfig.of(model, gammas=(0.2, 0.9), draws=2, seed=3), sampling=STEP)
@@ -249,7 +249,7 @@ def own_parts():
 
 
 @pytest.mark.parametrize("score", ["test-brightness", ("test-brightness", "loss"), "displacement"])
-def test_a_detector_with_parts_of_ones_own_comes_back(model, own_parts, tmp_path, score):
+def test_a_saved_detector_loads_with_your_own_parts(model, own_parts, tmp_path, score):
     x = normal(60, shape=(1, 8, 8))
     sampling = Sampling("test-half", step_size=0.01, path_length=0.1)
     config = replace(CONFIG, objective=EquilibriumMatching(own_parts), sampling=sampling)
@@ -272,7 +272,7 @@ def test_a_decay_without_a_name_is_refused_when_the_detector_is_saved(model, tmp
         detector.save(tmp_path)
 
 
-def test_what_is_no_detector_is_said(model, tmp_path):
+def test_damaged_detectors_are_refused(model, tmp_path):
     save_pretrained(model, tmp_path)
     with pytest.raises(ValueError, match=r"must hold a calibrated detector.*--normal"):
         EqmDetector.load(tmp_path)
@@ -344,7 +344,7 @@ def test_the_estimator_keeps_scikit_learns_conventions(estimator, check):
     check(estimator)
 
 
-def test_the_estimator_turns_rows_to_images_and_the_sign_around(model):
+def test_the_estimator_reshapes_rows_and_flips_the_sign(model):
     x = normal(60, shape=(1, 8, 8))
     rows = x.flatten(1).numpy()
     estimator = EqmOutlierDetector(model, fpr=0.1).fit(rows)
@@ -368,7 +368,7 @@ def test_the_bundled_model_has_a_calibration():
     assert detector.predict(flat, fpr=0.001).all()
 
 
-def test_batches_are_scored_as_they_come():
+def test_batches_are_scored_one_at_a_time():
     events = []
 
     def field(x, labels):
