@@ -90,7 +90,10 @@ def test_paths_that_diverge_are_named(run):
             "there is no model 'c', only one without a name, b\n",
         ),
         # before anything is drawn, which that seed would not let be
-        (("compose", "two", "none", "--seed", 2**63), "a picture must have 1, 3 or 4 channels; got 2"),
+        (
+            ("compose", "two", "none", "--seed", 2**63),
+            "a picture must have 1, 3 or 4 channels; got 2",
+        ),
         (
             ("sample", "two", "--labels", "none", "--output", "a.npz", "--dry-run"),
             "leave labels out",

@@ -123,7 +123,10 @@ def test_an_npz_of_something_else_is_refused(tmp_path, arrays, message):
 def test_a_path_without_data_is_refused(tmp_path):
     (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 torn")
     for source, message in [
-        ("cats", "data.path must be a folder, a file or one of checkerboard, .* got 'cats'"),
+        (
+            "mist-5k",
+            r"the source must be one of checkerboard, .*; got 'mist-5k' \(did you mean 'mnist-5k'",
+        ),
         (str(tmp_path / "none.npz"), "there is no"),
         (str(tmp_path / "torn.npz"), "not a readable .npz"),
     ]:

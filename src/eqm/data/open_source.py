@@ -19,7 +19,7 @@ from eqm.data.latents import check_latents, is_latents, open_latents
 from eqm.data.parquet import files_of, hub_table, table
 from eqm.data.pictures import BROKEN, in_threads, pictures
 from eqm.data.source import MissingDataError, Source, class_names, of_classes, without_labels
-from eqm.registry import lookup, names
+from eqm.registry import UnknownNameError, lookup, names
 
 
 def open_source(config: DataConfig, *, small: bool = False) -> Source:
@@ -132,12 +132,13 @@ def files_at(where: str) -> PictureFiles:
             f"there are no latents at {where}: make them by `eqm encode PICTURES --vae VAE --output "
             f"{where}`, or set data.path to a folder of latents"
         )
-    missing = f"there is no {where}" if len(path.parts) > 1 or path.suffix else f"got {where!r}"
-    known = ", ".join(names("source"))
-    raise MissingDataError(
-        f"data.path must be a folder, a file or one of {known}; {missing}. A data set of your own must "
-        "be registered first (eqm.register, or --import FILE)"
-    )
+    if set(where) & set("/."):
+        raise MissingDataError(f"data.path must be a folder or a file; there is no {where}")
+    try:
+        lookup("source", where)
+    except UnknownNameError as error:
+        raise MissingDataError(f"data.path must be a folder, a file or a name: {error}") from None
+    raise ValueError(f"{where} is a data set with a name, not one of picture files")
 
 
 @dataclass(frozen=True)
