@@ -2,7 +2,7 @@
 
 The ```python blocks of a page run in order, in one namespace and an empty working directory; so do
 the `eqm` commands of a ```sh block under the line `<!-- run -->`. `<!-- not run: reason -->` leaves
-a block out.
+a block out, and the block `python title="NAME"` is only written to that file.
 """
 
 import functools
@@ -22,31 +22,33 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 SCRIPTS = [*ROOT.glob("benchmarks/*.py"), *ROOT.glob("experiments/*.py")]
 
-FENCE = re.compile(r"\s*(?P<ticks>`{3,}|~{3,})\s*(?P<language>\w*)")
+FENCE = re.compile(r'\s*(?P<ticks>`{3,}|~{3,})\s*(?P<language>\w*)( title="(?P<file>.+)")?')
 COMMENT = re.compile(r"\s*<!-- (.+) -->\s*")
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w.-]*")
 OTHERS = {"--nproc-per-node", "--nnodes", "--directory"}  # options of torchrun and python
 
 
 def blocks(text: str) -> list[tuple[str, str, int, str]]:
-    """Each block's language, the comment above it, the number of lines above its code, and the code."""
+    """Each block's language, what to do with it, the number of lines above its code, and the code.
+
+    What to do is the comment above it, or "file: NAME" of a block with a title.
+    """
     found = []
     code: list[str] = []
-    fence = language = above = ""  # above: the last line outside a block that is not blank
+    fence = language = file = above = ""  # above: the last line outside a block that is not blank
     for number, line in enumerate(text.splitlines(), start=1):
         match = FENCE.match(line)
         if fence:
             if line.strip() and set(line.strip()) == {fence[0]} and line.strip() >= fence:
                 comment = COMMENT.fullmatch(above)
+                todo = f"file: {file}" if file else comment[1] if comment else ""
                 source = textwrap.dedent("\n".join(code)) + "\n"
-                found.append(
-                    (language, comment[1] if comment else "", number - len(code) - 1, source)
-                )
+                found.append((language, todo, number - len(code) - 1, source))
                 fence = above = ""
             else:
                 code.append(line)
         elif match:
-            fence, language, code = match["ticks"], match["language"], []
+            fence, language, file, code = match["ticks"], match["language"], match["file"], []
         elif line.strip():
             above = line
     return found
@@ -75,12 +77,18 @@ def every(pages=PAGES):
 @every()
 def test_examples_of_a_page_run(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for kind in registry.HOMES:  # what a page registers is gone after it
+        names(kind)
+        monkeypatch.setitem(registry._REGISTERED, kind, dict(registry._REGISTERED[kind]))
     namespace = {"__name__": "__main__"}
-    for language, comment, above, code in blocks(page.read_text(encoding="utf-8")):
-        if language == "python" and not comment.startswith("not run: "):
+    for language, todo, above, code in blocks(page.read_text(encoding="utf-8")):
+        if todo.startswith("file: "):
+            Path(todo.removeprefix("file: ")).write_text(code, encoding="utf-8")
+        elif language == "python" and not todo.startswith("not run: "):
             # The blank lines make a traceback name the line of the page.
             exec(compile("\n" * above + code, page, "exec"), namespace)
-        if language == "sh" and comment == "run":
+        elif language == "sh" and todo == "run":
             for words in commands(code):
                 assert cli.main(arguments_of_eqm(words)) == 0, capsys.readouterr().err
 
@@ -90,8 +98,8 @@ def test_commands_of_a_page_can_be_parsed(page, monkeypatch):
     for name in names("command"):
         parsed_only = functools.wraps(lookup("command", name))(lambda *_, **__: None)
         monkeypatch.setitem(registry._REGISTERED["command"], name, parsed_only)
-    for language, _, _, code in blocks(page.read_text(encoding="utf-8")):
-        for words in commands(code) if language == "sh" else ():
+    for language, todo, _, code in blocks(page.read_text(encoding="utf-8")):
+        for words in commands(code) if language == "sh" and todo != "run" else ():
             if (arguments := arguments_of_eqm(words)) is not None:
                 assert cli.main(arguments) == 0, words
             elif words[0] == "python":
@@ -155,7 +163,7 @@ def test_blocks_are_found_with_their_lines_and_comments():
           --count 3  # comment
         ```
         - a list
-          ````python title="nested"
+          ````python title="nested.py"
           c = '''
           ```
           '''
@@ -166,7 +174,7 @@ def test_blocks_are_found_with_their_lines_and_comments():
         ("python", "", 2),
         ("python", "not run: needs a GPU", 8),
         ("sh", "", 11),
-        ("python", "", 16),
+        ("python", "file: nested.py", 16),
     ]
     assert found[3][3] == "c = '''\n```\n'''\n"
     assert commands(found[2][3]) == [["eqm", "sample", "a b", "--count", "3"]]
