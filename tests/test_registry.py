@@ -60,7 +60,7 @@ def test_unknown_kinds_and_unregistered_parts_are_one_sentence():
 
 
 def test_a_file_or_a_module_registers_its_parts(tmp_path):
-    plugin = tmp_path / "my_decay.py"
+    plugin = tmp_path / "random.py"  # must not replace the module of that name
     plugin.write_text(
         'import eqm\n\n@eqm.register("decay", "from-file")\ndef own(gamma):\n    return 1 - gamma\n'
     )
@@ -68,6 +68,7 @@ def test_a_file_or_a_module_registers_its_parts(tmp_path):
         "from eqm.registry import load_plugin, lookup\n"
         f"load_plugin({str(plugin)!r})\n"
         "assert lookup('decay', 'from-file').__name__ == 'own'\n"
+        "import random; random.random()\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -117,6 +118,7 @@ def test_a_part_takes_the_settings_that_it_has_and_its_options(own_decay):
         ("test-power", [("reach", 2.0), ("power", 2.0)], "takes power, scale; got .* 'reach'"),
         ("test-power", [], "needs power: pass it as an option"),
         ("test-power", [("power", 2.5)], "power must be a whole number; got 2.5"),
+        ("test-power", [("power", float("inf"))], "power must be a whole number; got inf"),
         ("test-own", [("scale", 2.0)], "takes no options; got the option 'scale'"),
     ],
 )

@@ -179,25 +179,22 @@ def load_plugin(where: str) -> None:
     Raises ValueError if the file or module does not exist.
     """
     path = Path(where)
+    missing = f"--import takes a Python file or an installed module; there is no {where!r}"
     if path.suffix != ".py":
         try:
             importlib.import_module(where)
         except ModuleNotFoundError as error:
-            if error.name != where.split(".")[0] and error.name != where:
+            if error.name not in (where, where.split(".")[0]):
                 raise
-            raise ValueError(
-                f"--import takes a Python file or an installed module; there is no {where!r}"
-            ) from None
+            raise ValueError(missing) from None
         return
     if not path.is_file():
-        raise ValueError(
-            f"--import takes a Python file or an installed module; there is no {where}"
-        )
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+        raise ValueError(missing)
+    name = f"eqm_plugin_{path.stem}"  # so that random.py does not replace the module random
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None  # as the suffix is .py
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
 
 
@@ -212,9 +209,9 @@ def _settings(part: Any) -> dict[str, Parameter]:
     }
 
 
-def _whole(name: str, value: float) -> int:
+def _whole(name: str, value: Any) -> int:
     """The number as an int; options from the command line are floats."""
-    if value != int(value):
+    if not isinstance(value, int | float) or not float(value).is_integer():
         raise ValueError(f"{name} must be a whole number; got {value}")
     return int(value)
 

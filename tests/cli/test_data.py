@@ -81,6 +81,14 @@ def test_one_epoch_of_ones_own_pictures_trains(photos, tmp_path):
     small = ["--model.width", "8", "--model.multipliers", "1", "2", "--batch-size", "4"]
     arguments = ["--data.path", str(photos), "--images", "8", "--precision", "float32"]
     output = tmp_path.parent / f"{tmp_path.name}-run"
-    command = ["train", "folder", *arguments, *small, *("--compile", "off"), "--output", str(output)]
+    command = [
+        "train",
+        "folder",
+        *arguments,
+        *small,
+        *("--compile", "off"),
+        "--output",
+        str(output),
+    ]
     assert main(command) == 0
     assert (output / "model.safetensors").exists()

@@ -129,7 +129,9 @@ def test_a_cut_model_does_not_wait_for_processes_that_cannot_answer(images, monk
     monkeypatch.setattr(distributed, "all_agree", silence)
     step = make_step(config, state, torch.device("cpu"))
     rows = torch.arange(32)
-    with pytest.raises(ValueError, match="on one process alone: run .* with micro_batch 16 to resume"):
+    with pytest.raises(
+        ValueError, match="on one process alone: run .* with micro_batch 16 to resume"
+    ):
         step(images.data[rows], images.classes[rows], SampleRandom(0, rows))
     assert waited == [(False, AGREE_WITHIN)]
 
