@@ -1,14 +1,16 @@
 import json
 import sys
+import time
 from dataclasses import replace
 
 import pytest
+import torch
 
 from eqm.data import digits
-from eqm.models import UNetConfig
-from eqm.monitor import Metrics, Monitor, make_monitor, monitored, read_log, run, running
+from eqm.models import UNetConfig, from_pretrained
+from eqm.monitor import Metrics, Monitor, callbacks, make_monitor, monitored, read_log, run, running
 from eqm.monitor.log import Log
-from eqm.train import OptimizerConfig, TrainConfig, train
+from eqm.train import OptimizerConfig, TrainConfig, keep_best, train
 
 TINY = TrainConfig(
     model=UNetConfig(shape=(1, 8, 8), num_classes=10, width=4, multipliers=(1, 2)),
@@ -136,6 +138,42 @@ def test_what_fails_is_said_once_and_ends_nothing(parts, tmp_path):
         "Full failed (the disk is full); training goes on without it",
     ]
     assert sum(entry[0] == "log" for entry in notes.told) == 10
+
+
+def test_early_stopping_ends_the_run_after_validations_without_progress(
+    parts, tmp_path, monkeypatch, capsys
+):
+    losses = iter([3.0, 2.0, 2.5, 2.0, 1.0])
+    monkeypatch.setattr(
+        callbacks, "loss_by_gamma", lambda *_, **__: torch.full((10,), next(losses))
+    )
+    config = replace(TINY, eval_every=64, stop_after=2)
+    monitor = make_monitor(config, tmp_path, parts[1], keep_best=keep_best)
+    end = run(train(config, parts[0], tmp_path), total=640, folder=tmp_path, monitor=monitor)
+    assert end.images == 4 * 64
+    assert "stopped early" in capsys.readouterr().err
+    assert from_pretrained(tmp_path).metadata["training"]["images_seen"] == 4 * 64
+    assert from_pretrained(tmp_path / "best").metadata["best"] == pytest.approx(2.0)
+
+
+def test_previews_come_early_at_doubling_times(parts, tmp_path, monkeypatch):
+    steps = list(train(replace(TINY, images=320), parts[0], tmp_path))  # of 32 images each
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    def slowly():
+        for step in steps:
+            now[0] += 25.0
+            yield step
+
+    seen = []
+
+    def early(progress):
+        seen.append(progress.images)
+        return Metrics()
+
+    list(monitored(slowly(), total=320, monitor=Monitor(every=300, early=early)))
+    assert seen == [128, 192]  # 75 and 125 seconds after the first step; 240 come after `every`
 
 
 def test_a_log_that_cannot_be_written_does_not_end_the_run(parts, tmp_path, capsys):

@@ -1,3 +1,4 @@
+import itertools
 import math
 import time
 from types import SimpleNamespace
@@ -5,9 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from eqm.data import batches, digits
 from eqm.models import UNetConfig, cost
-from eqm.monitor.throughput import Throughput, Work, matmul_rate, work_of
-from eqm.train import ObjectiveConfig, TrainConfig
+from eqm.monitor import throughput
+from eqm.monitor.throughput import Throughput, Work, estimate_time, matmul_rate, work_of
+from eqm.train import ObjectiveConfig, TrainConfig, make_step, start
 
 SMALL = UNetConfig(shape=(1, 8, 8), num_classes=10, width=4, multipliers=(1, 2))
 
@@ -27,11 +30,11 @@ def step(images, loss, *, norm=1.0, skipped=0.0, waited=0.0):
 def test_numbers_are_the_mean_of_the_steps_since_the_last(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    throughput = Throughput(Work(flops=50.0, matmul_flops_per_second=64_000.0))
-    throughput.add(step(32, 1.0, norm=3.0, waited=0.25))
-    throughput.add(step(64, 2.0, norm=5.0, waited=0.25))
+    numbers = Throughput(Work(flops=50.0, matmul_flops_per_second=64_000.0))
+    numbers.add(step(32, 1.0, norm=3.0, waited=0.25))
+    numbers.add(step(64, 2.0, norm=5.0, waited=0.25))
     now[0] += 2.0
-    assert throughput.measure() == {
+    assert numbers.measure() == {
         "loss": 1.5,
         "gradient_norm": 4.0,
         "images_per_second": 32.0,
@@ -41,21 +44,21 @@ def test_numbers_are_the_mean_of_the_steps_since_the_last(monkeypatch):
         "mfu": 32 * 50 / 64_000,
         "matmul_flops_per_second": 64_000.0,
     }
-    throughput.add(step(96, 9.0))
+    numbers.add(step(96, 9.0))
     now[0] += 1.0
-    again = throughput.measure()
+    again = numbers.measure()
     assert (again["loss"], again["images_per_second"], again["data_wait_share"]) == (9.0, 32.0, 0.0)
     assert "matmul_flops_per_second" not in again
 
 
 def test_a_skipped_step_does_not_hide_the_loss_of_the_others():
-    throughput = Throughput()
-    throughput.add(step(32, math.inf, norm=math.nan, skipped=1.0))
-    throughput.add(step(64, 2.0, norm=3.0, skipped=1.0))
-    seen = throughput.measure()
+    numbers = Throughput()
+    numbers.add(step(32, math.inf, norm=math.nan, skipped=1.0))
+    numbers.add(step(64, 2.0, norm=3.0, skipped=1.0))
+    seen = numbers.measure()
     assert (seen["loss"], seen["gradient_norm"], seen["skipped_steps"]) == (2.0, 3.0, 1.0)
-    throughput.add(step(96, math.nan, skipped=2.0))
-    assert math.isnan(throughput.measure()["loss"])
+    numbers.add(step(96, math.nan, skipped=2.0))
+    assert math.isnan(numbers.measure()["loss"])
 
 
 def test_the_work_of_an_image_is_three_evaluations_and_six_for_an_energy():
@@ -76,7 +79,35 @@ def test_the_rate_of_the_device_is_measured_in_under_a_second():
 
 
 def test_nothing_to_compare_with_has_no_utilisation():
-    throughput = Throughput()
-    throughput.add(step(32, 1.0))
-    assert "mfu" not in throughput.measure()
-    assert throughput.seconds == pytest.approx(0, abs=5)
+    numbers = Throughput()
+    numbers.add(step(32, 1.0))
+    assert "mfu" not in numbers.measure()
+    assert numbers.seconds == pytest.approx(0, abs=5)
+
+
+def test_the_time_of_a_run_is_measured(monkeypatch):
+    config = TrainConfig(model=SMALL, images=64_000, batch_size=64)
+    since = time.perf_counter()
+    estimate = estimate_time(config, digits())
+    assert time.perf_counter() - since < 30
+    since = time.perf_counter()
+    state = start(config, torch.device("cpu"))
+    step = make_step(config, state, torch.device("cpu"))
+    stream = batches(digits(), seed=0, position=0, batch_size=64, device=torch.device("cpu"))
+    for batch in itertools.islice(stream, 5):
+        step(batch.data, batch.labels, batch.random)
+    assert estimate == pytest.approx(200 * (time.perf_counter() - since), rel=5)
+
+
+def test_a_slow_network_is_measured_on_few_images(monkeypatch):
+    sizes = []
+
+    def slow(config, state, device):
+        sizes.append(config.batch_size)
+        return lambda data, labels, draws: time.sleep(0.02 * len(data))
+
+    monkeypatch.setattr(throughput, "make_step", slow)
+    monkeypatch.setattr(throughput, "BUDGET", 0.5)
+    config = TrainConfig(model=SMALL, images=1000, batch_size=256)
+    assert estimate_time(config, digits()) == pytest.approx(20, rel=0.5)
+    assert sizes == [1, 4]

@@ -18,7 +18,7 @@ from eqm.train import (
     start,
     train,
 )
-from eqm.train.step import AGREE_WITHIN, step_unless
+from eqm.train.step import AGREE_WITHIN, compiles, step_unless
 
 TINY = TrainConfig(
     model=UNetConfig(shape=(1, 8, 8), num_classes=10, width=4, multipliers=(1, 2)),
@@ -212,3 +212,18 @@ def test_progress_says_what_a_step_was(images, tmp_path):
     steps = list(train(TINY, images, tmp_path))
     assert [step.learning_rate for step in steps[:3]] == [1.5e-3, 3e-3, 3e-3]
     assert all(step.gradient_norm.item() > 0 and step.waited >= 0 for step in steps)
+
+
+@pytest.mark.parametrize(
+    ("mode", "images", "device", "expected"),
+    [
+        ("on", 1, "cpu", True),
+        ("off", 10**12, "cuda", False),
+        ("auto", 1, "cuda", True),
+        ("auto", 10**12, "mps", False),
+        ("auto", 100_000, "cpu", False),
+        ("auto", 10**9, "cpu", True),
+    ],
+)
+def test_auto_compiles_on_cuda_and_for_long_runs_on_a_cpu(mode, images, device, expected):
+    assert compiles(replace(TINY, compile=mode, images=images), torch.device(device)) is expected

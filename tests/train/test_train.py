@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 import eqm
 from eqm.data import Images, digits
 from eqm.features import accuracy, train_classifier
-from eqm.models import MLPConfig, UNetConfig
+from eqm.models import MLPConfig, UNet, UNetConfig
 from eqm.recipes import RECIPES
 from eqm.tasks import generate
 from eqm.train import Interrupted, ObjectiveConfig, OptimizerConfig, TrainConfig, start, train
@@ -355,6 +355,18 @@ def test_an_interrupt_in_the_process_saves_first(images, tmp_path):
     last(train(TINY, images, tmp_path))
     last(train(TINY, images, tmp_path / "whole"))
     assert_same_bits(weights(tmp_path), weights(tmp_path / "whole"))
+
+
+def test_an_interrupt_does_not_wait_for_the_compiler(images, tmp_path, monkeypatch):
+    def compiled(network):
+        os.kill(os.getpid(), signal.SIGINT)
+        return lambda *inputs: time.sleep(30)
+
+    monkeypatch.setattr(UNet, "compiled", lambda net: lambda *inputs: compiled(net)(*inputs))
+    since = time.monotonic()
+    with pytest.raises(Interrupted, match="before the step was complete"):
+        last(train(replace(TINY, compile="on"), images, tmp_path))
+    assert time.monotonic() - since < 20
 
 
 def test_two_processes_do_not_write_to_one_folder(images, tmp_path):

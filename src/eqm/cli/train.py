@@ -50,7 +50,7 @@ def train(
     from eqm.data.open_source import opens_arrays
     from eqm.models import cost
     from eqm.monitor import make_monitor, run
-    from eqm.recipes.pixels import fitted, picked
+    from eqm.recipes.pixels import choose_data, choose_network
     from eqm.sampling import check_sampling
     from eqm.train import Interrupted, distributed, keep_best
     from eqm.train import train as training_steps
@@ -62,7 +62,7 @@ def train(
     val_data = None
     asked, recipe = config.model.shape, RECIPES.get(config.name)
     try:
-        config, picks = picked(config)
+        config, picks = choose_data(config)
         seen = open_source(config.data)
         if config.data.val_fraction:
             seen, val_data = split(seen, config.data.val_fraction)
@@ -71,7 +71,7 @@ def train(
                 f"model.shape must be the shape of the data, {seen.shape}; got {asked}: leave it out, or set "
                 "data.size and data.channels"
             )
-        config, more = fitted(config, seen)
+        config, more = choose_network(config, seen)
         config, picks = config.suited_to(seen), picks + more
         kept = 0 if val_data is None else len(val_data)
         about = f"{seen.name}: {len(seen):,} training images, {kept:,} validation images"

@@ -1,4 +1,4 @@
-"""Complete, named training set-ups; imports no torch, so that they can be listed at once."""
+"""Recipes: complete training settings by name; imports no torch."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ RECIPES = {
 """Every recipe by name."""
 
 DESCRIPTIONS = {
-    "digits": "Class-conditional 8x8 digits on one CPU core, about a minute.",
-    "digits-dot": "The same as the gradient of an explicit dot-product energy (EqM-E).",
-    "digits-flow": "The same by flow matching told the noise level, the baseline.",
+    "digits": "Digits, 8x8, 10 classes; about a minute on one CPU core.",
+    "digits-dot": "The same digits with an explicit dot-product energy (EqM-E).",
+    "digits-flow": "The same digits by noise-conditioned flow matching, the baseline.",
     **pixels.DESCRIPTIONS,
     **latents.DESCRIPTIONS,
 }
-"""What each recipe is, in a sentence."""
+"""A sentence about each recipe."""

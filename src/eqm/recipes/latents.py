@@ -1,4 +1,4 @@
-"""The paper's set-ups: ImageNet at 256x256, as latents of 4x32x32."""
+"""The paper's settings for ImageNet at 256x256, as latents of 4x32x32."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from eqm.sampling.settings import Sampling
 from eqm.train.config import PAPER_EMA_HALFLIFE, ObjectiveConfig, OptimizerConfig, TrainConfig
 
 IMAGES = 1_281_167
-"""In an epoch of ImageNet."""
+"""Images in an epoch of ImageNet."""
 
 
 def _recipe(size: str, patch: int) -> TrainConfig:
@@ -23,8 +23,8 @@ def _recipe(size: str, patch: int) -> TrainConfig:
         model=model,
         data=DataConfig("imagenet256-latents", val_fraction=0.0, flip=True),
         optimizer=OptimizerConfig(learning_rate=1e-4, ema_halflife=PAPER_EMA_HALFLIFE, ema_ramp=0),
-        # Its best result takes 1,400 epochs and guidance, its comparisons 80 and none; each samples
-        # by 250 steps, which are 249 updates.
+        # The best result: 1,400 epochs, guidance. The comparisons: 80 epochs, no guidance. All sample
+        # with 250 steps, which are 249 updates.
         sampling=Sampling(
             rule="nesterov-lookahead" if headline else "gradient-descent",
             step_size=0.0017 if headline else 0.003,

