@@ -59,7 +59,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             for what in mark.args:
                 there = Path(what).exists() if "/" in what else what in HIDDEN or find_spec(what)
                 if not there:
-                    item.add_marker(pytest.mark.skip(reason=f"needs {what}, which is not here"))
+                    item.add_marker(
+                        pytest.mark.skip(reason=f"needs {what}, which make test does not install")
+                    )
 
 
 @pytest.fixture(autouse=True)

@@ -218,7 +218,7 @@ def test_the_command_prints_a_table_and_says_what_is_wrong(model, tmp_path, caps
         (("--output", "report.txt"), ".json or .md"),
         (("--output", "/dev/null/x.md"), "choose another folder"),
         (("--save-reference", "/dev/null/x.safetensors"), "choose another folder"),
-        (("--save-reference", "x.npz"), "in a .safetensors"),
+        (("--save-reference", "x.npz"), "takes a .safetensors"),
     ]:
         assert main(["eval", str(model), "--count", "30", *more]) == 2
         assert sentence in capsys.readouterr().err
