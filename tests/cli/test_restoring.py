@@ -47,7 +47,7 @@ def test_pictures_are_denoised(run):
     )
     assert status == 0
     assert out.startswith("sigma ")
-    assert "1 evaluations each" in out
+    assert "NFE 1: a.npz" in out
     assert (
         run("denoise", "m", "digits:0", "--sigma", 0, "--aim", "mmse", "--output", "b.npz")[0] == 0
     )

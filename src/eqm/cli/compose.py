@@ -99,7 +99,7 @@ def compose(
         shown=rows,
         rows=titles * -(-count // columns),
     )
-    print(f"{solution}, {solution.nfe.float().mean():.0f} evaluations each: {output}{below}")
+    print(f"{solution}: {output}{below}")
 
 
 def _named(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -83,4 +83,4 @@ def denoise(
         titles=["picture", "noisy", "denoised"] if add else (),
         names=file_names(names),
     )
-    print(f"{solution}, {solution.nfe.float().mean():.0f} evaluations each: {output}")
+    print(f"{solution}: {output}")

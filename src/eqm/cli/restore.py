@@ -122,4 +122,4 @@ def restore(
         names=file_names(names, each=count),
     )
     misfit = (what(found) - y.repeat_interleave(count, 0)).square().mean().sqrt()
-    print(f"{solution}, {steps} evaluations each, misfit {misfit:.2g}: {output}")
+    print(f"{solution}; misfit {misfit:.2g}: {output}")

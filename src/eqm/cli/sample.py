@@ -121,7 +121,7 @@ def sample(
         sheet=sheet,
         rows=[" ".join(row) if len(row) == 1 else "" for row in rows],
     )
-    print(f"{solution}, {solution.nfe.float().mean():.0f} evaluations each: {output}")
+    print(f"{solution}: {output}")
     if failure is not None:
         sentence = (
             f"{str(failure) or 'interrupted'}; {len(ends)} of {count} samples are in {output}"
