@@ -7,6 +7,7 @@ a block out, and the block `python title="NAME"` is only written to that file.
 
 import functools
 import importlib.util
+import pkgutil
 import re
 import shlex
 import textwrap
@@ -112,6 +113,15 @@ def test_options_named_on_a_page_exist(page):
     codes = re.findall(r"`([^`\n]+)`", prose)
     named = {flag for code in codes for flag in OPTION.findall(code)}
     assert named <= options(), named - options()
+
+
+@every()
+def test_python_names_on_a_page_exist(page):
+    prose = re.sub(r"(?ms)^\s*```.*?^\s*```", "", page.read_text(encoding="utf-8"))
+    for code in re.findall(r"`([^`\n]+)`", prose):
+        for name in re.findall(r"(?<![\w/.])eqm(?:\.[A-Za-z_]\w*)+", code):
+            if name not in ("eqm.cli.main", "eqm.KIND"):
+                pkgutil.resolve_name(name)
 
 
 @functools.cache

@@ -77,10 +77,10 @@ def commands():
 
 
 def command_help(*command):
-    """What `eqm COMMAND --help` prints on a terminal of 78 columns."""
+    """What `eqm COMMAND --help` prints on a terminal of 90 columns."""
     from eqm.cli.main import main
 
-    before, os.environ["COLUMNS"] = os.environ.get("COLUMNS"), "78"
+    before, os.environ["COLUMNS"] = os.environ.get("COLUMNS"), "90"
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
