@@ -21,7 +21,7 @@ from eqm.evaluation.protocol import SampleSet
 from eqm.models import Network, for_inference
 from eqm.randomness import SampleRandom, generator_at
 from eqm.registry import lookup
-from eqm.sampling import Sampling
+from eqm.sampling import Sampling, prepare
 from eqm.tasks import draw
 
 
@@ -97,8 +97,8 @@ def drawn(
     Image k starts from noise of seed `seed + k`, the same for every model. Drawing raises ValueError as
     `eqm.tasks.draw` does, and if a sample diverges.
     """
-    chosen = sampling or Sampling.of(model.metadata)
-    classes = model.config.num_classes
+    start = prepare(model, count=count, seed=seed, sampling=sampling, allow_noise_conditioned=True)
+    chosen, classes = start.sampling, start.info.num_classes or 0
     fast = for_inference(model, precision=precision)
 
     def batches(size: int) -> Iterator[Batch]:
@@ -127,11 +127,11 @@ def drawn(
             **_used(
                 chosen,
                 labelled=bool(classes),
-                noise_conditioned=model.config.noise_conditioning,
+                noise_conditioned=start.info.noise_conditioning,
             ),
         },
     )
-    shape = tuple(encoder.image_shape_of(model.config.shape))
+    shape = tuple(encoder.image_shape_of(start.shape))
     return Samples(sample_set, shape, classes, batches, model.metadata)
 
 

@@ -104,15 +104,16 @@ def chosen_labels(model: Model, labels: Labels, count: int | None) -> Tensor | N
 
 
 def _near(label: str, names: list[str]) -> list[int]:
-    """The places of up to five names like `label`: those with a word that holds it, or else those
-    with a word that is written much like it, the most like first."""
+    """The places of up to five names like `label`: those that contain it, else those with a word
+    that begins like it or is spelt much like it, the most similar first."""
     holding = [place for place, name in enumerate(names) if label in name]
     if holding:
         return holding[:5]
 
-    def likeness(name: str) -> float:
-        return max(SequenceMatcher(None, label, part).ratio() for part in (name, *name.split("-")))
+    def likeness(word: str) -> float:
+        same_stem = len(word) >= 4 and word[:4] == label[:4]
+        return same_stem + SequenceMatcher(None, label, word).ratio()
 
-    scores = list(map(likeness, names))
+    scores = [max(map(likeness, (name, *name.split("-")))) for name in names]
     places = sorted(range(len(names)), key=lambda place: -scores[place])
-    return [place for place in places if scores[place] >= 0.6][:5]
+    return [place for place in places if scores[place] >= 0.7][:5]
