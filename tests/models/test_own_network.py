@@ -9,6 +9,7 @@ from torch import nn
 import eqm
 from eqm.data import digits
 from eqm.models import Network, NetworkConfig, build, cost, from_pretrained, save_pretrained
+from eqm.models.network import config_type
 from eqm.train import TrainConfig, train
 from eqm.train.config import OptimizerConfig
 from eqm.train.optimizer import make_optimizer
@@ -89,12 +90,17 @@ def test_its_config_is_checked(changes, message):
 
 
 def test_a_network_without_a_config_class_is_explained():
-    @eqm.register("network", "nameless")
+    @eqm.register("network", "a-nameless-one")
     class Nameless(Network):
         pass
 
     try:
-        with pytest.raises(ValueError, match="nameless must name its config class: write `config:"):
+        with pytest.raises(
+            ValueError, match="a-nameless-one must name its config class: write `config:"
+        ):
+            config_type("a-nameless-one")
+        with pytest.raises(ValueError, match="got NetworkConfig: register the network whose class"):
             build(NetworkConfig())
+        assert type(build(CONFIG)) is Mine  # the others are still found
     finally:
-        del eqm.registry._REGISTERED["network"]["nameless"]
+        del eqm.registry._REGISTERED["network"]["a-nameless-one"]

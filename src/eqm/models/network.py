@@ -96,12 +96,13 @@ def build(config: NetworkConfig) -> Network:
     338
     """
     for name in names("network"):
-        if config_type(name) is type(config):
+        if _annotation(lookup("network", name)) is type(config):
             network: Network = lookup("network", name)(config)
             return network
+    kind = type(config).__name__
     raise ValueError(
         f"config must be the config of a registered network ({', '.join(names('network'))}); "
-        f"got {type(config).__name__}"
+        f"got {kind}: register the network whose class has the annotation `config: {kind}`"
     )
 
 
@@ -124,16 +125,23 @@ def config_type(name: str) -> type[NetworkConfig]:
     Raises ValueError for an unknown name, and if the annotation is missing.
     """
     network = lookup("network", name)
-    for cls in network.__mro__:
-        if "config" in inspect.get_annotations(cls):
-            found = inspect.get_annotations(cls, eval_str=True)["config"]
-            if isinstance(found, type) and issubclass(found, NetworkConfig):
-                return found
-            break
+    if found := _annotation(network):
+        return found
     raise ValueError(
         f"the network {name} must name its config class: write `config: MineConfig` in the class "
         f"{network.__name__}, with a dataclass MineConfig derived from eqm.models.NetworkConfig"
     )
+
+
+def _annotation(network: type) -> type[NetworkConfig] | None:
+    for cls in network.__mro__:
+        if "config" in inspect.get_annotations(cls):
+            try:
+                found = inspect.get_annotations(cls, eval_str=True)["config"]
+            except NameError:  # of a class inside a function
+                return None
+            return found if isinstance(found, type) and issubclass(found, NetworkConfig) else None
+    return None
 
 
 @torch.no_grad()
@@ -159,10 +167,10 @@ def load_matching(network: nn.Module, trained: nn.Module) -> list[str]:
                 f"got {_listed(got, different)}: set these to the values of the trained network"
             )
     target, source = network.state_dict(), trained.state_dict()
-    computed = {name for name, weight in network.named_parameters() if not weight.requires_grad}
     moved = ours is not None and ours.shape != theirs.shape
     same = {name for name in target if name in source and target[name].shape == source[name].shape}
     tables = _tables(network) | _tables(trained)
+    computed = {name for name in tables & same if not network.get_parameter(name).requires_grad}
     if layers := sorted((target.keys() | source.keys()) - same - tables):
         sizes = (tuple(t[layers[0]].shape) if layers[0] in t else None for t in (target, source))
         raise ValueError(
