@@ -79,9 +79,7 @@ def every(pages=PAGES):
 def test_examples_of_a_page_run(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    for kind in registry.HOMES:  # what a page registers is gone after it
-        names(kind)
-        monkeypatch.setitem(registry._REGISTERED, kind, dict(registry._REGISTERED[kind]))
+    own_registry(monkeypatch)
     namespace = {"__name__": "__main__"}
     for language, todo, above, code in blocks(page.read_text(encoding="utf-8")):
         if todo.startswith("file: "):
@@ -91,7 +89,16 @@ def test_examples_of_a_page_run(page, tmp_path, monkeypatch, capsys):
             exec(compile("\n" * above + code, page, "exec"), namespace)
         elif language == "sh" and todo == "run":
             for words in commands(code):
-                assert cli.main(arguments_of_eqm(words)) == 0, capsys.readouterr().err
+                with monkeypatch.context() as process:
+                    own_registry(process)
+                    assert cli.main(arguments_of_eqm(words)) == 0, capsys.readouterr().err
+
+
+def own_registry(monkeypatch):
+    """What is registered from here on is gone at the end."""
+    for kind in registry.HOMES:
+        names(kind)
+        monkeypatch.setitem(registry._REGISTERED, kind, dict(registry._REGISTERED[kind]))
 
 
 @every()
