@@ -1,16 +1,18 @@
-"""What adaptive compute saves, and which rule comes to the quality of 250 steps soonest.
+"""What a stop for each sample saves, and which rule reaches the quality of 250 steps with the fewest NFE.
 
     python benchmarks/adaptive.py --name digits --model runs/digits
     python benchmarks/adaptive.py --name fashion --model runs/fashion-mnist --train train.npz --test test.npz
 
-The base is the loop of the paper: 250 steps of plain gradient descent for every sample, a batch at a
-time. Beside it, from the same noise: the same rule and steps with a stop for each sample, where the
-next sample takes the place of one that ends (`eqm.stream`); longer steps, plain ones and those of
-Adams-Bashforth, which keep to the flow; every rule
-at a few evaluations a sample over the same path; and steps with weights fitted to the flow of other
-noise (`eqm.descent.fit_multistep`). Quality is the Frechet distance to real images in the
-features of a classifier, so that lower is better; the same samples drawn from real images give the
-distance that chance alone makes.
+The baseline is the paper's sampler: 250 steps of gradient descent for every sample. From the same noise,
+these are compared with it:
+
+* the same rule and steps with a stop for each sample; `eqm.stream` puts a new sample in each free slot;
+* longer steps of gradient descent and Adams-Bashforth;
+* every rule with few NFE (number of function evaluations) over the same path;
+* multistep coefficients fitted to descents from other noise (`eqm.descent.fit_multistep`).
+
+Quality is the Frechet distance to real images in the features of a classifier; lower is better. Real
+images in place of samples show the distance of a perfect generator.
 """
 
 from __future__ import annotations
@@ -41,23 +43,23 @@ from eqm.sampling import starting_noise
 
 STEPS = 250
 MULTIPLIER = 4
-"""Of the paper, for which its 250 steps have the length of the base."""
+"""The gradient multiplier of the paper, which fits the path of the baseline."""
 WITHIN = 1.03
-"""Of the distance of the base: as good."""
+"""As good as the baseline: at most this multiple of its distance."""
 SHOWN = ("GradientDescent (Euler)", "NesterovLookahead", "AdamsBashforth, order 2", FITTED)
-"""Rules of the picture."""
+"""The rules in the picture."""
 SHARES = (0.45, 0.50)
-"""Of the evaluations and of the seconds of the base: what the stop is to come below."""
+"""The goal of the stop: at most these fractions of the NFE and of the seconds of the baseline."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a descent of all samples came to."""
+    """The cost and quality of one descent of all samples."""
 
     nfe: float
     seconds: float
     worked: float
-    """Seconds of processor time, which do not depend on what else runs on the machine."""
+    """Seconds of CPU time, which do not depend on other processes."""
     distance: float
 
 
@@ -83,29 +85,29 @@ def main(
     threads: int = 0,
     quick: bool = False,
 ) -> None:
-    """Prints the tables; keeps them and a plot as results/adaptive-NAME.
+    """Prints the tables, and writes them and a plot to results/adaptive-NAME.
 
     Args:
         model: Folder of a trained model.
-        name: Of the results.
-        train: Data for the classifier.
-        test: Data to be like; for the digits, half of them.
-        count: Samples.
-        batch: Samples at a time.
-        path: Total path of a descent at multiplier 4; 250 steps of the paper's 0.0017 make 0.425.
-        ratios: Shares of its first gradient norm at which a sample stops.
-        lengths: With the stop, steps are so many times as long.
-        budgets: Evaluations of the field a sample is given, for the comparison of rules.
-        limit: Evaluations in which some rule is to be as good as the base.
-        only: Parts of the names of the rules to compare, all by default.
-        transfer: Other models, whose fitted weights are tried on this one too.
-        sheet: Picture to write: the base, and below it what some rules come to in 4 evaluations.
-        classifier_images: Of `train`, for the classifier.
-        epochs: Passes over them.
-        precision: Of the network, float32 or bfloat16.
+        name: Name of the result files.
+        train: Training data of the classifier.
+        test: Reference data; for the digits, half of them.
+        count: Number of samples.
+        batch: Samples per batch.
+        path: Path length at multiplier 4; 250 steps of the paper's 0.0017 give 0.425.
+        ratios: Stop a sample at these fractions of its first gradient norm.
+        lengths: Multiples of the step size to try with the stop.
+        budgets: NFE per sample, for the comparison of rules.
+        limit: The NFE within which some rule should be as good as the baseline.
+        only: Compare rules whose names contain one of these; all by default.
+        transfer: Other models whose fitted coefficients are tried on this model.
+        sheet: Write a picture of the baseline and of some rules with 4 NFE to this file.
+        classifier_images: Training images of the classifier.
+        epochs: Training epochs of the classifier.
+        precision: Precision of the network, float32 or bfloat16.
         compile: Compile the network.
-        threads: CPU threads; 0 leaves it to torch.
-        quick: Try whether it runs, with a few samples, and keep nothing.
+        threads: CPU threads; 0 for torch's default.
+        quick: Only check that it runs, with few samples; write nothing.
     """
     if threads:
         torch.set_num_threads(threads)
@@ -149,7 +151,7 @@ def main(
         return Found(ends.nfe.double().mean().item(), *seconds, distance(ends.x))
 
     def fixed() -> Found:
-        """The loop of the paper."""
+        """The sampler of the paper."""
         took = stopwatch()
         ends = []
         for x, classes in zip(noise.split(batch), labels.split(batch), strict=True):
@@ -159,17 +161,15 @@ def main(
         seconds = took()
         return Found(STEPS, *seconds, distance(torch.cat(ends)))
 
-    if network.fixed_shapes:  # the loop would be compiled anew for a smaller last batch
+    if network.fixed_shapes:  # a smaller last batch would be compiled again
         noise, labels = (part[: len(noise) // batch * batch] for part in (noise, labels))
     streamed(eqm.GradientDescent(path / STEPS), None, 2)  # warm
-    with record(
-        f"adaptive-{name}", f"Adaptive compute and few evaluations: {name}", keep=not quick
-    ):
+    with record(f"adaptive-{name}", f"Adaptive compute and few NFE: {name}", keep=not quick):
         seen = network.metadata.get("training", {}).get("images_seen")
         print(
-            f"{len(noise)} samples, {batch} at a time, {precision}{', compiled' * compile}, no guidance; "
-            f"model trained on {seen:,} images, with multiplier {decay_of(network).scale:g}, its field brought to "
-            f"{MULTIPLIER}. Distance of as many real images: {distance(real):.3f}.\n"
+            f"{len(noise)} samples in batches of {batch}, {precision}{', compiled' * compile}, no guidance. The "
+            f"model saw {seen:,} images; its gradient multiplier is {decay_of(network).scale:g}, scaled to "
+            f"{MULTIPLIER} here. Distance of as many real images: {distance(real):.3f}.\n"
         )
         base = fixed()
         stops(base, path, ratios, lengths, streamed)
@@ -183,7 +183,7 @@ def main(
             )
         curves(base, path, budgets, limit, only, rules, streamed, name if not quick else None)
         if sheet:
-            shown = range(10)  # one of each class of the ten
+            shown = range(10)  # one per class
             start = starting_noise(second.shape, seeds=shown)
             ends = [
                 eqm.descend(field, start, torch.tensor(shown), rule=rule, max_steps=steps).x
@@ -196,26 +196,26 @@ def main(
 
 
 def paced(network: Network | Frozen) -> Field:
-    """The field of a network as it would be at the paper's multiplier: one path suits all."""
+    """The field of a network, scaled to the paper's multiplier, so that one path fits every model."""
     times = MULTIPLIER / decay_of(network).scale
     return lambda x, labels: times * network(x, labels)
 
 
 def stopwatch() -> Callable[[], tuple[float, float]]:
-    """The seconds since now, by the clock and of processor time, when it is called."""
+    """Starts a stopwatch; calling it returns the elapsed seconds and the CPU seconds."""
     clock, work = time.perf_counter(), time.process_time()
     return lambda: (time.perf_counter() - clock, time.process_time() - work)
 
 
 def stops(base: Found, path: float, ratios, lengths, streamed) -> None:  # type: ignore[no-untyped-def]
-    """Prints what a stop for each sample comes to."""
+    """Prints the cost and quality of a stop for each sample."""
     print(
-        f"## A stop for every sample\n\nPath {path:g} at most, in steps of {path / STEPS:g} and longer.\n\n"
-        "| | evaluations | of the base | seconds | of the base | of its processor time | distance "
-        "| of the base |\n|---|---|---|---|---|---|---|---|\n"
-        f"| base: {STEPS} steps | {STEPS} | | {base.seconds:.1f} | | | {base.distance:.3f} | |"
+        f"## A stop for each sample\n\nPath at most {path:g}, step size {path / STEPS:g} or a multiple.\n\n"
+        "| | NFE | of baseline | seconds | of baseline | CPU time of baseline | distance "
+        "| of baseline |\n|---|---|---|---|---|---|---|---|\n"
+        f"| baseline: {STEPS} steps | {STEPS} | | {base.seconds:.1f} | | | {base.distance:.3f} | |"
     )
-    held: dict[str, list[str]] = {"steps as long": [], "longer steps": []}
+    held: dict[str, list[str]] = {"the same step size": [], "longer steps": []}
     for make, times in [
         *((eqm.GradientDescent, times) for times in lengths),
         *((eqm.AdamsBashforth, times) for times in lengths if times > 1),
@@ -238,23 +238,23 @@ def stops(base: Found, path: float, ratios, lengths, streamed) -> None:  # type:
                 and found.seconds <= SHARES[1] * base.seconds
                 and found.distance <= WITHIN * base.distance
             ):
-                held["steps as long" if times == 1 else "longer steps"].append(title)
+                held["the same step size" if times == 1 else "longer steps"].append(title)
     print()
     if not ratios:
         return
     for kind, which in held.items():
         print(
-            f"At most {SHARES[0]:.0%} of the evaluations and {SHARES[1]:.0%} of the seconds at a distance "
-            f"within 3 %, with {kind}: {'; '.join(which) or 'none'}.\n"
+            f"At most {SHARES[0]:.0%} of the NFE and {SHARES[1]:.0%} of the seconds, with a distance at most 3 % "
+            f"above the baseline, with {kind}: {'; '.join(which) or 'none'}.\n"
         )
 
 
 def curves(base: Found, path: float, budgets, limit, only, rules, streamed, name) -> None:  # type: ignore[no-untyped-def]
-    """Prints, and plots, the distance of every rule by evaluations."""
+    """Prints and plots the distance of every rule by NFE."""
     print(
-        f"## Few evaluations\n\nFrechet distance by evaluations a sample, path {path:g}, no stop; "
-        f"the base has {base.distance:.3f}. What is within 3 % of it, or better, is bold; the mean of "
-        "the evaluations is in brackets where it is not that of the column.\n\n"
+        f"## Few NFE\n\nFrechet distance by NFE, path {path:g}, no stop. The baseline has "
+        f"{base.distance:.3f}. Bold: at most 3 % above the baseline. In brackets: the mean NFE, if it differs "
+        "from the column.\n\n"
         f"| rule | {' | '.join(map(str, budgets))} |\n{'|---' * (len(budgets) + 1)}|"
     )
     lines: dict[str, list[tuple[float, float]]] = {}
@@ -266,7 +266,7 @@ def curves(base: Found, path: float, budgets, limit, only, rules, streamed, name
             n = max(1, budget // cost)
             rule = make(path / n, n)
             stop: Stop = eqm.MaxNFE(budget)
-            if isinstance(rule, eqm.BarzilaiBorwein | eqm.Anderson):  # they stretch their steps
+            if isinstance(rule, eqm.BarzilaiBorwein | eqm.Anderson):  # their step sizes vary
                 stop = stop | eqm.PathLength(path)
             found = streamed(rule, stop, budget)
             lines.setdefault(rule_name, []).append((found.nfe, found.distance))
@@ -280,33 +280,34 @@ def curves(base: Found, path: float, budgets, limit, only, rules, streamed, name
         for k in range(len(points))
         if all(distance <= WITHIN * base.distance for _, distance in points[k:])
     )
-    first = f"{good[0][1]}, {good[0][0]:.1f} evaluations" if good else "none"
-    met = "holds" if good and good[0][0] <= limit else "does not hold"
+    first = f"{good[0][1]}, {good[0][0]:.1f} NFE" if good else "none"
+    met = "yes" if good and good[0][0] <= limit else "no"
     print(
-        f"\nSoonest as good as the base, there and with more: {first}. In at most {limit}: {met}.\n"
+        f"\nThe fewest NFE as good as the baseline, here and in all columns to the right: {first}. At most "
+        f"{limit} NFE: {met}.\n"
     )
     if name is not None:
         plot(base, lines, RESULTS / f"adaptive-{name}.png")
-        print(f"![Distance by evaluations](adaptive-{name}.png)")
+        print(f"![Distance by NFE](adaptive-{name}.png)")
 
 
 def plot(base: Found, lines: dict[str, list[tuple[float, float]]], file: Path) -> None:
-    """Draws the distance of every rule by its evaluations."""
+    """Plots the distance of every rule by NFE."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.subplots()
     for k, (rule_name, points) in enumerate(lines.items()):
         axes.plot(*zip(*points, strict=True), "o^"[k // 10] + "-", label=rule_name, lw=1)
-    axes.axhline(base.distance, color="black", lw=1, ls=":", label=f"base: {STEPS} steps")
-    axes.set(xlabel="evaluations a sample", ylabel="Frechet distance", yscale="log")
+    axes.axhline(base.distance, color="black", lw=1, ls=":", label=f"baseline: {STEPS} steps")
+    axes.set(xlabel="NFE", ylabel="Frechet distance", yscale="log")
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     file.parent.mkdir(exist_ok=True)
     figure.savefig(file, dpi=110)
 
 
 def some(source: Source, count: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """So many images of a source at random, all if there are fewer, and their labels."""
+    """At most `count` random images of a source, and their labels."""
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
     rows = order[:count].sort().values
     assert source.labels is not None

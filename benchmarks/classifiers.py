@@ -1,12 +1,12 @@
-"""Trains the classifiers that come with the package and says how well they do on held-out images.
+"""Trains the classifiers that come with the package, and measures their accuracy.
 
     python benchmarks/classifiers.py digits
     python benchmarks/classifiers.py mnist-5k
     python benchmarks/classifiers.py fashion-mnist
 
-Each is written into src/eqm/features/weights with that number: `eqm.features.open_features` finds it
-as classifier:NAME. Both sets of digits are split as the recipes of their names split them; Fashion-MNIST
-comes with its test part.
+Each is written to src/eqm/features/weights, where `eqm.features.open_features` finds it as
+classifier:NAME. The validation set is the one of the recipe of that name; for Fashion-MNIST it is the
+test set.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ WEIGHTS = Path(__file__).parents[1] / "src" / "eqm" / "features" / "weights"
 def main(
     name: tyro.conf.Positional[Literal["digits", "mnist-5k", "fashion-mnist"]], threads: int = 1
 ) -> None:
-    """Trains one and writes it.
+    """Trains and writes one classifier.
 
     Args:
-        name: What it learns to tell apart.
+        name: The training data.
         threads: CPU threads.
     """
     torch.set_num_threads(threads)
@@ -51,13 +51,13 @@ def main(
         "training": settings,
     }
     classifier.save(WEIGHTS / name)
-    print(f"{classifier.metadata} in {seconds:.0f} s of processor time: kept in {WEIGHTS / name}")
+    print(f"{classifier.metadata} in {seconds:.0f} s of CPU time: written to {WEIGHTS / name}")
 
 
 def parts(name: str) -> tuple[Images, Images]:
-    """What the classifier sees, and what it is judged by."""
-    if val_data := RECIPES[name].data.val_fraction:
-        return whole(name).split(val_data)
+    """The training set and the validation set."""
+    if fraction := RECIPES[name].data.val_fraction:
+        return whole(name).split(fraction)
     return whole(name), whole(f"{name}-test")
 
 

@@ -1,13 +1,13 @@
-"""What is two classes at once, and ways between pictures, judged by a classifier of real pictures.
+"""Compositions of two classes, and paths between pictures, judged by a classifier of real pictures.
 
     python benchmarks/composition.py --model FOLDER
 
-For pairs of classes: how often the classifier's two most probable classes are these two, for each
-class alone, for the mean of the two fields (the composition of the paper), and for sums around the
-field without label, plain and balanced, at several guidances. Then what one pass for all labels of a
-model saves. Then ways between test pictures of different classes: how uneven their steps are in the
-classifier's features, how far their images are from the nearest training picture there, and how sure
-the classifier is of them, beside plain blends.
+For pairs of classes: how often the classifier's two most probable classes are the pair. Compared are one
+class alone, the mean of the two fields (the paper's composition), and `a + b` around the field without
+label, plain and balanced, at several guidance scales. Then the time that one forward pass for all labels
+saves. Then paths between pictures of different classes, beside plain blends: how uneven their steps are
+in the classifier's features, how far the images are from the nearest training picture, and how confident
+the classifier is.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ def main(
     threads: int = 1,
     quick: bool = False,
 ) -> None:
-    """Prints the tables and keeps them in results/.
+    """Prints the tables and writes them to results/.
 
     Args:
         model: Name or folder of a trained model of ten classes.
-        data: What it was trained on; a fifth is kept from the classifier, for the ways.
-        pairs: Of classes, evenly taken from all there are.
-        count: Samples a pair.
-        ways: Between pairs of pictures.
-        training: The most pictures for the classifier.
-        epochs: Of the classifier.
-        guidances: What the weights are multiplied with.
-        sheet: Picture of the first samples of every pair, if you like: a row a pair.
-        seed: Of the noise.
+        data: Its training data; the classifier does not see a fifth of it, used for the paths.
+        pairs: Number of pairs of classes, spread evenly over all pairs.
+        count: Samples per pair.
+        ways: Number of paths between pictures.
+        training: The most training pictures of the classifier.
+        epochs: Training epochs of the classifier.
+        guidances: Guidance scales.
+        sheet: Write a picture of the first samples of every pair to this file, one row per pair.
+        seed: Seed of the noise.
         threads: CPU threads.
-        quick: Only try whether everything runs.
+        quick: Only check that it runs; write nothing.
     """
     if quick:
         pairs, count, ways, training, epochs, guidances = 2, 2, 2, 200, 1, guidances[:1]
@@ -76,7 +76,7 @@ def main(
     every = list(combinations(range(network.config.num_classes), 2))
     chosen = every[:: max(1, len(every) // pairs)][:pairs]
     with record(
-        f"composition-{data}", f"Two classes at once, and ways between: {data}", keep=not quick
+        f"composition-{data}", f"Compositions and paths between pictures: {data}", keep=not quick
     ):
         best = composed(network, judge, chosen, count, guidances, seed)
         passes(network)
@@ -107,9 +107,11 @@ def composed(
         return compose(network, f"0.5*{a} + 0.5*{b}", count=count, seed=seed, sampling=plain).x
 
     def around(guidance: float, balance: bool) -> Callable[[int, int], Tensor]:
-        led = sampling.but(guidance=guidance)
+        guided = sampling.but(guidance=guidance)
         return lambda a, b: (
-            compose(network, f"{a} + {b}", count=count, seed=seed, sampling=led, balance=balance).x
+            compose(
+                network, f"{a} + {b}", count=count, seed=seed, sampling=guided, balance=balance
+            ).x
         )
 
     rows = {"one label alone": alone, "mean of the two fields, no guidance": mean}
@@ -118,8 +120,8 @@ def composed(
     for guidance in guidances:
         rows[f"`a + b`, guidance {guidance:g}, balanced"] = around(guidance, True)
     print(
-        f"{len(pairs)} pairs of classes, {count} samples each: the share whose two most probable classes, "
-        "by the classifier, are the pair; and the mean probability of the less probable of the two.\n"
+        f"{len(pairs)} pairs of classes, {count} samples each: the fraction whose two most probable classes "
+        "are the pair, and the mean probability of the less probable class of the pair.\n"
     )
     print("| | both in the top two | less probable |\n|---|---|---|")
     kept = torch.empty(0)
@@ -135,8 +137,8 @@ def composed(
 
 
 def judged(judge: Classifier, images: Tensor, pairs: Tensor) -> tuple[float, float]:
-    """Share of the images whose two most probable classes are their pair (N, 2), in either order,
-    and the mean probability of the less probable one."""
+    """The fraction of images whose two most probable classes are their pair (N, 2), in any order,
+    and the mean probability of the less probable class of the pair."""
     with torch.no_grad():
         probabilities = judge(images).softmax(1)
     top = probabilities.topk(2).indices.sort(dim=1).values
@@ -145,7 +147,7 @@ def judged(judge: Classifier, images: Tensor, pairs: Tensor) -> tuple[float, flo
 
 
 def passes(network: Network) -> None:
-    """Prints what one pass for three labels saves over three."""
+    """Prints the time of one forward pass for three labels, beside three passes."""
     x = starting_noise(network.config.shape, seeds=range(16))
     none = network.config.num_classes
     sum_ = Composition.of(network, "0 + 1", sampling=Sampling())
@@ -153,9 +155,9 @@ def passes(network: Network) -> None:
     for size in (1, 16):
         start = x[:size]
         table(
-            f"`0 + 1` at {size} points",
+            f"`0 + 1`, batch size {size}",
             {
-                "a pass a label": lambda start=start: [part(start, None) for part in parts],  # type: ignore[misc]
+                "one pass per label": lambda start=start: [part(start, None) for part in parts],  # type: ignore[misc]
                 "one pass": lambda start=start: sum_(start),  # type: ignore[misc]
             },
             20,
@@ -166,17 +168,18 @@ def passes(network: Network) -> None:
 def between(
     network: Network, judge: Classifier, seen: Tensor, held: Tensor, labels: Tensor, ways: int
 ) -> None:
-    """Prints the table of ways between pictures of different classes."""
+    """Prints the table of paths between pictures of different classes."""
     pairs = [(k, k + 1) for k in range(len(held) - 1) if labels[k] != labels[k + 1]][:ways]
     with torch.no_grad():
         known = judge.features(seen)
         near = torch.cdist(judge.features(held[: 2 * ways]), known).min(1).values.mean().item()
     print(
-        f"{len(pairs)} ways of 9 images between pictures the classifier has not seen, of two classes: the "
-        "largest step over the mean step, and the distance of the 7 new images to the nearest "
-        f"training picture, in its features ({near:.2f} for pictures not seen), and its highest probability.\n"
+        f"{len(pairs)} paths of 9 images between two pictures of different classes that the classifier has "
+        "not seen. In its features: the largest step divided by the mean step, and the distance of the 7 new "
+        f"images to the nearest training picture ({near:.2f} for unseen pictures). Last, its highest "
+        "probability.\n"
     )
-    print("| | largest step / mean | nearest picture | surest class |\n|---|---|---|---|")
+    print("| | largest step / mean | nearest picture | highest probability |\n|---|---|---|---|")
 
     def blend(a: int, b: int) -> Tensor:
         return torch.stack([torch.lerp(held[a], held[b], t) for t in torch.linspace(0, 1, 9)])
@@ -191,8 +194,10 @@ def between(
                     ).x
                 )
             )
-    rows["landscape"] = lambda a, b: interpolate(network, held[a], held[b], through="landscape").x
-    rows["landscape, labels"] = lambda a, b: (
+    rows["energy landscape"] = lambda a, b: (
+        interpolate(network, held[a], held[b], through="landscape").x
+    )
+    rows["energy landscape, labels"] = lambda a, b: (
         interpolate(network, held[a], held[b], pair(a, b), through="landscape").x
     )
 
@@ -204,10 +209,12 @@ def between(
         for a, b in pairs:
             with torch.no_grad():
                 images = way(a, b)
-                features, sure = judge.features(images), judge(images).softmax(1).amax(1)
+                features, confidence = judge.features(images), judge(images).softmax(1).amax(1)
             steps = (features[1:] - features[:-1]).norm(dim=1)
             nearest = torch.cdist(features[1:-1], known).min(1).values.mean()
-            found.append(torch.stack([steps.max() / steps.mean(), nearest, sure[1:-1].mean()]))
+            found.append(
+                torch.stack([steps.max() / steps.mean(), nearest, confidence[1:-1].mean()])
+            )
         uneven, off, certain = torch.stack(found).mean(0).tolist()
         print(f"| {name} | {uneven:.2f} | {off:.2f} | {certain:.2f} |", flush=True)
 

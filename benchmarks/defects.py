@@ -1,9 +1,9 @@
-"""How well defective solar cells are told from functional ones, beside baselines.
+"""Anomaly detection of defective solar cells, beside baselines.
 
     python benchmarks/defects.py --model runs/elpv --sheet docs/assets/detect.png
 
-A model of the recipe `elpv`, which saw functional cells alone, and baselines that saw the same: the AUROC
-of functional cells held out against defective ones, and heat maps of three of these.
+The model of the recipe `elpv` and the baselines saw only functional cells. Printed is the AUROC of
+functional validation cells against defective cells. The sheet shows heat maps of three defective cells.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from scorers import Remembering, Scorer, baselines, everything, nearest_in
+from scorers import Cached, Scorer, baselines, everything, nearest_in
 from timing import record
 
 from eqm.data import DataConfig, open_source, split
@@ -32,15 +32,15 @@ def main(
     threads: int = 1,
     quick: bool = False,
 ) -> None:
-    """Prints the table and keeps it in results/defects.md.
+    """Prints the table and writes it to results/defects.md.
 
     Args:
         model: Folder of a model of functional cells.
         count: The most defective cells.
-        features: What `eqm.features.open_features` opens.
-        sheet: Picture of heat maps of three defective cells and a functional one, if you like.
+        features: A name that `eqm.features.open_features` takes.
+        sheet: Write heat maps of three defective cells and a functional one to this file.
         threads: CPU threads.
-        quick: Only try whether everything runs.
+        quick: Only check that it runs; write nothing.
     """
     torch.set_num_threads(threads)
     with record("defects", "Detection of defective solar cells", keep=not quick):
@@ -48,22 +48,22 @@ def main(
 
 
 def cells(folder: str, count: int, features: str, sheet: Path | None) -> None:
-    """Prints AUROC of functional cells held out against defective ones; draws heat maps of three."""
-    network = Remembering(folder)
+    """Prints the AUROC of functional against defective cells, and draws heat maps."""
+    network = Cached(folder)
     size = network.config.shape[1]
     functional = DataConfig("elpv", size=size, classes=("functional",), labels=False)
     known, held = split(open_source(functional), functional.val_fraction)
     if known.fingerprint != network.metadata["data"]["fingerprint"]:
-        raise ValueError(f"{folder} was trained on other cells than these: train the recipe elpv")
+        raise ValueError(f"{folder} was trained on other cells: train the recipe elpv")
     seen, normal = everything(known), everything(held)
     defective = everything(open_source(replace(functional, classes=("defective",))))[:count]
     halves = normal[torch.randperm(len(normal), generator=torch.Generator().manual_seed(0))].chunk(
         2
     )
     print(
-        f"ELPV: {len(normal)} functional cells held out against {len(defective)} defective ones at "
-        f"{size}x{size}, trained on {len(seen)} functional ones. AUROC; what is calibrated is so on one half of "
-        "the functional cells and measured on the other, the mean of both ways.\n"
+        f"ELPV: {len(normal)} functional validation cells against {len(defective)} defective cells at "
+        f"{size}x{size}, trained on {len(seen)} functional cells. AUROC. Calibrated scores use one half of the "
+        "functional cells for calibration and the other for measuring; the mean of both ways.\n"
     )
     print("| score | AUROC |\n|---|---|")
     detector = EqmDetector(network)
@@ -77,11 +77,11 @@ def cells(folder: str, count: int, features: str, sheet: Path | None) -> None:
     low = EqmDetector(network, "loss", config=config).fit(normal)
     scorers: dict[str, Scorer] = {
         "loss at gamma 0.1": low.score_samples,
-        "largest value of its anomaly map": lambda x: low.anomaly_map(x).flatten(1).amax(1),
+        "maximum of the anomaly map": lambda x: low.anomaly_map(x).flatten(1).amax(1),
         **baselines(seen),
     }
     near = nearest_in(features, seen)
-    scorers |= {} if near is None else {f"5th nearest by {features}": near}
+    scorers |= {} if near is None else {f"5th nearest in {features}": near}
     for name, score in scorers.items():
         print(f"| {name} | {auroc(score(normal), score(defective)):.3f} |", flush=True)
     print()

@@ -1,13 +1,12 @@
-"""Noisy test pictures made clean: by a landscape, by flow matching, and by classical denoisers.
+"""Denoising of test pictures with EqM, flow matching and classical denoisers.
 
     python benchmarks/denoising.py --flow FOLDER
 
-Pictures are mixed with noise, gamma * picture + (1 - gamma) * noise; the noise level is 1 - gamma.
-The landscape is not told the level. Flow matching is, or it takes every picture for pure noise. The
-classical denoisers of scikit-image are told: they get picture / gamma, noise of known deviation
-around a clean picture, and the settings with the best PSNR on other pictures at that level. PSNR and
-SSIM are means with bootstrap intervals; Frechet distances are to the pictures that are in no other
-part, in a classifier's features.
+Noisy pictures are gamma * picture + (1 - gamma) * noise; the noise level is 1 - gamma. EqM does not get
+the noise level. Flow matching gets it, or starts every picture as pure noise. The classical denoisers of
+scikit-image get picture / gamma, the standard deviation of its noise, and the settings with the best PSNR
+on other pictures at that level. PSNR and SSIM are means with bootstrap intervals. Frechet distances are in
+classifier features, to test pictures that are not used otherwise.
 """
 
 from __future__ import annotations
@@ -36,7 +35,12 @@ from eqm.sampling import starting_noise
 from eqm.tasks import denoise, estimate_gamma, estimate_sigma
 
 Denoiser = Callable[[np.ndarray], np.ndarray]
-NAMES = ("landscape, sample", "landscape, mean", "flow matching, not told", "flow matching, told")
+NAMES = (
+    "EqM, sample",
+    "EqM, mmse",
+    "flow matching, level unknown",
+    "flow matching, level known",
+)
 
 
 def main(
@@ -53,21 +57,21 @@ def main(
     threads: int = 1,
     quick: bool = False,
 ) -> None:
-    """Prints the tables and keeps them in results/.
+    """Prints the tables and writes them to results/.
 
     Args:
-        flow: Folder of the same network trained for flow matching and told the noise level.
-        model: Name or folder of the landscape.
-        test: Pictures that neither has seen.
-        features: Of the Frechet distance.
-        levels: Of the noise, 1 - gamma.
-        count: Pictures to clean.
-        tuning: Other pictures to tune the classical denoisers on.
-        steps: Of flow matching.
-        assets: Folder for the picture and the plot, if you like.
-        seed: Of the noise.
+        flow: Folder of a noise-conditioned flow-matching model with the same network.
+        model: Name or folder of the EqM model.
+        test: Test pictures.
+        features: Features of the Frechet distance.
+        levels: Noise levels, 1 - gamma.
+        count: Number of pictures to denoise.
+        tuning: Number of other pictures for tuning the classical denoisers.
+        steps: Euler steps of flow matching.
+        assets: Write a picture and a plot to this folder.
+        seed: Seed of the noise.
         threads: CPU threads.
-        quick: Only try whether everything runs.
+        quick: Only check that it runs; write nothing.
     """
     if quick:
         levels, count, tuning, steps = levels[:1], 8, 2, 3
@@ -81,9 +85,9 @@ def main(
     shown: list[Tensor] = []
     with record(f"denoising-{test}", f"Denoising: {test}", keep=not quick):
         print(
-            f"{count} pictures, {steps} Euler steps of flow matching from the level it assumes, classical "
-            f"settings tuned on {tuning} other pictures; Frechet distances to {len(rest)} others in "
-            f"{judge.features.name}; of the clean pictures {judge.distance(clean):.2f}.\n"
+            f"{count} pictures. Flow matching takes {steps} Euler steps. Classical settings are tuned on "
+            f"{tuning} other pictures. Frechet distances to {len(rest)} others in {judge.features.name} features; "
+            f"the clean pictures have {judge.distance(clean):.2f}.\n"
         )
         for level in levels:
             gamma = 1 - level
@@ -103,15 +107,14 @@ def main(
                 + "|"
             )
             for name, images in results.items():
-                told = f" ({settings[name]})" if name in settings else ""
-                table[name, level] = judge.row(name + told, images.clamp(-1, 1), clean)
+                more = f" ({settings[name]})" if name in settings else ""
+                table[name, level] = judge.row(name + more, images.clamp(-1, 1), clean)
             found = estimate_gamma(network, x)
             sigma = estimate_sigma(x / gamma)
             print(
-                f"\ngamma {gamma:g} found by the field as {found.mean():.3f}, root mean square error "
-                f"{(found - gamma).square().mean().sqrt():.3f}; sigma {level / gamma:.3f} by the finest "
-                f"detail as {sigma.mean():.3f}, error "
-                f"{(sigma - level / gamma).square().mean().sqrt():.3f}\n"
+                f"\nEstimates: gamma {gamma:g} from the field, mean {found.mean():.3f}, root mean square error "
+                f"{(found - gamma).square().mean().sqrt():.3f}; sigma {level / gamma:.3f} from wavelets, mean "
+                f"{sigma.mean():.3f}, error {(sigma - level / gamma).square().mean().sqrt():.3f}\n"
             )
             best_name = max(CLASSICAL, key=lambda name: table[name, level][0])
             shown += [part[:8] for part in (clean, x, *map(results.get, (*NAMES, best_name)))]
@@ -122,24 +125,24 @@ def main(
 
 
 class Judge:
-    """Measures images against clean ones, and their distribution against a reference."""
+    """Compares images with clean images, and their distribution with a reference."""
 
     def __init__(self, features: Features, reference: Tensor) -> None:
         self.features = features
         self.reference = self.moments(reference)
 
     def moments(self, images: Tensor) -> Moments:
-        """Of the features of images."""
+        """The moments of the features of images."""
         return Moments.of(torch.cat([self.features(part).vector for part in images.split(500)]))
 
     def distance(self, images: Tensor) -> float:
-        """To the reference."""
+        """The Frechet distance to the reference."""
         return frechet_distance(self.moments(images), self.reference)
 
     def row(
         self, name: str, images: Tensor, clean: Tensor, *more: str
     ) -> tuple[float, float, float]:
-        """PSNR, SSIM and Frechet distance, printed as a row of a table with what is `more` to say."""
+        """PSNR, SSIM and Frechet distance; prints them as a row of a table, with the cells `more`."""
         ratio, alike = (bootstrap(torch.mean, measure(images, clean)) for measure in (psnr, ssim))
         distance = self.distance(images)
         print(
@@ -155,7 +158,7 @@ class Judge:
 def learned(
     network: Network, baseline: Network, x: Tensor, gamma: float, steps: int
 ) -> Iterator[Tensor]:
-    """What the trained models make of x, in the order of `NAMES`."""
+    """The results of the trained models, in the order of `NAMES`."""
 
     def by(way: Callable[..., Any]) -> Tensor:
         return torch.cat([way(part).x for part in x.split(250)])
@@ -195,7 +198,7 @@ def _wavelet(sigma: float) -> Iterator[tuple[str, Denoiser]]:
     for wavelet, method, mode in product(
         ("db1", "db2", "sym4"), ("BayesShrink", "VisuShrink"), ("soft", "hard")
     ):
-        # Fewer levels than it would take by itself, which warns on pictures this small.
+        # Fewer levels than the default, which warns on small pictures.
         yield (
             f"{wavelet}, {method}, {mode}",
             partial(
@@ -213,7 +216,7 @@ def _bilateral(sigma: float) -> Iterator[tuple[str, Denoiser]]:
     from skimage.restoration import denoise_bilateral
 
     def shifted(image: np.ndarray, **settings: float) -> np.ndarray:
-        low = image.min()  # it takes positive values alone
+        low = image.min()  # it takes only positive values
         return denoise_bilateral(image - low, **settings) + low
 
     for colour, space in product((1, 2, 4, 8), (0.7, 1, 1.5, 2)):
@@ -229,7 +232,7 @@ CLASSICAL: dict[str, Callable[[float], Iterator[tuple[str, Denoiser]]]] = {
     "wavelets": _wavelet,
     "bilateral": _bilateral,
 }
-"""Denoisers of grey pictures in every setting that is tried, for a deviation of the noise."""
+"""Denoisers of grey pictures with all settings to try, for a standard deviation of the noise."""
 
 
 def tuned(
@@ -245,7 +248,7 @@ def tuned(
 
 
 def apply(denoiser: Denoiser, images: Tensor) -> Tensor:
-    """What a denoiser of single grey pictures makes of images (N, 1, H, W)."""
+    """The results of a denoiser of single grey pictures, for images (N, 1, H, W)."""
     return torch.from_numpy(
         np.stack([denoiser(image[0].double().numpy()) for image in images])
     ).float()[:, None]
@@ -256,7 +259,7 @@ def plot(
     levels: tuple[float, ...],
     path: Path,
 ) -> None:
-    """PSNR and Frechet distance over the noise level."""
+    """Plots PSNR and Frechet distance by noise level."""
     from eqm.plots import BLUE, GREEN, GREY, RED, drawing
 
     best = [max(table[name, level] for name in CLASSICAL) for level in levels]

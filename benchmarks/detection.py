@@ -1,15 +1,15 @@
-"""How well anomalous pictures are told from clothes: every score, beside baselines.
+"""Anomaly detection on Fashion-MNIST: every score, beside baselines.
 
     python benchmarks/detection.py --flow FOLDER
 
-Fashion-MNIST test pictures against MNIST, noise, one grey for all pixels, faces and textures: the AUROC
-of every score, and of the combined one all five numbers with bootstrap intervals and its false alarms.
-Then the speed of scores beside the network's own.
+Fashion-MNIST test pictures against MNIST, noise, uniform grey, faces and textures: the AUROC of every
+score; for the combined score also four more metrics with bootstrap intervals, and its false alarms. Then
+the time of the scores beside that of the network.
 
-Baselines that see what the model saw in training: reconstruction from 64 principal components,
-scikit-learn's Isolation Forest, the distance to the fifth nearest training picture in pixels and in
-the features of EfficientNet-Lite0; and a flow-matching model of the same network and pictures, by its
-loss, by reconstruction from half noise, and by the same combined score.
+The baselines see the training pictures of the model: reconstruction from 64 principal components,
+scikit-learn's Isolation Forest, and the distance to the fifth nearest training picture in pixels and in
+EfficientNet-Lite0 features. A flow-matching model with the same network and data is scored by its loss,
+by reconstruction from half noise, and by the same combined score.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from functools import partial
 import torch
 import tyro
 from scipy.stats import binomtest
-from scorers import Remembering, Scorer, baselines, faces, nearest_in, rows_of, some
+from scorers import Cached, Scorer, baselines, faces, nearest_in, rows_of, some
 from skimage import data as pictures
 from timing import record, table
 from torch import Tensor
@@ -46,23 +46,23 @@ def main(
     threads: int = 1,
     quick: bool = False,
 ) -> None:
-    """Prints the tables and keeps them in results/detection.md.
+    """Prints the tables and writes them to results/detection.md.
 
     Args:
         model: Name or folder of a model of Fashion-MNIST.
-        flow: Folder of its flow-matching twin; left out if it is not given.
-        count: The most pictures of a set, and normal ones to calibrate on.
-        few: The most for scores that descend, 25 evaluations a picture.
+        flow: Folder of the flow-matching model; skipped if not given.
+        count: The most pictures of a set, and the number of calibration pictures.
+        few: The most pictures of a set for scores that descend, which take 25 NFE.
         references: Training pictures for the baselines.
-        seen: Training pictures for the nearest in `features`.
-        features: What `eqm.features.open_features` opens.
+        seen: Training pictures for the nearest neighbours in `features`.
+        features: A name that `eqm.features.open_features` takes.
         threads: CPU threads.
-        quick: Only try whether everything runs.
+        quick: Only check that it runs; write nothing.
     """
     if quick:
         count, few, references, seen = 40, 8, 100, 40
     torch.set_num_threads(threads)
-    with record("detection", "Detection of what is not clothes", keep=not quick):
+    with record("detection", "Anomaly detection on Fashion-MNIST", keep=not quick):
         clothes(model, flow, count, few, references, seen, features)
         speed(model, 4 * count)
 
@@ -76,18 +76,18 @@ def clothes(
     seen: int,
     features: str,
 ) -> None:
-    """Prints AUROC of every score and baseline, the five numbers of the combined one, false alarms."""
-    network = Remembering(model)
+    """Prints the AUROC of every score and baseline, and more metrics of the combined score."""
+    network = Cached(model)
     test, known = open_source(DataConfig("fashion-mnist-test")), some("fashion-mnist", references)
     half = len(test) // 2
     calibration, normal = rows_of(test, range(count)), rows_of(test, range(half, half + count))
     sets = anomalies(count)
     print(
-        f"Fashion-MNIST: {len(normal)} test pictures, and {len(calibration)} others to calibrate on, against "
+        f"Fashion-MNIST: {len(normal)} test pictures, with {len(calibration)} others for calibration, against "
         + ", ".join(f"{len(x)} {name}" for name, x in sets.items())
-        + f". AUROC; what descends is scored on the first {few} of every set.\n"
+        + f". AUROC. Scores that descend use the first {few} pictures of every set.\n"
     )
-    print("| score | evaluations | " + " | ".join(sets) + " |\n|---" + "|---" * len(sets) + "|---|")
+    print("| score | NFE | " + " | ".join(sets) + " |\n|---" + "|---" * len(sets) + "|---|")
     at_most = {name: x[:few] for name, x in sets.items()}
     for gamma in (0.1, 0.3, 0.5, 1.0):
         detector = EqmDetector(network, "loss", config=ScoreConfig.of(network, gammas=[gamma]))
@@ -104,7 +104,7 @@ def clothes(
         words = name if isinstance(name, str) else " + ".join(name)
         found = line(f"`{words}`", 6, detector.score_samples, normal, sets)
     if flow is not None:
-        twin = Remembering(flow)
+        twin = Cached(flow)
         line("flow matching: loss", 6, EqmDetector(twin, "loss").score_samples, normal, sets)
         same = EqmDetector(twin).fit(calibration).score_samples
         line("flow matching: `combined`", 6, same, normal, sets)
@@ -113,11 +113,11 @@ def clothes(
         line(name, "", score, normal, sets)
     near = nearest_in(features, known[:seen])
     if near is not None:
-        line(f"5th nearest of {seen} by {features}", "", near, normal, sets)
+        line(f"5th nearest of {seen} in {features}", "", near, normal, sets)
     print(
-        "\nThe combined score, with 95 % bootstrap intervals. AUPR-in takes normal pictures for the positives, "
-        "AUPR-out anomalies. FPR95 (normal) is the share of anomalies that pass where 95 % of normal pictures do, "
-        "FPR95 (anomalous) the share of normal pictures that are flagged where 95 % of anomalies are.\n"
+        "\nThe combined score, with 95 % bootstrap intervals. The positives are normal pictures in AUPR-in, "
+        "anomalies in AUPR-out. FPR95 (normal): the fraction of anomalies that pass if 95 % of normal pictures "
+        "pass. FPR95 (anomalous): the fraction of normal pictures flagged if 95 % of anomalies are flagged.\n"
     )
     measures: dict[str, Callable[[Tensor, Tensor], float]] = {
         "AUROC": auroc,
@@ -135,14 +135,14 @@ def clothes(
 
 
 def false_alarms(detector: EqmDetector, scores: Tensor) -> None:
-    """Prints how many of normal pictures held out are flagged, beside what chance allows."""
+    """Prints the fraction of unseen normal pictures that is flagged, with its interval."""
     p_values = detector.p_values_of(scores)
     assert detector.calibration is not None
     print(
-        f"\nFalse alarms among {len(scores)} normal pictures held out, by conformal p-values of "
+        f"\nFalse alarms among {len(scores)} unseen normal pictures, by conformal p-values from "
         f"{len(detector.calibration.scores)} others.\n"
     )
-    print("| rate asked | flagged | 95 % interval of the share |\n|---|---|---|")
+    print("| requested rate | flagged | 95 % interval |\n|---|---|---|")
     for rate in (0.01, 0.05, 0.1, 0.2):
         flagged = int((p_values <= rate).sum())
         low, high = binomtest(flagged, len(scores)).proportion_ci(method="exact")
@@ -151,7 +151,7 @@ def false_alarms(detector: EqmDetector, scores: Tensor) -> None:
 
 
 def speed(model: str, count: int) -> None:
-    """Prints seconds of scores of one evaluation beside those of the network alone."""
+    """Prints the time of scores with NFE 1, beside that of the network."""
     network = eqm.from_pretrained(model).requires_grad_(False)
     x = some("fashion-mnist-test", count)
 
@@ -165,21 +165,21 @@ def speed(model: str, count: int) -> None:
     for name in ("dot", "gradient-norm", "loss"):
         detector = EqmDetector(network, name, config=config)
         variants[f"`{name}`"] = partial(detector.score_samples, x)
-    table(f"{len(x):,} pictures, one evaluation each", variants, 2, torch.device("cpu"))
+    table(f"{len(x):,} pictures, NFE 1", variants, 2, torch.device("cpu"))
 
 
 def line(
     name: str, cost: object, score: Scorer, normal: Tensor, sets: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Prints a row of AUROC; returns the scores of every set, of the normal pictures under ""."""
+    """Prints a row of AUROC; returns the scores of every set, with key "" for normal pictures."""
     found = {"": score(normal)} | {key: score(x) for key, x in sets.items()}
     areas = [f"{auroc(found[''], found[key]):.3f}" for key in sets]
     print(f"| {name} | {cost} | " + " | ".join(areas) + " |", flush=True)
     return found
 
 
-def rebuilt(twin: Remembering, x: Tensor) -> Tensor:
-    """How far from each picture a flow ends that starts from it half noised."""
+def rebuilt(twin: Cached, x: Tensor) -> Tensor:
+    """The reconstruction error of a flow that starts from each picture with half noise."""
     noise = torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(0)).expand_as(x)
     start = corrupt(x, noise, torch.full((len(x),), 0.5))
     steps = ScoreConfig.of(twin).sampling.max_steps
@@ -188,7 +188,7 @@ def rebuilt(twin: Remembering, x: Tensor) -> Tensor:
 
 
 def anomalies(count: int) -> dict[str, Tensor]:
-    """Pictures of 28x28 in grey that are no clothes."""
+    """Grey 28x28 pictures that are not clothes."""
     generator = torch.Generator().manual_seed(0)
     few, shape = min(count, 150), (1, 28, 28)
     small = torch.from_numpy(faces()).float()[:, None] * 2 - 1

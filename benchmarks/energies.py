@@ -1,9 +1,9 @@
-"""Training steps of the dot energy by every route beside the implicit step, in one interleaved run.
+"""The time of a training step with an explicit energy, beside the implicit one.
 
     python benchmarks/energies.py
 
-Double backward is what the official implementation does. The table shows how many times as fast as
-the implicit float32 step each is, so that 0.5 is a step that takes twice as long.
+The official implementation uses double backward. The speedup is relative to the implicit float32 step;
+0.5 means twice the time. The variants alternate.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ def main(
     device: str = "auto",
     quick: bool = False,
 ) -> None:
-    """Prints the table; keeps it in results/energies.md.
+    """Prints the table and writes it to results/energies.md.
 
     Args:
-        model: Size of the network, for 32x32x4 latents.
-        batch: Latents of a step.
-        rounds: Turns of each route.
-        threads: CPU threads; 0 leaves it to torch.
-        device: cpu, cuda, ...; auto takes the fastest there is.
-        quick: Try whether it runs, with a small network, and keep nothing.
+        model: Preset of the network, for 32x32x4 latents.
+        batch: Latents per step.
+        rounds: Measurements of each variant.
+        threads: CPU threads; 0 for torch's default.
+        device: cpu, cuda, ...; auto for the fastest.
+        quick: Only check that it runs, with a small network; write nothing.
     """
     if threads:
         torch.set_num_threads(threads)

@@ -1,11 +1,10 @@
-"""What `eqm eval` costs beside the network that sees the images.
+"""The time of `eqm eval` beside the time of its feature network.
 
     python benchmarks/evaluation.py --data fashion-mnist-test --features classifier:fashion-mnist
     python benchmarks/evaluation.py --data openmoji-32 --features lite0 --count 1000
 
-The network alone sees batches that lie ready; `gather` reads, checks and rounds the images as well,
-and keeps moments and rows. They take turns. Measuring comes once after that, however many images
-there were.
+The network alone gets batches from memory. `gather` also reads, checks and rounds the images, and
+keeps mean, covariance and feature vectors. The two alternate. The metrics are computed once after that.
 """
 
 from __future__ import annotations
@@ -33,50 +32,53 @@ def main(
     threads: int = 1,
     quick: bool = False,
 ) -> None:
-    """Prints seconds of both, and the difference.
+    """Prints the seconds of both, and the difference.
 
     Args:
         data: The images, as for `eqm eval`.
-        features: What sees them.
-        count: How many; all by default.
-        rounds: How often.
-        batch_size: Images at a time.
-        device: Where the network is.
+        features: The features, as for `eqm eval`.
+        count: Number of images; all by default.
+        rounds: Number of measurements.
+        batch_size: Images per batch.
+        device: Device of the network.
         threads: CPU threads.
-        quick: One round of 300 images, nothing kept.
+        quick: Measure one round of 300 images; write nothing.
     """
     torch.set_num_threads(threads)
     count, rounds = (300, 1) if quick else (count, rounds)
     place = pick_device(device)
     source = open_source(DataConfig(data))
-    samples, eyes = from_source(source, count=count), open_features(features, device=place)
+    samples, network = from_source(source, count=count), open_features(features, device=place)
     settings = Settings(batch_size=batch_size)
     ready = [batch.images.to(place) for batch in samples.batches(batch_size)]
 
-    def network() -> None:
+    def network_alone() -> None:
         with torch.no_grad():
             for images in ready:
-                eyes(images)
+                network(images)
 
     name = f"evaluation-{data}-{features.replace(':', '-')}"
-    with record(name, f"eqm eval of {data} through {features}", keep=not quick):
-        gathering = {"network alone": network, "gather": lambda: gather(samples, [eyes], settings)}
+    with record(name, f"eqm eval of {data} in {features} features", keep=not quick):
+        gathering = {
+            "network alone": network_alone,
+            "gather": lambda: gather(samples, [network], settings),
+        }
         seconds = interleaved(gathering, rounds, place)
         more = [100 * (b / a - 1) for a, b in zip(*seconds.values(), strict=True)]
-        found = gather(samples, [eyes], settings)[0]
+        found = gather(samples, [network], settings)[0]
         began = time.perf_counter()
-        evaluate(found, found, [eyes], settings=settings)
+        evaluate(found, found, [network], settings=settings)
         synchronize(place)
         measuring = time.perf_counter() - began
         print(
             f"{len(samples):,} images of shape {source.shape}, batches of {batch_size}, on {place}.\n"
         )
-        print("| | seconds, median of rounds |\n|---|---|")
+        print("| | seconds (median) |\n|---|---|")
         for what, times in seconds.items():
             print(f"| {what} | {median(times):.2f} |")
-        print(f"| all metrics after that, once | {measuring:.2f} |\n")
+        print(f"| all metrics | {measuring:.2f} |\n")
         print(
-            f"gather takes {median(more):+.1f} % of the network ({min(more):+.1f} .. {max(more):+.1f})."
+            f"Time of gather relative to the network: {median(more):+.1f} % ({min(more):+.1f} .. {max(more):+.1f})."
         )
 
 

@@ -1,9 +1,9 @@
-"""What a CUDA machine does with training and sampling: one command of at most ten minutes.
+"""Training and sampling on CUDA, in at most ten minutes.
 
     PYTHONPATH=src python benchmarks/gpu.py --checkout EqM
 
-Every part runs in a process of its own, so that one that fails, or takes too long, is a line of the table
-and the next one goes on. Small sizes on a CPU try whether it runs:
+Every part runs in its own process. A part that fails or takes too long is reported in the table, and the
+next part runs. To check that it runs, with small sizes on a CPU:
 
     PYTHONPATH=src python benchmarks/gpu.py --quick --device cpu
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 import tyro
 from official import official_network, official_sampler, official_step, our_step, sampler
-from peers import lively
+from peers import randomized
 from timing import record, synchronize
 
 import eqm
@@ -43,14 +43,14 @@ def main(
     quick: bool = False,
     part: str = "",
 ) -> None:
-    """Prints the table; keeps it in results/gpu.md.
+    """Prints the table and writes it to results/gpu.md.
 
     Args:
-        checkout: Folder of the official repository; without, its parts are left out.
-        device: cuda, or cpu to try it.
-        budget: Seconds for all; parts that are not reached in them say so.
-        quick: Small sizes; nothing is kept.
-        part: Run this part alone, in this process.
+        checkout: Folder of the official repository; its parts are skipped if not given.
+        device: cuda, or cpu to check that it runs.
+        budget: Seconds for all parts.
+        quick: Only check that it runs, with small sizes; write nothing.
+        part: Run only this part, in this process.
     """
     if part:
         print(run(part, checkout, device, quick))
@@ -58,39 +58,39 @@ def main(
     end = time.monotonic() + budget
     with record("gpu", "Training and sampling on CUDA", keep=not quick):
         print(
-            "Latents of 32x32x4, save for the recipes; rates are those of one process, peak memory is "
-            "what was allocated.\n"
+            "Latents of 32x32x4, except for the recipes. Throughput per process; peak of the allocated "
+            "memory.\n"
         )
-        print("| part | result | s |\n|---|---|---|")
+        print("| part | result | seconds |\n|---|---|---|")
         for name in parts(quick, checkout is not None, device):
             began = time.monotonic()
             left = end - began
-            said = "not reached: no time left"
+            result = "skipped: no time left"
             if left > 5:
-                said = in_process(name, checkout, device, quick, min(left, 150))
-            print(f"| {name} | {said} | {time.monotonic() - began:.0f} |")
+                result = in_process(name, checkout, device, quick, min(left, 150))
+            print(f"| {name} | {result} | {time.monotonic() - began:.0f} |")
 
 
 def parts(quick: bool, official: bool, device: str) -> list[str]:
-    """What is measured, the most telling first."""
+    """The names of the parts, the most important first."""
     sizes = ["EqM-S/8"] if quick else ["EqM-B/2", "EqM-XL/2", "EqM-S/2", "EqM-L/2"]
-    whose = ["ours", "official"] if official else ["ours"]
+    whose = ["eqm", "official"] if official else ["eqm"]
     first, *others = [[f"train {who} {size}" for who in whose] for size in sizes]
     sampling = [f"sample {who} {sizes[0]}" for who in whose]
     names = ["matmul", *first, *(others[0] if others else []), *sampling]
     names += [name for training in others[1:] for name in training]
     names += ["recipe fashion-mnist", "recipe openmoji-32"]
-    names += [f"{kind} ours {sizes[0]}" for kind in ("stream", "ddp", "fsdp")]
+    names += [f"{kind} eqm {sizes[0]}" for kind in ("stream", "ddp", "fsdp")]
     return names
 
 
 def in_process(name: str, checkout: Path | None, device: str, quick: bool, seconds: float) -> str:
-    """What a part says that runs in its own process, or how it failed."""
+    """Runs a part in its own process; returns its result, or its error."""
     count = torch.cuda.device_count() if device == "cuda" else 1
     command = [sys.executable]
     if name.split()[0] in ("ddp", "fsdp"):
         if count < 2 and device == "cuda":
-            return "not measured: one device"
+            return "skipped: only one device"
         command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     command += [__file__, "--device", device, "--part", name]
     command += ["--quick"] * quick + ([] if checkout is None else ["--checkout", str(checkout)])
@@ -99,16 +99,16 @@ def in_process(name: str, checkout: Path | None, device: str, quick: bool, secon
     try:
         out, errors = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # with its workers, which would keep the device
+        os.killpg(process.pid, signal.SIGKILL)  # with its workers, which hold the device
         process.communicate()
-        return f"failed: not done in {seconds:.0f} s"
-    said = [line for line in out.splitlines() if line.startswith("=")]
-    words = errors.strip().splitlines() or ["no word"]
-    if process.returncode == 0 and said:
-        smaller = [line for line in words if "memory ran out" in line]
-        return " ".join([said[-1][1:].strip(), *smaller[-1:]])
-    why = [line for line in words if re.match(r"(\[rank\d+\]: )?[\w.]*Error\b", line)]
-    return f"failed: {(why or words)[-1][:160].replace('|', '/')}"
+        return f"failed: not finished after {seconds:.0f} s"
+    results = [line for line in out.splitlines() if line.startswith("=")]
+    lines = errors.strip().splitlines() or ["no message"]
+    if process.returncode == 0 and results:
+        smaller = [line for line in lines if "memory ran out" in line]
+        return " ".join([results[-1][1:].strip(), *smaller[-1:]])
+    why = [line for line in lines if re.match(r"(\[rank\d+\]: )?[\w.]*Error\b", line)]
+    return f"failed: {(why or lines)[-1][:160].replace('|', '/')}"
 
 
 def run(part: str, checkout: Path | None, device: str, quick: bool) -> str:
@@ -134,18 +134,24 @@ def run(part: str, checkout: Path | None, device: str, quick: bool) -> str:
             theirs = official_network(checkout, config).to(place)
             rate = per_second(lambda: official_sampler(theirs, x, labels, 5), count, place, quick)
         else:
-            net = lively(build(config)).to(place).eval()
+            net = randomized(build(config)).to(place).eval()
             field = for_inference(net, precision="bfloat16", compile=compile)
             if kind == "sample":
                 call = sampler(field, x, labels, 5)
             else:
-                led = eqm.guide(field, 1.5, 1000, channels=3, fixed=True)
+                guided = eqm.guide(field, 1.5, 1000, channels=3, fixed=True)
                 rule, starts = eqm.NesterovLookahead(0.0017, 0.3), torch.cat([x, x])
 
                 def call() -> object:
                     classes = torch.cat([labels, labels]).tolist()
                     ends = eqm.stream(
-                        led, starts, classes, rule=rule, batch_size=count, max_steps=5, fixed=True
+                        guided,
+                        starts,
+                        classes,
+                        rule=rule,
+                        batch_size=count,
+                        max_steps=5,
+                        fixed=True,
                     )
                     return list(ends)
 
@@ -174,30 +180,30 @@ def run(part: str, checkout: Path | None, device: str, quick: bool) -> str:
             return ours(x, labels, draws)
 
     rate = per_second(step, count, place, quick)
-    share = 3 * cost(config).flops * rate / matmul_rate(place, dtype)
-    said = f"= {rate:.1f} images/s, {share:.1%} of the matmul rate, batch {count}{peak(place)}"
+    mfu = 3 * cost(config).flops * rate / matmul_rate(place, dtype)
+    result = f"= {rate:.1f} images/s, {mfu:.1%} of the matmul rate, batch {count}{peak(place)}"
     if kind in ("ddp", "fsdp"):
-        said, main = said + f", each of {world_size()}", is_main()
+        result, main = result + f", in each of {world_size()} processes", is_main()
         leave()
-        return said if main else ""
-    return said
+        return result if main else ""
+    return result
 
 
 def recipe(name: str, place: torch.device, quick: bool) -> str:
-    """What training by a recipe comes to, whose network is small: a matter of how steps are asked for."""
-    asked = RECIPES[name]
-    count = 8 if quick else asked.batch_size
-    data = torch.randn(count, *asked.model.shape, device=place)
-    labels = torch.arange(count, device=place) % asked.model.num_classes
-    changes = {"objective": asked.objective, "optimizer": asked.optimizer}
+    """The throughput of training with a recipe, whose network is small."""
+    chosen = RECIPES[name]
+    count = 8 if quick else chosen.batch_size
+    data = torch.randn(count, *chosen.model.shape, device=place)
+    labels = torch.arange(count, device=place) % chosen.model.num_classes
+    changes = {"objective": chosen.objective, "optimizer": chosen.optimizer}
     changes |= {"precision": "bfloat16", "compile": "auto"}
-    step = our_step(asked.model, place, data, labels, **changes)
+    step = our_step(chosen.model, place, data, labels, **changes)
     rate = per_second(step, count, place, quick)
     return f"= {rate:.1f} images/s, batch {count}{peak(place)}"
 
 
 def per_second(call, images: int, place: torch.device, quick: bool) -> float:  # type: ignore[no-untyped-def]
-    """Images a second, of calls for some seconds after three that do not count."""
+    """Images per second, over some seconds after three warm-up calls."""
     for _ in range(1 if quick else 3):
         call()
     synchronize(place)
@@ -212,7 +218,7 @@ def per_second(call, images: int, place: torch.device, quick: bool) -> float:  #
 
 
 def peak(place: torch.device) -> str:
-    """The peak of memory on CUDA."""
+    """The peak of the allocated CUDA memory."""
     if place.type != "cuda":
         return ""
     return f", peak {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"

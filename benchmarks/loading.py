@@ -1,10 +1,10 @@
-"""How many images a second data sets give to training on one thread.
+"""How many images per second data sets deliver to training, on one thread.
 
     python benchmarks/loading.py --paths fashion-mnist digits ./photos
 
-Images a second of processor time do not depend on what else runs on the machine; the best of several
-rounds is taken. Beside the data sets named are loaded JPEGs of a camera's kind, made for the
-purpose; what it takes to decode those, with and without cropping them, is measured too.
+Images per second of CPU time do not depend on other processes; the best of several rounds is printed.
+Besides the named data sets, synthetic JPEGs with the detail of photographs are loaded, and their decoding
+is measured alone, with and without cropping.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ def main(
     rounds: int = 8,
     quick: bool = False,
 ) -> None:
-    """Prints the table; keeps it in results/loading.md.
+    """Prints the table and writes it to results/loading.md.
 
     Args:
         paths: Data sets to load, by name or path.
-        size: Side to which pictures in files are brought.
-        jpegs: Pictures of 320x240 to make and load.
-        batch_size: Images a batch.
-        rounds: How often to measure; the best counts.
-        quick: Try whether it runs, and keep nothing.
+        size: Crop and resize pictures to this side.
+        jpegs: Number of 320x240 JPEGs to create and load.
+        batch_size: Images per batch.
+        rounds: Number of measurements; the best is printed.
+        quick: Only check that it runs; write nothing.
     """
     if quick:
         paths, jpegs, rounds = paths[-1:], 16, 1
     torch.set_num_threads(1)
-    with TemporaryDirectory() as folder, record("loading", "Loading", keep=not quick):
+    with TemporaryDirectory() as folder, record("loading", "Data loading", keep=not quick):
         print(f"Batches of {batch_size}; the best of {rounds} rounds.\n")
-        print("| | shape | images/s of processor time | by the clock |\n|---|---|---|---|")
+        print("| | shape | images/s of CPU time | images/s |\n|---|---|---|---|")
         for path in paths:
             row(DataConfig(path), path, batch_size, rounds)
         photographs(Path(folder), jpegs)
@@ -59,8 +59,8 @@ def main(
         for side in (size, 0):
             files = cycle(sorted(Path(folder).iterdir()))
             found = rate((pixels(next(files), side) for _ in iter(int, 1)), jpegs, 1, rounds)
-            what = "decoding and cropping them" if side else "decoding them"
-            print(f"| {what}, nothing else | | {found[0]:,.0f} | {found[1]:,.0f} |")
+            what = "only decoding and cropping" if side else "only decoding"
+            print(f"| {what} | | {found[0]:,.0f} | {found[1]:,.0f} |")
 
 
 def row(config: DataConfig, name: str, batch_size: int, rounds: int) -> None:
@@ -73,7 +73,7 @@ def row(config: DataConfig, name: str, batch_size: int, rounds: int) -> None:
 
 
 def rate(batches: Iterator[object], count: int, size: int, rounds: int) -> tuple[float, float]:
-    """Images a second of processor time and by the clock, of `count` batches of `size` images."""
+    """Images per second of CPU time and of real time, over `count` batches of `size` images."""
     work = clock = 0.0
     for _ in range(rounds):
         worked, began = time.process_time(), time.perf_counter()
@@ -90,7 +90,7 @@ def pixels(path: Path, size: int) -> np.ndarray:
 
 
 def photographs(folder: Path, count: int) -> None:
-    """Writes pictures with as much detail as photographs have: noise that falls off with frequency."""
+    """Writes JPEGs with the detail of photographs: noise with a 1 / frequency spectrum."""
     random = np.random.default_rng(0)
     rows, columns = np.fft.fftfreq(240)[:, None], np.fft.fftfreq(320)
     falling = 1 / np.maximum(np.hypot(rows, columns), 1 / 320)

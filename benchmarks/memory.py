@@ -1,10 +1,10 @@
-"""Peak memory of training and sampling: ours, the official code and torchebm, each in a process of its own.
+"""Peak memory of training and sampling with eqm, the official code and torchebm, each in its own process.
 
     python benchmarks/memory.py --checkout EqM
 
-It is the most that is held during three steps: weights, their average, the optimizer's means and what
-the steps need. On CUDA it is what was allocated; on Linux the largest resident size of the process during
-the steps, less that before the network was made. What making it needed for a while does not count.
+The peak over three steps: weights, EMA weights, optimizer state and what the steps need. On CUDA it is the
+allocated memory. On Linux it is the peak resident size during the steps, less the size before the network
+was built.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 import tyro
 from official import official_network, official_sampler, official_step, our_step, sampler
-from peers import lively, their_sampler, their_step
+from peers import randomized, their_sampler, their_step
 from timing import record, synchronize
 
 from eqm.devices import pick_device
@@ -27,12 +27,12 @@ from eqm.models import TransformerConfig, build, for_inference, preset
 VARIANTS = (
     "training, official",
     "training, torchebm",
-    "training, ours float32",
-    "training, ours bfloat16",
+    "training, eqm float32",
+    "training, eqm bfloat16",
     "sampling, official",
     "sampling, torchebm",
-    "sampling, ours float32",
-    "sampling, ours bfloat16",
+    "sampling, eqm float32",
+    "sampling, eqm bfloat16",
 )
 MIB = 2**20
 RESET = Path("/proc/self/clear_refs")
@@ -47,16 +47,16 @@ def main(
     quick: bool = False,
     only: str = "",
 ) -> None:
-    """Prints the table; keeps it in results/memory.md.
+    """Prints the table and writes it to results/memory.md.
 
     Args:
         checkout: Folder of the official repository.
-        model: Size of the network.
-        batch: Latents of a step, and samples at a time.
-        device: cpu, cuda, ...; auto takes the fastest there is.
+        model: Preset of the network.
+        batch: Latents per step, and samples per batch.
+        device: cpu, cuda, ...; auto for the fastest.
         threads: CPU threads.
-        quick: Try whether it runs, with a small network, and keep nothing.
-        only: Measure this variant alone, in this process, and print its MiB.
+        quick: Only check that it runs, with a small network; write nothing.
+        only: Measure only this variant, in this process, and print its MiB.
     """
     if quick:
         model, batch = "EqM-S/8", 2
@@ -65,10 +65,10 @@ def main(
         print(peak(only, checkout, model, batch, device))
         return
     if pick_device(device).type != "cuda" and not RESET.exists():
-        print("skipped: the peak can be told on Linux and on CUDA alone", file=sys.stderr)
+        print("skipped: peak memory can be measured only on Linux and on CUDA", file=sys.stderr)
         return
     with record("memory", "Peak memory", keep=not quick):
-        print(f"{model}, {batch} latents of 32x32x4, {pick_device(device)}; three steps each.\n")
+        print(f"{model}, {batch} latents of 32x32x4, {pick_device(device)}, three steps each.\n")
         print("| | MiB |\n|---|---|")
         for name in VARIANTS:
             if "official" in name and (checkout is None or not (checkout / "models.py").is_file()):
@@ -83,9 +83,9 @@ def main(
             ran = subprocess.run(
                 [sys.executable, __file__, *settings], capture_output=True, text=True
             )
-            said = ran.stdout.strip().splitlines() if ran.returncode == 0 else []
-            failed = f"failed: {(ran.stderr.strip().splitlines() or ['no word'])[-1]}"
-            print(f"| {name} | {said[-1] if said else failed} |")
+            lines = ran.stdout.strip().splitlines() if ran.returncode == 0 else []
+            failed = f"failed: {(ran.stderr.strip().splitlines() or ['no message'])[-1]}"
+            print(f"| {name} | {lines[-1] if lines else failed} |")
 
 
 def peak(name: str, checkout: Path | None, model: str, batch: int, device: str) -> str:
@@ -100,7 +100,7 @@ def peak(name: str, checkout: Path | None, model: str, batch: int, device: str) 
     if place.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     else:
-        RESET.write_text("5")  # the peak starts anew
+        RESET.write_text("5")  # resets the peak
     for _ in range(3):
         run()
     synchronize(place)
@@ -115,7 +115,7 @@ def variant(
     x: torch.Tensor,
     labels: torch.Tensor,
 ) -> Callable[[], object]:
-    """One step of it."""
+    """One step of a variant."""
     kind, whose = name.split(", ")
     place, train = x.device, kind == "training"
     precision = whose.split()[-1]
@@ -127,7 +127,7 @@ def variant(
         return lambda: official_sampler(theirs, x, labels, 1)
     if train and whose != "torchebm":
         return our_step(config, place, x, labels, precision=precision)
-    net = lively(build(config)).to(place)
+    net = randomized(build(config)).to(place)
     if whose == "torchebm":
         if train:
             return their_step(net.train(), x, labels)
@@ -138,7 +138,7 @@ def variant(
 
 
 def resident(kind: str) -> float:
-    """The resident size of this process in MiB: VmRSS now, VmHWM at its largest."""
+    """The resident size of this process in MiB: VmRSS is the current one, VmHWM the peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(kind)) / 1024
 

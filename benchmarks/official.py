@@ -1,11 +1,11 @@
-"""Our sampler and training step beside the official implementation's, in one interleaved run.
+"""The sampler and training step of eqm beside the official implementation.
 
     git clone https://github.com/raywang4/EqM
     python benchmarks/official.py --checkout EqM
 
-Both run the same weights on the same 32x32x4 latents. Every variant takes its turn in each round, so
-that a machine whose speed drifts is the same to all; the table shows medians over the rounds, and the
-spread of the ratio to the official one.
+Both use the same weights and the same 32x32x4 latents. The variants alternate in each round, so a change in
+the speed of the machine affects all of them. The table shows medians over the rounds, and the median and
+range of the speedup over the official code.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ def main(
     compile: bool = False,
     quick: bool = False,
 ) -> None:
-    """Prints the tables of ratios; keeps them in results/official-MODEL.md.
+    """Prints the tables and writes them to results/official-MODEL.md.
 
     Args:
         checkout: Folder of the official repository.
-        model: Size of the network.
-        batch: Samples at a time; half as many train.
-        updates: Sampler steps in one measurement.
-        rounds: Turns of each variant.
-        threads: CPU threads; 0 leaves it to torch.
-        device: cpu, cuda, ...; auto takes the fastest there is.
-        compile: Also measure compiled variants, which take a minute or two to compile.
-        quick: Try whether it runs, with a small network, and keep nothing.
+        model: Preset of the network.
+        batch: Samples per batch; training uses half as many.
+        updates: Sampler steps per measurement.
+        rounds: Measurements of each variant.
+        threads: CPU threads; 0 for torch's default.
+        device: cpu, cuda, ...; auto for the fastest.
+        compile: Also measure compiled variants; compiling takes a minute or two.
+        quick: Only check that it runs, with a small network; write nothing.
     """
     if not (checkout / "models.py").is_file():
-        print(f"skipped: {checkout} is no checkout of github.com/raywang4/EqM", file=sys.stderr)
+        print(f"skipped: {checkout} is not a checkout of github.com/raywang4/EqM", file=sys.stderr)
         return
     if threads:
         torch.set_num_threads(threads)
@@ -72,7 +72,7 @@ def main(
     theirs = official_network(checkout, config).to(place)
     ours = official.load(theirs.state_dict()).to(place)
     named = model.lower().removeprefix("eqm-").replace("/", "-")
-    with record(f"official-{named}", "Ours beside the official implementation", keep=not quick):
+    with record(f"official-{named}", "eqm beside the official implementation", keep=not quick):
         size = sum(weight.numel() for weight in ours.parameters())
         print(f"{model}, {size:,} parameters, {place}, {rounds} rounds.\n")
         side_by_side(config, theirs, ours, batch, updates, rounds, place, compile)
@@ -94,27 +94,27 @@ def side_by_side(
 
     samplers: dict[str, Callable[[], Tensor]] = {
         "official loop, float32": lambda: official_sampler(theirs, x, labels, updates),
-        "ours, float32": sampler(ours, x, labels, updates),
-        "ours, bfloat16": sampler(for_inference(ours, precision="bfloat16"), x, labels, updates),
+        "eqm, float32": sampler(ours, x, labels, updates),
+        "eqm, bfloat16": sampler(for_inference(ours, precision="bfloat16"), x, labels, updates),
     }
     if compile:
         fast = for_inference(ours, precision="bfloat16", compile=True)
-        samplers["ours, bfloat16, compiled"] = sampler(fast, x, labels, updates)
+        samplers["eqm, bfloat16, compiled"] = sampler(fast, x, labels, updates)
     reference = samplers["official loop, float32"]()
     errors = {name: (run() - reference).abs().max().item() for name, run in samplers.items()}
-    what = f"Guided sampling with the look-ahead rule, {batch} samples, {updates} updates"
-    rate = ("samples/s of 250 updates", batch * updates / 250)
+    what = f"Guided sampling with NesterovLookahead, {batch} samples, {updates} steps"
+    rate = ("samples/s of 250 steps", batch * updates / 250)
     table(what, samplers, rounds, place, rate, extra=("largest difference", errors))
 
     data = torch.randn(max(1, batch // 2), 4, 32, 32, device=place)
     classes = labels[: len(data)]
     trainers: dict[str, Callable[[], object]] = {
         "official step, float32": official_step(deepcopy(theirs).train(), data, classes),
-        "ours, float32": our_step(config, place, data, classes, precision="float32"),
-        "ours, bfloat16": our_step(config, place, data, classes, precision="bfloat16"),
+        "eqm, float32": our_step(config, place, data, classes, precision="float32"),
+        "eqm, bfloat16": our_step(config, place, data, classes, precision="bfloat16"),
     }
     if compile:
-        trainers["ours, bfloat16, compiled"] = our_step(
+        trainers["eqm, bfloat16, compiled"] = our_step(
             config, place, data, classes, precision="bfloat16", compile="on"
         )
     title = f"Training step, {len(data)} latents"
@@ -122,7 +122,7 @@ def side_by_side(
 
 
 def sampler(field: eqm.Field, x: Tensor, labels: Tensor, updates: int) -> Callable[[], Tensor]:
-    """Our descent, guided on the first three channels as the official one is."""
+    """The descent of eqm, guided on the first three channels like the official sampler."""
     guided = eqm.guide(field, GUIDANCE, 1000, channels=3)
     rule = eqm.NesterovLookahead(STEP_SIZE, MOMENTUM)
     return lambda: eqm.descend(guided, x, labels, rule=rule, max_steps=updates).x
@@ -131,7 +131,7 @@ def sampler(field: eqm.Field, x: Tensor, labels: Tensor, updates: int) -> Callab
 def our_step(
     config: TransformerConfig, place: torch.device, data: Tensor, labels: Tensor, **changes: Any
 ) -> Callable[[], object]:
-    """Our training step with the paper's settings."""
+    """The training step of eqm with the paper's settings."""
     run = replace(TrainConfig(model=config, batch_size=len(data)), **changes)
     state = start(run, place)
     state.model.train()
@@ -141,7 +141,7 @@ def our_step(
 
 
 def official_sampler(net: nn.Module, x: Tensor, labels: Tensor, updates: int) -> Tensor:
-    """What the official sampling script does in its loop, guidance and look-ahead on."""
+    """The loop of the official sampling script, with guidance and look-ahead."""
     doubled = torch.cat([x, x])
     classes = torch.cat([labels, torch.full_like(labels, 1000)])
     time_input = torch.ones(len(doubled), device=x.device)
@@ -155,7 +155,7 @@ def official_sampler(net: nn.Module, x: Tensor, labels: Tensor, updates: int) ->
 
 
 def official_step(net: nn.Module, data: Tensor, labels: Tensor) -> Callable[[], object]:
-    """What the official training script does for a batch whose latents are there already."""
+    """The step of the official training script for a batch of latents."""
     average = deepcopy(net).requires_grad_(False)
     optimizer = torch.optim.AdamW(net.parameters(), lr=LEARNING_RATE, weight_decay=0)
     decay = eqm.TruncatedDecay()
@@ -178,12 +178,11 @@ def official_step(net: nn.Module, data: Tensor, labels: Tensor) -> Callable[[], 
 
 
 def official_network(checkout: Path, config: TransformerConfig) -> nn.Module:
-    """The official network with random weights everywhere, so that nothing is trivially zero.
+    """The official network with random weights in place of zeros.
 
-    It builds on three layers of the package timm; where that is missing, ours of the same
-    arithmetic stand in.
+    It uses three layers of the package timm. If timm is missing, equal layers of eqm replace them.
     """
-    # as its scripts set it; so does ours beside it then, where it computes in float32
+    # The official scripts set this; it also applies to eqm in float32 here.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     if find_spec("timm") is None:
         install_stand_ins()
@@ -208,7 +207,7 @@ def official_network(checkout: Path, config: TransformerConfig) -> nn.Module:
 
 
 def install_stand_ins() -> None:
-    """Puts modules in the place of timm's, holding the three layers that are imported from it."""
+    """Installs modules in place of timm, with the three layers that are imported from it."""
 
     class PatchEmbed(PatchEmbedding):
         def __init__(self, size: int, patch: int, channels: int, width: int, bias: bool) -> None:

@@ -1,9 +1,9 @@
-"""How well a model of one class of clothes tells the other nine from it, beside baselines.
+"""Anomaly detection by models of one class of Fashion-MNIST, beside baselines.
 
     python benchmarks/one_class.py --prefix runs/one-class
 
-Ten small models of Fashion-MNIST, PREFIX-0 to PREFIX-9; those that are not there are trained, half a
-minute each. The baselines see what the model saw in training.
+Ten small models of one class each, PREFIX-0 to PREFIX-9. Missing models are trained first, half a minute
+each. The baselines see the training pictures of the model.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from scorers import Remembering, baselines, rows_of
+from scorers import Cached, baselines, rows_of
 from timing import record
 
 from eqm.data import DataConfig, Source, open_source, split
@@ -32,24 +32,24 @@ def main(
     threads: int = 1,
     quick: bool = False,
 ) -> None:
-    """Prints the table and keeps it in results/one-class.md.
+    """Prints the table and writes it to results/one-class.md.
 
     Args:
-        prefix: Of the folders of the models.
-        count: Test pictures of the class; of every other, a sixth of it.
+        prefix: Prefix of the model folders.
+        count: Test pictures of the class; a sixth as many of every other class.
         references: Training pictures for the baselines.
         threads: CPU threads.
-        quick: Only try whether everything runs, with the first two classes.
+        quick: Only check that it runs, with the first two classes; write nothing.
     """
     if quick:
         count, references = 12, 100
     torch.set_num_threads(threads)
-    with record("one-class", "Detection by models of one class", keep=not quick):
+    with record("one-class", "Anomaly detection by models of one class", keep=not quick):
         classes(prefix, count, references, 2 if quick else 10)
 
 
 def classes(prefix: str, count: int, references: int, models: int) -> None:
-    """Prints AUROC of models of one class each, that class against the other nine."""
+    """Prints the AUROC of each class against the other nine."""
     test = open_source(DataConfig("fashion-mnist-test"))
     assert test.labels is not None
     of_class = [(test.labels == k).nonzero().flatten().tolist() for k in range(10)]
@@ -61,7 +61,7 @@ def classes(prefix: str, count: int, references: int, models: int) -> None:
         folder = Path(f"{prefix}-{k}")
         if not (folder / "model.safetensors").exists():
             learn(k, settings, known, folder)
-        network = Remembering(folder)
+        network = Cached(folder)
         normal = rows_of(test, of_class[k][:count])
         others = [row for j in range(10) if j != k for row in of_class[j][: count // 6]]
         anomalous, fresh = rows_of(test, others), rows_of(held, range(min(len(held), 2 * count)))
@@ -70,8 +70,8 @@ def classes(prefix: str, count: int, references: int, models: int) -> None:
         for name, score in scorers.items():
             areas.setdefault(name, []).append(auroc(score(normal), score(anomalous)))
     print(
-        f"One class: models of {models} classes of Fashion-MNIST each on its own, {count} test pictures of the "
-        f"class against {count // 6} of every other. AUROC.\n"
+        f"{models} models, each of one class of Fashion-MNIST: {count} test pictures of the class against "
+        f"{count // 6} of every other class. AUROC.\n"
     )
     print(
         "| score | "
@@ -86,7 +86,7 @@ def classes(prefix: str, count: int, references: int, models: int) -> None:
 
 
 def learn(k: int, settings: DataConfig, known: Source, folder: Path) -> None:
-    """Trains a small model of one class, 25,600 pictures seen."""
+    """Trains a small model of one class on 25,600 images."""
     recipe = RECIPES["fashion-mnist"]
     config = replace(
         recipe,

@@ -1,11 +1,11 @@
-"""How well digits are learnt by optimizer, schedule and learning rate, at equal images, as a Markdown table.
+"""Optimizers, schedules and learning rates on the digits, for the same number of images.
 
     python benchmarks/optimizers.py --images 100000 --seeds 0 1
 
-Every run is the recipe `digits` with its settings changed as the row says. Measured are moving
-averages of the weights: their loss on held-out digits, at noise and gamma that are the same for all
-runs; the share of samples that a classifier takes for their label; and the Frechet distance of the
-samples, with the labels of one half of the digits, to the other half, in the features of that classifier.
+Every run is the recipe `digits` with the settings of its row. Measured for EMA weights: the validation loss,
+with the same noise and gamma for all runs; the accuracy, the fraction of samples that a classifier assigns
+to their label; and the Frechet distance between samples with the labels of one half of the digits and the
+other half, in the features of that classifier.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from eqm.train import OptimizerConfig, TrainConfig, start, train
 from eqm.train.ema import update_average
 
 REPEATS = 16
-"""Draws of noise and gamma a held-out digit."""
+"""Draws of noise and gamma per validation image."""
 
 
 def main(
@@ -44,16 +44,16 @@ def main(
     seeds: tuple[int, ...] = (0,),
     quick: bool = False,
 ) -> None:
-    """Prints the table, a row for each combination and half-life; keeps it in results/optimizers-new.md.
+    """Prints the table, one row per combination and half-life, and writes it to results/optimizers-new.md.
 
     Args:
-        images: Images a run sees.
+        images: Images per run.
         names: Optimizers.
-        schedules: Names of schedules, each with its cooldown after a colon if not 1, such as sqrt:0.2.
-        learning_rates: Highest learning rates.
-        ema_halflives: Half-lives of the averages measured, all of the same run.
-        seeds: A run for each; the row shows them all.
-        quick: Try whether it runs, with few images, and keep nothing.
+        schedules: Schedules; a colon and the cooldown may follow, such as sqrt:0.2.
+        learning_rates: Peak learning rates.
+        ema_halflives: Half-lives of the EMA weights, all measured in the same run.
+        seeds: Seeds; one run each, all in the same row.
+        quick: Only check that it runs, with few images; write nothing.
     """
     if quick:
         images, ema_halflives = 2_000, ema_halflives[:1]
@@ -75,8 +75,8 @@ def main(
     def measure(model: nn.Module) -> tuple[str, str, str]:
         drawn = generate(model, first.classes, sampling=recipe.sampling).x.nan_to_num()
         distance = frechet_distance(Moments.of(embed(classifier, drawn)), reference)
-        recognised = 100 * accuracy(classifier, drawn, first.classes)
-        return f"{loss(model):.4f}", f"{recognised:.1f}", f"{distance:.3f}"
+        right = 100 * accuracy(classifier, drawn, first.classes)
+        return f"{loss(model):.4f}", f"{right:.1f}", f"{distance:.3f}"
 
     def run(config: TrainConfig) -> tuple[list[tuple[str, str, str]], float]:
         began = time.process_time()
@@ -100,7 +100,7 @@ def main(
         )
         columns = (
             *("optimizer", "schedule", "learning rate", "half-life"),
-            *("held-out loss", "recognised, %", "Frechet distance", "CPU s"),
+            *("val_loss", "accuracy, %", "Frechet distance", "CPU seconds"),
         )
         print(f"| {' | '.join(columns)} |")
         print("|---" * len(columns) + "|", flush=True)

@@ -1,9 +1,9 @@
-"""What the driver costs over bare calls of the network, as a share of their time.
+"""The overhead of `eqm.stream` over calls of the network.
 
     python benchmarks/overhead.py
 
-Bare calls and streams of the same evaluations alternate; medians of each. The driver alone, around
-a field that only returns a tensor, is timed too: its share is less noisy than the difference.
+Network calls and streams with the same NFE alternate; medians are printed. The stream is also timed with a
+field that only returns a tensor, which is less noisy than the difference.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ def main(
     device: str = "auto",
     quick: bool = False,
 ) -> None:
-    """Prints the shares; keeps them in results/overhead.md.
+    """Prints the table and writes it to results/overhead.md.
 
     Args:
-        model: Preset to measure.
-        batch: Samples at a time.
-        steps: Evaluations of the network in a measurement.
-        rounds: Measurements of each kind.
-        device: cpu, cuda, ...
-        quick: Try whether it runs, with a small network, and keep nothing.
+        model: Preset of the network.
+        batch: Samples per batch.
+        steps: NFE per measurement.
+        rounds: Measurements of each variant.
+        device: cpu, cuda, ...; auto for the fastest.
+        quick: Only check that it runs, with a small network; write nothing.
     """
     if quick:
         model, batch, rounds = "EqM-S/8", 2, 1
@@ -47,7 +47,7 @@ def main(
     rule, stop = eqm.NesterovLookahead(0.002), eqm.PathLength(1.0) | eqm.RelativeGradientNorm(0.01)
 
     @torch.inference_mode()
-    def bare() -> None:
+    def network_alone() -> None:
         for _ in range(steps):
             network(x, labels)
 
@@ -55,17 +55,17 @@ def main(
         list(eqm.stream(field, x, labels, rule=rule, stop=stop, batch_size=batch, max_steps=steps))
 
     kinds: dict[str, Callable[[], None]] = {
-        "bare": bare,
+        "network": network_alone,
         "stream": lambda: streamed(network),
-        "driver alone": lambda: streamed(lambda x, labels: kept[: len(x)]),
+        "stream without network": lambda: streamed(lambda x, labels: kept[: len(x)]),
     }
-    with record("overhead", "What the driver of descents costs", keep=not quick):
+    with record("overhead", "Overhead of stream", keep=not quick):
         seconds = interleaved(kinds, rounds, where)
         middle = {name: 1e3 * median(times) / steps for name, times in seconds.items()}
         print(f"{model}, batch {batch}, medians of {rounds} measurements of {steps} steps.\n")
-        print("| | ms a step | of bare |\n|---|---|---|")
+        print("| | ms per step | of network |\n|---|---|---|")
         for name, spent in middle.items():
-            print(f"| {name} | {spent:.3g} | {spent / middle['bare']:.2%} |")
+            print(f"| {name} | {spent:.3g} | {spent / middle['network']:.2%} |")
 
 
 if __name__ == "__main__":

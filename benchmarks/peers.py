@@ -1,11 +1,11 @@
-"""Our loss and sampler beside those of the package torchebm, on the same network, in one interleaved run.
+"""The training step and sampler of eqm beside the package torchebm, with the same network.
 
     pip install 'eqm[bench]'
     python benchmarks/peers.py
 
-Both train our transformer on the same 32x32x4 latents with AdamW and a moving average, and descend the
-same weights from the same noise with guidance by plain gradient descent. The table of the samples says
-how far apart they end.
+Both train the transformer of eqm on the same 32x32x4 latents with AdamW and an EMA of the weights, and
+sample with guided gradient descent from the same noise. The second table also shows the largest
+difference between the samples. The variants alternate.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ def main(
     compile: bool = False,
     quick: bool = False,
 ) -> None:
-    """Prints the tables; keeps them in results/peers.md.
+    """Prints the tables and writes them to results/peers.md.
 
     Args:
-        model: Size of the network.
-        batch: Latents of a step, and samples at a time.
-        updates: Sampler steps in one measurement.
-        rounds: Turns of each variant.
-        threads: CPU threads; 0 leaves it to torch.
-        device: cpu, cuda, ...; auto takes the fastest there is.
-        compile: Also measure ours compiled.
-        quick: Try whether it runs, with a small network, and keep nothing.
+        model: Preset of the network.
+        batch: Latents per step, and samples per batch.
+        updates: Sampler steps per measurement.
+        rounds: Measurements of each variant.
+        threads: CPU threads; 0 for torch's default.
+        device: cpu, cuda, ...; auto for the fastest.
+        compile: Also measure eqm compiled.
+        quick: Only check that it runs, with a small network; write nothing.
     """
     if find_spec("torchebm") is None:
         print("skipped: torchebm is missing; pip install 'eqm[bench]'", file=sys.stderr)
@@ -59,18 +59,18 @@ def main(
     place = pick_device(device)
     config = preset(model, shape=(4, 32, 32), num_classes=1000)
     assert isinstance(config, TransformerConfig)
-    net = lively(build(config)).to(place)
+    net = randomized(build(config)).to(place)
     x = torch.randn(batch, 4, 32, 32, device=place)
     labels = torch.arange(batch, device=place) % 1000
-    with record("peers", "Ours beside torchebm", keep=not quick):
+    with record("peers", "eqm beside torchebm", keep=not quick):
         print(f"torchebm {version('torchebm')}; {model}, {place}, {rounds} rounds.\n")
         trainers: dict[str, Callable[[], object]] = {
             "torchebm, float32": their_step(deepcopy(net).train(), x, labels),
-            "ours, float32": our_step(config, place, x, labels, precision="float32"),
-            "ours, bfloat16": our_step(config, place, x, labels, precision="bfloat16"),
+            "eqm, float32": our_step(config, place, x, labels, precision="float32"),
+            "eqm, bfloat16": our_step(config, place, x, labels, precision="bfloat16"),
         }
         if compile:
-            trainers["ours, bfloat16, compiled"] = our_step(
+            trainers["eqm, bfloat16, compiled"] = our_step(
                 config, place, x, labels, precision="bfloat16", compile="on"
             )
         title = f"Training step, {batch} latents"
@@ -78,23 +78,23 @@ def main(
 
         samplers: dict[str, Callable[[], Tensor]] = {
             "torchebm, float32": their_sampler(net, x, labels, updates),
-            "ours, float32": our_sampler(net.eval(), x, labels, updates),
-            "ours, bfloat16": our_sampler(
+            "eqm, float32": our_sampler(net.eval(), x, labels, updates),
+            "eqm, bfloat16": our_sampler(
                 for_inference(net, precision="bfloat16"), x, labels, updates
             ),
         }
         if compile:
             fast = for_inference(net, precision="bfloat16", compile=True)
-            samplers["ours, bfloat16, compiled"] = our_sampler(fast, x, labels, updates)
+            samplers["eqm, bfloat16, compiled"] = our_sampler(fast, x, labels, updates)
         reference = samplers["torchebm, float32"]()
         errors = {name: (run() - reference).abs().max().item() for name, run in samplers.items()}
-        what = f"Guided gradient descent, {batch} samples, {updates} updates"
-        rate = ("samples/s of 250 updates", batch * updates / 250)
+        what = f"Guided gradient descent, {batch} samples, {updates} steps"
+        rate = ("samples/s of 250 steps", batch * updates / 250)
         table(what, samplers, rounds, place, rate, extra=("largest difference", errors))
 
 
-def lively(net: Network) -> Network:
-    """The network with random weights everywhere, so that nothing is trivially zero."""
+def randomized(net: Network) -> Network:
+    """The network with random weights in place of zeros."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in net.parameters():
@@ -104,7 +104,7 @@ def lively(net: Network) -> Network:
 
 
 class _TheirSignature(nn.Module):
-    """Our network as torchebm calls one."""
+    """A network of eqm with the signature that torchebm expects."""
 
     def __init__(self, net: Network) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class _TheirSignature(nn.Module):
 
 
 def their_step(net: Network, data: Tensor, labels: Tensor) -> Callable[[], object]:
-    """A training step by torchebm's loss and moving average."""
+    """A training step with torchebm's loss and EMA."""
     from torchebm.losses import EquilibriumMatchingLoss
     from torchebm.utils.ema import EMA
 
@@ -136,21 +136,21 @@ def their_step(net: Network, data: Tensor, labels: Tensor) -> Callable[[], objec
 
 
 def their_sampler(net: Network, x: Tensor, labels: Tensor, updates: int) -> Callable[[], Tensor]:
-    """torchebm's gradient descent on its adapter of a field, in its guidance."""
+    """torchebm's gradient descent with its field adapter and its guidance."""
     from torchebm.models import EqMEnergy
     from torchebm.models.wrappers import ClassifierFreeGuidance
     from torchebm.samplers import GradientDescentSampler
 
-    led = ClassifierFreeGuidance(_TheirSignature(net), GUIDANCE, 1000)
-    energy = EqMEnergy(led, energy_type="implicit")
+    guided = ClassifierFreeGuidance(_TheirSignature(net), GUIDANCE, 1000)
+    energy = EqMEnergy(guided, energy_type="implicit")
     sampler = GradientDescentSampler(energy, step_size=STEP_SIZE, device=x.device)
     return lambda: sampler.sample(x=x, n_steps=updates, y=labels)
 
 
 def our_sampler(field: eqm.Field, x: Tensor, labels: Tensor, updates: int) -> Callable[[], Tensor]:
-    """The same descent by ours."""
-    led, rule = eqm.guide(field, GUIDANCE, 1000), eqm.GradientDescent(STEP_SIZE)
-    return lambda: eqm.descend(led, x, labels, rule=rule, max_steps=updates).x
+    """The same descent with eqm."""
+    guided, rule = eqm.guide(field, GUIDANCE, 1000), eqm.GradientDescent(STEP_SIZE)
+    return lambda: eqm.descend(guided, x, labels, rule=rule, max_steps=updates).x
 
 
 if __name__ == "__main__":

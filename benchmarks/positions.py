@@ -1,10 +1,10 @@
-"""What small networks make of faces, told apart by whether they know their places, as a Markdown table.
+"""Samples of small networks trained on faces, with and without position maps.
 
     python benchmarks/positions.py --sheet docs/assets/positions.png
 
-The recipe `folder` learns the first 100 pictures of scikit-image's `lfw_subset`, all aligned faces, once
-with maps that each level learns of its places and once without. Measured are its loss in the last tenth of
-the run, and the Frechet distance of its samples to the faces in their 16 principal components.
+The recipe `folder` trains on the first 100 pictures of scikit-image's `lfw_subset`, aligned faces, once with
+a learned position map at each level and once without. Measured are the training loss in the last tenth of
+the run, and the Frechet distance between samples and faces in 16 principal components of the faces.
 """
 
 from __future__ import annotations
@@ -33,17 +33,20 @@ from eqm.train import TrainConfig, train
 def main(
     images: int = 20_000, count: int = 200, sheet: Path | None = None, quick: bool = False
 ) -> None:
-    """Prints the table and keeps it in results/positions.md.
+    """Prints the table and writes it to results/positions.md.
 
     Args:
-        images: Images a run sees.
-        count: Samples of either network.
-        sheet: Picture of the first faces and samples of either network, if you like.
-        quick: Try whether it runs, with few images, and keep nothing.
+        images: Images per run.
+        count: Samples of each network.
+        sheet: Write a picture of the first faces and samples to this file.
+        quick: Only check that it runs, with few images; write nothing.
     """
     images, count = (640, 20) if quick else (images, count)
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as place, record("positions", "Places", keep=not quick):
+    with (
+        tempfile.TemporaryDirectory() as place,
+        record("positions", "Position maps", keep=not quick),
+    ):
         folder = Path(place)
         config, source = recipe_for(written(folder / "faces"))
         real = everything(source)
@@ -51,7 +54,7 @@ def main(
         reference = Moments.of(features(real).vector)
         shown = [real[:10]]
         print(f"Recipe folder, {len(real)} faces of {tuple(real.shape[1:])}, {images:,} images.\n")
-        print("| knows its places | training loss | Frechet distance |\n|---|---|---|", flush=True)
+        print("| position maps | training loss | Frechet distance |\n|---|---|---|", flush=True)
         for positions in (True, False):
             model = replace(config.model, positions=positions)  # type: ignore[arg-type]
             run, end = replace(config, model=model, images=images), folder / str(positions)
@@ -66,7 +69,7 @@ def main(
 
 
 def written(folder: Path) -> Path:
-    """The folder, with a picture of each face in it."""
+    """Writes each face as a picture; returns the folder."""
     folder.mkdir()
     for number, face in enumerate(faces()):
         Image.fromarray((face * 255).round().astype("uint8")).save(folder / f"{number:03}.png")
@@ -74,7 +77,7 @@ def written(folder: Path) -> Path:
 
 
 def recipe_for(folder: Path) -> tuple[TrainConfig, Source]:
-    """The recipe `folder` as it suits these pictures, and the pictures."""
+    """The recipe `folder`, fitted to these pictures, and the pictures."""
     recipe = RECIPES["folder"]
     config, _ = picked(replace(recipe, data=replace(recipe.data, path=str(folder))))
     source = open_source(config.data)

@@ -1,11 +1,10 @@
-"""How good a model's samples are, judged by a classifier that was trained on real pictures.
+"""The quality of samples, judged by a classifier that was trained on real pictures.
 
     python benchmarks/quality.py --model fashion-mnist
 
-The classifier says how many samples it recognises as their class, beside how many of the test
-pictures, and its features give Frechet distances to those, beside the distance of as many training
-pictures. Diversity is the mean distance of two of a class in these features, beside that of the test
-pictures: guidance trades it for recognition.
+Accuracy is the fraction of samples that the classifier assigns to their class. The Frechet distance to test
+pictures is in its features. Diversity is the mean distance between two samples of a class in these
+features. Training and test pictures are measured too. Guidance raises accuracy and lowers diversity.
 """
 
 from __future__ import annotations
@@ -41,19 +40,19 @@ def main(
     sheet: Path | None = None,
     quick: bool = False,
 ) -> None:
-    """Prints the table and keeps it in results/quality-NAME.md.
+    """Prints the table and writes it to results/quality-NAME.md.
 
     Args:
         model: Name or folder of a trained model.
-        train: What the classifier learns, and what the model learnt.
-        test: What samples are compared with.
-        count: Samples a row.
-        guidance: Guidance scales, a row each.
-        epochs: Passes of the classifier over its data.
-        seed: Of the noise.
-        threads: CPU threads; 0 leaves it to torch.
-        sheet: Picture of the first samples of every row, if you like.
-        quick: Only try whether everything runs.
+        train: Training data of the classifier and the model.
+        test: Reference data.
+        count: Samples per row.
+        guidance: Guidance scales, one row each.
+        epochs: Training epochs of the classifier.
+        seed: Seed of the noise.
+        threads: CPU threads; 0 for torch's default.
+        sheet: Write a picture of the first samples of every row to this file.
+        quick: Only check that it runs; write nothing.
     """
     if quick:
         count, epochs = 40, 1
@@ -84,15 +83,11 @@ def main(
     with record(f"quality-{called}", f"Samples of {called}", keep=not quick):
         print(
             f"{model}: {replace(sampling, multistep_coefficients=())}, with "
-            f"{len(sampling.multistep_coefficients)} fitted steps at its own guidance; "
-            f"{count} samples a row, Frechet distance to {len(others)} test pictures "
+            f"{len(sampling.multistep_coefficients)} fitted steps at the stored guidance. "
+            f"{count} samples per row. Frechet distance to {len(others)} test pictures "
             f"in {reference.mean.numel()} features of a classifier trained for {epochs} epochs.\n"
         )
-        print(
-            "| | recognised | Frechet distance | diversity | evaluations a sample | seconds |\n"
-            + "|---" * 6
-            + "|"
-        )
+        print("| | accuracy | Frechet distance | diversity | NFE | seconds |\n" + "|---" * 6 + "|")
         row("training pictures", seen.data[chosen], seen.classes[chosen], "", "")
         row("test pictures", real.data[:count], real.classes[:count], "", "")
         sheets = []
@@ -109,7 +104,7 @@ def main(
 
 
 def whole(name: str) -> Images:
-    """All of a data set, as the classifier wants it."""
+    """A whole data set in memory."""
     source = open_source(DataConfig(name))
     rows = torch.arange(len(source))
     data = source.batch(rows, SampleRandom(0, rows))
@@ -117,7 +112,7 @@ def whole(name: str) -> Images:
 
 
 def diversity(features: Tensor, labels: Tensor) -> float:
-    """Mean distance of two features of one class."""
+    """The mean distance between two feature vectors of one class."""
     distances = []
     for label in labels.unique():
         mine = features[labels == label].double()

@@ -1,13 +1,12 @@
-"""Test pictures restored from holes, few pixels and blur: by a landscape and by classical means.
+"""Restoration of test pictures with holes, missing pixels and blur, with EqM and classical methods.
 
     python benchmarks/restoration.py
 
-The landscape restores every picture several times, from different noise, without its label: one
-sample, and the mean of all. Beside it biharmonic inpainting, bicubic enlargement, and Wiener and
-Richardson-Lucy deconvolution of scikit-image, told the kernel, with the settings that have the best
-PSNR on other pictures. PSNR and SSIM are means with bootstrap intervals. The misfit is the root mean
-square difference between the measurement and that of the restored picture, which the noise in the
-measurement is the measure of.
+EqM restores every picture several times from different noise, without its label; printed are one sample and
+the mean of all. The classical methods are biharmonic inpainting, bicubic upsampling, and Wiener and
+Richardson-Lucy deconvolution of scikit-image with the true kernel and the settings with the best PSNR on
+other pictures. PSNR and SSIM are means with bootstrap intervals. The misfit is the root mean square
+difference between the measurement and that of the restored picture; it should be near the noise.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ Settings = Iterator[tuple[str, Callable[[Tensor], Tensor]]]
 
 
 class Task(NamedTuple):
-    """What was measured, and the classical ways back, each in all settings to try."""
+    """An operator with noise, and the classical methods with all settings to try."""
 
     operator: Operator
     noise: float
@@ -55,20 +54,20 @@ def main(
     threads: int = 1,
     quick: bool = False,
 ) -> None:
-    """Prints the tables and keeps them in results/.
+    """Prints the tables and writes them to results/.
 
     Args:
-        model: Name or folder of the landscape.
-        test: Pictures that it has not seen.
-        features: Of the Frechet distance.
-        count: Pictures to restore.
-        samples: Of each.
-        tuning: Other pictures to tune the classical means on.
-        steps: Of the landscape.
-        sheet: Picture of the first of every task, if you like.
-        seed: Of the noise.
+        model: Name or folder of the model.
+        test: Test pictures.
+        features: Features of the Frechet distance.
+        count: Number of pictures to restore.
+        samples: Samples of each picture.
+        tuning: Number of other pictures for tuning the classical methods.
+        steps: Steps of EqM.
+        sheet: Write a picture of the first results of every task to this file.
+        seed: Seed of the noise.
         threads: CPU threads.
-        quick: Only try whether everything runs.
+        quick: Only check that it runs; write nothing.
     """
     if quick:
         count, samples, tuning, steps = 8, 2, 2, 3
@@ -79,11 +78,11 @@ def main(
     clean, others, rest = pictures.split([count, tuning, len(pictures) - count - tuning])
     judge = Judge(open_features(features), rest)
     shown: list[Tensor] = []
-    with record(f"restoration-{test}", f"Restoring: {test}", keep=not quick):
+    with record(f"restoration-{test}", f"Restoration: {test}", keep=not quick):
         print(
-            f"{count} pictures, {samples} samples of each in {steps} steps; classical settings tuned on "
-            f"{tuning} other pictures; Frechet distances to {len(rest)} others in {judge.features.name}; "
-            f"of the clean pictures {judge.distance(clean):.2f}.\n"
+            f"{count} pictures, {samples} samples of each in {steps} steps. Classical settings are tuned on "
+            f"{tuning} other pictures. Frechet distances to {len(rest)} others in {judge.features.name} features; "
+            f"the clean pictures have {judge.distance(clean):.2f}.\n"
         )
         for name, (operator, noise, classical) in tasks(clean.shape[-1]).items():
             generator = torch.Generator().manual_seed(seed)
@@ -99,8 +98,8 @@ def main(
                     for part, first in zip(y.split(32), firsts, strict=True)
                 ]
             )
-            results = {"landscape, one sample": every[:, 0]}
-            results[f"landscape, mean of {samples}"] = every.mean(1)
+            results = {"EqM, one sample": every[:, 0]}
+            results[f"EqM, mean of {samples}"] = every.mean(1)
             for way, candidates in classical.items():
                 scores = {
                     settings: (psnr(call(tune).clamp(-1, 1), others).mean().item(), call)
@@ -122,7 +121,7 @@ def main(
                 seen,
                 every[:, 0],
                 every[:, 1],
-                results[f"landscape, mean of {samples}"],
+                results[f"EqM, mean of {samples}"],
                 last,
             ]
             shown.append(torch.cat([part[:12] for part in strip]))
@@ -131,20 +130,22 @@ def main(
 
 
 def tasks(side: int) -> dict[str, Task]:
-    """What is tried, by name."""
+    """The tasks by name."""
     hole = torch.ones(side, side)
     low, high = side // 3, side // 3 + side // 3 + 1
     hole[low:high, low:high] = 0
     few = torch.rand(side, side, generator=torch.Generator().manual_seed(0)) < 0.3
-    bell, move = Blur.gaussian(1.5), Blur.motion(9, 30)
+    blur, motion = Blur.gaussian(1.5), Blur.motion(9, 30)
     return {
         f"A hole of {high - low}x{high - low} pixels": Task(
             Inpaint(hole), 0.0, {"biharmonic": lambda: _biharmonic(hole)}
         ),
-        "Three pixels in ten": Task(Inpaint(few), 0.0, {"biharmonic": lambda: _biharmonic(few)}),
-        "A quarter of the side": Task(Downsample(4), 0.0, {"bicubic": lambda: _bicubic(side)}),
-        "Bell of deviation 1.5, noise .02": Task(bell, 0.02, _deconvolutions(bell.kernel)),
-        "Motion over 9 pixels, noise .02": Task(move, 0.02, _deconvolutions(move.kernel)),
+        "30 % of the pixels": Task(Inpaint(few), 0.0, {"biharmonic": lambda: _biharmonic(few)}),
+        "Downsampling by 4": Task(Downsample(4), 0.0, {"bicubic": lambda: _bicubic(side)}),
+        "Gaussian blur of standard deviation 1.5, noise 0.02": Task(
+            blur, 0.02, _deconvolutions(blur.kernel)
+        ),
+        "Motion blur over 9 pixels, noise 0.02": Task(motion, 0.02, _deconvolutions(motion.kernel)),
     }
 
 
@@ -162,12 +163,12 @@ def _bicubic(side: int) -> Settings:
 def _deconvolutions(kernel: Tensor) -> dict[str, Callable[[], Settings]]:
     from skimage.restoration import richardson_lucy, wiener
 
-    bell = kernel.double().numpy()
-    margin = max(bell.shape)
+    array = kernel.double().numpy()
+    margin = max(array.shape)
 
     def by(way: Callable[[np.ndarray], np.ndarray]) -> Callable[[Tensor], Tensor]:
         def inside(image: np.ndarray) -> np.ndarray:
-            # Both take the picture for periodic or dark around: a margin keeps that off.
+            # Both assume a periodic picture or a dark surrounding; padding avoids artefacts at the border.
             wide = np.pad((image + 1) / 2, margin, mode="edge")
             return way(wide)[margin:-margin, margin:-margin] * 2 - 1
 
@@ -177,14 +178,14 @@ def _deconvolutions(kernel: Tensor) -> dict[str, Callable[[], Settings]]:
         for balance in (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3):
             yield (
                 f"balance {balance:g}",
-                by(lambda image, b=balance: wiener(image, bell, b, clip=False)),
+                by(lambda image, b=balance: wiener(image, array, b, clip=False)),
             )
 
     def lucys() -> Settings:
         for rounds in (5, 10, 20, 40, 80):
             yield (
-                f"{rounds} rounds",
-                by(lambda image, n=rounds: richardson_lucy(image.clip(1e-3), bell, n, clip=False)),
+                f"{rounds} iterations",
+                by(lambda image, n=rounds: richardson_lucy(image.clip(1e-3), array, n, clip=False)),
             )
 
     return {"Wiener": wieners, "Richardson-Lucy": lucys}

@@ -1,12 +1,12 @@
-"""How good the samples of each descent rule are at equal cost, as a Markdown table.
+"""The quality of samples of each descent rule at equal NFE.
 
     python benchmarks/rules.py --model eqm-demo/model
 
-For a model of the digits. Every rule starts at the same noise and is given the same number of
-evaluations of the field, spread over the same path. The measures are those of `eqm demo`: the
-Frechet distance, in the features of a classifier, of samples with the labels of one half of the
-digits to the other half; and the share that the classifier takes for their label. Weights are
-fitted to descents from other noise.
+For a model of the digits. Every rule starts from the same noise and gets the same NFE (number of function
+evaluations) over the same path. The metrics are those of `eqm demo`: the Frechet distance in the
+features of a classifier, between samples with the labels of one half of the digits and the other half;
+and the accuracy, the fraction of samples that the classifier assigns to their label. Multistep
+coefficients are fitted to descents from other noise.
 """
 
 from __future__ import annotations
@@ -28,14 +28,13 @@ from eqm.sampling import starting_noise
 
 MOMENTUM = 0.3
 FAR = 100
-"""Samples that diverged are cut off here, so that the distance stays a number."""
+"""Values of diverged samples are clamped to this, so that the distance stays finite."""
 
 Make = Callable[[float, int], Rule]
-"""A rule from the mean size of its steps and their number."""
+"""Makes a rule from the mean step size and the number of steps."""
 
-# How each rule is made, and how often it evaluates the field in a step. Where velocity builds up,
-# the same way takes a path 1 - momentum times as long; a learning rate is no path at all, and 5
-# times as much was best of 2 to 8.
+# Each rule with its NFE per step. Rules whose velocity accumulates need a path 1 - momentum times as
+# long. A learning rate is not a path length; a factor of 5 was best among 2 to 8.
 RULES: dict[str, tuple[Make, int]] = {
     "GradientDescent (Euler)": (lambda size, n: eqm.GradientDescent(size), 1),
     "GradientDescent, CosineSteps": (
@@ -87,12 +86,11 @@ RULES: dict[str, tuple[Make, int]] = {
 
 FITTED = "LinearMultistep, fitted"
 CALIBRATED, CALIBRATION, CAREFUL = 100, 1_000_000, 100
-"""Samples that weights are fitted to, the seed of their first, and the steps of their descents."""
+"""For fitting coefficients: the number of samples, their first seed, and the steps of their descents."""
 
 
 def fits(field: Field, shape: tuple[int, ...], labels: Tensor, path: float) -> Make:
-    """Makes the rule of n steps that is fitted to careful descents, of the last labels from noise of
-    their own."""
+    """Makes the rule of n steps that is fitted to descents of many steps, from other noise."""
     labels = labels[-CALIBRATED:]
     first = CALIBRATION
     noise = starting_noise(shape, seeds=range(first, first + len(labels)))
@@ -108,14 +106,14 @@ def main(
     only: str = "",
     quick: bool = False,
 ) -> None:
-    """Prints the tables; keeps them in results/rules-digits.md if they hold every rule.
+    """Prints the tables, and writes them to results/rules-digits.md if they hold every rule.
 
     Args:
         model: Folder of a model of the digits, such as `eqm demo` trains.
-        paths: Total paths to try.
-        evaluations: Evaluations of the field a sample is given.
-        only: Part of the names of the rules to try, all by default.
-        quick: Try whether it runs, with few evaluations, and keep nothing.
+        paths: Path lengths to try.
+        nfe: NFE per sample to try.
+        only: Try rules whose names contain this; all by default.
+        quick: Only check that it runs, with few NFE; write nothing.
     """
     if quick:
         paths, nfe = paths[:1], nfe[:1]
@@ -128,21 +126,21 @@ def main(
 
     def measures(rule: Rule, path: float, budget: int) -> str:
         stop: Stop = eqm.MaxNFE(budget)
-        if isinstance(rule, eqm.BarzilaiBorwein | eqm.Anderson):  # they stretch their steps
+        if isinstance(rule, eqm.BarzilaiBorwein | eqm.Anderson):  # their step sizes vary
             stop = stop | eqm.PathLength(path)
         end = eqm.descend(field, noise, first.classes, rule=rule, stop=stop)
         drawn = end.x.nan_to_num().clamp(-FAR, FAR)
         distance = frechet_distance(Moments.of(embed(classifier, drawn)), reference)
-        recognised = 100 * accuracy(classifier, drawn, first.classes)
+        right = 100 * accuracy(classifier, drawn, first.classes)
         spent = end.nfe.double().mean().item()
-        return f"{distance:.3f} / {recognised:.1f}" + (f" ({spent:.1f})" if spent != budget else "")
+        return f"{distance:.3f} / {right:.1f}" + (f" ({spent:.1f})" if spent != budget else "")
 
     real = frechet_distance(Moments.of(embed(classifier, first.data)), reference)
     keep = not (quick or only)
-    with record("rules-digits", "Every rule of descent on the digits", keep=keep):
+    with record("rules-digits", "Every descent rule on the digits", keep=keep):
         print(
-            f"Frechet distance / recognised in %, of {len(first)} samples; the mean of the evaluations "
-            f"in brackets where it is not that of the column. Real digits: {real:.3f}."
+            f"Frechet distance / accuracy in %, of {len(first)} samples, by NFE. In brackets: the mean NFE, if it "
+            f"differs from the column. Real digits: {real:.3f}."
         )
         for path in paths:
             print(f"\nPath {path:g}\n\n| rule | {' | '.join(map(str, nfe))} |")

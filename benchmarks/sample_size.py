@@ -1,10 +1,10 @@
-"""What the number of samples does to metrics, where the truth is known: digits against digits.
+"""How metrics depend on the number of samples: digits against digits.
 
     python benchmarks/sample_size.py
 
-Half of scikit-learn's digits is the reference; the samples are digits of the other half, as they
-are, with noise, or of five classes only. Each number is the mean over subsets, with its standard
-deviation: a metric without bias gives the same at every size.
+Half of scikit-learn's digits is the reference. The samples are the other half, unchanged, with noise, or
+only five classes. Each number is the mean over subsets, with its standard deviation. An unbiased metric has
+the same mean at every size.
 """
 
 from __future__ import annotations
@@ -39,32 +39,32 @@ def main(
     picture: Path = Path("docs/assets/sample-size.png"),
     quick: bool = False,
 ) -> None:
-    """Writes the table and the picture.
+    """Prints the tables, writes them to results/sample-size-digits.md, and plots them.
 
     Args:
-        features: What sees the images.
-        noise: Standard deviation of that of the noisy samples, for images in -1..1.
-        subsets: To average over.
-        picture: Where the picture is kept.
-        quick: Two subsets, nothing kept.
+        features: Features of the metrics.
+        noise: Standard deviation of the noise, for images in -1..1.
+        subsets: Number of subsets.
+        picture: File of the plot.
+        quick: Only check that it runs, with two subsets; write nothing.
     """
     torch.set_num_threads(1)
     subsets = 2 if quick else subsets
-    eyes = open_features(features)
+    network = open_features(features)
     reference, others = digits().split(0.5, seed=0)
     generator = torch.Generator().manual_seed(0)
     noisy = others.data + noise * torch.randn(others.data.shape, generator=generator)
     sets = {
-        "real": eyes(others.data).vector,
-        "with noise": eyes(noisy.clamp(-1, 1)).vector,
-        "five classes": eyes(others[others.classes < 5].data).vector,
+        "real": network(others.data).vector,
+        "with noise": network(noisy.clamp(-1, 1)).vector,
+        "five classes": network(others[others.classes < 5].data).vector,
     }
-    against = eyes(reference.data).vector
+    against = network(reference.data).vector
     moments = Moments.of(against)
     metrics: dict[str, Callable[[Tensor], float]] = {
-        "frechet": lambda x: frechet_distance(Moments.of(x), moments),
-        "frechet-infinity": lambda x: frechet_at_infinity(x, moments).value,
-        "kernel": lambda x: kernel_distance(x, against, subsets=10).value,
+        "Frechet distance": lambda x: frechet_distance(Moments.of(x), moments),
+        "Frechet distance, infinite samples": lambda x: frechet_at_infinity(x, moments).value,
+        "kernel distance": lambda x: kernel_distance(x, against, subsets=10).value,
         "precision": lambda x: precision_recall(x, against).precision,
         "recall": lambda x: precision_recall(x, against).recall,
         "density": lambda x: density_coverage(x, against).density,
@@ -82,12 +82,11 @@ def main(
     }
     with record("sample-size-digits", "Metrics by the number of samples", keep=not quick):
         print(
-            f"Digits in {eyes.name} ({eyes.fingerprint}), {eyes.size} numbers an image, against "
-            f"{len(reference)} digits; mean and standard deviation of {subsets} subsets; noise of "
-            f"{noise}.\n"
+            f"Digits in {network.name} features ({network.fingerprint}), {network.size} numbers per image, against "
+            f"{len(reference)} digits. Mean and standard deviation over {subsets} subsets. Noise {noise}.\n"
         )
         for kind in sets:
-            sizes = [size for size in SIZES if ("frechet", kind, size) in found]
+            sizes = [size for size in SIZES if ("Frechet distance", kind, size) in found]
             print(f"| {kind} | " + " | ".join(map(str, sizes)) + " |")
             print("|---" * (len(sizes) + 1) + "|")
             for name in metrics:
@@ -102,10 +101,10 @@ def main(
 
 
 def draw(found: dict[tuple[str, str, int], list[float]], kinds: list[str], path: Path) -> None:
-    """Returns nothing; draws a distance with bias, one without, and two shares."""
+    """Returns nothing; plots a biased distance, an unbiased one, recall and coverage."""
     from eqm.plots import BLUE, RED, drawing
 
-    shown = [("frechet",), ("kernel",), ("recall", "coverage")]
+    shown = [("Frechet distance",), ("kernel distance",), ("recall", "coverage")]
     with drawing(path, panels=3) as panels:
         for axes, names in zip(panels, shown, strict=True):
             for name in names:

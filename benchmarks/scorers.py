@@ -1,4 +1,4 @@
-"""What the benchmarks of detection share: baselines, a model that remembers, and pictures."""
+"""Baselines, a caching model and pictures, shared by the benchmarks of anomaly detection."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from eqm.features import open_features
 from eqm.randomness import SampleRandom
 
 Scorer = Callable[[Tensor], Tensor]
-"""One number a picture, higher = more anomalous."""
+"""One score per picture, higher = more anomalous."""
 
 
-class Remembering:
-    """A trained model that answers what it was asked before from memory: scores share evaluations."""
+class Cached:
+    """A trained model that caches its outputs, so that scores share evaluations."""
 
     def __init__(self, name: str | Path) -> None:
         self.model = eqm.from_pretrained(name).requires_grad_(False)
@@ -41,34 +41,34 @@ class Remembering:
 
 
 def baselines(known: Tensor) -> dict[str, Scorer]:
-    """Scores that look at pixels alone, fitted on training pictures (N, C, H, W)."""
+    """Scores from pixels, fitted on training pictures (N, C, H, W)."""
     rows = known.flatten(1)
     mean = rows.mean(0)
     components = torch.linalg.svd(rows - mean, full_matrices=False).Vh[:64]  # (64, D)
     forest = IsolationForest(random_state=0).fit(rows.numpy())
 
-    def unexplained(x: Tensor) -> Tensor:
-        away = x.flatten(1) - mean
-        return (away - away @ components.T @ components).norm(dim=1)
+    def reconstruction_error(x: Tensor) -> Tensor:
+        centred = x.flatten(1) - mean
+        return (centred - centred @ components.T @ components).norm(dim=1)
 
     return {
-        "64 principal components": unexplained,
+        "64 principal components": reconstruction_error,
         "Isolation Forest": lambda x: torch.from_numpy(-forest.score_samples(x.flatten(1).numpy())),
-        "5th nearest by pixels": partial(nearest, rows, torch.nn.Flatten()),
+        "5th nearest in pixels": partial(nearest, rows, torch.nn.Flatten()),
     }
 
 
 def nearest(known: Tensor, describe: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """The distance of each picture to the fifth nearest of `known` (N, D), by what `describe` says."""
+    """The distance of each picture to its fifth nearest neighbour in `known` (N, D)."""
     return torch.cdist(describe(x), known).kthvalue(min(5, len(known)), dim=1).values
 
 
 def nearest_in(features: str, known: Tensor) -> Scorer | None:
-    """`nearest` by the features of that name; None, said on standard error, where there are none."""
+    """`nearest` in the features of that name; None, with a message, if they cannot be opened."""
     try:
         network = open_features(features)
     except ValueError as error:
-        print(f"left out: {error}", file=sys.stderr)
+        print(f"skipped: {error}", file=sys.stderr)
         return None
 
     def describe(x: Tensor) -> Tensor:
@@ -79,12 +79,12 @@ def nearest_in(features: str, known: Tensor) -> Scorer | None:
 
 
 def faces() -> np.ndarray:
-    """The faces of scikit-image's `lfw_subset`, (100, 25, 25) in 0..1; the other half are none."""
+    """The faces of scikit-image's `lfw_subset`, (100, 25, 25) in 0..1; its other half has no faces."""
     return data.lfw_subset()[:100]
 
 
 def rows_of(source: Source, rows: Sequence[int]) -> Tensor:
-    """Those pictures of a source."""
+    """Some rows of a source."""
     chosen = torch.tensor(rows)
     return source.batch(chosen, SampleRandom(0, chosen))
 
@@ -95,7 +95,7 @@ def everything(source: Source) -> Tensor:
 
 
 def some(name: str, count: int) -> Tensor:
-    """Pictures of a data set at random, the same each time."""
+    """At most `count` pictures of a data set, a fixed random subset."""
     source = open_source(DataConfig(name))
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(0))
     return rows_of(source, order[:count].tolist())

@@ -1,4 +1,4 @@
-"""Taking turns, tables of what it took, and files that keep them: what the benchmarks share."""
+"""Timing, tables and result files, shared by the benchmarks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 class _Both(StringIO):
-    """Writes through to a stream and keeps it as well."""
+    """Writes to a stream and keeps a copy."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
@@ -33,8 +33,10 @@ class _Both(StringIO):
 
 @contextmanager
 def record(name: str, title: str, *, keep: bool = True) -> Iterator[None]:
-    """Prints the title and `describe_run()` first; what the body prints is kept in results/NAME.md once it has
-    ended without failing. A run of sizes too small to mean something has no `keep`."""
+    """Prints a heading, and writes all printed text to results/NAME.md if the body does not fail.
+
+    Runs that are too small to be meaningful set `keep` to False.
+    """
     both = _Both(sys.stdout)
     with redirect_stdout(both):
         print(f"# {title}\n\n{describe_run()}")
@@ -43,14 +45,16 @@ def record(name: str, title: str, *, keep: bool = True) -> Iterator[None]:
         RESULTS.mkdir(exist_ok=True)
         path = RESULTS / f"{name}.md"
         path.write_text(both.getvalue().rstrip() + "\n")
-        print(f"kept in {path}", file=sys.stderr)
+        print(f"written to {path}", file=sys.stderr)
 
 
 def interleaved(
     variants: dict[str, Callable[[], object]], rounds: int, place: torch.device
 ) -> dict[str, list[float]]:
-    """Seconds of each variant in each round. They take turns, so that a machine whose speed drifts is
-    the same to all; a first round warms up and does not count."""
+    """Seconds of each variant in each round, after a warm-up round.
+
+    The variants alternate, so a change in the speed of the machine affects all of them.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for run in variants.values():
         run()
@@ -72,11 +76,14 @@ def table(
     rate: tuple[str, float] | None = None,
     extra: tuple[str, dict[str, float]] | None = None,
 ) -> None:
-    """Prints seconds and ratios to the first variant, measured in turns; with `rate` also how many of
-    something are made in a second, by its name and how many a run makes."""
+    """Prints the seconds of each variant, and its speedup over the first.
+
+    `rate` is the name of a throughput and the number of items of one run. `extra` is the name and values
+    of one more column.
+    """
     seconds = interleaved(variants, rounds, place)
     base = next(iter(seconds.values()))
-    names = ["seconds", *([rate[0]] if rate else []), "times faster", "from .. to"]
+    names = ["seconds", *([rate[0]] if rate else []), "speedup", "range"]
     names += [extra[0]] if extra else []
     print(f"{title}\n\n| | {' | '.join(names)} |\n{'|---' * (len(names) + 1)}|")
     for name, times in seconds.items():
@@ -89,6 +96,6 @@ def table(
 
 
 def synchronize(place: torch.device) -> None:
-    """Waits for the device."""
+    """Waits until the device has finished."""
     if place.type != "cpu":
         torch.accelerator.synchronize()
