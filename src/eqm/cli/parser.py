@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import is_dataclass, replace
-from typing import Annotated, Any, Union, get_args, get_type_hints
+from typing import Annotated, Any, Union, get_args
 
 import tyro
 from tyro.constructors import (
@@ -16,7 +16,6 @@ from tyro.constructors import (
 )
 
 from eqm.cli.options import SamplingChanges
-from eqm.registry import lookup
 from eqm.sampling.settings import Sampling
 from eqm.train.config import TrainConfig
 
@@ -103,7 +102,9 @@ def _joined(text: Any) -> str:
 
 def _with_network(config: TrainConfig, name: str) -> TrainConfig:
     """The recipe with a network that is registered as `name`, of the same shape and classes."""
-    kind = get_type_hints(lookup("network", name))["config"]
+    from eqm.models.network import config_type
+
+    kind = config_type(name)
     old = config.model
     model = kind(
         shape=old.shape, num_classes=old.num_classes, noise_conditioning=old.noise_conditioning
