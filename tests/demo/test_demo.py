@@ -4,7 +4,7 @@ import re
 import pytest
 from PIL import Image
 
-from eqm.demo import baseline, composition
+from eqm.demo import baseline, clothes, composition
 from eqm.demo.run import SECTIONS, run
 
 PICTURES = {
@@ -12,6 +12,7 @@ PICTURES = {
     "descent.gif",
     "baseline.png",
     "denoising.png",
+    "clothes.png",
     "detection.png",
     "composition.png",
 }
@@ -25,6 +26,7 @@ def facts(folder):
 def test_a_short_demo_leaves_everything_it_promises(tmp_path, monkeypatch):
     monkeypatch.setattr(baseline, "EVALUATIONS", (5,))
     monkeypatch.setattr(composition, "COUNT", 20)
+    monkeypatch.setattr(clothes, "COUNT", 12)
     said = []
     run(tmp_path, images=1000, seed=0, say=said.append)
     assert set(said) >= set(SECTIONS)
@@ -41,6 +43,7 @@ def test_a_short_demo_leaves_everything_it_promises(tmp_path, monkeypatch):
         assert animation.n_frames == 45
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/") == len(PICTURES)
+    assert page.count("<li>") == 2  # where EqM wins over flow matching, and where it does not
     assert not re.search(r'(src|href)="(?!data:)', page)  # opens offline
     assert all(fact["how"] for fact in facts(tmp_path).values())
 

@@ -129,8 +129,11 @@ def with_captions(
     draw = ImageDraw.Draw(whole)
     for k, row in enumerate(rows):
         draw.text((left - 6, top + (k + 0.5) * down), row, "black", font, "rm")
+    for title in titles:  # no smaller than can be read
+        while font.size > 9 and font.getlength(title) > across - 2:
+            font = ImageFont.load_default(font.size - 1)
     for k, title in enumerate(titles):
-        while title and font.getlength(title) > across:
+        while font.getlength(title) > across:
             title = title[:-1]
         draw.text((left + (k + 0.5) * across, top - 4), title, "black", font, "ms")
     return whole

@@ -1,1 +1,1 @@
-"""The demonstration: train on handwritten digits, put the landscape to each use, and report."""
+"""The demo: trains on handwritten digits, tries every use and writes a report."""

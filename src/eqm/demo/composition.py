@@ -18,7 +18,7 @@ COUNT, SHOWN = 200, 12
 
 
 def composition(material: Material) -> Section:
-    """Samples of the averaged field of two labels."""
+    """Samples of the mean of two labels' fields."""
     noise = starting_noise(material.model.config.shape, seeds=range(COUNT))
     rule, stop = material.sampling.make_rule(), material.sampling.make_stop()
     figure, axes = plt.subplots(len(PAIRS), 1, figsize=(8, 3), layout="constrained")
@@ -32,7 +32,7 @@ def composition(material: Material) -> Section:
             Fact(
                 f"Recognised as {a} and {b}",
                 in_top_two(material, both, pair),
-                f"share of {COUNT} whose two most probable classes, by the classifier, are these two; "
+                f"share of {COUNT} samples whose two most probable classes, by the classifier, are these; "
                 f"{in_top_two(material, alone[0], pair):.2f} of the samples of {a} alone, "
                 f"{in_top_two(material, alone[1], pair):.2f} of {b} alone",
                 ".2f",
@@ -43,8 +43,8 @@ def composition(material: Material) -> Section:
     save(figure, material.folder / "composition.png")
     return Section(
         "Two classes at once",
-        "Gradients add up, so landscapes do: descending the mean of the fields of two labels looks "
-        "for what is low in both. No training was done for it.",
+        "Gradients can be added. The mean of the fields of two labels leads to images that are low in both energies. "
+        "This needs no training.",
         "composition.png",
         tuple(facts),
     )

@@ -22,7 +22,7 @@ STEP, STEPS = 0.01, 45
 
 
 def descent(material: Material) -> Section:
-    """An animation of ten samples on their way down."""
+    """An animation of ten samples that descend."""
     labels = torch.arange(10)
     noise = starting_noise(material.model.config.shape, seeds=range(20, 30))
     steps = list(islice(iterate(material.model, noise, labels, rule=GradientDescent(STEP)), STEPS))
@@ -38,7 +38,7 @@ def descent(material: Material) -> Section:
     stop = material.sampling.gradient_ratio * norms[0].mean()
     right.axhline(stop, color=GREY, ls=":", lw=1)
     right.set(xlim=(0, path[-1]), ylim=(0, norms.max() * 1.05))
-    right.set(xlabel="path (step size times steps)", title="gradient norm of each")
+    right.set(xlabel="path (step size times steps)", title="gradient norm of each sample")
     frames = []
     for k, step in enumerate(steps):
         shown.set_data(np.asarray(grid(step.x, columns=5)))
@@ -55,9 +55,8 @@ def descent(material: Material) -> Section:
         )
     return Section(
         "The descent",
-        "One digit of each class from noise to the end. The norm stays near its height while the "
-        "landscape is steep and falls as the digits settle: it tells each sample when to stop "
-        "(dotted).",
+        "One digit of each class, from noise to the end. The gradient norm stays high while the energy is steep, "
+        "and falls when the digit is done. Each sample stops where its norm is low (dotted line).",
         "descent.gif",
         (
             Fact(
@@ -77,7 +76,7 @@ def descent(material: Material) -> Section:
 
 
 def _palette() -> Image.Image:
-    """The colours of the animation: greys, and the blue of its lines, fading."""
+    """The colours of the animation: greys and shades of the blue of its lines."""
     greys = np.linspace(0, 255, 33)[:, None].repeat(3, axis=1)
     blue = np.array([int(BLUE[k : k + 2], 16) for k in (1, 3, 5)])
     tints = blue + np.linspace(0, 0.8, 24)[:, None] * (255 - blue)

@@ -1,4 +1,4 @@
-"""Section: telling what is not a digit."""
+"""Section: detecting images that are not digits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from eqm.tasks import matching_error
 
 
 def detection(material: Material) -> Section:
-    """Scores of held-out digits against four kinds of impostors made of them."""
+    """Scores of validation digits and of four kinds of impostors made from them."""
     digits = material.val_data.data
     normal = matching_error(material.model, digits)
     figure, axes = plt.subplots(
@@ -33,7 +33,7 @@ def detection(material: Material) -> Section:
             Fact(
                 f"AUROC, digits against {name}",
                 area,
-                f"{len(digits)} held-out digits, {len(impostors)} impostors",
+                f"{len(digits)} validation digits, {len(impostors)} impostors",
             )
         )
         show(above, impostors[:3])
@@ -47,18 +47,17 @@ def detection(material: Material) -> Section:
     axes[1, 0].legend(fontsize=7)
     save(figure, material.folder / "detection.png")
     return Section(
-        "Detecting what is not a digit",
-        "The score is the training loss itself at two noise levels (gamma .5 and .7), with eight "
-        "fixed draws of noise, without labels: 16 evaluations an image, higher means less like a "
-        "digit. Nothing was trained on impostors. The hardest are digits with the upper and the "
-        "lower half exchanged: every stroke and every grey value is there, in the wrong place.",
+        "Detecting images that are not digits",
+        "The score is the training loss at two noise levels (gamma .5 and .7) with eight fixed draws of noise and "
+        "without labels: 16 evaluations per image. A higher score means less like a digit. No impostor was used in "
+        "training. The hardest impostors are digits whose upper and lower halves are exchanged.",
         "detection.png",
         tuple(facts),
     )
 
 
 def impostors_of(digits: Tensor) -> dict[str, Tensor]:
-    """Images (N, 1, H, W) that are no digits, made of digits."""
+    """Images (N, 1, H, W) that are not digits, made from digits."""
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(digits[0].numel(), generator=generator)
     upper, lower = digits.chunk(2, dim=2)

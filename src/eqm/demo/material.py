@@ -1,4 +1,4 @@
-"""What the demonstration works with: two trained models, a classifier to judge, the digits."""
+"""What the sections work with: two trained models, a classifier and the digits."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ from eqm.train import TrainConfig, train
 
 @dataclass(frozen=True)
 class Material:
-    """All that the sections of the report need."""
+    """Everything that the sections of the report need."""
 
     folder: Path
     seed: int
-    """Of the training, and of the noise of the first sample."""
+    """Seed of the training and of the noise of the first sample."""
     model: Network | Energy
-    """The landscape: a field trained by equilibrium matching."""
+    """A field trained by equilibrium matching."""
     baseline: Network | Energy
-    """The same network trained by flow matching on as many images, told the noise level."""
+    """The same network, but noise-conditioned, trained by flow matching on as many images."""
     seen: Images
-    """The digits both were trained on."""
+    """The training digits of both."""
     val_data: Images
-    """The digits they were not."""
+    """The validation digits."""
     halves: tuple[Images, Images]
-    """All digits in two halves of equal classes: what a Frechet distance is compared with."""
+    """All digits in two halves with equal classes, for Frechet distances."""
     samples: Solution
     """Samples of the model, with the labels of the first half."""
     classifier: Classifier
     classifier_accuracy: float
-    """Of the classifier on the held-out digits."""
+    """Accuracy of the classifier on the validation digits."""
 
     @property
     def sampling(self) -> Sampling:
-        """How the model is sampled."""
+        """The sampling settings of the model."""
         return Sampling.of(self.model.metadata)
 
     def recognised(self, images: Tensor, labels: Tensor) -> float:
@@ -59,9 +59,7 @@ class Material:
 
 
 def prepare(folder: Path, *, images: int, seed: int) -> Material:
-    """All that the demonstration needs, trained or picked up from `folder`.
-
-    The baseline trains in a second process."""
+    """The material, trained or loaded from `folder`; the baseline trains in a second process."""
     ours, flow = (
         replace(RECIPES[name], images=images, seed=seed) for name in ("digits", "digits-flow")
     )
@@ -75,7 +73,7 @@ def prepare(folder: Path, *, images: int, seed: int) -> Material:
         classifier = train_classifier(seen.data, seen.classes, num_classes=seen.num_classes)
         baseline.join()
     finally:
-        baseline.terminate()  # it saves what it has
+        baseline.terminate()  # it saves its state
         baseline.join()
     if baseline.exitcode:
         raise OSError(f"training the baseline failed (exit status {baseline.exitcode}): see above")
@@ -97,9 +95,9 @@ def prepare(folder: Path, *, images: int, seed: int) -> Material:
 
 
 def train_quietly(config: TrainConfig, folder: Path) -> None:
-    """Trains on the digits without a word; a second process runs it."""
+    """Returns nothing; trains on the digits in a second process and prints nothing."""
     try:
         for _ in train(config, digits().split(config.data.val_fraction)[0], folder):
             pass
     except KeyboardInterrupt:
-        pass  # the run was saved; the first process tells
+        pass  # the run is saved; the first process reports

@@ -1,4 +1,4 @@
-"""What the demonstration found, as one HTML page that needs nothing else, and as JSON."""
+"""The report of the demo: one HTML page without other files, and JSON."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ from eqm.files import replacing
 
 @dataclass(frozen=True)
 class Fact:
-    """A number and how it was obtained."""
+    """A number, and how it was measured."""
 
     name: str
     value: float
     how: str
     form: str = ".3f"
-    """How to print the value, a format specification."""
+    """Format specification of the printed value."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """One use of the landscape: a picture in the report's folder, and what was measured."""
+    """One use of the model: text, a picture in the folder of the report, and numbers."""
 
     title: str
     text: str
     picture: str
     facts: tuple[Fact, ...]
+    verdict: str = ""
+    """One sentence that compares with flow matching, if the section does."""
 
 
 def write_report(
@@ -40,7 +42,7 @@ def write_report(
     intro: str,
     circumstances: Sequence[tuple[str, str]],
 ) -> None:
-    """Writes report.html, with every picture inside, and metrics.json to `folder`."""
+    """Returns nothing; writes report.html, with every picture inside, and metrics.json to `folder`."""
     with replacing(folder / "metrics.json") as path:
         facts = {s.title: [asdict(fact) for fact in s.facts] for s in sections}
         path.write_text(
@@ -50,10 +52,10 @@ def write_report(
     terms = "\n".join(
         f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in circumstances
     )
+    verdicts = "".join(f"<li>{escape(s.verdict)}</li>" for s in sections if s.verdict)
+    page = PAGE.format(style=STYLE, intro=escape(intro), verdicts=verdicts, body=body, terms=terms)
     with replacing(folder / "report.html") as path:
-        path.write_text(
-            PAGE.format(style=STYLE, intro=escape(intro), body=body, terms=terms), encoding="utf-8"
-        )
+        path.write_text(page, encoding="utf-8")
 
 
 def _section(folder: Path, section: Section) -> str:
@@ -67,14 +69,15 @@ def _section(folder: Path, section: Section) -> str:
     few = " open" if len(section.facts) <= FEW else ""
     return (
         f"<section><h2>{escape(section.title)}</h2><p>{escape(section.text)}</p>"
+        f"<p class=verdict>{escape(section.verdict)}</p>"
         f'<img src="data:image/{kind};base64,{data}" alt="{escape(section.title)}">'
-        f"<details{few}><summary>{len(section.facts)} numbers, and how each was obtained</summary>"
+        f"<details{few}><summary>{len(section.facts)} numbers, and how each was measured</summary>"
         f"<table><tr><th>Measured<th>Value<th>How</tr>{rows}</table></details></section>"
     )
 
 
 FEW = 9
-"""Tables of more rows start folded."""
+"""Longer tables start folded."""
 
 STYLE = """
 :root { --ink: #1c2330; --soft: #667085; --line: #e4e7ec; --accent: #2f5fd0; --paper: #ffffff; }
@@ -96,6 +99,8 @@ td:first-child { width: 34%; }
 summary { color: var(--soft); font-size: .9rem; cursor: pointer; margin-bottom: .4rem; }
 .value { font-variant-numeric: tabular-nums; font-weight: 650; color: var(--accent); white-space: nowrap; }
 .how { color: var(--soft); }
+.verdict { font-weight: 600; }
+ul { padding-left: 1.2rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.2rem; margin: 0; font-size: .9rem; }
 dt { color: var(--soft); } dd { margin: 0; }
 @media (max-width: 40rem) { td:first-child { width: auto; } section { padding: 1.1rem; } }
@@ -106,12 +111,13 @@ PAGE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>One landscape, many uses</title>
+<title>One field, many uses</title>
 <style>{style}</style>
 </head>
 <body><main>
-<h1>One landscape, many uses</h1>
+<h1>One field, many uses</h1>
 <p class="intro">{intro}</p>
+<section><h2>Beside flow matching</h2><ul>{verdicts}</ul></section>
 {body}
 <section><h2>How this was made</h2><dl>{terms}</dl></section>
 </main></body>

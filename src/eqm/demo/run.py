@@ -1,4 +1,4 @@
-"""The order of the demonstration."""
+"""The sections of the demo, in order."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eqm.demo.baseline import baseline
+from eqm.demo.clothes import clothes
 from eqm.demo.composition import composition
 from eqm.demo.denoising import denoising
 from eqm.demo.descent import descent
@@ -20,8 +21,9 @@ from eqm.files import make_folder
 SECTIONS: dict[str, Callable[[Material], Section]] = {
     "drawing samples": samples,
     "watching the descent": descent,
-    "comparing with flow matching": baseline,
+    "comparing samples with flow matching": baseline,
     "denoising": denoising,
+    "denoising and filling in clothes": clothes,
     "detecting impostors": detection,
     "composing classes": composition,
 }
@@ -30,10 +32,10 @@ SECTIONS: dict[str, Callable[[Material], Section]] = {
 def run(
     folder: Path, *, images: int, seed: int, say: Callable[[str], None] = print
 ) -> list[Section]:
-    """The sections of the report, which is then in `folder`; `say` hears of each stage."""
+    """The sections of the report, which it writes into `folder`; `say` is called with each stage."""
     began = time.monotonic()
     make_folder(folder)
-    say("training two models, one by equilibrium matching and one by flow matching")
+    say("training two models, by equilibrium matching and by flow matching")
     material = prepare(folder, images=images, seed=seed)
     sections = []
     for stage, section in SECTIONS.items():
@@ -43,18 +45,18 @@ def run(
     write_report(
         folder,
         sections,
-        intro=f"A network of {size:,} parameters learned one field on {len(material.seen):,} handwritten digits of 8x8 "
-        "pixels: the gradient of an energy that is low where digits are. It was trained once, by equilibrium matching, "
-        "and everything below is a way to walk down that landscape.",
+        intro=f"A network of {size:,} parameters was trained on {len(material.seen):,} handwritten digits of 8x8 "
+        "pixels, once, by equilibrium matching (EqM). It gives the gradient of an energy that is low where digits "
+        "are, and it takes no noise level. Every use below follows that gradient downhill.",
         circumstances=[
             ("Command", f"eqm demo --images {images} --seed {seed}"),
             (
                 "Data",
-                f"scikit-learn load_digits, {len(material.seen):,} for training, {len(material.val_data)} held out",
+                f"load_digits of scikit-learn: {len(material.seen):,} training, {len(material.val_data)} validation",
             ),
             (
                 "Training",
-                f"{images:,} images a model, repeats counted, batch 128, AdamW, float32, one thread a model",
+                f"{images:,} images for each model, repeats counted; batch 128, AdamW, float32, one thread",
             ),
             ("Time", f"{time.monotonic() - began:.0f} s in all"),
             ("Machine", describe_machine()),

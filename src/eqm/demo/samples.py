@@ -1,4 +1,4 @@
-"""Section: digits out of noise, and whether they are any good."""
+"""Section: samples of digits, and how good they are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from eqm.tasks import generate
 
 
 def samples(material: Material) -> Section:
-    """Ten samples a class, and measures of as many as half the digits."""
+    """Ten samples of each class, and measurements of as many samples as half of the digits."""
     classes = [label for label in range(10) for _ in range(10)]
     sheet = generate(material.model, classes, seed=10_000)
     with replacing(material.folder / "samples.png") as path:
@@ -26,20 +26,20 @@ def samples(material: Material) -> Section:
     copies = (near < near_real.quantile(0.01)).float().mean().item()
     count = len(drawn.x)
     return Section(
-        "Digits out of noise",
-        "Ten samples of each class. Each began as noise and went down the gradient that the network learned, with no "
-        f"noise level or clock, until the gradient was {material.sampling.gradient_ratio:g} of the first.",
+        "Samples of digits",
+        "Ten samples of each class. Each starts from noise and follows the gradient until the gradient norm is "
+        f"{material.sampling.gradient_ratio:g} of the first one. No noise level is used.",
         "samples.png",
         (
             Fact(
                 "Recognised as their class",
                 material.recognised(drawn.x, first.classes),
-                f"{count} samples, judged by a convolutional classifier trained on the same training digits",
+                f"{count} samples, by a convolutional classifier trained on the same training digits",
             ),
             Fact(
                 "The classifier on real digits",
                 material.classifier_accuracy,
-                f"its accuracy on {len(material.val_data)} digits that nothing was trained on",
+                f"its accuracy on the {len(material.val_data)} validation digits",
             ),
             Fact(
                 "Frechet distance of the samples",
@@ -53,7 +53,7 @@ def samples(material: Material) -> Section:
             Fact(
                 "Their ratio",
                 distance / real,
-                "1 would be indistinguishable by this measure",
+                "1 would be as close as real digits are",
                 ".2f",
             ),
             Fact(
@@ -65,20 +65,19 @@ def samples(material: Material) -> Section:
             Fact(
                 "The same for real digits",
                 near_real.median().item(),
-                f"median over {len(material.val_data)} held-out digits",
+                f"median over {len(material.val_data)} validation digits",
                 ".2f",
             ),
             Fact(
                 "Samples that could be copies",
                 copies,
-                "share nearer to a training digit than 99 % of the held-out digits are; 0.01 is "
-                "expected of new digits, 1 of copies",
+                "share nearer to a training digit than 99 % of the validation digits are; 0.01 is expected for new "
+                "digits, 1 for copies",
             ),
             Fact(
-                "Evaluations a sample",
+                "Evaluations per sample",
                 drawn.nfe.float().mean().item(),
-                f"mean; from {int(drawn.nfe.min())} to {int(drawn.nfe.max())}: "
-                "each sample stops by itself",
+                f"mean; {int(drawn.nfe.min())} to {int(drawn.nfe.max())}, as each sample stops by itself",
                 ".1f",
             ),
         ),

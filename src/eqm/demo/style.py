@@ -1,4 +1,4 @@
-"""How the figures look."""
+"""The style of the figures."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ plt.rcParams.update(STYLE)
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG and forgets it."""
+    """Returns nothing; writes a figure as PNG and closes it."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", bbox_inches="tight")
     plt.close(figure)
 
 
 def show(axis: Axes, images: Tensor, *, columns: int | None = None) -> AxesImage:
-    """Draws images (N, 1, H, W) in -1..1 side by side, without axes."""
+    """The drawing of images (N, 1, H, W) in -1..1 side by side, without axes."""
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
     sheet = np.asarray(grid(images, columns=columns or len(images)))
