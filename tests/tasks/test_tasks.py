@@ -47,7 +47,7 @@ def test_a_sample_depends_on_its_seed_and_label_alone(model):
     assert torch.equal(starting_noise((2,), seeds=[9])[0], starting_noise((2,), seeds=[7, 8, 9])[2])
 
 
-def test_labels_take_turns_where_none_are_asked_for(model):
+def test_classes_take_turns_without_labels(model):
     assert len(generate(model, sampling=FIVE).x) == 3
     turns = generate(model, count=5, sampling=FIVE).x
     torch.testing.assert_close(turns, generate(model, [0, 1, 2, 0, 1], sampling=FIVE).x)
@@ -91,7 +91,7 @@ def test_guidance_reaches_the_baseline_and_denoising(model):
     assert not torch.allclose(plain, guided)
 
 
-def test_a_model_that_is_told_the_noise_level_is_sampled_with_the_decay_of_its_training(model):
+def test_a_noise_conditioned_model_is_sampled_with_the_decay_of_its_training(model):
     flow = UNet(replace(model.config, noise_conditioning=True))
     for weight in flow.parameters():
         torch.nn.init.normal_(weight, std=0.3, generator=torch.Generator().manual_seed(0))
@@ -138,7 +138,7 @@ def test_an_energy_is_sampled_like_a_network(model):
         (None, 0, "count must be at least 1"),
     ],
 )
-def test_labels_that_cannot_be_are_named(model, labels, count, message):
+def test_impossible_labels_are_named(model, labels, count, message):
     with pytest.raises(ValueError, match=message):
         generate(model, labels, count=count, sampling=FIVE)
 
@@ -204,7 +204,7 @@ def test_a_model_without_classes_takes_no_labels():
         ({"step_size": 1e-320}, "a path takes at most 1e.09 steps; got path_length 0.5 in steps"),
     ],
 )
-def test_sampling_settings_without_meaning_are_named(settings, message):
+def test_impossible_sampling_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         Sampling(**settings)
     with pytest.raises(ValueError, match="unknown names: colour"):
@@ -302,7 +302,7 @@ def test_settings_that_came_back_from_json_are_the_same():
             Sampling(guidance_interval=interval)
 
 
-def test_watching_ends_where_generate_does_and_starts_at_the_noise(model):
+def test_a_trajectory_starts_at_the_noise_and_ends_where_generate_does(model):
     moved = trajectory(model, [0, 1], seed=3, sampling=FIVE, moments=50)
     assert moved.steps[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
     assert torch.equal(moved.x[0], starting_noise((1, 4, 4), seeds=[3, 4]))
@@ -357,7 +357,7 @@ class Level(Bowl):
         return 4 * (5 * (x - self.centre)).tanh()
 
 
-def test_advice_names_the_largest_stable_step():
+def test_diagnose_names_the_largest_stable_step():
     steep = Sampling("gradient-descent", step_size=0.12, path_length=2.4)
     descent = generate(Bowl(), count=3, sampling=steep)
     (said,) = diagnose(Bowl(), descent, sampling=steep)
@@ -387,7 +387,7 @@ def test_advice_names_the_largest_stable_step():
     assert "guidance 1e+38 is too large" in said
 
 
-def test_settings_that_do_not_suit_an_objective_are_foreseen():
+def test_settings_that_do_not_suit_an_objective_are_named():
     usual, plain = eqm.TruncatedDecay(), eqm.TruncatedDecay(scale=1.0)
     assert check_sampling(Sampling(), usual) == []
     assert check_sampling(Sampling(step_size=0.08, path_length=2), plain) == []
@@ -408,7 +408,7 @@ def test_the_settings_of_every_recipe_suit_its_objective():
         assert check_sampling(config.sampling, config.make_objective().decay) == [], config.name
 
 
-def test_advice_on_fitted_steps_speaks_of_no_step_size():
+def test_diagnose_names_no_step_size_for_fitted_steps():
     steep = Sampling("gradient-descent", 0.12, path_length=2.4)
     short, far = (
         replace(steep, multistep_coefficients=((1, size, 0, 0),)) for size in (0.01, -1e38)
@@ -420,7 +420,7 @@ def test_advice_on_fitted_steps_speaks_of_no_step_size():
     assert said == "3 of 3 samples diverged: its fitted steps do not suit it, run eqm tune"
 
 
-def test_tuning_finds_the_path_that_keeps_the_spread_of_the_data_and_says_if_none_is_better():
+def test_tuning_finds_the_path_that_keeps_the_spread_of_the_data():
     model = Bowl(curvature=4.0)
     model.metadata = {"sampling": {"rule": "gradient-descent", "step_size": 0.05}}
     reference = 0.3 * starting_noise((1, 4, 4), seeds=range(1000, 1300))  # e^{-4 s} = 0.3: s = 0.3
@@ -440,7 +440,7 @@ def test_tuning_finds_the_path_that_keeps_the_spread_of_the_data_and_says_if_non
 
 
 @pytest.mark.parametrize("nfe", [1, 2, 3, 7])
-def test_tuning_stays_within_its_evaluations(nfe):
+def test_tuning_stays_within_its_nfe(nfe):
     model = Bowl(curvature=4.0)
     reference = 0.3 * starting_noise((1, 4, 4), seeds=range(1000, 1020))
     found = tune(model, reference, samples=8, nfe=nfe)
@@ -513,7 +513,7 @@ def test_samples_are_the_same_from_two_processes(model, tmp_path):
     assert both["steps"].tolist() == whole.steps.tolist()
 
 
-def test_a_model_of_fixed_shapes_sees_one_size_under_guidance_for_a_part_of_the_way(model):
+def test_a_model_of_fixed_shapes_sees_one_batch_size_with_guidance_in_an_interval(model):
     # each size that a compiled network has not seen is compiled anew, for minutes
     seen = set()
 
@@ -563,7 +563,7 @@ def test_any_function_is_a_model():
     torch.testing.assert_close(generate(oracle, count=2).x, point.expand(2, 2), rtol=0, atol=0.1)
 
 
-def test_what_a_function_does_not_say_is_asked_for(model):
+def test_a_function_must_be_given_a_shape(model):
     with pytest.raises(ValueError, match=r"does not say the shape .* pass it, such as shape"):
         generate(lambda x, labels: x)
     with pytest.raises(

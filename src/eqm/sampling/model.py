@@ -36,7 +36,7 @@ class ModelInfo:
 def describe(model: Model) -> ModelInfo:
     """What a model says about itself: by its `config` or its own attributes, its metadata and its
     weights."""
-    config = getattr(model, "config", model)
+    config = getattr(model, "config", None) or model
     shape = getattr(config, "shape", None)
     weight = next(iter(getattr(model, "parameters", tuple)()), None)
     like = torch.empty(0) if weight is None else weight

@@ -27,6 +27,7 @@ from eqm.field import Field, check_gradient
 from eqm.objective import EquilibriumMatching
 from eqm.pictures import to_uint8
 from eqm.registry import register
+from eqm.sampling.model import describe
 from eqm.sampling.settings import Sampling
 from eqm.shapes import norms
 
@@ -69,10 +70,10 @@ class ScoreConfig:
 
         Raises ValueError for settings that are out of range.
         """
-        conditioned = bool(getattr(getattr(field, "config", None), "noise_conditioning", False))
-        stored = Sampling.of(getattr(field, "metadata", None) or {})
+        info = describe(field)
+        stored = Sampling.of(info.metadata)
         sampling = replace(stored, multistep_coefficients=())  # they are for descents from noise
-        objective = EquilibriumMatching(decay_of(field), conditioned)
+        objective = EquilibriumMatching(decay_of(field), info.noise_conditioning)
         return cls(objective, sampling, tuple(gammas), draws, seed)
 
 
