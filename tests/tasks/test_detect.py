@@ -368,7 +368,7 @@ def test_the_bundled_model_has_a_calibration():
     assert detector.predict(flat, fpr=0.001).all()
 
 
-def test_batches_are_scored_one_at_a_time():
+def test_batches_are_scored_one_batch_size():
     events = []
 
     def field(x, labels):

@@ -109,11 +109,11 @@ def eval_(
             raise ValueError(f"output must be a file; {path} is a folder: choose another name")
         make_folder(path.parent)
     settings = Settings(metrics=metrics, max_rows=max_rows, batch_size=batch_size, seed=seed)
-    place = distributed.join(device)
+    where = distributed.join(device)
     config = DataConfig(size=size, channels=channels)
     console = Console(stderr=True, quiet=not distributed.is_main())
     try:
-        several = [
+        sample_sets = [
             open_samples(
                 name,
                 count=count,
@@ -121,30 +121,32 @@ def eval_(
                 sampling=dict(sampling.changes),
                 vae=vae,
                 precision=precision,
-                device=place,
+                device=where,
                 config=config,
             )
             for name in (samples, compare)
             if name is not None
         ]
-        against, learnt = open_reference(reference, several[0], training=training, config=config)
+        real, trained_on = open_reference(
+            reference, sample_sets[0], training=training, config=config
+        )
         if not features:
-            name, why = suitable_features(several[0], against)
-            said = f"features: {name} ({why}); choose others by --features"
-            console.print(said, highlight=False, soft_wrap=True)
+            name, why = suitable_features(sample_sets[0], real)
+            message = f"features: {name} ({why}); choose others by --features"
+            console.print(message, highlight=False, soft_wrap=True)
             features = (name,)
-        eyes = [
+        networks = [
             open_features(
                 name,
-                device=place,
-                reference=None if isinstance(against, Statistics) else _pictures(against),
+                device=where,
+                reference=None if isinstance(real, Statistics) else _pictures(real),
             )
             for name in features
         ]
         with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
             reports = evaluate_each(
-                *(several, against, eyes),
-                training=learnt,
+                *(sample_sets, real, networks),
+                training=trained_on,
                 settings=settings,
                 track=lambda images: _shown(images, bar),
             )

@@ -93,19 +93,19 @@ class ModuleFeatures:
     fingerprint: str
     size: int
     resize: str
-    at_a_time: int
+    batch_size: int
 
     def __call__(self, images: Tensor) -> Activations:
         """The activations of images (B, C, H, W), float32 in -1..1, without gradients.
 
-        They are on the module's device. The network sees `at_a_time` images at once. Raises ValueError
+        They are on the module's device. The network sees `batch_size` images at a time. Raises ValueError
         for images of the wrong range or shape.
         """
         require_images(images)
         device = next(chain(self.module.parameters(), self.module.buffers()), images).device
         # No TensorFloat-32: its rounding changes Frechet distances.
         with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            parts = [self._activations(part.to(device)) for part in images.split(self.at_a_time)]
+            parts = [self._activations(part.to(device)) for part in images.split(self.batch_size)]
         return Activations(
             torch.cat([part.vector for part in parts]),
             _joined([part.spatial for part in parts]),
@@ -125,21 +125,21 @@ def from_module(
     size: int = 0,
     resize: str = "none",
     settings: Mapping[str, Any] | None = None,
-    at_a_time: int = 64,
+    batch_size: int = 64,
 ) -> ModuleFeatures:
     """Any module as features, in evaluation mode.
 
     The module takes images (B, C, H, W), float32 in -1..1, and returns `Activations` or a tensor
     (B, ...), which is flattened. `read` is called instead of the module, if given. `resize` says in
     words how the module resizes images. `settings` is JSON data about the module that its weights do
-    not show. Both are part of the fingerprint. The module sees `at_a_time` images at once.
+    not show. Both are part of the fingerprint. The module sees `batch_size` images at a time.
 
     >>> from_module(nn.Flatten(), name="mine")(torch.zeros(2, 1, 4, 4)).vector.shape
     torch.Size([2, 16])
     """
     about = [type(module).__name__, resize, dict(settings or {})]
     return ModuleFeatures(
-        module.eval(), read or module, name, _fingerprint(module, about), size, resize, at_a_time
+        module.eval(), read or module, name, _fingerprint(module, about), size, resize, batch_size
     )
 
 

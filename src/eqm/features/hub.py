@@ -104,7 +104,7 @@ def _open(
         name=f"{kind}:{folder}",
         size=module.config.projection_dim if kind == "clip" else module.config.hidden_size,
         resize=f"{prepared.mode}, antialiased, to {height}x{width}, clipped; grey repeated",
-        at_a_time=32,
+        batch_size=32,
     )
 
 

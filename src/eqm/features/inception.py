@@ -372,7 +372,7 @@ def open_inception(argument: str, device: torch.device) -> ModuleFeatures:
         name=f"inception:{argument}",
         size=2048,
         resize="TensorFlow 1's bilinear to 299x299, not antialiased; grey repeated",
-        at_a_time=32,
+        batch_size=32,
     )
     fold(features.module)
     return features

@@ -122,7 +122,7 @@ def open_lite0(argument: str, device: torch.device) -> ModuleFeatures:
         name=f"lite0:{side}" if argument else "lite0",
         size=1280,
         resize=f"bicubic, antialiased, to {side}x{side}; grey repeated",
-        at_a_time=16,
+        batch_size=16,
     )
     fold(features.module)
     return features
