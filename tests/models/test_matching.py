@@ -63,7 +63,7 @@ def test_other_classes_and_sizes_leave_their_tables_fresh(config, changes, fresh
         (
             UNET,
             replace(UNET, shape=(3, 8, 8)),
-            r"head.bias must have .*; got \(1,\) and \(3,\): give",
+            r"head.bias must have .*; got \(1,\) and \(3,\): take",
         ),
         (MLP, replace(MLP, shape=(3,)), r"head.bias must have .*; got \(2,\) and \(3,\)"),
     ],

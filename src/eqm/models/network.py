@@ -172,10 +172,11 @@ def load_matching(network: nn.Module, trained: nn.Module) -> list[str]:
     tables = _tables(network) | _tables(trained)
     computed = {name for name in tables & same if not network.get_parameter(name).requires_grad}
     if layers := sorted((target.keys() | source.keys()) - same - tables):
-        sizes = (tuple(t[layers[0]].shape) if layers[0] in t else None for t in (target, source))
+        name = layers[0]
+        ours, theirs = (tuple(t[name].shape) if name in t else None for t in (target, source))
         raise ValueError(
-            f"{layers[0]} must have the same shape in both networks; got {{}} and {{}}: "
-            "give the samples as many channels as the trained network has".format(*sizes)
+            f"{name} must have the same shape in both networks; got {ours} and {theirs}: "
+            "take samples with as many channels as the trained network has"
         )
     taken = same - computed if moved else same
     for name in taken:
