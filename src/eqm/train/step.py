@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -281,6 +283,9 @@ def _compiled(model: nn.Module, config: TrainConfig) -> Field:
             what = "FSDP" if sharded else "activation checkpointing"
             _log.warning("an explicit energy with %s is not compiled", what)
         return model
+    # Torch's default is a temporary folder. In this one, a resumed run finds its compiled code.
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(cache) / "eqm" / "torchinductor"))
     if sharded:
         for block in distributed.blocks_of(model):  # the gathering of weights stays outside
             block.compile()
