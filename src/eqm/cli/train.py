@@ -52,8 +52,8 @@ def train(
     from eqm.cli.output import check_apart, show_settings
     from eqm.data import MissingDataError, open_source, split
     from eqm.data.open_source import opens_arrays
-    from eqm.models import cost
     from eqm.devices import pick_device
+    from eqm.models import cost
     from eqm.monitor import duration, estimate_time, make_monitor, run
     from eqm.recipes.pixels import choose_data, choose_network
     from eqm.sampling import check_sampling

@@ -17,7 +17,7 @@ from eqm.train.loop import Progress, cpu_threads
 from eqm.train.state import start
 from eqm.train.step import make_step, training_dtype, training_flops
 
-BUDGET = 10.0
+BUDGET = 3.0
 """Seconds of training steps in `estimate_time`, at most about so many."""
 
 
@@ -43,7 +43,7 @@ def estimate_time(config: TrainConfig, source: Source) -> float:
     """Seconds that the whole run takes on this device in one process, from a few measured steps.
 
     It trains a copy without compiling, previews and checkpoints, on batches that grow up to
-    `batch_size` within about ten seconds. Nothing is written.
+    `batch_size` within a few seconds. Nothing is written.
     """
     with cpu_threads(config.threads):
         return _seconds_per_image(config, source) * config.images

@@ -36,8 +36,8 @@ AGREE_WITHIN = timedelta(minutes=1)
 run out hangs in an exchange, and only the end of this process ends that."""
 
 COMPILE_FROM = 5e14
-"""Floating-point operations of a run from which `compile auto` compiles on a CPU: about five hours on
-two cores, where compiling alone can take ten minutes."""
+"""Floating-point operations of a run from which `compile auto` compiles on a CPU: more than an hour on
+one core. Compiling takes minutes there, and steps become about a tenth faster."""
 
 FORWARD_PASSES = {"implicit": 3, "dot": 6, "norm": 6}
 """Cost of training on one image, in forward passes: a backward pass counts twice, and an explicit
