@@ -1,6 +1,6 @@
 from .comparison import Comparison, Difference, compare
 from .evaluate import evaluate, evaluate_each
-from .metrics import LackingError, MetricInput
+from .metrics import MetricInput, MissingInputError
 from .open_samples import open_images, open_reference, open_samples, suitable_features
 from .protocol import FeatureSpec, Measurement, Protocol, SampleSet
 from .report import Report, require_suffix, write
@@ -12,7 +12,7 @@ __all__ = [
     "Comparison",
     "Difference",
     "FeatureSpec",
-    "LackingError",
+    "MissingInputError",
     "Measurement",
     "MetricInput",
     "Protocol",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from eqm.data import Source
-from eqm.evaluation.metrics import LackingError, Metric, MetricInput, metrics_named
+from eqm.evaluation.metrics import Metric, MetricInput, MissingInputError, metrics_named
 from eqm.evaluation.protocol import Measurement, Protocol
 from eqm.evaluation.report import Report
 from eqm.evaluation.samples import Samples, from_source
@@ -108,9 +108,9 @@ def evaluate_each(
         measured: list[Measurement] = []
         notes: list[str] = []
         for f, (a, b) in enumerate(zip(statistics, whole, strict=True)):
-            found, lacking = _measure(metric_input(f, a, b, k), metrics[f])
+            found, missing = _measure(metric_input(f, a, b, k), metrics[f])
             some: list[str] = []
-            for what, names in lacking.items():
+            for what, names in missing.items():
                 if settings.metrics:
                     raise ValueError(f"{names[0]} in {features[f].name} features needs {what}")
                 some.append(f"not measured: {', '.join(names)}; needed: {what}")
@@ -149,13 +149,13 @@ def _measure(
 ) -> tuple[list[Measurement], dict[str, list[str]]]:
     """The measurements, and for each missing input the metrics that need it."""
     found: list[Measurement] = []
-    lacking: dict[str, list[str]] = {}
+    missing: dict[str, list[str]] = {}
     for name, metric in metrics.items():
         try:
             found += metric(given)
-        except LackingError as error:
-            lacking.setdefault(str(error), []).append(name)
-    return found, lacking
+        except MissingInputError as error:
+            missing.setdefault(str(error), []).append(name)
+    return found, missing
 
 
 def _memorisation_notes(measurements: Sequence[Measurement]) -> Iterator[str]:

@@ -29,8 +29,8 @@ HALVINGS = 3
 T = TypeVar("T")
 
 
-class LackingError(ValueError):
-    """A metric lacks an input; the message names it."""
+class MissingInputError(ValueError):
+    """An input of a metric is missing; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class MetricInput:
     """What a metric gets.
 
     A metric is a function that takes this and returns an iterable of `Measurement`, registered with
-    `eqm.register("metric", NAME)`. It raises LackingError if an input is missing.
+    `eqm.register("metric", NAME)`. It raises MissingInputError if an input is missing.
     """
 
     samples: Statistics
@@ -95,7 +95,9 @@ class MetricInput:
             for x in (self.samples, self.reference)
         )
         if min(len(a), len(b)) <= neighbours:
-            raise LackingError(f"{neighbours + 1} samples and {neighbours + 1} reference images")
+            raise MissingInputError(
+                f"{neighbours + 1} samples and {neighbours + 1} reference images"
+            )
         settings = {"neighbours": neighbours, "rows": _counts(a, b)}
         return overlap(a, b, neighbours=neighbours), settings
 
@@ -155,7 +157,7 @@ def frechet_infinity(given: MetricInput) -> Iterator[Measurement]:
     """The Frechet distance, extrapolated to infinitely many samples."""
     rows = _vectors(given.samples)
     if len(rows) >> HALVINGS <= rows.shape[1]:
-        raise LackingError(
+        raise MissingInputError(
             f"more than {rows.shape[1] << HALVINGS:,} samples for features of {rows.shape[1]:,} numbers"
         )
     value, error = frechet_at_infinity(
@@ -187,7 +189,7 @@ def kernel(given: MetricInput) -> Iterator[Measurement]:
     a, b = _vectors(given.samples), _vectors(given.reference)
     size, subsets = min(1000, min(len(a), len(b)) // 2), 100
     if size < 2:
-        raise LackingError("4 samples and 4 reference images")
+        raise MissingInputError("4 samples and 4 reference images")
     value, spread = kernel_distance(a, b, subsets=subsets, subset_size=size, seed=given.seed)
     influence = None
     if len(a) <= MAX_PAIR_ROWS:
@@ -241,7 +243,9 @@ def accuracy(given: MetricInput) -> Iterator[Measurement]:
     labels = _present(given.samples.labels, "labels of the samples, which have none")
     known, needed = probabilities.shape[1], given.samples.num_classes
     if known != needed:
-        raise LackingError(f"a classifier of the samples' {needed} classes; this one has {known}")
+        raise MissingInputError(
+            f"a classifier of the samples' {needed} classes; this one has {known}"
+        )
     yield given.mean("accuracy", probabilities.argmax(1) == labels, better="higher")
 
 
@@ -257,7 +261,7 @@ def memorisation(given: MetricInput) -> Iterator[Measurement]:
     samples, real = _present(given.nearest, "the training images: give --training")
     unseen = real[real > 1e-4 * real.max()]  # not 0, as a network may round one image in two ways
     if len(unseen) < 10:
-        raise LackingError("a reference with images that are not training images")
+        raise MissingInputError("a reference with images that are not training images")
     settings = {"compared": _counts(samples, unseen)}
     low, value, high = bootstrap(
         lambda a, b: a.median() / b.median(), samples, unseen, seed=given.seed
@@ -280,7 +284,7 @@ def _probabilities(statistics: Statistics) -> Tensor:
 
 def _present(value: T | None, what: str) -> T:
     if value is None:
-        raise LackingError(what)
+        raise MissingInputError(what)
     return value
 
 
