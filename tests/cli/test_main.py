@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -21,6 +22,43 @@ def greet(name: str, loud: bool = False) -> None:
     print(f"hello {name.upper() if loud else name}")
 """
 
+NETWORK = """
+from __future__ import annotations
+from dataclasses import dataclass
+import eqm, torch
+from eqm.descent import StepResult
+from eqm.models import Network, NetworkConfig
+
+@dataclass(frozen=True)
+class OneLayerConfig(NetworkConfig):
+    width: int = 3
+
+@eqm.register("network", "one-layer")
+class OneLayer(Network):
+    config: OneLayerConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.down = torch.nn.Linear(64, config.width)
+        self.up = torch.nn.Linear(config.width, 64)
+
+    def forward(self, x, labels=None, gamma=None):
+        return self.up(self.down(x.flatten(1))).view_as(x)
+
+@eqm.register("rule", "still")
+@dataclass(frozen=True)
+class Still:
+    step_size: float
+    shift: float = 0.0
+
+    def init(self, x):
+        return ()
+
+    def step(self, gradient_of, x, state, steps):
+        length = torch.full((len(x),), self.step_size)
+        return StepResult(torch.full_like(x, self.shift), gradient_of(x), length, ())
+"""
+
 
 @pytest.fixture
 def run(capsys, tmp_path, monkeypatch):
@@ -38,9 +76,14 @@ def run(capsys, tmp_path, monkeypatch):
     return call
 
 
-def python(*arguments, **environment):
-    import os
+def restore_later(monkeypatch, *kinds):
+    """Forgets, after the test, the parts of these kinds that it registers."""
+    for kind in kinds:
+        registry.names(kind)  # registers those of eqm
+        monkeypatch.setitem(registry._REGISTERED, kind, dict(registry._REGISTERED[kind]))
 
+
+def python(*arguments, **environment):
     return subprocess.run(
         [sys.executable, *arguments],
         env={**os.environ, **environment},
@@ -92,12 +135,28 @@ def test_what_is_misspelt_is_answered_by_what_was_meant(run):
 
 @pytest.mark.parametrize("place", [0, 1, 4])
 def test_a_command_of_ones_own_is_imported_from_a_file(run, tmp_path, monkeypatch, place):
-    monkeypatch.setitem(registry._REGISTERED, "command", dict(registry._REGISTERED["command"]))
+    restore_later(monkeypatch, "command")
     (tmp_path / "own.py").write_text(OWN)
     words = ["greet", "--name", "ada", "--loud"]
     words[place:place] = ["--import", "own.py"] if place else ["--import=own.py"]
     assert run(*words) == (0, "hello ADA\n", "")
     assert "greet        Say hello." in run()[1]
+
+
+def test_a_network_and_a_rule_of_ones_own_work_by_name(run, tmp_path, monkeypatch):
+    restore_later(monkeypatch, "network", "rule")
+    (tmp_path / "parts.py").write_text(NETWORK)
+    own = ("--import", "parts.py")
+    train = ("train", "digits", "--model", "one-layer", "--images", 128)
+    status, out, _ = run(*own, *train, "--model.width", 5)
+    assert status == 0
+    assert f"{64 * 5 + 5 + 5 * 64 + 64} parameters" in out
+    sample = ("sample", "runs/digits", "--count", 2, "--output", "a.npz")
+    rule = ("--rule", "still", "--rule-options", "shift", 1)
+    assert run(*sample, *rule)[0] == 0
+    assert (np.load("a.npz")["arr_0"] == 255).all()
+    assert "must be one of" in run(*sample, "--rule", "unknown")[2]
+    assert "must be one of mlp, one-layer" in run(*train, "--model", "unknown")[2]
 
 
 def test_what_cannot_be_imported_is_one_sentence(run):

@@ -120,7 +120,8 @@ def with_captions(
     """The sheet of `cells` (columns, rows) on white, with `rows` to the left and `titles` above."""
     from PIL import Image, ImageDraw, ImageFont
 
-    font = ImageFont.load_default(14)
+    size = 14
+    font = ImageFont.load_default(size)
     across, down = sheet.width / cells[0], sheet.height / cells[1]
     left = max((int(font.getlength(row)) + 12 for row in rows if row), default=0)
     top = 22 if titles else 0
@@ -130,8 +131,9 @@ def with_captions(
     for k, row in enumerate(rows):
         draw.text((left - 6, top + (k + 0.5) * down), row, "black", font, "rm")
     for title in titles:  # no smaller than can be read
-        while font.size > 9 and font.getlength(title) > across - 2:
-            font = ImageFont.load_default(font.size - 1)
+        while size > 9 and font.getlength(title) > across - 2:
+            size -= 1
+            font = ImageFont.load_default(size)
     for k, title in enumerate(titles):
         while font.getlength(title) > across:
             title = title[:-1]
