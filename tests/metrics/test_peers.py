@@ -1,4 +1,4 @@
-"""The metrics agree with torchmetrics, which needs no torchvision for given features."""
+"""The same numbers as torchmetrics gives; it needs no torchvision where it is handed a network."""
 
 import pytest
 import torch

@@ -13,11 +13,11 @@ from eqm.data import Source, batches
 from eqm.devices import pick_device
 from eqm.train.config import TrainConfig
 from eqm.train.distributed import world_size
-from eqm.train.loop import Progress, cpu_threads
+from eqm.train.loop import Progress
 from eqm.train.state import start
 from eqm.train.step import make_step, training_dtype, training_flops
 
-BUDGET = 3.0
+BUDGET = 10.0
 """Seconds of training steps in `estimate_time`, at most about so many."""
 
 
@@ -43,13 +43,8 @@ def estimate_time(config: TrainConfig, source: Source) -> float:
     """Seconds that the whole run takes on this device in one process, from a few measured steps.
 
     It trains a copy without compiling, previews and checkpoints, on batches that grow up to
-    `batch_size` within a few seconds. Nothing is written.
+    `batch_size` within about ten seconds. Nothing is written.
     """
-    with cpu_threads(config.threads):
-        return _seconds_per_image(config, source) * config.images
-
-
-def _seconds_per_image(config: TrainConfig, source: Source) -> float:
     device = pick_device(config.device)
     state = start(replace(config, parallel="ddp"), device)
     size, since = 1, time.perf_counter()
@@ -57,15 +52,15 @@ def _seconds_per_image(config: TrainConfig, source: Source) -> float:
         few = replace(config, batch_size=size, compile="off", parallel="ddp")
         step, synchronize = make_step(few, state, device), _synchronizer(device)
         data = batches(source, seed=config.seed, position=0, batch_size=size, device=device)
-        for _ in range(2):  # the first step allocates
+        for repeat in range(2):  # the first step allocates
             batch = next(data)
             began = time.perf_counter()
             step(batch.data, batch.labels if config.model.num_classes else None, batch.random)
             synchronize()
-            seconds = time.perf_counter() - began + batch.waited
+            seconds = time.perf_counter() - began + batch.waited * repeat
         left = BUDGET - (time.perf_counter() - since)
         if size == config.batch_size or 8 * seconds > left:
-            return seconds / size
+            return seconds * config.images / size
         size = min(4 * size, config.batch_size)
 
 

@@ -61,7 +61,7 @@ FASHION_MNIST = replace(
 ELPV = replace(
     MNIST_5K,
     name="elpv",
-    model=replace(MNIST_5K.model, shape=(1, 64, 64), num_classes=0, patch=4, width=64),  # type: ignore[call-arg]  # a UNetConfig
+    model=replace(MNIST_5K.model, shape=(1, 64, 64), num_classes=0, patch=4, width=64),  # type: ignore[arg-type]
     data=DataConfig("elpv", size=64, classes=("functional",), labels=False, flip=True),
     optimizer=replace(MNIST_5K.optimizer, learning_rate=4e-3),
     sampling=replace(MNIST_5K.sampling, guidance=1.0),
