@@ -21,18 +21,19 @@ TRAINING, FINETUNING = (500, 100_000, 2_000_000), (100, 20_000, 500_000)
 LARGE = 128
 """Above this longer side, in pixels, latents are recommended."""
 
+SMALL = UNetConfig(
+    shape=(1, 28, 28),
+    num_classes=10,
+    patch=2,
+    width=48,
+    multipliers=(1, 2),
+    blocks=2,
+    heads=4,
+    positions=True,
+)
 MNIST_5K = TrainConfig(
     name="mnist-5k",
-    model=UNetConfig(
-        shape=(1, 28, 28),
-        num_classes=10,
-        patch=2,
-        width=48,
-        multipliers=(1, 2),
-        blocks=2,
-        heads=4,
-        positions=True,
-    ),
+    model=SMALL,
     data=DataConfig("mnist-5k"),
     objective=ObjectiveConfig(scale=1.0),
     optimizer=OptimizerConfig(
@@ -61,7 +62,7 @@ FASHION_MNIST = replace(
 ELPV = replace(
     MNIST_5K,
     name="elpv",
-    model=replace(MNIST_5K.model, shape=(1, 64, 64), num_classes=0, patch=4, width=64),  # type: ignore[arg-type]
+    model=replace(SMALL, shape=(1, 64, 64), num_classes=0, patch=4, width=64),
     data=DataConfig("elpv", size=64, classes=("functional",), labels=False, flip=True),
     optimizer=replace(MNIST_5K.optimizer, learning_rate=4e-3),
     sampling=replace(MNIST_5K.sampling, guidance=1.0),

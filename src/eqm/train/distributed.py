@@ -74,19 +74,19 @@ def on_main(function: Callable[[], T]) -> T:
     """
     if world_size() == 1:
         return function()
-    said: list[Any] = [None, False]
+    result: list[Any] = [None, False]
     failure = None
     if is_main():
         try:
-            said = [function(), True]
+            result = [function(), True]
         except Exception as error:
             failure = error
-    dist.broadcast_object_list(said, src=0, device=torch.device("cpu"))
+    dist.broadcast_object_list(result, src=0, device=torch.device("cpu"))
     if failure is not None:
         raise failure
-    if not said[1]:
+    if not result[1]:
         raise SystemExit(2)
-    return said[0]
+    return result[0]
 
 
 def all_agree(holds: bool, *, within: timedelta | None = None) -> bool:
