@@ -33,7 +33,7 @@ PATHS = (0.6, 0.7, 0.8, 0.9, 1.0, 1.2)
 """Path lengths tried, as multiples of the stored one."""
 RATIOS = (0.05, 0.1, 0.15, 0.2, 0.3)
 """Gradient ratios tried on the best settings."""
-FITTED_STEPS = (3, 4, 5, 6, 8, 10)
+FITTED_STEPS = (3, 4, 5, 6, 8, 10, 12, 16)
 """Numbers of steps to fit coefficients for."""
 SMALL_STEPS = 100
 """Steps of the descents that coefficients are fitted to."""
@@ -159,8 +159,8 @@ def tune(
     )
     best = trials.draw(stored, seed) if keep_rule else _search(trials, stored, nfe, tolerance, seed)
     # Fitted to descents from other noise than that of the trials.
-    fitted = _fit(trials, best.sampling, seed + 2 * samples)
-    fewer = [trials.draw(each, seed) for each in fitted if len(each.multistep_coefficients) <= nfe]
+    fitted = _fit(trials, best.sampling, nfe, seed + 2 * samples)
+    fewer = [trials.draw(each, seed) for each in fitted]
     best = _cheapest([best, *fewer], tolerance)
     before, after = (trials.draw(s, seed + samples) for s in (known, best.sampling))
     return Tuning(before, after, _is_better(after, before, tolerance), tuple(trials.done))
@@ -277,7 +277,7 @@ def _paths(trials: _Trials, sampling: Sampling, counts: list[int], seed: int) ->
     return torch.cat(parts, dim=1)
 
 
-def _fit(trials: _Trials, sampling: Sampling, seed: int) -> Iterator[Sampling]:
+def _fit(trials: _Trials, sampling: Sampling, nfe: int, seed: int) -> Iterator[Sampling]:
     """The settings with coefficients fitted to their own descents, and to descents by small steps."""
     start = trials.start(sampling, seed)[: trials.batch_size]
     noise = start.noise
@@ -298,7 +298,7 @@ def _fit(trials: _Trials, sampling: Sampling, seed: int) -> Iterator[Sampling]:
         if not moved.x.isfinite().all() or torch.equal(moved.x[0], moved.x[-1]):
             continue  # diverged, or did not move
         for steps in FITTED_STEPS:
-            if steps < most:
+            if steps < most and steps <= nfe:
                 found = fit_multistep(start.field, moved, start.labels, steps=steps).rows
                 rows: Any = tuple(tuple(round(weight, 6) for weight in row) for row in found)
                 yield replace(sampling, multistep_coefficients=rows)
