@@ -25,7 +25,7 @@ from eqm.features import fit_pca
 from eqm.metrics import Moments, frechet_distance
 from eqm.pictures import grid
 from eqm.recipes import RECIPES
-from eqm.recipes.pixels import fitted, picked
+from eqm.recipes.pixels import choose_data, choose_network
 from eqm.tasks import generate
 from eqm.train import TrainConfig, train
 
@@ -79,9 +79,9 @@ def written(folder: Path) -> Path:
 def recipe_for(folder: Path) -> tuple[TrainConfig, Source]:
     """The recipe `folder`, fitted to these pictures, and the pictures."""
     recipe = RECIPES["folder"]
-    config, _ = picked(replace(recipe, data=replace(recipe.data, path=str(folder))))
+    config, _ = choose_data(replace(recipe, data=replace(recipe.data, path=str(folder))))
     source = open_source(config.data)
-    config, _ = fitted(replace(config, eval_every=0, threads=1), source)
+    config, _ = choose_network(replace(config, eval_every=0, threads=1), source)
     return config.suited_to(source), source
 
 

@@ -73,6 +73,21 @@ def test_a_file_or_a_module_registers_its_parts(tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize(
+    "order", ["import mine; load_plugin(FILE)", "load_plugin(FILE); import mine"]
+)
+def test_a_file_may_be_imported_and_also_loaded_as_a_plugin(tmp_path, order):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text('import eqm\n\n@eqm.register("decay", "from-file")\nclass Own:\n    pass\n')
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); FILE = {str(plugin)!r}\n"
+        "from eqm.registry import load_plugin, lookup\n"
+        f"{order}\n"
+        "assert lookup('decay', 'from-file').__name__ == 'Own'\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize("where", ["nowhere.py", "no_such_module", "no_such_package.module"])
 def test_a_missing_plugin_is_one_sentence(where):
     with pytest.raises(ValueError, match="a Python file or an installed module; there is no"):

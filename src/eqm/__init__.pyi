@@ -1,113 +1,58 @@
-from . import (
-    data,
-    descent,
-    encoders,
-    features,
-    metrics,
-    models,
-    monitor,
-    recipes,
-    sampling,
-    tasks,
-    train,
-)
-from .composition import compose, condition
-from .corruption import ConstantDecay, LinearDecay, PiecewiseDecay, TruncatedDecay, corrupt
-from .descent import (
-    Adam,
-    AdamsBashforth,
-    Anderson,
-    BarzilaiBorwein,
-    CosineSteps,
-    Euler,
-    EvenGamma,
-    GradientDescent,
-    GradientNorm,
-    HeavyBall,
-    Heun,
-    Langevin,
-    LinearMultistep,
-    MaxNFE,
-    Nesterov,
-    NesterovLookahead,
-    Outcome,
-    PathLength,
-    RelativeGradientNorm,
-    RMSProp,
-    RungeKutta4,
-    Solution,
-    Stagnation,
-    TorchOptimizer,
-    descend,
-    iterate,
-    stream,
-)
-from .energy import DotEnergy, NormEnergy
-from .field import Field
-from .guidance import guide
-from .models import from_pretrained, save_pretrained
-from .objective import EquilibriumMatching, FlowMatching
-from .optimal import OptimalField
-from .registry import register
-from .sampling import Sampling
+from . import data as data
+from . import descent as descent
+from . import encoders as encoders
+from . import features as features
+from . import metrics as metrics
+from . import models as models
+from . import monitor as monitor
+from . import recipes as recipes
+from . import sampling as sampling
+from . import tasks as tasks
+from . import train as train
+from .composition import compose as compose
+from .composition import condition as condition
+from .corruption import ConstantDecay as ConstantDecay
+from .corruption import LinearDecay as LinearDecay
+from .corruption import PiecewiseDecay as PiecewiseDecay
+from .corruption import TruncatedDecay as TruncatedDecay
+from .corruption import corrupt as corrupt
+from .descent import GradientNorm as GradientNorm
+from .descent import MaxNFE as MaxNFE
+from .descent import Outcome as Outcome
+from .descent import PathLength as PathLength
+from .descent import RelativeGradientNorm as RelativeGradientNorm
+from .descent import Solution as Solution
+from .descent import Stagnation as Stagnation
+from .descent import descend as descend
+from .descent import iterate as iterate
+from .descent import stream as stream
+from .descent.rules.adaptive import Adam as Adam
+from .descent.rules.adaptive import Anderson as Anderson
+from .descent.rules.adaptive import BarzilaiBorwein as BarzilaiBorwein
+from .descent.rules.adaptive import RMSProp as RMSProp
+from .descent.rules.first_order import GradientDescent as GradientDescent
+from .descent.rules.first_order import HeavyBall as HeavyBall
+from .descent.rules.first_order import Nesterov as Nesterov
+from .descent.rules.first_order import NesterovLookahead as NesterovLookahead
+from .descent.rules.integrators import AdamsBashforth as AdamsBashforth
+from .descent.rules.integrators import Euler as Euler
+from .descent.rules.integrators import Heun as Heun
+from .descent.rules.integrators import RungeKutta4 as RungeKutta4
+from .descent.rules.langevin import Langevin as Langevin
+from .descent.rules.multistep import LinearMultistep as LinearMultistep
+from .descent.rules.schedules import CosineSteps as CosineSteps
+from .descent.rules.schedules import EvenGamma as EvenGamma
+from .descent.rules.torch_optimizer import TorchOptimizer as TorchOptimizer
+from .energy import DotEnergy as DotEnergy
+from .energy import NormEnergy as NormEnergy
+from .field import Field as Field
+from .guidance import guide as guide
+from .models import from_pretrained as from_pretrained
+from .models import save_pretrained as save_pretrained
+from .objective import EquilibriumMatching as EquilibriumMatching
+from .objective import FlowMatching as FlowMatching
+from .optimal import OptimalField as OptimalField
+from .registry import register as register
+from .sampling import Sampling as Sampling
 
 __version__: str
-
-__all__ = [
-    "Adam",
-    "AdamsBashforth",
-    "Anderson",
-    "BarzilaiBorwein",
-    "ConstantDecay",
-    "CosineSteps",
-    "Solution",
-    "DotEnergy",
-    "EquilibriumMatching",
-    "Euler",
-    "MaxNFE",
-    "EvenGamma",
-    "Field",
-    "FlowMatching",
-    "GradientDescent",
-    "GradientNorm",
-    "HeavyBall",
-    "Heun",
-    "Langevin",
-    "LinearDecay",
-    "LinearMultistep",
-    "Nesterov",
-    "NesterovLookahead",
-    "NormEnergy",
-    "OptimalField",
-    "Outcome",
-    "PathLength",
-    "PiecewiseDecay",
-    "RMSProp",
-    "RelativeGradientNorm",
-    "RungeKutta4",
-    "Sampling",
-    "Stagnation",
-    "TorchOptimizer",
-    "TruncatedDecay",
-    "compose",
-    "condition",
-    "corrupt",
-    "data",
-    "descend",
-    "descent",
-    "encoders",
-    "features",
-    "from_pretrained",
-    "guide",
-    "iterate",
-    "metrics",
-    "models",
-    "monitor",
-    "recipes",
-    "register",
-    "sampling",
-    "save_pretrained",
-    "stream",
-    "tasks",
-    "train",
-]

@@ -65,7 +65,7 @@ def register(kind: str, name: str) -> Callable[[T], T]:
 
     def add(part: T) -> T:
         known = _REGISTERED[kind].get(name)
-        if known is not None and _path(known) != _path(part):  # a module may be reloaded
+        if known is not None and _origin(known) != _origin(part):  # a file may be loaded again
             raise ValueError(
                 f"the {kind} {name!r} is registered already, as {_path(known)}: choose another name"
             )
@@ -232,6 +232,12 @@ def _load_home(home: str) -> None:
 @cache
 def _entries(kind: str) -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=f"eqm.{kind}")}
+
+
+def _origin(part: object) -> tuple[str, str]:
+    """The file and the name of a part: `import mine` and `--import mine.py` make two modules of one file."""
+    module, name = getattr(part, "__module__", "?"), getattr(part, "__qualname__", str(part))
+    return getattr(sys.modules.get(module), "__file__", None) or module, name
 
 
 def _path(part: object) -> str:

@@ -1,38 +1,25 @@
-from .batches import Batch, batch_indices, batches
-from .builtin import digits, points
-from .config import DataConfig
-from .dataset import as_dataset, as_source
-from .encoding import EncodingProgress, encode
-from .images import Images, Tensors
-from .latents import Latents, check_latents, is_latents, open_latents
-from .open_source import Report, check, open_source
-from .pictures import Pictures
-from .source import MissingDataError, Source, Subset, class_names, split
-
-__all__ = [
-    "Batch",
-    "DataConfig",
-    "EncodingProgress",
-    "Images",
-    "Latents",
-    "MissingDataError",
-    "Pictures",
-    "Report",
-    "Source",
-    "Subset",
-    "Tensors",
-    "as_dataset",
-    "as_source",
-    "batch_indices",
-    "batches",
-    "check",
-    "check_latents",
-    "class_names",
-    "digits",
-    "encode",
-    "is_latents",
-    "open_latents",
-    "open_source",
-    "points",
-    "split",
-]
+from .batches import Batch as Batch
+from .batches import batch_indices as batch_indices
+from .batches import batches as batches
+from .builtin import digits as digits
+from .builtin import points as points
+from .config import DataConfig as DataConfig
+from .dataset import as_dataset as as_dataset
+from .dataset import as_source as as_source
+from .encoding import EncodingProgress as EncodingProgress
+from .encoding import encode as encode
+from .images import Images as Images
+from .images import Tensors as Tensors
+from .latents import Latents as Latents
+from .latents import check_latents as check_latents
+from .latents import is_latents as is_latents
+from .latents import open_latents as open_latents
+from .open_source import Report as Report
+from .open_source import check as check
+from .open_source import open_source as open_source
+from .pictures import Pictures as Pictures
+from .source import MissingDataError as MissingDataError
+from .source import Source as Source
+from .source import Subset as Subset
+from .source import class_names as class_names
+from .source import split as split

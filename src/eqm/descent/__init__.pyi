@@ -1,87 +1,45 @@
-from .diagnosis import curl, stability_limit, stiffness
-from .driver import Outcome, Solution, descend, iterate
-from .fitting import fit_multistep
-from .flow import integrate
-from .ode import dopri5
-from .rules import (
-    Adam,
-    AdamsBashforth,
-    Anderson,
-    BarzilaiBorwein,
-    CosineSteps,
-    Euler,
-    EvenGamma,
-    GradientDescent,
-    HeavyBall,
-    Heun,
-    Langevin,
-    LinearMultistep,
-    Nesterov,
-    NesterovLookahead,
-    RMSProp,
-    Rule,
-    RungeKutta4,
-    Schedule,
-    State,
-    StepResult,
-    TorchOptimizer,
-)
-from .stopping import (
-    GradientNorm,
-    MaxNFE,
-    PathLength,
-    RelativeGradientNorm,
-    Stagnation,
-    Step,
-    Stop,
-)
-from .streaming import FinishedSample, collect, stream
-from .trajectory import Trajectory, TrajectoryMeasures, measure_trajectory, record_trajectory
-
-__all__ = [
-    "Adam",
-    "AdamsBashforth",
-    "Anderson",
-    "BarzilaiBorwein",
-    "CosineSteps",
-    "Solution",
-    "Euler",
-    "MaxNFE",
-    "EvenGamma",
-    "FinishedSample",
-    "GradientDescent",
-    "GradientNorm",
-    "HeavyBall",
-    "Heun",
-    "Langevin",
-    "LinearMultistep",
-    "TrajectoryMeasures",
-    "StepResult",
-    "Nesterov",
-    "NesterovLookahead",
-    "Outcome",
-    "PathLength",
-    "RMSProp",
-    "RelativeGradientNorm",
-    "Rule",
-    "RungeKutta4",
-    "Schedule",
-    "Stagnation",
-    "State",
-    "Step",
-    "Stop",
-    "TorchOptimizer",
-    "Trajectory",
-    "curl",
-    "descend",
-    "dopri5",
-    "fit_multistep",
-    "collect",
-    "integrate",
-    "iterate",
-    "measure_trajectory",
-    "record_trajectory",
-    "stability_limit",
-    "stiffness",
-    "stream",
-]
+from .diagnosis import curl as curl
+from .diagnosis import stability_limit as stability_limit
+from .diagnosis import stiffness as stiffness
+from .driver import Outcome as Outcome
+from .driver import Solution as Solution
+from .driver import descend as descend
+from .driver import iterate as iterate
+from .fitting import fit_multistep as fit_multistep
+from .flow import integrate as integrate
+from .ode import dopri5 as dopri5
+from .rules.adaptive import Adam as Adam
+from .rules.adaptive import Anderson as Anderson
+from .rules.adaptive import BarzilaiBorwein as BarzilaiBorwein
+from .rules.adaptive import RMSProp as RMSProp
+from .rules.first_order import GradientDescent as GradientDescent
+from .rules.first_order import HeavyBall as HeavyBall
+from .rules.first_order import Nesterov as Nesterov
+from .rules.first_order import NesterovLookahead as NesterovLookahead
+from .rules.integrators import AdamsBashforth as AdamsBashforth
+from .rules.integrators import Euler as Euler
+from .rules.integrators import Heun as Heun
+from .rules.integrators import RungeKutta4 as RungeKutta4
+from .rules.langevin import Langevin as Langevin
+from .rules.multistep import LinearMultistep as LinearMultistep
+from .rules.rule import Rule as Rule
+from .rules.rule import Schedule as Schedule
+from .rules.rule import State as State
+from .rules.rule import StepResult as StepResult
+from .rules.schedules import CosineSteps as CosineSteps
+from .rules.schedules import EvenGamma as EvenGamma
+from .rules.torch_optimizer import TorchOptimizer as TorchOptimizer
+from .stopping import GradientNorm as GradientNorm
+from .stopping import MaxNFE as MaxNFE
+from .stopping import PathLength as PathLength
+from .stopping import RelativeGradientNorm as RelativeGradientNorm
+from .stopping import Stagnation as Stagnation
+from .stopping import Step as Step
+from .stopping import Stop as Stop
+from .streaming import FinishedSample as FinishedSample
+from .streaming import collect as collect
+from .streaming import stream as stream
+from .trajectory import Trajectory as Trajectory
+from .trajectory import TrajectoryMeasures as TrajectoryMeasures
+from .trajectory import measure_trajectory as measure_trajectory
+from .trajectory import record_trajectory as record_trajectory

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 
 def check_positive(**values: float) -> None:
@@ -32,9 +31,3 @@ def check_count(unit: str = "", /, **values: int) -> None:
     for name, value in values.items():
         if not value >= 1:
             raise ValueError(f"{name} must be at least 1{unit and ' ' + unit}; got {value}")
-
-
-def check_step_size(step_size: Any) -> None:
-    """The step size must be a positive, finite number or a schedule."""
-    if not callable(step_size) and not 0 < step_size < math.inf:
-        raise ValueError(f"step_size must be a positive number or a schedule; got {step_size}")

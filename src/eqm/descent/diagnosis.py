@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from eqm.descent.checks import check_count
 from eqm.descent.driver import descend
-from eqm.descent.rules import Rule
+from eqm.descent.rules.rule import Rule
 from eqm.field import Field
 from eqm.shapes import norms, per_sample
 

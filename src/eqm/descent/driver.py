@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from eqm.descent.checks import check_count
-from eqm.descent.rules import Rule, State
+from eqm.descent.rules.rule import Rule, State
 from eqm.descent.stopping import Step, Stop
 from eqm.field import Field, at_path, check_gradient
 from eqm.shapes import all_finite, norms, per_sample

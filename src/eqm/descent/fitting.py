@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from eqm.descent.checks import check_count, check_positive
-from eqm.descent.rules import LinearMultistep
+from eqm.descent.rules.multistep import LinearMultistep
 from eqm.descent.trajectory import Trajectory
 from eqm.field import Field, at_path
 

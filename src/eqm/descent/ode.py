@@ -7,7 +7,7 @@ from torch import Tensor
 
 from eqm.descent.checks import check_positive
 from eqm.descent.driver import ActiveSamples, Outcome, Solution
-from eqm.descent.rules import GradientDescent
+from eqm.descent.rules.first_order import GradientDescent
 from eqm.field import Field, at_path
 from eqm.shapes import all_finite, norms
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eqm.descent.checks import check_count, check_ratio
-from eqm.descent.rules import State
+from eqm.descent.rules.rule import State
 from eqm.registry import register
 
 

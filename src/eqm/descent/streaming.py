@@ -12,7 +12,7 @@ from torch import Tensor
 
 from eqm.descent.checks import check_count
 from eqm.descent.driver import OUTCOMES, ActiveSamples, Outcome, Solution, advance, outcome_of
-from eqm.descent.rules import Rule
+from eqm.descent.rules.rule import Rule
 from eqm.descent.stopping import Step, Stop
 from eqm.field import Field
 

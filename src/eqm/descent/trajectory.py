@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from eqm.descent.driver import iterate
-from eqm.descent.rules import Rule
+from eqm.descent.rules.rule import Rule
 from eqm.descent.stopping import Stop
 from eqm.field import Field, at_path
 from eqm.shapes import norms

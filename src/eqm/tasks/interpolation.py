@@ -14,7 +14,7 @@ from eqm.composition import compose, condition
 from eqm.corruption import corrupt
 from eqm.descent import FinishedSample, Outcome, PathLength, Solution, collect, descend, stream
 from eqm.descent.checks import check_count
-from eqm.descent.rules import State
+from eqm.descent.rules.rule import State
 from eqm.descent.stopping import Step, Stop
 from eqm.field import Field
 from eqm.sampling.labels import Labels, chosen_labels

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from eqm import shapes
-from eqm.descent.checks import check_count, check_fraction, check_positive, check_step_size
-from eqm.descent.rules.rule import GradientOf, Schedule, State, StepResult, per_sample, size_of
+from eqm.descent.checks import check_count, check_fraction, check_positive
+from eqm.descent.rules.rule import GradientOf, State, StepResult, StepSizeRule, per_sample
 from eqm.registry import register
 from eqm.shapes import norms
 
 
 @register("rule", "adam")
 @dataclass(frozen=True)
-class Adam:
+class Adam(StepSizeRule):
     """Adam (Algorithm 1 of arXiv 1412.6980): steps of about `step_size` in every element.
 
     m_k = beta1 * m_{k-1} + (1 - beta1) * g_k,  v_k = beta2 * v_{k-1} + (1 - beta2) * g_k^2
@@ -28,13 +28,12 @@ class Adam:
     precision loses squares and `epsilon`.
     """
 
-    step_size: float | Schedule
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
-        check_step_size(self.step_size)
+        super().__post_init__()
         check_fraction(beta1=self.beta1, beta2=self.beta2)
         check_positive(epsilon=self.epsilon)
 
@@ -43,19 +42,19 @@ class Adam:
 
     def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> StepResult:
         mean, square = state
-        size = size_of(self.step_size, steps)
+        size, h = self.sizes(steps, x)
         gradient, count = gradient_of(x), steps + 1
         exact = _exact(gradient)
         mean = torch.lerp(exact, mean, self.beta1)
         square = torch.lerp(exact.square(), square, self.beta2)
         scale = (square / _correction(self.beta2, count, exact)).sqrt() + self.epsilon
         direction = mean / _correction(self.beta1, count, exact) / scale
-        return StepResult(x - per_sample(size, x) * direction.to(x), gradient, size, (mean, square))
+        return StepResult(x - h * direction.to(x), gradient, size, (mean, square))
 
 
 @register("rule", "rmsprop")
 @dataclass(frozen=True)
-class RMSProp:
+class RMSProp(StepSizeRule):
     """RMSProp (Tieleman & Hinton 2012) with bias correction: `Adam` without the mean of gradients.
 
     v_k = beta2 * v_{k-1} + (1 - beta2) * g_k^2
@@ -64,12 +63,11 @@ class RMSProp:
     Path and precision are as in `Adam`. torch's RMSprop has no bias correction.
     """
 
-    step_size: float | Schedule
     beta2: float = 0.99
     epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
-        check_step_size(self.step_size)
+        super().__post_init__()
         check_fraction(beta2=self.beta2)
         check_positive(epsilon=self.epsilon)
 
@@ -78,14 +76,12 @@ class RMSProp:
 
     def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> StepResult:
         (square,) = state
-        size = size_of(self.step_size, steps)
+        size, h = self.sizes(steps, x)
         gradient, count = gradient_of(x), steps + 1
         exact = _exact(gradient)
         square = torch.lerp(exact.square(), square, self.beta2)
         scale = (square / _correction(self.beta2, count, exact)).sqrt() + self.epsilon
-        return StepResult(
-            x - per_sample(size, x) * (exact / scale).to(x), gradient, size, (square,)
-        )
+        return StepResult(x - h * (exact / scale).to(x), gradient, size, (square,))
 
 
 @register("rule", "barzilai-borwein")
@@ -129,7 +125,7 @@ class BarzilaiBorwein:
 
 @register("rule", "anderson")
 @dataclass(frozen=True)
-class Anderson:
+class Anderson(StepSizeRule):
     """Anderson acceleration (Anderson 1965; Walker & Ni 2011), for each sample: gradient descent from the
     combination of the last points with the smallest gradient.
 
@@ -143,13 +139,12 @@ class Anderson:
     counts the step size with which gradient descent would have moved as far.
     """
 
-    step_size: float | Schedule
     depth: int = 3
     ridge: float = 1e-4
     max_ratio: float = 3.0
 
     def __post_init__(self) -> None:
-        check_step_size(self.step_size)
+        super().__post_init__()
         check_positive(ridge=self.ridge, max_ratio=self.max_ratio)
         check_count("earlier step", depth=self.depth)
 
@@ -159,16 +154,16 @@ class Anderson:
 
     def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> StepResult:
         previous, previous_gradient, moves, changes = state
-        size = size_of(self.step_size, steps)
+        _, h = self.sizes(steps, x)
         gradient = gradient_of(x)
         moved, change = (x - previous).flatten(1), (gradient - previous_gradient).flatten(1)
         curved = (steps > 0) & ((_exact(moved) * change).sum(1) > 0)
         moves = _remember(moves, moved, curved)  # (A, depth, D)
         changes = _remember(changes, change, curved)
         weight = self._weights(changes, gradient.flatten(1))  # (A, 1, depth)
-        plain = per_sample(size, x) * gradient
+        plain = h * gradient
         step = plain + (weight @ moves).view_as(x)
-        step = step - per_sample(size, x) * (weight @ changes).view_as(x)
+        step = step - h * (weight @ changes).view_as(x)
         downhill = (step * gradient).flatten(1).sum(1) > 0
         step = step.where(shapes.per_sample(downhill, x), plain)
         # shorten the step, keep its direction

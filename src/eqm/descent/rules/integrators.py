@@ -8,9 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from eqm.descent.checks import check_step_size
 from eqm.descent.rules.first_order import GradientDescent
-from eqm.descent.rules.rule import GradientOf, Schedule, State, StepResult, per_sample, size_of
+from eqm.descent.rules.rule import GradientOf, State, StepResult, StepSizeRule, per_sample
 from eqm.registry import register
 
 Euler = register("rule", "euler")(GradientDescent)
@@ -18,8 +17,7 @@ Euler = register("rule", "euler")(GradientDescent)
 
 
 @register("rule", "heun")
-@dataclass(frozen=True)
-class Heun:
+class Heun(StepSizeRule):
     """Heun's method, the explicit trapezoidal rule: second order, two evaluations a step.
 
     x_{k+1} = x_k - step_size * (g + field(x_k - step_size * g)) / 2  with  g = field(x_k)
@@ -28,25 +26,15 @@ class Heun:
     corner of a truncated decay loses the second order.
     """
 
-    step_size: float | Schedule
-
-    def __post_init__(self) -> None:
-        check_step_size(self.step_size)
-
-    def init(self, x: Tensor) -> State:
-        return ()
-
     def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> StepResult:
-        size = size_of(self.step_size, steps)
-        h = per_sample(size, x)
+        size, h = self.sizes(steps, x)
         gradient = gradient_of(x)
         slope = (gradient + gradient_of(x - h * gradient)) / 2
         return StepResult(x - h * slope, gradient, size, state)
 
 
 @register("rule", "runge-kutta-4")
-@dataclass(frozen=True)
-class RungeKutta4:
+class RungeKutta4(StepSizeRule):
     """The classical Runge-Kutta method (Kutta 1901): fourth order, four evaluations a step.
 
     x_{k+1} = x_k - step_size * (g_1 + 2 g_2 + 2 g_3 + g_4) / 6,  g_1 = field(x_k),
@@ -56,17 +44,8 @@ class RungeKutta4:
     decay.
     """
 
-    step_size: float | Schedule
-
-    def __post_init__(self) -> None:
-        check_step_size(self.step_size)
-
-    def init(self, x: Tensor) -> State:
-        return ()
-
     def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> StepResult:
-        size = size_of(self.step_size, steps)
-        h = per_sample(size, x)
+        size, h = self.sizes(steps, x)
         first = gradient_of(x)
         second = gradient_of(x - h / 2 * first)
         third = gradient_of(x - h / 2 * second)
@@ -77,7 +56,7 @@ class RungeKutta4:
 
 @register("rule", "adams-bashforth")
 @dataclass(frozen=True)
-class AdamsBashforth:
+class AdamsBashforth(StepSizeRule):
     """The Adams-Bashforth method of `order` 2 or 3: one evaluation a step.
 
     x_{k+1} = x_k - h_k * (g_k + h_k/2 * d_k + (h_k^2/3 + h_k h_{k-1}/2) * e_k)
@@ -91,11 +70,10 @@ class AdamsBashforth:
     decay.
     """
 
-    step_size: float | Schedule
     order: Literal[2, 3] = 2
 
     def __post_init__(self) -> None:
-        check_step_size(self.step_size)
+        super().__post_init__()
         if self.order not in (2, 3):
             raise ValueError(f"order must be 2 or 3; got {self.order}")
 
@@ -104,8 +82,7 @@ class AdamsBashforth:
 
     def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> StepResult:
         previous, previous_slope, sizes = state
-        size = size_of(self.step_size, steps)
-        h = per_sample(size, x)
+        size, h = self.sizes(steps, x)
         before, earlier = (per_sample(part, x) for part in sizes.unbind(1))
         gradient = gradient_of(x)
         slope = (gradient - previous) / before * per_sample(steps > 0, x)

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eqm.descent.checks import check_step_size
-from eqm.descent.rules.rule import GradientOf, Schedule, State, StepResult, per_sample, size_of
+from eqm.descent.rules.rule import GradientOf, State, StepResult, StepSizeRule
 from eqm.registry import register
 
 
 @register("rule", "langevin")
 @dataclass(frozen=True)
-class Langevin:
+class Langevin(StepSizeRule):
     """The unadjusted Langevin algorithm (Roberts & Tweedie 1996).
 
     x_{k+1} = x_k - step_size * field(x_k) + sqrt(2 * step_size * temperature) * xi_k,  xi_k ~ N(0, I)
@@ -29,12 +28,11 @@ class Langevin:
     from one point use several seeds.
     """
 
-    step_size: float | Schedule
     temperature: float
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_step_size(self.step_size)
+        super().__post_init__()
         if not 0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature must be 0 or a positive number; got {self.temperature}")
         if not 0 <= self.seed < 2**63:
@@ -45,9 +43,8 @@ class Langevin:
 
     def step(self, gradient_of: GradientOf, x: Tensor, state: State, steps: Tensor) -> StepResult:
         (key,) = state
-        size = size_of(self.step_size, steps)
+        size, h = self.sizes(steps, x)
         gradient = gradient_of(x)
-        h = per_sample(size, x)
         noise = (2 * h * self.temperature) ** 0.5 * normal(key, steps, x)
         return StepResult(x - h * gradient + noise, gradient, size, state)
 

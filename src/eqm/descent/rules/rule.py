@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
@@ -51,9 +53,26 @@ class Schedule(Protocol):
         ...
 
 
-def size_of(step_size: float | Schedule, steps: Tensor) -> float | Tensor:
-    """The next step size: a number for all, or (A,)."""
-    return step_size(steps) if callable(step_size) else step_size
+@dataclass(frozen=True)
+class StepSizeRule:
+    """What rules with a step size share."""
+
+    step_size: float | Schedule
+
+    def __post_init__(self) -> None:
+        if not callable(self.step_size) and not 0 < self.step_size < math.inf:
+            raise ValueError(
+                f"step_size must be a positive number or a schedule; got {self.step_size}"
+            )
+
+    def init(self, x: Tensor) -> State:
+        """No memory, unless a rule says otherwise."""
+        return ()
+
+    def sizes(self, steps: Tensor, x: Tensor) -> tuple[float | Tensor, float | Tensor]:
+        """The next step size, a number for all or (A,); and the same, to broadcast with x (A, ...)."""
+        size = self.step_size(steps) if callable(self.step_size) else self.step_size
+        return size, per_sample(size, x)
 
 
 def per_sample(values: float | Tensor, x: Tensor) -> float | Tensor:
