@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from eqm.checks import check_fraction, check_positive
 from eqm.registry import make, register
 from eqm.shapes import per_sample
 
@@ -60,7 +61,7 @@ class LinearDecay:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_positive(scale=self.scale)
+        check_positive(scale=self.scale)
 
     def __call__(self, gamma: Tensor) -> Tensor:
         return self.scale * (1 - gamma)
@@ -78,8 +79,8 @@ class TruncatedDecay:
     scale: float = 4.0
 
     def __post_init__(self) -> None:
-        _check_positive(scale=self.scale)
-        _check_start(self.start)
+        check_positive(scale=self.scale)
+        check_fraction(start=self.start)
 
     def __call__(self, gamma: Tensor) -> Tensor:
         return self.scale * ((1 - gamma) / (1 - self.start)).clamp(max=1)
@@ -98,8 +99,8 @@ class PiecewiseDecay:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_positive(scale=self.scale, initial=self.initial, start=self.start)
-        _check_start(self.start)
+        check_positive(scale=self.scale, initial=self.initial, start=self.start)
+        check_fraction(start=self.start)
 
     def __call__(self, gamma: Tensor) -> Tensor:
         before = self.initial - (self.initial - 1) / self.start * gamma
@@ -117,7 +118,7 @@ class ConstantDecay:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_positive(scale=self.scale)
+        check_positive(scale=self.scale)
 
     def __call__(self, gamma: Tensor) -> Tensor:
         return gamma.new_full(gamma.shape, self.scale)
@@ -137,16 +138,3 @@ def decay_of(field: Any) -> Decay:
         return decay
     conditioned = getattr(getattr(field, "config", None), "noise_conditioning", False)
     return ConstantDecay() if conditioned else TruncatedDecay()
-
-
-def _check_positive(**values: float) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be a positive number; got {value}")
-
-
-def _check_start(start: float) -> None:
-    if not 0 <= start < 1:
-        raise ValueError(
-            f"start, the gamma where the decay begins, must lie in [0, 1); got {start}"
-        )

@@ -267,8 +267,8 @@ def test_integration_in_half_precision_respects_the_guidance_interval():
         (lambda: eqm.GradientDescent(0), "step_size must be a positive number"),
         (lambda: eqm.GradientDescent(float("nan")), "step_size must be a positive number"),
         (lambda: eqm.NesterovLookahead(0.1, 1.0), "momentum must lie in"),
-        (lambda: eqm.GradientNorm(0), "positive gradient norm"),
-        (lambda: eqm.PathLength(-1), "positive path"),
+        (lambda: eqm.GradientNorm(0), "threshold must be a positive number"),
+        (lambda: eqm.PathLength(-1), "length must be a positive number"),
         (lambda: integrate(bowl, torch.ones(1, 1), steps=0), "at least 1"),
         (
             lambda: integrate(bowl, torch.ones(1, 1), steps=4, decay=lambda g: g),

@@ -560,7 +560,7 @@ def test_torch_optimizer_steps_rows_with_different_step_counts(make):
         (lambda: eqm.Langevin(0, 1.0), "step_size must be a positive number"),
         (lambda: eqm.Langevin(0.1, -1.0), "temperature must be 0 or a positive number"),
         (lambda: eqm.Langevin(0.1, 1.0, seed=-1), "seed must lie in"),
-        (lambda: eqm.CosineSteps(0, 10), "length must be a positive path"),
+        (lambda: eqm.CosineSteps(0, 10), "length must be a positive number"),
         (lambda: eqm.CosineSteps(0.4, 0), "steps must be at least 1"),
         (lambda: eqm.EvenGamma(eqm.TruncatedDecay(), 0), "steps must be at least 1"),
         (lambda: eqm.EvenGamma(eqm.TruncatedDecay(), 5, last=1.5), r"last.* must lie in \(0, 1\]"),

@@ -52,11 +52,11 @@ def encode(
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
+    from eqm.checks import check_count
     from eqm.cli.output import check_apart, show_settings
     from eqm.data import DataConfig, open_latents, open_source
     from eqm.data import encode as run
     from eqm.data.latents import STORAGE
-    from eqm.descent.checks import check_count
     from eqm.devices import pick_device
     from eqm.encoders import open_encoder
 

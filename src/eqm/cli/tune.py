@@ -61,8 +61,8 @@ def tune(
 
     import torch
 
+    from eqm.checks import check_count
     from eqm.data import DataConfig, open_source
-    from eqm.descent.checks import check_count
     from eqm.devices import pick_device
     from eqm.models import for_inference, from_pretrained
     from eqm.models.pretrained import store_metadata

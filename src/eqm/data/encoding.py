@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from eqm.checks import check_count
 from eqm.data.latents import MANIFEST, STORAGE, Manifest, Shard, digest
 from eqm.data.source import Source
 from eqm.encoders import Encoder, about_encoder
@@ -57,9 +58,7 @@ def encode(
     """
     if storage not in STORAGE:
         raise ValueError(f"storage must be one of {', '.join(STORAGE)}; got {storage}")
-    for name, value in (("shard_size", shard_size), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1; got {value}")
+    check_count(shard_size=shard_size, batch_size=batch_size)
     plan = Manifest(
         encoder=about_encoder(encoder),
         source={"name": source.name, "fingerprint": source.fingerprint},

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from eqm.descent.checks import check_count
+from eqm.checks import check_count
 from eqm.descent.driver import descend
 from eqm.descent.rules.rule import Rule
 from eqm.field import Field

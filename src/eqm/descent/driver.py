@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eqm.descent.checks import check_count
+from eqm.checks import check_count
 from eqm.descent.rules.rule import Rule, State
 from eqm.descent.stopping import Step, Stop
 from eqm.field import Field, at_path, check_gradient

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eqm.descent.checks import check_count, check_positive
+from eqm.checks import check_count, check_positive
 from eqm.descent.rules.multistep import LinearMultistep
 from eqm.descent.trajectory import Trajectory
 from eqm.field import Field, at_path

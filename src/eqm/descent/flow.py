@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from eqm.checks import check_count, check_fraction
 from eqm.descent.driver import Outcome, Solution, checked
 from eqm.field import Field, at_path
 from eqm.guidance import guide
@@ -38,10 +39,8 @@ def integrate(
     Raises ValueError for `steps` below 1, `start` outside [0, 1), a decay that is not positive, guidance
     without a null label, and a field that returns another shape.
     """
-    if steps < 1 or not 0 <= start < 1:
-        raise ValueError(
-            f"steps must be at least 1 and start in [0, 1); got steps {steps}, start {start}"
-        )
+    check_count(steps=steps)
+    check_fraction(start=start)
     if guidance != 1 and null_label is None:
         raise ValueError(f"guidance {guidance:g} needs null_label, the label that means no label")
     size, gamma = (1 - start) / steps, start

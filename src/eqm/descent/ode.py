@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eqm.descent.checks import check_positive
+from eqm.checks import check_positive
 from eqm.descent.driver import ActiveSamples, Outcome, Solution
 from eqm.descent.rules.first_order import GradientDescent
 from eqm.field import Field, at_path

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eqm.descent.checks import check_count, check_ratio
+from eqm.checks import check_count, check_positive, check_ratio
 from eqm.descent.rules.rule import State
 from eqm.registry import register
 
@@ -65,8 +65,7 @@ class GradientNorm(Stop):
     threshold: float
 
     def __post_init__(self) -> None:
-        if not self.threshold > 0:
-            raise ValueError(f"threshold must be a positive gradient norm; got {self.threshold}")
+        check_positive(threshold=self.threshold)
 
     def __call__(self, step: Step, state: State) -> tuple[Tensor, State]:
         return step.gradient_norm < self.threshold, state
@@ -133,8 +132,7 @@ class PathLength(Stop):
     length: float
 
     def __post_init__(self) -> None:
-        if not self.length > 0:
-            raise ValueError(f"length must be a positive path, such as 0.5; got {self.length}")
+        check_positive(length=self.length)
 
     def __call__(self, step: Step, state: State) -> tuple[Tensor, State]:
         return step.path >= self.length * (1 - 1e-4), state

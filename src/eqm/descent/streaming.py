@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eqm.descent.checks import check_count
+from eqm.checks import check_count
 from eqm.descent.driver import OUTCOMES, ActiveSamples, Outcome, Solution, advance, outcome_of
 from eqm.descent.rules.rule import Rule
 from eqm.descent.stopping import Step, Stop

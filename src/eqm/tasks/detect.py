@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from eqm import registry
-from eqm.descent.checks import check_count
+from eqm.checks import check_count
 from eqm.field import Field
 from eqm.files import replacing
 from eqm.models import from_pretrained

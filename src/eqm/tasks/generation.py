@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import distributed
 
+from eqm.checks import check_count
 from eqm.corruption import decay_of
 from eqm.descent import (
     FinishedSample,
@@ -18,7 +19,6 @@ from eqm.descent import (
     record_trajectory,
     stream,
 )
-from eqm.descent.checks import check_count
 from eqm.devices import rank, world_size
 from eqm.sampling.labels import Labels
 from eqm.sampling.model import Model, describe

@@ -10,10 +10,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from eqm.checks import check_count
 from eqm.composition import compose, condition
 from eqm.corruption import corrupt
 from eqm.descent import FinishedSample, Outcome, PathLength, Solution, collect, descend, stream
-from eqm.descent.checks import check_count
 from eqm.descent.rules.rule import State
 from eqm.descent.stopping import Step, Stop
 from eqm.field import Field

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from eqm.checks import check_count
 from eqm.corruption import Decay, corrupt, decay_of
 from eqm.descent import MaxNFE, Solution, State, StepResult, descend
-from eqm.descent.checks import check_count
 from eqm.descent.rules.langevin import keys, normal
 from eqm.descent.rules.rule import GradientOf
 from eqm.field import Field

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from eqm.checks import check_count
 from eqm.corruption import corrupt, decay_of
 from eqm.descent import (
     Outcome,
@@ -22,7 +23,6 @@ from eqm.descent import (
     measure_trajectory,
     record_trajectory,
 )
-from eqm.descent.checks import check_count
 from eqm.field import Field, check_gradient
 from eqm.objective import EquilibriumMatching
 from eqm.pictures import to_uint8

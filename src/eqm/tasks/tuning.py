@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from eqm.checks import check_count
 from eqm.descent import AdamsBashforth, fit_multistep, record_trajectory
-from eqm.descent.checks import check_count
 from eqm.metrics import Moments, frechet_distance
 from eqm.sampling.model import Model, check_time_invariant, describe
 from eqm.sampling.settings import Sampling

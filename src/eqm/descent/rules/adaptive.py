@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eqm import shapes
-from eqm.descent.checks import check_count, check_fraction, check_positive
+from eqm.checks import check_count, check_fraction, check_positive
 from eqm.descent.rules.rule import GradientOf, State, StepResult, StepSizeRule, per_sample
 from eqm.registry import register
 from eqm.shapes import norms

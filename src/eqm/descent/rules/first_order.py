@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eqm.descent.checks import check_fraction
+from eqm.checks import check_fraction
 from eqm.descent.rules.rule import GradientOf, State, StepResult, StepSizeRule
 from eqm.registry import register
 

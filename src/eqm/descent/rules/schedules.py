@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eqm.descent.checks import check_count
+from eqm.checks import check_count, check_positive, check_ratio
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,7 @@ class CosineSteps:
     steps: int
 
     def __post_init__(self) -> None:
-        if not 0 < self.length < math.inf:
-            raise ValueError(f"length must be a positive path, such as 0.4; got {self.length}")
+        check_positive(length=self.length)
         check_count(steps=self.steps)
 
     def __call__(self, steps: Tensor) -> Tensor:
@@ -60,8 +59,7 @@ class EvenGamma:
 
     def __post_init__(self) -> None:
         check_count(steps=self.steps)
-        if not 0 < self.last <= 1:
-            raise ValueError(f"last, the final gamma, must lie in (0, 1]; got {self.last}")
+        check_ratio(last=self.last)
         if not (self.decay(self._gamma(torch.arange(self.steps))) > 0).all():
             raise ValueError("decay must be positive before `last`: choose a smaller `last`")
 

@@ -1,4 +1,4 @@
-"""Checks of the settings of rules and stops; each raises ValueError."""
+"""Checks of settings; each raises ValueError."""
 
 from __future__ import annotations
 
