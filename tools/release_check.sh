@@ -17,7 +17,8 @@ ls -l "$work/dist"
 "$work/env/bin/python" - "$work"/dist/*.whl <<'PY'
 import sys, zipfile
 names = zipfile.ZipFile(sys.argv[1]).namelist()
-missing = [n for n in ("eqm/py.typed", "eqm/__init__.pyi", "eqm/models/weights/fashion-mnist/model.safetensors") if n not in names]
+wanted = ("py.typed", "__init__.pyi", "models/weights/fashion-mnist/model.safetensors", "data/small/mnist-5k.npz")
+missing = [name for name in wanted if f"eqm/{name}" not in names]
 extra = [n for n in names if not n.startswith(("eqm/", "eqm-"))]
 if missing or extra:
     sys.exit(f"the wheel lacks {missing}, and holds {extra} which it should not")
@@ -37,7 +38,8 @@ place = pathlib.Path(eqm.__file__)
 assert "site-packages" in place.parts, f"eqm was imported from {place}"
 PY
     "$work/env/bin/eqm" sample fashion-mnist --count 4 --output "$package.png"
-    "$work/env/bin/eqm" info mnist-5k >/dev/null
-    test -s "$package.png" )
+    "$work/env/bin/python" -m eqm --version
+    "$work/env/bin/eqm" denoise fashion-mnist fashion-mnist-test:0-1 --add 0.5 --output "$package.denoised.png"
+    test -s "$package.png" && test -s "$package.denoised.png" )
 done
 echo "==> The wheel and the sdist work"
