@@ -189,7 +189,7 @@ def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
             "must be the shape of the data, (1, 8, 8)",
         ),
         (["sample", "{model}/config.json"], "expected a folder, a model that comes with eqm"),
-        (["sample", "{model}", "--device", "meta"], "the device meta computes nothing"),
+        (["sample", "{model}", "--device", "meta"], "the device meta cannot compute"),
         (
             ["train", "imagenet256-b-2"],
             "no latents at imagenet256-latents: make them by `eqm encode",
