@@ -54,7 +54,7 @@ def test_the_recipe_for_ones_own_pictures_says_what_it_picked(photos, tmp_path, 
     arguments = ["train", "folder", "--data.path", str(photos), "--dry-run"]
     assert main(arguments) == 0
     out = capsys.readouterr().out
-    assert "8 readable pictures, 2 classes, the shorter side typically 38 pixels" in out
+    assert "8 readable pictures, 2 classes, median shorter side 38 pixels" in out
     settings = dict(line.split(maxsplit=1) for line in out.splitlines() if "." in line.split()[0])
     assert settings["model.shape"] == "[3, 32, 32]"
     assert settings["model.num_classes"] == "2"
@@ -64,7 +64,7 @@ def test_the_recipe_for_ones_own_pictures_says_what_it_picked(photos, tmp_path, 
     assert settings["model.multipliers"] == "[1, 2, 4]"
     assert main([*arguments, "--data.size", "16", "--data.no-flip"]) == 0
     out = capsys.readouterr().out
-    assert "data.size" not in out.partition("mirrored")[0]  # nothing to pick
+    assert "data.size" not in out.partition("flipped")[0]  # nothing to pick
     assert "data.channels 3\n" in out  # some are grey
     assert "[3, 16, 16]" in out
     assert main([*arguments, "--data.channels", "1"]) == 0
@@ -72,7 +72,7 @@ def test_the_recipe_for_ones_own_pictures_says_what_it_picked(photos, tmp_path, 
     assert main([*arguments, "--data.size", "192", "--images", "64"]) == 0
     out = capsys.readouterr().out
     assert "500 times" not in out
-    assert "pictures of 192x192 pixels are learnt sooner as latents: `eqm encode" in out
+    assert "pictures of 192x192 pixels are learnt faster as latents: `eqm encode" in out
     assert main(["train", "folder"]) == 2
     assert "data.path must be a folder" in capsys.readouterr().err
 

@@ -23,7 +23,7 @@ def show_settings(settings: Mapping[str, object]) -> None:
     """Prints one setting a line, names to the left."""
     width = max(map(len, settings))
     for name, value in settings.items():
-        print(f"{name:<{width}}  {value}")
+        print(f"{name:<{width}}  {'none' if value in ('', None) else value}")
 
 
 def check_apart(output: Path, pictures: str) -> None:
