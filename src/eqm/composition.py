@@ -132,10 +132,10 @@ def _fitted(weight: Weight, x: Tensor) -> Weight:
     """The weight, with the dtype and device of x, if it broadcasts with x."""
     if not isinstance(weight, Tensor):
         return weight
-    sizes = zip(reversed(weight.shape), reversed(x.shape), strict=False)
-    if weight.ndim > x.ndim or any(one not in (1, other) for one, other in sizes):
+    try:
+        return weight.to(x).expand_as(x)
+    except RuntimeError:
         raise ValueError(
             f"a weight must be a number or a mask of shape {tuple(x.shape[-2:])} or "
             f"{tuple(x.shape[1:])}; got {tuple(weight.shape)}"
-        )
-    return weight.to(x)
+        ) from None

@@ -61,11 +61,7 @@ def picture(image: Tensor) -> Image:
     """One image (C, H, W) in -1..1 as a picture of its size.
 
     Raises ValueError unless there are 1, 3 or 4 channels."""
-    from PIL import Image
-
-    check_channels(len(image))
-    (pixels,) = to_uint8(image[None])
-    return Image.fromarray(pixels[:, :, 0] if len(image) == 1 else pixels)
+    return grid(image[None], columns=1, gap=0)
 
 
 def check_channels(channels: int) -> None:
@@ -100,17 +96,15 @@ def animate(
     with replacing(path) as file:
         if path.suffix == ".gif":
             # viewers slow down frames shorter than two hundredths of a second
-            times = [max(20, round(1000 * seconds))] * (len(pictures) - 1) + [
-                round(1000 * last_seconds)
-            ]
-            pictures[0].save(
-                file,
-                format="gif",
-                save_all=True,
-                append_images=pictures[1:],
-                duration=times,
-                loop=0,
-            )
+            times = [max(20, round(1000 * seconds))] * (len(pictures) - 1)
+            times.append(round(1000 * last_seconds))
+            settings = {
+                "save_all": True,
+                "append_images": pictures[1:],
+                "duration": times,
+                "loop": 0,
+            }
+            pictures[0].save(file, format="gif", **settings)
         else:
             _write_mp4(pictures, file, seconds, last_seconds)
 

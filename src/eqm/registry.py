@@ -80,8 +80,7 @@ def lookup(kind: str, name: str) -> Any:
 
     Raises UnknownNameError, a ValueError, if there is none.
     """
-    _check_kind(kind)
-    _load_home(HOMES[kind])
+    _load_home(kind)
     found = _REGISTERED[kind].get(name)
     if found is None and (entry := _entries(kind).get(name)):
         found = _REGISTERED[kind][name] = entry.load()
@@ -98,8 +97,7 @@ def lookup(kind: str, name: str) -> Any:
 
 def names(kind: str) -> list[str]:
     """The names registered for this kind, those of entry points included, sorted."""
-    _check_kind(kind)
-    _load_home(HOMES[kind])
+    _load_home(kind)
     return sorted({*_REGISTERED[kind], *_entries(kind)})
 
 
@@ -222,11 +220,12 @@ def _check_kind(kind: str) -> None:
 
 
 @cache
-def _load_home(home: str) -> None:
-    """Imports a module, or every module of a package, so that a new part is one new file."""
-    module = importlib.import_module(home)
+def _load_home(kind: str) -> None:
+    """Imports the home of a kind, every module of a package, so that a new part is one new file."""
+    _check_kind(kind)
+    module = importlib.import_module(HOMES[kind])
     for found in pkgutil.iter_modules(getattr(module, "__path__", ())):
-        importlib.import_module(f"{home}.{found.name}")
+        importlib.import_module(f"{module.__name__}.{found.name}")
 
 
 @cache

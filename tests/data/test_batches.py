@@ -103,7 +103,7 @@ def latents(path):
         (folder, "67c4df32 c14f64ed 5481afa5", "30477edb"),
         (zipped, "f1f2040f 5a3f3a97 29e09577", "30477edb"),
         (arrays, "1e258fa9 90e9a8ea d09a84bb", "1e42b73a"),
-        (latents, "ed32df44 7fffd65a a70048cc", "e6e76d3f"),
+        (latents, "ed32df44 2fe59c57 1a3cc719", "e6e76d3f"),
     ],
 )
 def test_a_source_and_its_batches(tmp_path, make, prints, batch):

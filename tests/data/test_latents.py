@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from eqm.data import Images, batches, check, check_latents, encode, is_latents, open_latents
+from eqm.data import Images, Subset, batches, check, check_latents, encode, is_latents, open_latents
 from eqm.data.latents import digest
 from eqm.encoders import Pixels
 from eqm.randomness import SampleRandom
@@ -95,7 +95,7 @@ def test_latents_are_a_source(images, encoded):
 
 def test_a_subset_of_latents_keeps_their_encoder(encoded):
     latents, rows = open_latents(encoded), torch.tensor([3, 21, 7])
-    part = latents.subset(rows, torch.tensor([0, 1, 0]), 2, ("even", "odd"))
+    part = Subset(latents, rows, torch.tensor([0, 1, 0]), 2, ("even", "odd"))
     assert (len(part), part.num_classes, part.class_names) == (3, 2, ("even", "odd"))
     assert part.metadata == latents.metadata
     assert torch.equal(
@@ -104,8 +104,8 @@ def test_a_subset_of_latents_keeps_their_encoder(encoded):
     parts = [
         latents,
         part,
-        latents.subset(rows, None),
-        latents.subset(rows.flip(0), part.labels, 2),
+        Subset(latents, rows, None, 0),
+        Subset(latents, rows.flip(0), part.labels, 2),
     ]
     assert len({each.fingerprint for each in parts}) == 4
 

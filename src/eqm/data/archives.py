@@ -21,23 +21,9 @@ from torch import Tensor
 from eqm.data.images import count_classes
 from eqm.data.source import digest
 
-SUFFIXES = frozenset(
-    [
-        ".png",
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".webp",
-        ".bmp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".avif",
-        ".jp2",
-    ]
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".gif"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif", ".jp2"),
 )
 """What the names of pictures end in."""
 T = TypeVar("T")
@@ -82,8 +68,7 @@ def folder(path: Path) -> PictureFiles:
     Hidden files and folders are ignored, and so are links to a folder around them. Raises ValueError
     when there are no pictures, some lie beside class folders, or a class folder has none.
     """
-    names: list[str] = []
-    sizes: list[int] = []
+    sizes: dict[str, int] = {}
     folders: set[str] = set()
     others: list[str] = []
     for root, inside, found in os.walk(path, followlinks=True, onerror=_unreadable):
@@ -97,25 +82,24 @@ def folder(path: Path) -> PictureFiles:
         )
         folders.update((base / name).as_posix() for name in inside)
         for name in sorted(found):
+            file = (base / name).as_posix()
             if name.startswith("."):
                 continue
-            if Path(name).suffix.lower() in SUFFIXES:
-                names.append((base / name).as_posix())
-                try:
-                    sizes.append((path / base / name).stat().st_size)
-                except OSError:  # a link to nowhere: a picture that cannot be read
-                    sizes.append(0)
-            else:
-                others.append((base / name).as_posix())
-    order = sorted(range(len(names)), key=names.__getitem__)
-    names = [names[k] for k in order]
+            if not is_picture(name):
+                others.append(file)
+                continue
+            try:
+                sizes[file] = (path / file).stat().st_size
+            except OSError:  # a link to nowhere: a picture that cannot be read
+                sizes[file] = 0
+    names = sorted(sizes)
     labels, classes = classes_of(str(path), names, folders)
     return PictureFiles(
         path.resolve().name,
         names,
         labels,
         classes,
-        digest(*names, *(sizes[k] for k in order)),
+        digest(*names, *map(sizes.__getitem__, names)),
         partial(open_file, path, names),
         tuple(others),
     )
@@ -145,7 +129,7 @@ def zipped(path: Path) -> PictureFiles:
         raise ValueError(f"{path} needs a password: unpack it, and give the folder")
     folders = {member.filename.rstrip("/") for member in members if member.is_dir()}
     files = [member for member in members if not member.is_dir()]
-    pictures = [m for m in files if PurePosixPath(m.filename).suffix.lower() in SUFFIXES]
+    pictures = [member for member in files if is_picture(member.filename)]
     names = [member.filename for member in pictures]
     labels, classes = classes_of(str(path), names, folders)
     return PictureFiles(
@@ -155,9 +139,7 @@ def zipped(path: Path) -> PictureFiles:
         classes,
         digest(*((m.filename, m.file_size, m.CRC) for m in pictures)),
         partial(_open_member, archive, pictures),
-        tuple(
-            m.filename for m in files if PurePosixPath(m.filename).suffix.lower() not in SUFFIXES
-        ),
+        tuple(member.filename for member in files if not is_picture(member.filename)),
     )
 
 
@@ -192,8 +174,7 @@ def tars(pattern: str) -> PictureFiles:
         shard: list[tuple[str, int, int]] = []
         labels: dict[str, int] = {}
         for member, content in _members(archive):
-            suffix = PurePosixPath(member.name).suffix.lower()
-            if suffix in SUFFIXES:
+            if is_picture(member.name):
                 shard.append((member.name, member.offset_data, member.size))
             elif content is None:
                 others.append(f"{archive.name}:{member.name}")
@@ -274,6 +255,11 @@ def _label(archive: Path, name: str, content: bytes) -> int | None:
         raise ValueError(
             f"{archive}: the label in {name} must be a whole number; got {content[:40]!r}"
         ) from error
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file is a picture, by the end of its name."""
+    return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
 def _hidden(name: str) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from eqm.data.config import DataConfig
-from eqm.data.images import Images, Tensors, centre_crop, count_classes, warn_of_range
+from eqm.data.images import Images, Tensors, centre_crop, int_labels, warn_of_range
 
 _NPZ_NAMES = (("images", "labels"), ("arr_0", "arr_1"))
 """Names of images and labels in an .npz; ADM and `eqm sample` write the second."""
@@ -95,14 +95,7 @@ def from_array(
     class_names: tuple[str, ...] = (),
 ) -> Tensors:
     """Images or points of an array, with the size and channels that `config` sets."""
-    if labels is not None and (
-        labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) == 0
-    ):
-        raise ValueError(
-            f"{name}: labels must be whole numbers of shape (N,); got {labels.dtype} {labels.shape}"
-        )
-    classes = 0 if labels is None else count_classes(name, labels)
-    numbers = None if labels is None else torch.from_numpy(labels.astype(np.int64))
+    numbers, classes = int_labels(name, labels)
     if images.ndim == 2:
         if images.dtype.kind not in "iuf":
             raise ValueError(f"{name}: points must be real numbers; got {images.dtype}")

@@ -19,7 +19,7 @@ from torch.utils.data import (
     default_collate,
 )
 
-from eqm.data.images import Images, Tensors, count_classes, warn_of_range
+from eqm.data.images import Images, Tensors, int_labels, warn_of_range
 from eqm.data.source import Source, digest
 from eqm.randomness import SampleRandom
 
@@ -107,14 +107,7 @@ def _tensors(name: str, x: Any, y: Any = None) -> Tensors:
     x = torch.as_tensor(x).detach().cpu()
     if x.is_floating_point():
         x = x.float()
-    labels = None if y is None else torch.as_tensor(y).cpu()
-    if labels is not None and (labels.is_floating_point() or labels.ndim != 1 or not len(labels)):
-        raise ValueError(
-            f"{name}: labels must be whole numbers of shape (N,); got {labels.dtype} "
-            f"{tuple(labels.shape)}"
-        )
-    classes = 0 if labels is None else count_classes(name, labels.numpy())
-    labels = None if labels is None else labels.long()
+    labels, classes = int_labels(name, None if y is None else torch.as_tensor(y).cpu().numpy())
     if x.ndim != 4:
         return Tensors(name, x, labels, classes)
     if x.shape[3] in (1, 3, 4) and x.shape[1] > 4:

@@ -148,6 +148,19 @@ def warn_of_range(name: str, images: Tensor | np.ndarray) -> None:
         )
 
 
+def int_labels(name: str, labels: np.ndarray | None) -> tuple[Tensor | None, int]:
+    """Labels as int64 and the number of classes; without labels None and 0.
+
+    Raises ValueError unless they are whole numbers (N,), and as `count_classes`."""
+    if labels is None:
+        return None, 0
+    if labels.ndim != 1 or labels.dtype.kind not in "iub" or len(labels) == 0:
+        raise ValueError(
+            f"{name}: labels must be whole numbers of shape (N,); got {labels.dtype} {labels.shape}"
+        )
+    return torch.from_numpy(labels.astype(np.int64)), count_classes(name, labels)
+
+
 def count_classes(where: str, labels: Sequence[int] | np.ndarray) -> int:
     """The number of classes, given at least one label.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +116,6 @@ class Latents:
     folder: Path
     manifest: Manifest
     tensors: tuple[Mapping[str, Tensor], ...]
-    rows: Tensor
-    """The numbers of these images among the stored ones, (N,)."""
     labels: Tensor | None
     """Their classes (N,) in 0..num_classes-1, or None."""
     num_classes: int
@@ -137,7 +135,7 @@ class Latents:
         self.__dict__.update(state, tensors=tensors)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return self.manifest.images
 
     @property
     def name(self) -> str:
@@ -156,7 +154,6 @@ class Latents:
 
     def batch(self, rows: Tensor, random: SampleRandom) -> Tensor:
         """A fresh sample of the posterior of each image at `rows` (B,), (B, C, H, W), float32."""
-        rows = self.rows[rows]
         views = self.manifest.views if self.flip else 1
         view = (random.uniform("flip") * views).long()
         shards = rows // self.manifest.shard_size
@@ -173,24 +170,6 @@ class Latents:
         if std is not None:
             data += std * random.normal("posterior", self.shape)
         return data
-
-    def subset(
-        self,
-        rows: Tensor,
-        labels: Tensor | None,
-        num_classes: int = 0,
-        class_names: tuple[str, ...] = (),
-    ) -> Latents:
-        """The latents at `rows` (N,), with their own labels or none."""
-        found = {"rows": rows} | ({} if labels is None else {"labels": labels})
-        return replace(
-            self,
-            rows=self.rows[rows],
-            labels=labels,
-            num_classes=num_classes,
-            class_names=class_names,
-            fingerprint=_short(self.fingerprint, num_classes, digest(found)),
-        )
 
 
 def is_latents(folder: Path | str) -> bool:
@@ -217,17 +196,17 @@ def open_latents(folder: Path | str, *, flip: bool = True) -> Latents:
             f"{folder} is not finished, {written} of {len(manifest.files)} shards are written: "
             "run the same eqm encode again"
         )
-    tensors = []
     if len(manifest.shards) != len(manifest.files):
         raise ValueError(f"{folder / MANIFEST} is damaged: encode again")
+    tensors = []
     for number, (file, shard) in enumerate(zip(manifest.files, manifest.shards, strict=True)):
         path = folder / file
         size = path.stat().st_size if path.is_file() else None
         if size != shard.bytes:
-            state = (
+            found = (
                 "is missing" if size is None else f"has {size:,} bytes instead of {shard.bytes:,}"
             )
-            raise ValueError(f"{path} {state}: remove it and run the same eqm encode again")
+            raise ValueError(f"{path} {found}: remove it and run the same eqm encode again")
         tensors.append(read_shard(path))
         expected = (len(manifest.rows(number)), manifest.views, *manifest.shape)
         if tensors[-1]["mean"].shape != expected:
@@ -235,15 +214,15 @@ def open_latents(folder: Path | str, *, flip: bool = True) -> Latents:
                 f"{path} must hold latents {expected}, as {MANIFEST} says; it holds "
                 f"{tuple(tensors[-1]['mean'].shape)}: encode again"
             )
+    contents = " ".join([str(manifest.shape), *(shard.sha256 for shard in manifest.shards)])
     return Latents(
         folder,
         manifest,
         tuple(tensors),
-        rows=torch.arange(manifest.images),
         labels=torch.cat([shard["labels"] for shard in tensors]) if manifest.num_classes else None,
         num_classes=manifest.num_classes,
         class_names=manifest.class_names,
-        fingerprint=_short(manifest.shape, *(shard.sha256 for shard in manifest.shards)),
+        fingerprint=hashlib.sha256(contents.encode()).hexdigest()[:16],
         flip=flip,
     )
 
@@ -287,7 +266,3 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         found.update(tensor.contiguous().numpy().data)
     return found.hexdigest()
-
-
-def _short(*parts: object) -> str:
-    return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:16]

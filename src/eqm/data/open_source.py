@@ -9,15 +9,15 @@ from pathlib import Path
 
 import torch
 
-from eqm.data.archives import SUFFIXES, PictureFiles, folder, tars, zipped
+from eqm.data.archives import PictureFiles, folder, is_picture, tars, zipped
 from eqm.data.arrays import from_idx, from_npy, from_npz, is_idx
 from eqm.data.builtin import say_small, small_copy
 from eqm.data.config import DataConfig
 from eqm.data.dataset import as_source
-from eqm.data.images import Header, decode, header, reason
+from eqm.data.images import Header
 from eqm.data.latents import check_latents, is_latents, open_latents
 from eqm.data.parquet import files_of, hub_table, table
-from eqm.data.pictures import BROKEN, in_threads, pictures
+from eqm.data.pictures import headers, pictures
 from eqm.data.source import MissingDataError, Source, class_names, of_classes, without_labels
 from eqm.registry import UnknownNameError, lookup, names
 
@@ -104,7 +104,7 @@ def files_at(where: str) -> PictureFiles:
     try:
         if path.is_dir():
             tables, archives = files_of(path), sorted(path.glob("*.tar"))
-            loose = [file.name for file in path.iterdir() if file.suffix.lower() in SUFFIXES]
+            loose = [file.name for file in path.iterdir() if is_picture(file.name)]
             if loose and (packed := tables or archives):
                 raise ValueError(
                     f"{where} holds pictures, such as {loose[0]}, beside {packed[0].name}, which may hold "
@@ -194,36 +194,22 @@ def check(path: str, *, workers: int = 0) -> Report:
     if opens_arrays(config):
         return _of_source(config)
     files = files_at(path)
-
-    def look(index: int) -> Header | str:
-        try:
-            with files.open(index) as file:
-                found = header(file)
-            with files.open(index) as file:
-                decode(file, 3, 0)
-        except BROKEN as error:
-            return reason(error)
-        return found
-
-    sizes: Counter[tuple[int, ...]] = Counter()
-    channels: Counter[int] = Counter()
-    bits: Counter[int] = Counter()
-    classes = dict.fromkeys(files.class_names, 0)
-    numbers = [] if files.labels is None else files.labels.tolist()
-    broken = {}
-    for index, found in enumerate(in_threads(look, len(files.names), config.threads)):
-        if isinstance(found, str):
-            broken[files.names[index]] = found
-            continue
-        sizes[found.width, found.height] += 1
-        channels[found.channels] += 1
-        bits[found.bits] += 1
-        if numbers:
-            classes[files.class_names[numbers[index]]] += 1
+    found = list(headers(files, config.threads, decoded=True))
+    good = [index for index, each in enumerate(found) if isinstance(each, Header)]
+    read = [each for each in found if isinstance(each, Header)]
+    counts: list[int] = []
+    if files.labels is not None:
+        counts = torch.bincount(files.labels[good], minlength=len(files.class_names)).tolist()
     return Report(
         files.name,
-        sizes.total(),
-        *(sizes, channels, bits, classes, files.fingerprint, broken, files.others),
+        len(read),
+        Counter((each.width, each.height) for each in read),
+        Counter(each.channels for each in read),
+        Counter(each.bits for each in read),
+        dict(zip(files.class_names, counts, strict=True)),
+        files.fingerprint,
+        {n: why for n, why in zip(files.names, found, strict=True) if isinstance(why, str)},
+        files.others,
     )
 
 

@@ -9,7 +9,7 @@ import struct
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
@@ -168,24 +168,21 @@ class Pictures:
         return torch.zeros(len(self), dtype=torch.bool)
 
 
-def headers(files: PictureFiles, threads: int) -> Iterator[Header | str]:
-    """The header of every picture in order, or why it cannot be read."""
+def headers(files: PictureFiles, threads: int, *, decoded: bool = False) -> Iterator[Header | str]:
+    """The header of every picture in order, or why it cannot be read or, if asked, decoded."""
 
     def look(index: int) -> Header | str:
         try:
             with files.open(index) as file:
-                return header(file)
+                found = header(file)
+            if decoded:
+                with files.open(index) as file:
+                    decode(file, 3, 0)
         except BROKEN as error:
             return reason(error)
+        return found
 
-    return in_threads(look, len(files.names), threads)
-
-
-def in_threads(
-    look: Callable[[int], Header | str], count: int, threads: int
-) -> Iterator[Header | str]:
-    """`look` of 0..count-1 in order, by several threads."""
-    block = 4096  # millions of waiting tasks would fill the memory
+    count, block = len(files.names), 4096  # millions of waiting tasks would fill the memory
     with ThreadPoolExecutor(threads) as pool:
         for first in range(0, count, block):
             yield from pool.map(look, range(first, min(first + block, count)))

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -89,6 +89,11 @@ class Subset:
     def processes(self) -> int:
         """How many worker processes load batches."""
         return getattr(self.source, "processes", 0)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What is stored with the weights of a model of this data."""
+        return getattr(self.source, "metadata", {})
 
     @cached_property
     def fingerprint(self) -> str:

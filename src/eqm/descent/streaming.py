@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -72,7 +72,10 @@ def stream(
     [(1, 2), (0, 5), (2, 3)]
     """
     check_count(batch_size=batch_size, max_steps=max_steps)
-    _check_sizes(starts, labels)
+    if isinstance(starts, Sized) and isinstance(labels, Sized) and len(labels) != len(starts):
+        raise ValueError(
+            f"labels must be one for each start; got {len(labels)} for {len(starts)} starts"
+        )
     waiting = _numbered(starts, labels)
 
     def enter(count: int) -> ActiveSamples | None:
@@ -85,40 +88,31 @@ def stream(
         batch = ActiveSamples.start(x, chosen, rule=rule, stop=stop)
         return replace(batch, index=torch.tensor(indices, device=x.device))
 
-    return _ends(field, enter, rule, stop, batch_size, max_steps, fixed)
+    def ends() -> Iterator[FinishedSample]:
+        batch = enter(batch_size)
+        going = 0 if batch is None else len(batch.index)
+        if batch is not None and fixed and going < batch_size:
+            batch = _padded(batch, batch_size)
+        while batch is not None and going:
+            step, batch = advance(field, batch, rule=rule, stop=stop)
+            ended = step.converged | step.diverged | (step.steps >= max_steps)
+            # the only synchronisation with an accelerator in a step
+            slots = (ended & (step.index != IDLE)).nonzero().flatten()
+            if len(slots) == 0:
+                continue
+            yield from _finished(step, slots)
+            fresh = enter(len(slots))
+            filled = 0 if fresh is None else len(fresh.index)
+            if fresh is not None:
+                batch = _fill(batch, slots[:filled], fresh)
+            if filled < len(slots):
+                going -= len(slots) - filled
+                index = batch.index.index_fill(0, slots[filled:], IDLE)
+                batch = replace(batch, index=index)
+                if not fixed:
+                    batch = batch[(index != IDLE).nonzero().flatten()]
 
-
-def _ends(
-    field: Field,
-    enter: Callable[[int], ActiveSamples | None],
-    rule: Rule,
-    stop: Stop | None,
-    batch_size: int,
-    max_steps: int,
-    fixed: bool,
-) -> Iterator[FinishedSample]:
-    batch = enter(batch_size)
-    going = 0 if batch is None else len(batch.index)
-    if batch is not None and fixed and going < batch_size:
-        batch = _padded(batch, batch_size)
-    while batch is not None and going:
-        step, batch = advance(field, batch, rule=rule, stop=stop)
-        ended = step.converged | step.diverged | (step.steps >= max_steps)
-        # the only synchronisation with an accelerator in a step
-        slots = (ended & (step.index != IDLE)).nonzero().flatten()
-        if len(slots) == 0:
-            continue
-        yield from _finished(step, slots)
-        fresh = enter(len(slots))
-        filled = 0 if fresh is None else len(fresh.index)
-        if fresh is not None:
-            batch = _fill(batch, slots[:filled], fresh)
-        if filled < len(slots):
-            going -= len(slots) - filled
-            index = batch.index.index_fill(0, slots[filled:], IDLE)
-            batch = replace(batch, index=index)
-            if not fixed:
-                batch = batch[(index != IDLE).nonzero().flatten()]
+    return ends()
 
 
 def collect(ends: Iterable[FinishedSample], *, like: Tensor | None = None) -> Solution:
@@ -140,13 +134,6 @@ def collect(ends: Iterable[FinishedSample], *, like: Tensor | None = None) -> So
         torch.tensor([row.gradient_norm for row in rows], dtype=x.dtype, device=x.device),
         tuple(row.outcome for row in rows),
     )
-
-
-def _check_sizes(starts: Iterable[Tensor], labels: Iterable[int] | None) -> None:
-    if isinstance(starts, Sized) and isinstance(labels, Sized) and len(labels) != len(starts):
-        raise ValueError(
-            f"labels must be one for each start; got {len(labels)} for {len(starts)} starts"
-        )
 
 
 def _numbered(
