@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -45,12 +46,9 @@ class EquilibriumMatching:
         `generator` may be on another device than the data. Raises ValueError as `loss_at` does.
         """
         device = data.device if generator is None else generator.device
-        noise = torch.randn(data.shape, generator=generator, device=device, dtype=data.dtype).to(
-            data.device
-        )
-        gamma = torch.rand(len(data), generator=generator, device=device, dtype=data.dtype).to(
-            data.device
-        )
+        settings: Any = {"generator": generator, "device": device, "dtype": data.dtype}
+        noise = torch.randn(data.shape, **settings).to(data.device)
+        gamma = torch.rand(len(data), **settings).to(data.device)
         return self.loss_at(field, data, labels, noise=noise, gamma=gamma)
 
     def loss_at(

@@ -63,7 +63,10 @@ def batches(
     load = _Load(source, seed, each)
     starts = count(position + rank * each, batch_size)
     if processes := getattr(source, "processes", 0):
-        loaded = _by_processes(load, starts, processes)
+        own = torch.Generator()  # else the DataLoader would draw from the global one
+        loaded = iter(
+            DataLoader(load, batch_size=None, sampler=starts, num_workers=processes, generator=own)
+        )
     # A batch in memory is there sooner than a thread wakes; but a GPU needs it copied meanwhile.
     elif device.type == "cpu" and getattr(source, "in_memory", False):
         loaded = map(load.__getitem__, starts)
@@ -93,18 +96,6 @@ class _Load(Dataset[Loaded]):
 def _pinned(load: _Load, first: int) -> Loaded:
     data, labels, positions = load[first]
     return data.pin_memory(), labels if labels is None else labels.pin_memory(), positions
-
-
-def _by_processes(load: _Load, starts: Iterator[int], processes: int) -> Iterator[Loaded]:
-    return iter(
-        DataLoader(
-            load,
-            batch_size=None,
-            sampler=starts,
-            num_workers=processes,
-            generator=torch.Generator(),  # else it would draw from the global one
-        )
-    )
 
 
 def _on_device(loaded: Iterator[Loaded], seed: int, device: torch.device) -> Iterator[Batch]:

@@ -75,27 +75,21 @@ def encode(
         _check_same(plan, Manifest.load(folder), folder)
     else:
         plan.save(folder)
-    return _encode(source, encoder, plan, folder, batch_size, rank, world_size)
+    mine = [
+        (folder / file, plan.rows(number))
+        for number, file in list(enumerate(plan.files))[rank::world_size]
+    ]
 
+    def steps() -> Iterator[EncodingProgress]:
+        total, done = sum(len(rows) for _, rows in mine), 0
+        for path, rows in mine:
+            if _record(path, rows) is None:
+                for count in _write(source, encoder, plan, rows, path, batch_size):
+                    yield EncodingProgress(done + count, total, False)
+            done += len(rows)
+        yield EncodingProgress(total, total, _finish(plan, folder))
 
-def _encode(
-    source: Source,
-    encoder: Encoder,
-    plan: Manifest,
-    folder: Path,
-    batch_size: int,
-    rank: int,
-    world_size: int,
-) -> Iterator[EncodingProgress]:
-    mine = list(enumerate(plan.files))[rank::world_size]
-    total, done = sum(len(plan.rows(number)) for number, _ in mine), 0
-    for number, file in mine:
-        rows = plan.rows(number)
-        if _record(folder / file, rows) is None:
-            for count in _write(source, encoder, plan, rows, folder / file, batch_size):
-                yield EncodingProgress(done + count, total, False)
-        done += len(rows)
-    yield EncodingProgress(total, total, _finish(plan, folder))
+    return steps()
 
 
 def _write(
@@ -145,23 +139,23 @@ def _write(
 
 def _finish(plan: Manifest, folder: Path) -> bool:
     """Whether all shards are there; if so, the manifest is completed."""
-    records = []
+    records: list[dict[str, Any]] = []
+    shards: list[Shard] = []
     for number, file in enumerate(plan.files):
         record = _record(folder / file, plan.rows(number))
         if record is None:
             return False
         records.append(record)
-    shards = tuple(
-        Shard(record["images"], (folder / file).stat().st_size, record["sha256"])
-        for file, record in zip(plan.files, records, strict=True)
-    )
+        size = (folder / file).stat().st_size
+        shards.append(Shard(record["images"], size, record["sha256"]))
     count = plan.images * plan.views * plan.shape[1] * plan.shape[2]
     mean, square = (
         torch.tensor([record[name] for record in records], dtype=torch.float64).sum(0) / count
         for name in ("sums", "squares")
     )
     std = (square - mean.square()).clamp(min=0).sqrt()
-    replace(plan, shards=shards, mean=tuple(mean.tolist()), std=tuple(std.tolist())).save(folder)
+    values = {"mean": tuple(mean.tolist()), "std": tuple(std.tolist())}
+    replace(plan, shards=tuple(shards), **values).save(folder)
     return True
 
 

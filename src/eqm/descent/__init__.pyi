@@ -6,8 +6,8 @@ from .driver import Solution as Solution
 from .driver import descend as descend
 from .driver import iterate as iterate
 from .fitting import fit_multistep as fit_multistep
+from .flow import dopri5 as dopri5
 from .flow import integrate as integrate
-from .ode import dopri5 as dopri5
 from .rules.adaptive import Adam as Adam
 from .rules.adaptive import Anderson as Anderson
 from .rules.adaptive import BarzilaiBorwein as BarzilaiBorwein

@@ -1,4 +1,4 @@
-"""Sampling of noise-conditioned fields, whose steps depend on gamma."""
+"""Integrators that are no rules: of noise-conditioned fields, and with steps that a batch shares."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from eqm.checks import check_count, check_fraction
-from eqm.descent.driver import Outcome, Solution, checked
+from eqm.checks import check_count, check_fraction, check_positive
+from eqm.descent.driver import ActiveSamples, Outcome, Solution, checked
+from eqm.descent.rules.first_order import GradientDescent
 from eqm.field import Field, at_path
 from eqm.guidance import guide
 from eqm.shapes import all_finite, norms, per_sample
@@ -68,10 +69,61 @@ def integrate(
             end = x - stride * gradient
             whole = whole & all_finite(end)
             x = end.where(per_sample(whole, x), x)
-    return Solution(
-        x,
-        made,
-        made.clone(),
-        gradient_norm,
-        tuple(Outcome.CONVERGED if good else Outcome.DIVERGED for good in whole.tolist()),
-    )
+    return Solution(x, made, made.clone(), gradient_norm, _outcomes(whole))
+
+
+@torch.no_grad()
+def dopri5(
+    field: Field,
+    x: Tensor,
+    labels: Tensor | None = None,
+    *,
+    length: float,
+    relative: float = 1e-3,
+    absolute: float = 1e-4,
+) -> Solution:
+    """The flow dx/ds = -field(x) from each of x (B, ...) over a path of `length`: a reference solution.
+
+    Dormand and Prince (1980), fifth order, with adaptive steps: the mean local error over the batch
+    stays below `absolute` + `relative` * |x|. Samples share their steps, so they depend on each other a
+    little; with `RungeKutta4` they do not. Starts that are not finite end as diverged, the others as
+    converged.
+
+    Needs torchdiffeq (`pip install 'eqm[ode]'`). Raises ValueError for wrong starts or labels, settings
+    that are not positive, and a flow that needs too small steps.
+    """
+    check_positive(length=length, relative=relative, absolute=absolute)
+    try:
+        from torchdiffeq import odeint
+    except ImportError as error:
+        raise ValueError(
+            "dopri5 needs torchdiffeq, which is not installed: pip install 'eqm[ode]'"
+        ) from error
+    rule = GradientDescent(1.0)  # not used, but needed to check the starts
+    batch = ActiveSamples.start(x, labels, rule=rule, stop=None)
+    good = all_finite(x)
+    batch, calls = batch[good], 0
+
+    def slope(s: Tensor, point: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        here = at_path(field, s.expand(len(point)))
+        return -here(point, batch.labels).to(point)
+
+    end, gradient = x.detach().clone(), torch.full_like(x, torch.nan)
+    if len(batch.index):
+        span = torch.tensor([0.0, length], dtype=batch.path.dtype, device=x.device)
+        try:
+            end[good] = odeint(slope, batch.x, span, rtol=relative, atol=absolute)[-1]
+        except AssertionError as error:  # torchdiffeq: the step became too small
+            raise ValueError(
+                "dopri5 needs too small steps; the field may jump or be infinite: "
+                "check it, or raise `relative` and `absolute`"
+            ) from error
+        gradient[good] = -slope(span[1], end[good])
+    nfe = calls * good.long()
+    return Solution(end, nfe // 6, nfe, norms(gradient), _outcomes(good))  # six evaluations a step
+
+
+def _outcomes(finite: Tensor) -> tuple[Outcome, ...]:
+    return tuple(Outcome.CONVERGED if ok else Outcome.DIVERGED for ok in finite.tolist())

@@ -14,15 +14,9 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from eqm.checks import check_count
 from eqm.corruption import corrupt, decay_of
-from eqm.descent import (
-    Outcome,
-    RelativeGradientNorm,
-    Solution,
-    Stop,
-    descend,
-    measure_trajectory,
-    record_trajectory,
-)
+from eqm.descent.driver import Outcome, Solution, descend
+from eqm.descent.stopping import RelativeGradientNorm, Stop
+from eqm.descent.trajectory import measure_trajectory, record_trajectory
 from eqm.field import Field, check_gradient
 from eqm.objective import EquilibriumMatching
 from eqm.pictures import to_uint8
@@ -96,7 +90,16 @@ class ScoreContext:
         """The squared error of the field on noisy images, the mean over draws, (G, B, ...) for G
         gammas."""
         generator = torch.Generator().manual_seed(self.config.seed)
-        return torch.stack([self._error(gamma, generator) for gamma in self.config.gammas])
+        errors = []
+        for gamma in self.config.gammas:
+            level, found = self._full(gamma), []
+            for _ in range(self.config.draws if gamma < 1 else 1):
+                noise = self._noise(generator)
+                target = (noise - self.x) * self.config.objective.decay(level[:1]).item()
+                gradient = self._gradient_at(corrupt(self.x, noise, level), gamma)
+                found.append((gradient - target).square())
+            errors.append(torch.stack(found).mean(0))
+        return torch.stack(errors)
 
     def noisy(self) -> Tensor:
         """The images, mixed with noise at gamma = START."""
@@ -119,15 +122,6 @@ class ScoreContext:
                 "this score descends, and a noise-conditioned model cannot: "
                 "use the score loss or combined"
             )
-
-    def _error(self, gamma: float, generator: torch.Generator) -> Tensor:
-        level, found = self._full(gamma), []
-        for _ in range(self.config.draws if gamma < 1 else 1):
-            noise = self._noise(generator)
-            target = (noise - self.x) * self.config.objective.decay(level[:1]).item()
-            gradient = self._gradient_at(corrupt(self.x, noise, level), gamma)
-            found.append((gradient - target).square())
-        return torch.stack(found).mean(0)
 
     def _gradient_at(self, x: Tensor, gamma: float) -> Tensor:
         conditioned = self.config.objective.noise_conditioning
@@ -232,9 +226,8 @@ def complexity(context: ScoreContext) -> Tensor:
 @register("score", "combined")
 def combined(context: ScoreContext) -> tuple[Tensor, ...]:
     """`losses` with `complexity` (Serra et al., arXiv 1909.11480), and `residuals`."""
-    return torch.column_stack([as_columns(losses(context)), complexity(context)]), residuals(
-        context
-    )
+    jointly = torch.column_stack([as_columns(losses(context)), complexity(context)])
+    return jointly, residuals(context)
 
 
 def as_columns(score: Tensor) -> Tensor:
@@ -275,10 +268,8 @@ def check_explicit(field: Any) -> None:
 
 
 def _distance(context: ScoreContext, end: Solution) -> Tensor:
-    diverged = [outcome is Outcome.DIVERGED for outcome in end.outcome]
-    return norms(end.x - context.x).masked_fill(
-        torch.tensor(diverged, device=context.x.device), torch.inf
-    )
+    diverged = torch.tensor([outcome is Outcome.DIVERGED for outcome in end.outcome])
+    return norms(end.x - context.x).masked_fill(diverged.to(context.x.device), torch.inf)
 
 
 def _image(x: Tensor) -> Tensor:
