@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eqm.checks import check_positive
 from eqm.files import replacing
 
 if TYPE_CHECKING:
@@ -89,10 +90,7 @@ def animate(
     if not pictures or len(sizes := {picture.size for picture in pictures}) > 1:
         found = f"sizes {sorted(sizes)}" if pictures else "none"
         raise ValueError(f"an animation needs pictures of one size; got {found}")
-    if not (seconds > 0 and last_seconds > 0):
-        raise ValueError(
-            f"seconds and last_seconds must be positive; got {seconds} and {last_seconds}"
-        )
+    check_positive(seconds=seconds, last_seconds=last_seconds)
     with replacing(path) as file:
         if path.suffix == ".gif":
             # viewers slow down frames shorter than two hundredths of a second

@@ -64,7 +64,7 @@ def batches(
     starts = count(position + rank * each, batch_size)
     if processes := getattr(source, "processes", 0):
         own = torch.Generator()  # else the DataLoader would draw from the global one
-        loaded = iter(
+        loaded: Iterator[Loaded] = iter(
             DataLoader(load, batch_size=None, sampler=starts, num_workers=processes, generator=own)
         )
     # A batch in memory is there sooner than a thread wakes; but a GPU needs it copied meanwhile.

@@ -154,8 +154,8 @@ def _finish(plan: Manifest, folder: Path) -> bool:
         for name in ("sums", "squares")
     )
     std = (square - mean.square()).clamp(min=0).sqrt()
-    values = {"mean": tuple(mean.tolist()), "std": tuple(std.tolist())}
-    replace(plan, shards=tuple(shards), **values).save(folder)
+    means, stds = tuple(mean.tolist()), tuple(std.tolist())
+    replace(plan, shards=tuple(shards), mean=means, std=stds).save(folder)
     return True
 
 

@@ -24,6 +24,7 @@ from eqm.models import from_pretrained
 from eqm.models.pretrained import folder_of
 from eqm.objective import EquilibriumMatching
 from eqm.sampling.labels import Labels, chosen_labels
+from eqm.sampling.model import describe
 from eqm.sampling.settings import Sampling
 from eqm.tasks.calibration import NONE, Calibration, check_rate, finite
 from eqm.tasks.scores import ScoreConfig, ScoreContext, as_columns, check_explicit
@@ -224,7 +225,7 @@ class EqmDetector:
             name, settings = stored["decay"]
             decay = registry.make("decay", name, {}, settings.items())
             config = ScoreConfig(
-                EquilibriumMatching(decay, ScoreConfig.of(field).objective.noise_conditioning),
+                EquilibriumMatching(decay, describe(field).noise_conditioning),
                 Sampling(**stored["sampling"]),
                 tuple(stored["gammas"]),
                 stored["draws"],
@@ -280,20 +281,13 @@ class EqmDetector:
         self, images: Tensor | Iterable[Tensor], labels: Labels
     ) -> Iterator[ScoreContext]:
         """The images in batches, checked, on the device of the field."""
-        model_config = getattr(self.field, "config", None)
         classes: Tensor | None = None
-        if isinstance(images, Tensor):
-            if labels is not None and model_config is not None:
-                classes = chosen_labels(self.field, labels, len(images))
-            elif labels is not None:
-                classes = torch.as_tensor(labels).expand(len(images))
-            batches: Iterable[Tensor] = images.split(self.batch_size)
-        elif labels is None:
-            batches = images
-        else:
-            raise ValueError("labels need one tensor of images; got batches of images")
+        if labels is not None:
+            if not isinstance(images, Tensor):
+                raise ValueError("labels need one tensor of images; got batches of images")
+            classes = chosen_labels(self.field, labels, len(images))
         done = 0
-        for batch in batches:
+        for batch in (images,) if isinstance(images, Tensor) else images:
             self._check(batch)
             for x in batch.split(self.batch_size):
                 x = self._placed(x)
@@ -311,15 +305,15 @@ class EqmDetector:
             )
         if not x.isfinite().all():
             raise ValueError("images must be finite; some values are NaN or infinity")
-        config, metadata = getattr(self.field, "config", None), getattr(self.field, "metadata", {})
-        if config is None:
+        info = describe(self.field)
+        if info.shape is None:
             return
-        if x.shape[1:] != tuple(config.shape):
+        if x.shape[1:] != info.shape:
             raise ValueError(
-                f"images must have the model's shape {tuple(config.shape)}; got {tuple(x.shape[1:])}: "
+                f"images must have the model's shape {info.shape}; got {tuple(x.shape[1:])}: "
                 "resize them first (`eqm detect --resize` does)"
             )
-        pixels = x.ndim == 4 and not (metadata.get("data") or {}).get("encoder")
+        pixels = x.ndim == 4 and not (info.metadata.get("data") or {}).get("encoder")
         if pixels and x.numel() and x.abs().max() > 1.001:
             raise ValueError(
                 f"images must lie in -1..1; got {x.min():g}..{x.max():g}: scale them, bytes by "

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from eqm.models import from_pretrained
+from eqm.sampling.model import describe
 from eqm.tasks.calibration import FEWEST
 from eqm.tasks.detect import EqmDetector
 
@@ -76,8 +77,7 @@ class EqmOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
     def _images(self, rows: np.ndarray, field: Any) -> Tensor:
-        known = getattr(getattr(field, "config", None), "shape", rows.shape[1:])
-        shape = tuple(self.shape or known)
+        shape = tuple(self.shape or describe(field).shape or rows.shape[1:])
         if rows.shape[1] != math.prod(shape):
             raise ValueError(
                 f"rows must have {math.prod(shape)} numbers, an image of shape {shape}; "

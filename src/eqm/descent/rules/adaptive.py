@@ -47,8 +47,8 @@ class Adam(StepSizeRule):
         exact = _exact(gradient)
         mean = torch.lerp(exact, mean, self.beta1)
         square = torch.lerp(exact.square(), square, self.beta2)
-        scale = (square / _correction(self.beta2, count, exact)).sqrt() + self.epsilon
-        direction = mean / _correction(self.beta1, count, exact) / scale
+        scale = _unbiased(square, self.beta2, count).sqrt() + self.epsilon
+        direction = _unbiased(mean, self.beta1, count) / scale
         return StepResult(x - h * direction.to(x), gradient, size, (mean, square))
 
 
@@ -80,7 +80,7 @@ class RMSProp(StepSizeRule):
         gradient, count = gradient_of(x), steps + 1
         exact = _exact(gradient)
         square = torch.lerp(exact.square(), square, self.beta2)
-        scale = (square / _correction(self.beta2, count, exact)).sqrt() + self.epsilon
+        scale = _unbiased(square, self.beta2, count).sqrt() + self.epsilon
         return StepResult(x - h * (exact / scale).to(x), gradient, size, (square,))
 
 
@@ -185,9 +185,9 @@ class Anderson(StepSizeRule):
         return weight.mT.to(gradient.dtype)
 
 
-def _correction(beta: float, steps: Tensor, x: Tensor) -> float | Tensor:
-    """The bias correction of a running mean after `steps` (A,) values, 1 - beta^steps."""
-    return per_sample(-torch.expm1(steps.to(x.dtype) * math.log(beta or 1e-300)), x)
+def _unbiased(mean: Tensor, beta: float, steps: Tensor) -> Tensor:
+    """A running mean after `steps` (A,) values, divided by 1 - beta^steps."""
+    return mean / per_sample(-torch.expm1(steps.to(mean.dtype) * math.log(beta or 1e-300)), mean)
 
 
 def _exact(x: Tensor) -> Tensor:
