@@ -114,8 +114,9 @@ def _channels_first(name: str, images: np.ndarray) -> Tensor:
     if images.dtype == np.uint16:
         return torch.from_numpy(images.astype(np.float32)) / 32767.5 - 1
     if images.dtype.kind == "f":
-        warn_of_range(name, images)
-        return torch.from_numpy(images.astype(np.float32, copy=False))
+        floats = torch.from_numpy(images.astype(np.float32, copy=False))
+        warn_of_range(name, floats)
+        return floats
     raise ValueError(f"{name}: images must be uint8, uint16 or floating point; got {images.dtype}")
 
 

@@ -134,12 +134,9 @@ def mirrored(images: Tensor, random: SampleRandom) -> Tensor:
     return images
 
 
-def warn_of_range(name: str, images: Tensor | np.ndarray) -> None:
+def warn_of_range(name: str, images: Tensor) -> None:
     """Warns of floating-point images in 0..1, as black is -1."""
-    floats = (
-        images.dtype.is_floating_point if isinstance(images, Tensor) else images.dtype.kind == "f"
-    )
-    if not (floats and images.ndim == 4 and len(images)):
+    if not (images.is_floating_point() and images.ndim == 4 and len(images)):
         return
     if (low := images.min()) >= 0 and (high := images.max()) <= 1:
         LOG.warning(

@@ -151,12 +151,9 @@ def _features(schema: Any) -> dict[str, Any]:
 
 
 def _picture_column(path: Path, rows: Any, features: dict[str, Any]) -> str:
-    for name, feature in features.items():
-        if (
-            isinstance(feature, dict)
-            and feature.get("_type") == "Image"
-            and name in rows.column_names
-        ):
+    for name in rows.column_names:
+        feature = features.get(name)
+        if isinstance(feature, dict) and feature.get("_type") == "Image":
             return name
     for name in ("image", "img", "picture", "png", "jpg", "jpeg", "webp"):
         if name in rows.column_names:

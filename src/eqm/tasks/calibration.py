@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -54,12 +54,13 @@ class Calibration:
         typical, fresh = torch.randperm(count, generator=torch.Generator().manual_seed(0)).chunk(2)
         centre = numbers[typical].mean(0)
         precision = torch.block_diag(*(_precision(g[typical]) / g.shape[1] for g in groups))
-        scores = _distance(numbers[fresh], centre, precision).sort().values
-        return cls(scores, centre, precision, expected)
+        found = cls(NONE, centre, precision, expected)
+        return replace(found, scores=found.distance(numbers[fresh]).sort().values)
 
     def distance(self, numbers: Tensor) -> Tensor:
         """The score of each image (B,) from its numbers (B, K)."""
-        return _distance(numbers, self.centre, self.precision)
+        away = numbers - self.centre
+        return finite(((away @ self.precision) * away).sum(1))
 
     def p_values(self, scores: Tensor) -> Tensor:
         """The conformal p-value of each score, (N,): (1 + #{calibration scores >= it}) / (n + 1)."""
@@ -89,11 +90,6 @@ def check_rate(fpr: float) -> None:
 def finite(scores: Tensor) -> Tensor:
     """The scores, with infinity for NaN: NaN is as anomalous as possible."""
     return scores.nan_to_num(math.inf, math.inf, -math.inf)
-
-
-def _distance(numbers: Tensor, centre: Tensor, precision: Tensor) -> Tensor:
-    away = numbers - centre
-    return finite(((away @ precision) * away).sum(1))
 
 
 def _precision(numbers: Tensor) -> Tensor:
