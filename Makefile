@@ -40,7 +40,7 @@ test-oldest: ## Run the tests with the lowest versions that pyproject.toml allow
 	@$(OLDEST)/bin/python -m pytest -m "not slow" -o filterwarnings= --disable-warnings \
 	  --ignore tests/encoders --ignore tests/test_docs.py $(ARGS)
 
-check: $(READY) ## Check style, types, who imports whom, and the examples in the documentation
+check: $(READY) ## Check style, types, who imports whom, and the examples in docstrings
 	@echo "==> Style"
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check . || { echo "Some files are not formatted: run make format" >&2; exit 1; }
@@ -48,8 +48,8 @@ check: $(READY) ## Check style, types, who imports whom, and the examples in the
 	@$(BIN)/mypy
 	@echo "==> Who imports whom"
 	@$(BIN)/lint-imports
-	@echo "==> Examples in docstrings, README.md and docs"
-	@$(BIN)/python -m pytest --quiet --doctest-modules src/eqm tests/test_docs.py
+	@echo "==> Examples in docstrings"
+	@$(BIN)/python -m pytest --quiet --doctest-modules src/eqm
 
 docs: $(READY) ## Build the documentation into site/; a broken link or a request to another host fails
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --clean
