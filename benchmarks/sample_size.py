@@ -22,11 +22,10 @@ from eqm.data import digits
 from eqm.features import open_features
 from eqm.metrics import (
     Moments,
-    density_coverage,
     frechet_at_infinity,
     frechet_distance,
     kernel_distance,
-    precision_recall,
+    overlap,
 )
 
 SIZES = (50, 100, 200, 400, 800)
@@ -65,10 +64,10 @@ def main(
         "Frechet distance": lambda x: frechet_distance(Moments.of(x), moments),
         "Frechet distance, infinite samples": lambda x: frechet_at_infinity(x, moments).value,
         "kernel distance": lambda x: kernel_distance(x, against, subsets=10).value,
-        "precision": lambda x: precision_recall(x, against).precision,
-        "recall": lambda x: precision_recall(x, against).recall,
-        "density": lambda x: density_coverage(x, against).density,
-        "coverage": lambda x: density_coverage(x, against).coverage,
+        "precision": lambda x: overlap(x, against, neighbours=3).precision,
+        "recall": lambda x: overlap(x, against, neighbours=3).recall,
+        "density": lambda x: overlap(x, against, neighbours=5).density,
+        "coverage": lambda x: overlap(x, against, neighbours=5).coverage,
     }
     found = {
         (name, kind, size): [

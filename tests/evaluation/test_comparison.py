@@ -49,7 +49,7 @@ def test_intervals_are_those_of_pairs(reports):
     found = next(one for one in compare(*reports).differences if one.a.name == "accuracy")
     a, b = (one.influence + one.value for one in (clean, noisy))  # whether each is right
     assert set(a.unique().tolist()) <= {0.0, 1.0}
-    expected = bootstrap(lambda x, y: (y - x).mean(), a, b, paired=True)
+    expected = bootstrap(lambda pairs: (pairs[:, 1] - pairs[:, 0]).mean(), torch.stack([a, b], 1))
     assert (found.interval[0], found.value, found.interval[1]) == pytest.approx(tuple(expected))
 
 

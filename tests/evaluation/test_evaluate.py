@@ -21,7 +21,7 @@ from eqm.evaluation import (
 from eqm.evaluation.metrics import MetricInput
 from eqm.features import Classifier, open_features
 from eqm.features.features import Activations, from_module
-from eqm.metrics import Moments, frechet_distance, kernel_distance, precision_recall
+from eqm.metrics import Moments, frechet_distance, kernel_distance, overlap
 from eqm.pictures import to_uint8
 
 
@@ -46,8 +46,9 @@ def test_numbers_are_those_of_the_metrics_on_features_of_rounded_images(halves, 
     expected = frechet_distance(Moments.of(a), Moments.of(b))
     assert report["frechet"].value == pytest.approx(expected, rel=1e-6)
     assert report["kernel"].value == pytest.approx(kernel_distance(a, b).value, rel=1e-5)
-    found = report["precision"].value, report["recall"].value
-    assert found == pytest.approx(precision_recall(a, b))
+    expected = overlap(a, b, neighbours=3)
+    assert report["precision"].value == pytest.approx(expected.precision)
+    assert report["recall"].value == pytest.approx(expected.recall)
 
 
 def test_parts_merge_to_the_whole_whatever_the_batches(source, pixels):

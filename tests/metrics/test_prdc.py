@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from eqm.metrics import density_coverage, distances, overlap, precision_recall
+from eqm.metrics import distances, overlap
 
 
 def normal(*shape: int, seed: int) -> torch.Tensor:
@@ -27,17 +27,16 @@ def test_agrees_with_the_neighbours_of_scikit_learn(k: int) -> None:
 
     apart = np.linalg.norm(s[:, None] - r, axis=2)
     inside, around = apart <= radii(r), apart <= radii(s)[:, None]
-    found = precision_recall(samples, references, neighbours=k)
+    found = overlap(samples, references, neighbours=k)
     assert found.precision == pytest.approx(inside.any(1).mean(), rel=1e-12)
     assert found.recall == pytest.approx(around.any(0).mean(), rel=1e-12)
-    other = density_coverage(samples, references, neighbours=k)
-    assert other.density == pytest.approx(inside.sum(1).mean() / k, rel=1e-12)
-    assert other.coverage == pytest.approx(inside.any(0).mean(), rel=1e-12)
+    assert found.density == pytest.approx(inside.sum(1).mean() / k, rel=1e-12)
+    assert found.coverage == pytest.approx(inside.any(0).mean(), rel=1e-12)
 
 
 def test_one_distribution_has_density_one_and_the_coverage_of_the_paper() -> None:
     k, count = 5, 1500
-    found = density_coverage(normal(count, 8, seed=2), normal(count, 8, seed=3), neighbours=k)
+    found = overlap(normal(count, 8, seed=2), normal(count, 8, seed=3), neighbours=k)
     assert found.density == pytest.approx(1, abs=0.05)
     assert found.coverage == pytest.approx(1 - 2**-k, abs=0.02)
 
@@ -45,10 +44,10 @@ def test_one_distribution_has_density_one_and_the_coverage_of_the_paper() -> Non
 def test_a_lost_mode_costs_recall_and_coverage_and_a_false_one_precision_and_density() -> None:
     left, right = normal(200, 3, seed=4), 50 + normal(200, 3, seed=5)
     both = torch.cat([left, right])
-    lost = precision_recall(normal(400, 3, seed=6), both), density_coverage(left, both)
+    lost = [overlap(x, both, neighbours=k) for x, k in ((normal(400, 3, seed=6), 3), (left, 5))]
     assert lost[0].precision > 0.9 > 0.5 >= lost[0].recall
     assert lost[1].coverage == 0.5
-    false = precision_recall(both, left), density_coverage(both, left)
+    false = [overlap(both, left, neighbours=k) for k in (3, 5)]
     assert false[0].precision == 0.5
     assert false[0].recall == 1
     assert false[1].coverage == 1
@@ -81,4 +80,4 @@ def test_copies_lie_in_every_ball_of_theirs() -> None:
 
 def test_too_few_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="less than the rows of the smaller set, 3; got 3"):
-        precision_recall(torch.zeros(3, 2), torch.zeros(9, 2))
+        overlap(torch.zeros(3, 2), torch.zeros(9, 2), neighbours=3)

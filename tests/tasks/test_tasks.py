@@ -190,7 +190,7 @@ def test_a_model_without_classes_takes_no_labels():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"step_size": 0}, "must be positive"),
+        ({"step_size": 0}, "step_size must be a positive number; got 0"),
         ({"path_length": -1}, "path_length must lie in"),
         ({"guidance": -1}, r"guidance must lie in \[0, inf\); got -1"),
         ({"momentum": 5}, r"momentum must lie in \[0, 1\); got 5"),

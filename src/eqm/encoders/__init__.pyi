@@ -1,13 +1,6 @@
-from .autoencoder import Autoencoder, open_encoder
-from .encoder import Encoder, Pixels
-from .metadata import about_encoder, check_encoder, encoder_of
-
-__all__ = [
-    "Autoencoder",
-    "Encoder",
-    "Pixels",
-    "about_encoder",
-    "check_encoder",
-    "encoder_of",
-    "open_encoder",
-]
+from .autoencoder import Autoencoder as Autoencoder
+from .autoencoder import open_encoder as open_encoder
+from .encoder import Encoder as Encoder
+from .encoder import Pixels as Pixels
+from .metadata import about_encoder as about_encoder
+from .metadata import encoder_of as encoder_of

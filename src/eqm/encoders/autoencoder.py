@@ -88,10 +88,6 @@ class Autoencoder:
         self.fingerprint = _fingerprint(network, config)
 
     def shape_of(self, image: Sequence[int]) -> tuple[int, ...]:
-        """The shape of the latent of an image of shape (C, H, W).
-
-        Raises ValueError for another number of channels, and for sides it cannot divide.
-        """
         channels, latent_channels = self._channels
         if len(image) != 3 or image[0] != channels or any(n % self._factor for n in image[1:]):
             raise ValueError(
@@ -101,10 +97,6 @@ class Autoencoder:
         return (latent_channels, *(side // self._factor for side in image[1:]))
 
     def image_shape_of(self, latent: Sequence[int]) -> tuple[int, ...]:
-        """The shape of the image that a latent of this shape decodes to.
-
-        Raises ValueError for another number of channels.
-        """
         channels, latent_channels = self._channels
         if len(latent) != 3 or latent[0] != latent_channels:
             raise ValueError(
@@ -114,7 +106,6 @@ class Autoencoder:
         return (channels, *(side * self._factor for side in latent[1:]))
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the latents of `pixels` (B, C, H, W) in -1..1."""
         self.shape_of(pixels.shape[1:])
         found = [self._posterior(part) for part in _parts(pixels, pixels.shape)]
         mean, std = (torch.cat(parts) for parts in zip(*found, strict=True))
@@ -130,12 +121,8 @@ class Autoencoder:
         """The images of `latents` (B, C, H, W), clipped to -1..1."""
         shape = self.image_shape_of(latents.shape[1:])
         z = self._here(latents) / self.scale + self.shift
-        return torch.cat(
-            [
-                self.network.decode(part, return_dict=False)[0].clamp(-1, 1)
-                for part in _parts(z, shape)
-            ]
-        )
+        images = [self.network.decode(part, return_dict=False)[0] for part in _parts(z, shape)]
+        return torch.cat(images).clamp(-1, 1)
 
     def _here(self, x: Tensor) -> Tensor:
         return x.to(next(self.network.parameters()))

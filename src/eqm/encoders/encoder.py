@@ -36,7 +36,7 @@ class Encoder(Protocol):
     def shape_of(self, image: Sequence[int]) -> tuple[int, ...]:
         """The shape of the latent of an image of shape (C, H, W).
 
-        Raises ValueError if it cannot encode such images.
+        Raises ValueError for a number of channels and for sides that it cannot encode.
         """
 
     def image_shape_of(self, latent: Sequence[int]) -> tuple[int, ...]:
@@ -46,7 +46,7 @@ class Encoder(Protocol):
         """
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the latents of `pixels`, a normal posterior."""
+        """Mean and standard deviation of the latents of `pixels` (B, C, H, W), a normal posterior."""
 
     def decode(self, latents: Tensor) -> Tensor:
         """The images of `latents`."""
@@ -67,17 +67,13 @@ class Pixels:
     shift: float = 0.0
 
     def shape_of(self, image: Sequence[int]) -> tuple[int, ...]:
-        """The same shape."""
         return tuple(image)
 
     def image_shape_of(self, latent: Sequence[int]) -> tuple[int, ...]:
-        """The same shape."""
         return tuple(latent)
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """The pixels, with standard deviation 0."""
         return pixels, torch.zeros_like(pixels)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """The pixels."""
         return latents

@@ -26,15 +26,6 @@ def about_encoder(encoder: Encoder) -> dict[str, Any]:
     }
 
 
-def check_encoder(encoder: Encoder, stored: Mapping[str, Any], owner: str) -> None:
-    """Returns nothing; raises ValueError if `encoder` is not the one that `owner` was made with."""
-    if encoder.fingerprint != stored["fingerprint"]:
-        raise ValueError(
-            f"{owner} needs the encoder {stored['name']} ({stored['fingerprint']}); "
-            f"got {encoder.name} ({encoder.fingerprint}): pass the first"
-        )
-
-
 def encoder_of(
     metadata: Mapping[str, Any],
     name: str | Path | None = None,
@@ -58,5 +49,9 @@ def encoder_of(
         raise ValueError(
             f"the model generates latents and its encoder was not found: pass --vae; {error}"
         ) from error
-    check_encoder(encoder, stored, "the model")
+    if encoder.fingerprint != stored["fingerprint"]:
+        raise ValueError(
+            f"the model needs the encoder {stored['name']} ({stored['fingerprint']}); "
+            f"got {encoder.name} ({encoder.fingerprint}): pass the first"
+        )
     return encoder

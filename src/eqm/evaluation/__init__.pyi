@@ -1,38 +1,27 @@
-from .comparison import Comparison, Difference, compare
-from .evaluate import evaluate, evaluate_each
-from .metrics import MetricInput, MissingInputError
-from .open_samples import open_images, open_reference, open_samples, suitable_features
-from .protocol import FeatureSpec, Measurement, Protocol, SampleSet
-from .report import Report, require_suffix, write
-from .samples import Batch, Samples, drawn, from_source
-from .statistics import Settings, Statistics, gather, open_statistics, save_statistics
-
-__all__ = [
-    "Batch",
-    "Comparison",
-    "Difference",
-    "FeatureSpec",
-    "Measurement",
-    "MetricInput",
-    "MissingInputError",
-    "Protocol",
-    "Report",
-    "SampleSet",
-    "Samples",
-    "Settings",
-    "Statistics",
-    "compare",
-    "drawn",
-    "evaluate",
-    "evaluate_each",
-    "from_source",
-    "gather",
-    "open_images",
-    "open_reference",
-    "open_samples",
-    "open_statistics",
-    "require_suffix",
-    "save_statistics",
-    "suitable_features",
-    "write",
-]
+from .comparison import Comparison as Comparison
+from .comparison import Difference as Difference
+from .comparison import compare as compare
+from .evaluate import evaluate as evaluate
+from .evaluate import evaluate_each as evaluate_each
+from .metrics import MetricInput as MetricInput
+from .metrics import MissingInputError as MissingInputError
+from .open_samples import open_images as open_images
+from .open_samples import open_reference as open_reference
+from .open_samples import open_samples as open_samples
+from .open_samples import suitable_features as suitable_features
+from .protocol import FeatureSpec as FeatureSpec
+from .protocol import Measurement as Measurement
+from .protocol import Protocol as Protocol
+from .protocol import SampleSet as SampleSet
+from .report import Report as Report
+from .report import require_suffix as require_suffix
+from .report import write as write
+from .samples import Batch as Batch
+from .samples import Samples as Samples
+from .samples import drawn as drawn
+from .samples import from_source as from_source
+from .statistics import Settings as Settings
+from .statistics import Statistics as Statistics
+from .statistics import gather as gather
+from .statistics import open_statistics as open_statistics
+from .statistics import save_statistics as save_statistics

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from itertools import chain
@@ -94,17 +94,17 @@ class Statistics:
 
     def with_rows(self, count: int, *, seed: int) -> Statistics:
         """These statistics with at most `count` of the rows, at random."""
-        rows: dict[str, Any] = {name: getattr(self, name) for name in _ROWS}
-        rows = {
-            k: row if row is None else pick_rows(row, count, seed=seed) for k, row in rows.items()
-        }
-        return replace(self, **rows)
+        return self._each_rows(lambda rows: pick_rows(rows, count, seed=seed))
 
     def in_order(self) -> Statistics:
         """These statistics with the rows in the order of the images."""
+        assert self.numbers is not None
+        order = self.numbers.argsort()
+        return self._each_rows(lambda rows: rows[order])
+
+    def _each_rows(self, function: Callable[[Tensor], Tensor]) -> Statistics:
         rows: dict[str, Any] = {name: getattr(self, name) for name in _ROWS}
-        order = rows["numbers"].argsort()
-        rows |= {name: row[order] for name, row in rows.items() if row is not None}
+        rows = {name: None if each is None else function(each) for name, each in rows.items()}
         return replace(self, **rows)
 
 

@@ -1,21 +1,13 @@
-from .classifier import Classifier, accuracy, embed, train_classifier
-from .features import Activations, Features, from_module, open_features
-from .inception import Inception, load_inception
-from .lite0 import Lite0, load_lite0
-from .pca import fit_pca
-
-__all__ = [
-    "Activations",
-    "Classifier",
-    "Features",
-    "Inception",
-    "Lite0",
-    "accuracy",
-    "embed",
-    "fit_pca",
-    "from_module",
-    "load_inception",
-    "load_lite0",
-    "open_features",
-    "train_classifier",
-]
+from .classifier import Classifier as Classifier
+from .classifier import accuracy as accuracy
+from .classifier import embed as embed
+from .classifier import train_classifier as train_classifier
+from .features import Activations as Activations
+from .features import Features as Features
+from .features import from_module as from_module
+from .features import open_features as open_features
+from .inception import Inception as Inception
+from .inception import load_inception as load_inception
+from .lite0 import Lite0 as Lite0
+from .lite0 import load_lite0 as load_lite0
+from .pca import fit_pca as fit_pca

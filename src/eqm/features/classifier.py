@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -186,23 +186,17 @@ def accuracy(
             f"labels must have shape ({len(images)},) and not be empty; "
             f"got {tuple(labels.shape)}: pass one label per image"
         )
-    found = _evaluate(classifier, classifier, images, batch_size).argmax(1)
+    found = classifier.head(embed(classifier, images, batch_size=batch_size)).argmax(1)
     return float((found == labels.to(found.device)).double().mean())
 
 
 def embed(classifier: Classifier, images: Tensor, *, batch_size: int = 512) -> Tensor:
     """Returns the features (N, 64) of images (N, C, H, W), in evaluation mode, without gradients."""
-    return _evaluate(classifier, classifier.features, images, batch_size)
-
-
-def _evaluate(
-    classifier: Classifier, function: Callable[[Tensor], Tensor], images: Tensor, batch_size: int
-) -> Tensor:
     training = classifier.training
     classifier.eval()
     try:
         with torch.no_grad():
-            return torch.cat([function(batch) for batch in images.split(batch_size)])
+            return torch.cat([classifier.features(batch) for batch in images.split(batch_size)])
     finally:
         classifier.train(training)
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,32 +25,6 @@ class Activations(NamedTuple):
     """Activations that keep spatial positions, flattened, (B, S)."""
     probabilities: Tensor | None = None
     """Probabilities of the K classes that the network knows, (B, K)."""
-
-
-class Features(Protocol):
-    """A function from images to `Activations`, with a name and a fingerprint."""
-
-    @property
-    def name(self) -> str:
-        """The name that `open_features` takes, or the `name` given to `from_module`."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Hexadecimal digest of weights and settings; equal features have equal fingerprints."""
-
-    @property
-    def size(self) -> int:
-        """D, the length of a feature vector; 0 if it depends on the image size."""
-
-    @property
-    def resize(self) -> str:
-        """How images are resized before the network, in words."""
-
-    def __call__(self, images: Tensor) -> Activations:
-        """The activations of images (B, C, H, W), float32 in -1..1, without gradients.
-
-        Raises ValueError for images of the wrong range or shape.
-        """
 
 
 def open_features(
@@ -84,22 +58,26 @@ def open_features(
 
 
 @dataclass(frozen=True, eq=False)
-class ModuleFeatures:
-    """A module as `Features`; made by `from_module`."""
+class Features:
+    """A function from images to `Activations`, with a name and a fingerprint; made by `from_module`."""
 
     module: nn.Module
     read: Callable[[Tensor], Tensor | Activations]
     name: str
+    """The name that `open_features` takes, or the `name` given to `from_module`."""
     fingerprint: str
+    """Hexadecimal digest of weights and settings; equal features have equal fingerprints."""
     size: int
+    """D, the length of a feature vector; 0 if it depends on the image size."""
     resize: str
+    """How images are resized before the network, in words."""
     batch_size: int
+    """How many images the network sees at a time."""
 
     def __call__(self, images: Tensor) -> Activations:
         """The activations of images (B, C, H, W), float32 in -1..1, without gradients.
 
-        They are on the module's device. The network sees `batch_size` images at a time. Raises ValueError
-        for images of the wrong range or shape.
+        They are on the module's device. Raises ValueError for images of the wrong range or shape.
         """
         require_images(images)
         device = next(chain(self.module.parameters(), self.module.buffers()), images).device
@@ -126,7 +104,7 @@ def from_module(
     resize: str = "none",
     settings: Mapping[str, Any] | None = None,
     batch_size: int = 64,
-) -> ModuleFeatures:
+) -> Features:
     """Any module as features, in evaluation mode.
 
     The module takes images (B, C, H, W), float32 in -1..1, and returns `Activations` or a tensor
@@ -138,7 +116,7 @@ def from_module(
     torch.Size([2, 16])
     """
     about = [type(module).__name__, resize, dict(settings or {})]
-    return ModuleFeatures(
+    return Features(
         module.eval(), read or module, name, _fingerprint(module, about), size, resize, batch_size
     )
 

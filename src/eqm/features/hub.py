@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from eqm.features.features import Activations, ModuleFeatures, as_rgb, from_module
+from eqm.features.features import Activations, Features, as_rgb, from_module
 from eqm.registry import register
 
 _TYPES = {"dinov2": ("dinov2", "dinov2_with_registers"), "clip": ("clip", "clip_vision_model")}
@@ -48,20 +48,18 @@ class Prepared(nn.Module):
 
 
 @register("features", "dinov2")
-def open_dinov2(argument: str, device: torch.device) -> ModuleFeatures:
+def open_dinov2(argument: str, device: torch.device) -> Features:
     """The class token of the DINOv2 in a folder after its last norm, as in FD-DINOv2 (arXiv 2306.04675)."""
     return _open("dinov2", argument, "AutoModel", "pooler_output", device)
 
 
 @register("features", "clip")
-def open_clip(argument: str, device: torch.device) -> ModuleFeatures:
+def open_clip(argument: str, device: torch.device) -> Features:
     """The image embedding of the CLIP in a folder, projected and not normalised."""
     return _open("clip", argument, "CLIPVisionModelWithProjection", "image_embeds", device)
 
 
-def _open(
-    kind: str, folder: str, network: str, output: str, device: torch.device
-) -> ModuleFeatures:
+def _open(kind: str, folder: str, network: str, output: str, device: torch.device) -> Features:
     model_type = _read(Path(folder) / "config.json").get("model_type")
     if model_type not in _TYPES[kind]:
         raise ValueError(

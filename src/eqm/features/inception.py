@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from eqm.features.convolution import Convolution, fold
-from eqm.features.features import Activations, ModuleFeatures, as_rgb, from_module
+from eqm.features.features import Activations, Features, as_rgb, from_module
 from eqm.registry import register
 
 SIDE = 299
@@ -365,7 +365,7 @@ def _rebuilt(storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> T
 
 
 @register("features", "inception")
-def open_inception(argument: str, device: torch.device) -> ModuleFeatures:
+def open_inception(argument: str, device: torch.device) -> Features:
     """The features of the weight file at `argument`."""
     features = from_module(
         load_inception(argument).to(device),

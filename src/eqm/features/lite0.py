@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from eqm.features.convolution import Convolution, fold
-from eqm.features.features import Activations, ModuleFeatures, as_rgb, from_module
+from eqm.features.features import Activations, Features, as_rgb, from_module
 from eqm.registry import register
 
 _FILE = Path("models", "efficientnet-lite0-57934424.pth")
@@ -112,7 +112,7 @@ def load_lite0(*, size: int = 224) -> Lite0:
 
 
 @register("features", "lite0")
-def open_lite0(argument: str, device: torch.device) -> ModuleFeatures:
+def open_lite0(argument: str, device: torch.device) -> Features:
     """The features of the trained network; `argument` is the image side in pixels, "" for 224."""
     if argument and not (argument.isdecimal() and 32 <= int(argument) <= 1024):
         raise ValueError(f"lite0:SIDE takes a side of 32 to 1024 pixels; got lite0:{argument}")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from eqm.features.features import ModuleFeatures, from_module, require_images
+from eqm.features.features import Features, from_module, require_images
 from eqm.registry import register
 
 _LARGEST = 1 << 14
@@ -38,7 +38,7 @@ class Projection(nn.Module):
 
 def fit_pca(
     images: Tensor | Iterable[Tensor], components: int, *, device: str | torch.device = "cpu"
-) -> ModuleFeatures:
+) -> Features:
     """Features: the first principal components, fitted on `images`.
 
     `images` is (N, C, H, W) in -1..1, or an iterable of such batches, which is read once. The
@@ -88,9 +88,7 @@ def fit_pca(
 
 
 @register("features", "pca")
-def open_pca(
-    argument: str, device: torch.device, reference: Iterable[Tensor] | None
-) -> ModuleFeatures:
+def open_pca(argument: str, device: torch.device, reference: Iterable[Tensor] | None) -> Features:
     """The first `argument` components, fitted on `reference`."""
     if not argument.isdecimal() or reference is None:
         raise ValueError(

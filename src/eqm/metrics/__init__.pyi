@@ -1,49 +1,21 @@
-from .bootstrap import Interval, bootstrap
-from .detection import auroc, average_precision, fpr_at_tpr
-from .distances import Nearest, nearest_distances
-from .fidelity import psnr, ssim
-from .frechet import (
-    Extrapolated,
-    Moments,
-    frechet_at_infinity,
-    frechet_distance,
-    frechet_influence,
-)
-from .inception_score import inception_influence, inception_score
-from .kid import Spread, kernel_distance, kernel_influence
-from .prdc import (
-    DensityCoverage,
-    Overlap,
-    PrecisionRecall,
-    density_coverage,
-    overlap,
-    precision_recall,
-)
-
-__all__ = [
-    "DensityCoverage",
-    "Extrapolated",
-    "Interval",
-    "Moments",
-    "Nearest",
-    "Overlap",
-    "PrecisionRecall",
-    "Spread",
-    "auroc",
-    "average_precision",
-    "bootstrap",
-    "density_coverage",
-    "fpr_at_tpr",
-    "frechet_at_infinity",
-    "frechet_distance",
-    "frechet_influence",
-    "inception_influence",
-    "inception_score",
-    "kernel_distance",
-    "kernel_influence",
-    "nearest_distances",
-    "overlap",
-    "precision_recall",
-    "psnr",
-    "ssim",
-]
+from .bootstrap import Interval as Interval
+from .bootstrap import bootstrap as bootstrap
+from .detection import auroc as auroc
+from .detection import average_precision as average_precision
+from .detection import fpr_at_tpr as fpr_at_tpr
+from .distances import Nearest as Nearest
+from .distances import nearest_distances as nearest_distances
+from .fidelity import psnr as psnr
+from .fidelity import ssim as ssim
+from .frechet import Extrapolated as Extrapolated
+from .frechet import Moments as Moments
+from .frechet import frechet_at_infinity as frechet_at_infinity
+from .frechet import frechet_distance as frechet_distance
+from .frechet import frechet_influence as frechet_influence
+from .inception_score import inception_influence as inception_influence
+from .inception_score import inception_score as inception_score
+from .kid import Spread as Spread
+from .kid import kernel_distance as kernel_distance
+from .kid import kernel_influence as kernel_influence
+from .prdc import Overlap as Overlap
+from .prdc import overlap as overlap

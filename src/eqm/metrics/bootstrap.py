@@ -26,28 +26,26 @@ def bootstrap(
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
-    paired: bool = False,
 ) -> Interval:
     """Returns the value of a statistic of samples, each (N, ...), and its percentile interval.
 
     `statistic(*samples)` must return one number. It is computed again on `resamples` draws of N rows
     with replacement; the bounds are the quantiles (1 - level) / 2 and (1 + level) / 2 of the results
-    (Efron 1979). Rows are drawn from each sample independently. With `paired`, row i of one sample
-    belongs to row i of the others, and the same rows are drawn from all. The draws depend only on the
-    seed.
+    (Efron 1979). Rows are drawn from each sample independently, so pass pairs as one sample with two
+    columns. The draws depend only on the seed.
 
     Distances between sets are biased in small samples, and resampling adds that bias again. For them,
     bootstrap the difference of two sets of equal size: the bias cancels.
 
-    Raises ValueError for no rows, pairs of different lengths, and settings out of range.
+    Raises ValueError for no rows, and settings out of range.
 
     >>> bootstrap(torch.mean, torch.tensor([0.0, 1.0, 0.0, 1.0]).repeat(25))
     Interval(low=0.4..., value=0.5, high=0.6...)
     """
     lengths = [len(sample) if sample.ndim else 0 for sample in samples]
-    if not lengths or min(lengths) == 0 or (paired and len(set(lengths)) > 1):
+    if not lengths or min(lengths) == 0:
         raise ValueError(
-            f"samples must have at least one row{', and the same number of rows' if paired else ''}; "
+            "samples must have at least one row; "
             f"got shapes {[tuple(sample.shape) for sample in samples]}: pass one row per observation"
         )
     if resamples < 1 or not 0 < level < 1:
@@ -58,13 +56,8 @@ def bootstrap(
     generator = Generator().manual_seed(seed)
     values = torch.empty(resamples, dtype=torch.float64)
     for k in range(resamples):
-        rows = [
-            torch.randint(n, (n,), generator=generator) for n in lengths[: 1 if paired else None]
-        ]
-        drawn = (
-            sample[row.to(sample.device)]
-            for sample, row in zip(samples, rows * (len(samples) if paired else 1), strict=True)
-        )
+        rows = [torch.randint(n, (n,), generator=generator) for n in lengths]
+        drawn = [x[chosen.to(x.device)] for x, chosen in zip(samples, rows, strict=True)]
         values[k] = float(statistic(*drawn))
     tail = (1 - level) / 2
     low, high = values.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,8 +10,13 @@ from torch import Tensor
 from eqm.metrics.distances import blocks, finite_rows, require_alike
 
 
-class Overlap(NamedTuple):
-    """Which rows lie in whose balls; the ball of a row reaches to its k-th neighbour in the same set."""
+@dataclass(frozen=True, eq=False)
+class Overlap:
+    """Which rows lie in whose balls; the ball of a row reaches to its k-th neighbour in the same set.
+
+    An outlier has a large ball, which may hold bad samples; density and coverage are more robust than
+    precision and recall.
+    """
 
     balls: Tensor
     """The number of reference balls that hold each sample, (N,)."""
@@ -19,63 +24,46 @@ class Overlap(NamedTuple):
     """Whether the ball of any sample holds each reference, (M,)."""
     covered: Tensor
     """Whether the ball of each reference holds any sample, (M,)."""
+    neighbours: int
+    """k."""
 
+    @property
+    def precision(self) -> float:
+        """The fraction of samples in the ball of any reference: Eq. 1 of arXiv 1904.06991."""
+        return float((self.balls > 0).double().mean())
 
-class PrecisionRecall(NamedTuple):
-    """The fraction of samples within the references, and of references within the samples."""
+    @property
+    def recall(self) -> float:
+        """The fraction of references in the ball of any sample: Eq. 2 of arXiv 1904.06991."""
+        return float(self.recalled.double().mean())
 
-    precision: float
-    recall: float
+    @property
+    def density(self) -> float:
+        """The mean number of reference balls that hold a sample, divided by k: Eq. 4 of arXiv 2002.09797.
 
+        It exceeds 1 if samples concentrate in modes.
+        """
+        return float(self.balls.double().mean()) / self.neighbours
 
-class DensityCoverage(NamedTuple):
-    """How densely references surround samples, and the fraction of references near a sample."""
-
-    density: float
-    coverage: float
-
-
-def precision_recall(
-    samples: Tensor, references: Tensor, *, neighbours: int = 3
-) -> PrecisionRecall:
-    """Returns the precision and the recall of samples (N, D) against references (M, D).
-
-    Precision is the fraction of samples in the ball of any reference; recall is the fraction of
-    references in the ball of any sample: Eq. 1 and 2 of arXiv 1904.06991. Both depend on the counts, so
-    compare only equal counts. An outlier has a large ball, which may hold bad samples;
-    `density_coverage` is more robust.
-
-    Raises ValueError as `overlap` does.
-
-    >>> precision_recall(torch.tensor([[0.0], [1.0], [9.0]]), torch.arange(4.0)[:, None], neighbours=1)
-    PrecisionRecall(precision=0.666..., recall=1.0)
-    """
-    found = overlap(samples, references, neighbours=neighbours)
-    return PrecisionRecall(_mean(found.balls > 0), _mean(found.recalled))
-
-
-def density_coverage(
-    samples: Tensor, references: Tensor, *, neighbours: int = 5
-) -> DensityCoverage:
-    """Returns the density and the coverage of samples (N, D) against references (M, D).
-
-    Density is the mean number of reference balls that hold a sample, divided by k; coverage is the
-    fraction of references whose ball holds a sample: Eq. 4 and 5 of arXiv 2002.09797. Two sets of one
-    distribution and size have density 1 and coverage near 1 - 2^-k. Density exceeds 1 if samples
-    concentrate in modes.
-
-    Raises ValueError as `overlap` does.
-    """
-    found = overlap(samples, references, neighbours=neighbours)
-    return DensityCoverage(_mean(found.balls) / neighbours, _mean(found.covered))
+    @property
+    def coverage(self) -> float:
+        """The fraction of references whose ball holds a sample: Eq. 5 of arXiv 2002.09797."""
+        return float(self.covered.double().mean())
 
 
 def overlap(samples: Tensor, references: Tensor, *, neighbours: int) -> Overlap:
     """Returns which rows of samples (N, D) and references (M, D) lie in whose balls.
 
+    3 neighbours are usual for precision and recall, 5 for density and coverage. Precision and recall
+    depend on the counts, so compare only equal counts. Two sets of one distribution and size have
+    density 1 and coverage near 1 - 2^-k.
+
     Distances are Euclidean, in float64, computed in blocks. A row exactly as far as the k-th neighbour,
     such as a copy of it, counts as inside, however the distances are rounded. Raises ValueError for
     shapes that do not match, values that are not finite, and sets with at most `neighbours` rows.
+
+    >>> overlap(torch.tensor([[0.0], [1.0], [9.0]]), torch.arange(4.0)[:, None], neighbours=1).precision
+    0.666...
     """
     require_alike(samples, references)
     fewest = min(len(samples), len(references))
@@ -94,7 +82,7 @@ def overlap(samples: Tensor, references: Tensor, *, neighbours: int) -> Overlap:
         balls[rows] += inside.sum(1)
         covered[columns] |= inside.any(0)
         recalled[columns] |= (square <= sample_radii[rows, None]).any(0)
-    return Overlap(balls, recalled, covered)
+    return Overlap(balls, recalled, covered, neighbours)
 
 
 def _radii(rows: Tensor, neighbours: int) -> Tensor:
@@ -110,7 +98,3 @@ def _radii(rows: Tensor, neighbours: int) -> Tensor:
     # The squares in `blocks` are expanded around the mean of the rows.
     sizes = (rows - rows.mean(0, dtype=square.dtype)).square().sum(1)
     return square + 256 * torch.finfo(square.dtype).eps * (square + sizes)
-
-
-def _mean(values: Tensor) -> float:
-    return float(values.double().mean())

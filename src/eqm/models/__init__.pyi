@@ -1,34 +1,21 @@
-from . import official
-from .config import MLPConfig, NetworkConfig, TransformerConfig, UNetConfig
-from .cost import Cost, cost
-from .inference import Frozen, for_inference
-from .mlp import MLP
-from .network import Network, build, load_matching
-from .presets import PRESETS, preset
-from .pretrained import from_pretrained, push_to_hub, save_pretrained, with_energy
-from .transformer import Transformer
-from .unet import UNet
-
-__all__ = [
-    "MLP",
-    "PRESETS",
-    "Cost",
-    "Frozen",
-    "MLPConfig",
-    "Network",
-    "NetworkConfig",
-    "Transformer",
-    "TransformerConfig",
-    "UNet",
-    "UNetConfig",
-    "build",
-    "cost",
-    "for_inference",
-    "from_pretrained",
-    "load_matching",
-    "official",
-    "preset",
-    "push_to_hub",
-    "save_pretrained",
-    "with_energy",
-]
+from . import official as official
+from .config import MLPConfig as MLPConfig
+from .config import NetworkConfig as NetworkConfig
+from .config import TransformerConfig as TransformerConfig
+from .config import UNetConfig as UNetConfig
+from .cost import Cost as Cost
+from .cost import cost as cost
+from .inference import Frozen as Frozen
+from .inference import for_inference as for_inference
+from .mlp import MLP as MLP
+from .network import Network as Network
+from .network import build as build
+from .network import load_matching as load_matching
+from .presets import PRESETS as PRESETS
+from .presets import preset as preset
+from .pretrained import from_pretrained as from_pretrained
+from .pretrained import push_to_hub as push_to_hub
+from .pretrained import save_pretrained as save_pretrained
+from .pretrained import with_energy as with_energy
+from .transformer import Transformer as Transformer
+from .unet import UNet as UNet

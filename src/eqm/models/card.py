@@ -32,7 +32,9 @@ def write_card(folder: Path, where: str) -> None:
     if re.fullmatch(r"[A-Za-z0-9.-]+", licence):
         header.append(f"license: {licence.lower()}")
     header.append("tags: [equilibrium-matching, generative-model]")
-    facts = [f"- **{name}:** {_one_line(text)}" for name, text in _facts(description, parameters)]
+    facts = [
+        f"- **{name}:** {' '.join(text.split())}" for name, text in _facts(description, parameters)
+    ]
     own = "" if description["architecture"] else ", network=YOUR_MODULE"
     lines = [
         *("---", *header, "---", _MARK, f"# {Path(where).name}", ""),
@@ -86,7 +88,3 @@ def _settings(values: Mapping[str, Any], *names: str) -> str:
 def _part(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
     found = metadata.get(name)
     return found if isinstance(found, dict) else {}
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -33,7 +33,6 @@ class MLP(Network):
     def forward(
         self, x: Tensor, labels: Tensor | None = None, gamma: Tensor | None = None
     ) -> Tensor:
-        """The gradient at x, with the shape of x; arguments and errors as in `Network`."""
         self.check(x, labels, gamma)
         condition = self.condition(labels, gamma)
         h = self.stem(x.flatten(1))  # (B, width)
@@ -42,11 +41,9 @@ class MLP(Network):
         return self.head(h).reshape(x.shape)
 
     def repeated_blocks(self) -> list[nn.Module]:
-        """The residual blocks."""
         return list(self.blocks)
 
     def outer_layers(self) -> list[nn.Module]:
-        """The first and the last layer, and the embeddings."""
         return [self.stem, self.head, self.condition]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import torch
 from safetensors import SafetensorError
@@ -28,6 +28,7 @@ _BUNDLED = Path(__file__).parent / "weights"
 """Trained models that come with the package."""
 _WEIGHTS, _CONFIG, _CARD, _VERSION = "model.safetensors", "config.json", "README.md", 1
 _ENERGIES: dict[str, type[Energy]] = {"dot": DotEnergy, "norm": NormEnergy}
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def save_pretrained(
@@ -169,15 +170,7 @@ def bundled() -> list[str]:
     return sorted(path.parent.name for path in _BUNDLED.glob(f"*/{_CONFIG}"))
 
 
-@overload
-def with_energy(network: Network, kind: str) -> Network | Energy: ...
-
-
-@overload
-def with_energy(network: nn.Module, kind: str) -> nn.Module: ...
-
-
-def with_energy(network: nn.Module, kind: str) -> nn.Module:
+def with_energy(network: Module, kind: str) -> Module | Energy:
     """The network itself for "implicit", else its energy of the kind "dot" or "norm"."""
     return network if kind == "implicit" else _ENERGIES[kind](network)
 

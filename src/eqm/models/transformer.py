@@ -46,7 +46,6 @@ class Transformer(Network):
     def forward(
         self, x: Tensor, labels: Tensor | None = None, gamma: Tensor | None = None
     ) -> Tensor:
-        """The gradient at x, with the shape of x; arguments and errors as in `Network`."""
         self.check(x, labels, gamma)
         tokens = self.x_embedder(x) + self.pos_embed  # (B, N, D)
         # One row instead of B if all samples share the condition.
@@ -59,11 +58,9 @@ class Transformer(Network):
         return self._unpatch(self.final_layer(tokens, condition))
 
     def repeated_blocks(self) -> list[nn.Module]:
-        """The transformer blocks."""
         return list(self.blocks)
 
     def outer_layers(self) -> list[nn.Module]:
-        """The embeddings and the last layer."""
         layers = (self.x_embedder, self.t_embedder, self.y_embedder, self.final_layer)
         return [layer for layer in layers if layer is not None]
 

@@ -48,7 +48,6 @@ class UNet(Network):
     def forward(
         self, x: Tensor, labels: Tensor | None = None, gamma: Tensor | None = None
     ) -> Tensor:
-        """The gradient at x, with the shape of x; arguments and errors as in `Network`."""
         self.check(x, labels, gamma)
         condition = self.condition(labels, gamma)
         h = self.stem(F.pixel_unshuffle(x, self.config.patch))
@@ -67,11 +66,9 @@ class UNet(Network):
         return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.config.patch)
 
     def repeated_blocks(self) -> list[nn.Module]:
-        """The residual blocks of every level."""
         return [block for level in (*self.encoder, *self.decoder) for block in level]
 
     def outer_layers(self) -> list[nn.Module]:
-        """The first and the last layer, and the embeddings."""
         return [self.stem, self.head, self.condition]
 
 

@@ -1,22 +1,14 @@
-from .diagnosis import check_sampling, diagnose
-from .labels import chosen_labels, class_names, label_number
-from .model import Model, ModelInfo, check_time_invariant, describe
-from .settings import Sampling
-from .start import Start, guided, prepare, starting_noise
-
-__all__ = [
-    "Model",
-    "ModelInfo",
-    "Sampling",
-    "Start",
-    "check_sampling",
-    "check_time_invariant",
-    "chosen_labels",
-    "class_names",
-    "describe",
-    "diagnose",
-    "guided",
-    "label_number",
-    "prepare",
-    "starting_noise",
-]
+from .diagnosis import check_sampling as check_sampling
+from .diagnosis import diagnose as diagnose
+from .labels import chosen_labels as chosen_labels
+from .labels import class_names as class_names
+from .labels import label_number as label_number
+from .model import Model as Model
+from .model import ModelInfo as ModelInfo
+from .model import check_time_invariant as check_time_invariant
+from .model import describe as describe
+from .settings import Sampling as Sampling
+from .start import Start as Start
+from .start import guided as guided
+from .start import prepare as prepare
+from .start import starting_noise as starting_noise

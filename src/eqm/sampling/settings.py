@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from math import ceil, isfinite
 from typing import TYPE_CHECKING, Any
 
+from eqm.checks import check_positive
 from eqm.registry import make
 
 if TYPE_CHECKING:
@@ -65,11 +66,7 @@ class Sampling:
                 raise ValueError(f"{name} must be a number; got {value!r}")
             if not low <= value < high:
                 raise ValueError(f"{name} must lie in [{low:g}, {high:g}); got {value:g}")
-        if not (self.step_size > 0 and self.path_length > 0):
-            raise ValueError(
-                "step_size and path_length must be positive; "
-                f"got {self.step_size} and {self.path_length}"
-            )
+        check_positive(step_size=self.step_size, path_length=self.path_length)
         if self.step_size > self.path_length:
             raise ValueError(
                 "step_size must not exceed path_length; "

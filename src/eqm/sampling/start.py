@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from eqm.descent import LinearMultistep, MaxNFE, Rule, Stop
+from eqm.descent import FinishedSample, LinearMultistep, MaxNFE, Rule, Stop, stream
 from eqm.field import Field
 from eqm.guidance import guide
 from eqm.sampling.labels import Labels, chosen_labels
@@ -49,6 +49,19 @@ class Start:
     def __getitem__(self, rows: slice) -> Start:
         labels = None if self.labels is None else self.labels[rows]
         return replace(self, seeds=self.seeds[rows], labels=labels)
+
+    def stream(self, *, batch_size: int) -> Iterator[FinishedSample]:
+        """The samples, each as soon as it ends."""
+        return stream(
+            self.field,
+            self,
+            None if self.labels is None else self.labels.tolist(),
+            rule=self.rule,
+            stop=self.stop,
+            max_steps=self.max_steps,
+            batch_size=max(1, min(batch_size, len(self))),
+            fixed=self.info.fixed_shapes,
+        )
 
 
 def prepare(

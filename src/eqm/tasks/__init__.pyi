@@ -1,38 +1,24 @@
-from .calibration import Calibration
-from .composition import Composition, compose
-from .denoising import denoise, estimate_gamma, estimate_sigma
-from .detect import EqmDetector
-from .estimator import EqmOutlierDetector
-from .generation import draw, gather, generate, trajectory
-from .interpolation import interpolate, vary
-from .operators import Blur, Downsample, Grey, Inpaint, Operator
-from .restoration import restore
-from .scores import matching_error
-from .tuning import Trial, Tuning, tune
-
-__all__ = [
-    "Blur",
-    "Calibration",
-    "Composition",
-    "Downsample",
-    "EqmDetector",
-    "EqmOutlierDetector",
-    "Grey",
-    "Inpaint",
-    "Operator",
-    "Trial",
-    "Tuning",
-    "compose",
-    "denoise",
-    "draw",
-    "estimate_gamma",
-    "estimate_sigma",
-    "gather",
-    "generate",
-    "interpolate",
-    "matching_error",
-    "restore",
-    "trajectory",
-    "tune",
-    "vary",
-]
+from .calibration import Calibration as Calibration
+from .composition import Composition as Composition
+from .composition import compose as compose
+from .denoising import denoise as denoise
+from .denoising import estimate_gamma as estimate_gamma
+from .denoising import estimate_sigma as estimate_sigma
+from .detect import EqmDetector as EqmDetector
+from .estimator import EqmOutlierDetector as EqmOutlierDetector
+from .generation import draw as draw
+from .generation import gather as gather
+from .generation import generate as generate
+from .generation import trajectory as trajectory
+from .interpolation import interpolate as interpolate
+from .interpolation import vary as vary
+from .operators import Blur as Blur
+from .operators import Downsample as Downsample
+from .operators import Grey as Grey
+from .operators import Inpaint as Inpaint
+from .operators import Operator as Operator
+from .restoration import restore as restore
+from .scores import matching_error as matching_error
+from .tuning import Trial as Trial
+from .tuning import Tuning as Tuning
+from .tuning import tune as tune

@@ -17,7 +17,6 @@ from eqm.descent import (
     collect,
     integrate,
     record_trajectory,
-    stream,
 )
 from eqm.devices import rank, world_size
 from eqm.sampling.labels import Labels
@@ -56,19 +55,8 @@ def draw(
     every = range(len(start))
     if not start.info.sharded:  # with sharded weights all processes draw the same samples
         every, start = every[rank() :: world_size()], start[rank() :: world_size()]
-    if start.info.noise_conditioning:
-        ends = _flow(model, start, batch_size)
-    else:
-        ends = stream(
-            start.field,
-            start,
-            None if start.labels is None else start.labels.tolist(),
-            rule=start.rule,
-            stop=start.stop,
-            max_steps=start.max_steps,
-            batch_size=max(1, min(batch_size, len(start))),
-            fixed=start.info.fixed_shapes,
-        )
+    flow = start.info.noise_conditioning
+    ends = _flow(model, start, batch_size) if flow else start.stream(batch_size=batch_size)
     return (replace(end, index=every[end.index]) for end in ends)
 
 

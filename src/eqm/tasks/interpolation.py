@@ -63,18 +63,9 @@ def vary(
         shape=x.shape[1:],
         classes_in_turn=False,
     )
-    rows = None if start.labels is None else start.labels.tolist()
     if strength == 1 and len(x):  # nothing is left of the images
-        ends = stream(
-            start.field,
-            start,
-            rows,
-            rule=start.rule,
-            stop=start.stop,
-            max_steps=start.max_steps,
-            batch_size=min(batch_size, len(x)),
-        )
-        return collect(ends)
+        return collect(start.stream(batch_size=batch_size))
+    rows = None if start.labels is None else start.labels.tolist()
     strengths = torch.full((len(x),), float(strength))
     return _descend_from(start.field, x, start.noise, strengths, rows, start.sampling, batch_size)
 

@@ -15,7 +15,7 @@ from eqm.descent import AdamsBashforth, fit_multistep, record_trajectory
 from eqm.metrics import Moments, frechet_distance
 from eqm.sampling.model import Model, check_time_invariant, describe
 from eqm.sampling.settings import Sampling
-from eqm.sampling.start import Start, check_seeds, prepare
+from eqm.sampling.start import Start, prepare
 from eqm.tasks.generation import generate
 
 Features = Callable[[Tensor], Tensor]
@@ -133,7 +133,6 @@ def tune(
     known = Sampling.of(info.metadata)
     stored = replace(known, multistep_coefficients=())
     check_count(samples=samples, nfe=nfe, batch_size=batch_size)
-    check_seeds([seed])
     if min(samples, len(reference)) < 8:
         raise ValueError(
             f"tuning needs at least 8 samples and references; got {samples} and {len(reference)}"
@@ -200,11 +199,6 @@ class _Trials:
     on_trial: Callable[[Trial], object] | None = None
     done: list[Trial] = field(default_factory=list)
 
-    @property
-    def few(self) -> int:
-        """Samples of a trial in the first round."""
-        return max(8, self.samples // 4)
-
     def draw(self, sampling: Sampling, seed: int) -> Trial:
         """The trial of these settings, with all samples."""
         end = generate(
@@ -233,7 +227,7 @@ class _Trials:
         start = prepare(
             self.model, self.labels, count=count, seed=seed, sampling=sampling, shape=self.shape
         )
-        return start[: self.few]
+        return start[: max(8, count // 4)]
 
 
 def _search(trials: _Trials, stored: Sampling, nfe: int, tolerance: float, seed: int) -> Trial:
