@@ -21,6 +21,7 @@ from eqm.devices import world_size
 from eqm.evaluation.protocol import FeatureSpec, SampleSet
 from eqm.evaluation.samples import Samples
 from eqm.features import Activations, Features
+from eqm.features.features import joined
 from eqm.files import replacing
 from eqm.metrics import Moments, nearest_distances
 from eqm.randomness import generator_at
@@ -84,7 +85,7 @@ class Statistics:
     def merge(self, other: Statistics) -> Statistics:
         """The statistics of both, with the rows of both."""
         rows: dict[str, Any] = {
-            name: _joined([getattr(self, name), getattr(other, name)]) for name in _ROWS
+            name: joined([getattr(self, name), getattr(other, name)]) for name in _ROWS
         }
         spatial = None
         if self.spatial is not None and other.spatial is not None:
@@ -213,16 +214,11 @@ def _blocks(samples: Samples, features: Sequence[Features], settings: Settings) 
 
 
 def _together(blocks: Sequence[tuple[Tensor | None, ...]]) -> _Block:
-    numbers, labels, lowest, *rest = (_joined(column) for column in zip(*blocks, strict=True))
+    numbers, labels, lowest, *rest = (joined(column) for column in zip(*blocks, strict=True))
     assert numbers is not None
     assert lowest is not None
     activations = [Activations(*rest[k : k + 3]) for k in range(0, len(rest), 3)]  # type: ignore[arg-type]
     return _Block(numbers, labels, float(lowest.min()), activations)
-
-
-def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
-    present = [part for part in parts if part is not None]
-    return torch.cat(present) if len(present) == len(parts) else None
 
 
 def _masked(rows: Tensor | None, mask: Tensor) -> Tensor | None:

@@ -86,8 +86,8 @@ class Features:
             parts = [self._activations(part.to(device)) for part in images.split(self.batch_size)]
         return Activations(
             torch.cat([part.vector for part in parts]),
-            _joined([part.spatial for part in parts]),
-            _joined([part.probabilities for part in parts]),
+            joined([part.spatial for part in parts]),
+            joined([part.probabilities for part in parts]),
         )
 
     def _activations(self, images: Tensor) -> Activations:
@@ -155,9 +155,10 @@ def open_pixels() -> Features:
     return from_module(nn.Flatten(), name="pixels")
 
 
-def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+def joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """All parts as one tensor; None if any is None."""
     present = [part for part in parts if part is not None]
-    return torch.cat(present) if present else None
+    return torch.cat(present) if len(present) == len(parts) else None
 
 
 def _fingerprint(module: nn.Module, about: object) -> str:

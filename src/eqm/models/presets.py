@@ -35,11 +35,7 @@ PRESETS: Mapping[str, NetworkConfig] = MappingProxyType(
 
 
 def preset(
-    name: str,
-    *,
-    shape: tuple[int, ...],
-    num_classes: int = 0,
-    noise_conditioning: bool = False,
+    name: str, *, shape: tuple[int, ...], num_classes: int = 0, noise_conditioning: bool = False
 ) -> NetworkConfig:
     """The config of the preset `name` for samples of `shape`, with or without classes.
 
@@ -59,8 +55,5 @@ def preset(
             f"did you mean {by_lower_case[close[0]]!r}?"
         )
     return replace(
-        PRESETS[name],
-        shape=shape,
-        num_classes=num_classes,
-        noise_conditioning=noise_conditioning,
+        PRESETS[name], shape=shape, num_classes=num_classes, noise_conditioning=noise_conditioning
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from difflib import SequenceMatcher
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -55,7 +55,7 @@ def label_number(model: Model, label: str) -> int:
         raise ValueError(f"labels must lie in 0..{count - 1}, or be {count} for none; got {label}")
     if not names:
         raise ValueError(f"there is no class {label!r}, only numbers 0..{count - 1}")
-    near = [written[place] for place in _near(label.lower(), names)]
+    near = _near(label.lower(), written)
     hint = f": did you mean {', '.join(near)}?" if near else ""
     if len(names) <= FEW:
         raise ValueError(f"there is no class {label!r}, only {', '.join(written)}{hint}")
@@ -103,17 +103,14 @@ def chosen_labels(model: Model, labels: Labels, count: int | None) -> Tensor | N
     return chosen.long()
 
 
-def _near(label: str, names: list[str]) -> list[int]:
-    """The places of up to five names like `label`: those that contain it, else those with a word
-    that begins like it or is spelt much like it, the most similar first."""
-    holding = [place for place, name in enumerate(names) if label in name]
-    if holding:
-        return holding[:5]
-
-    def likeness(word: str) -> float:
-        same_stem = len(word) >= 4 and word[:4] == label[:4]
-        return same_stem + SequenceMatcher(None, label, word).ratio()
-
-    scores = [max(map(likeness, (name, *name.split("-")))) for name in names]
-    places = sorted(range(len(names)), key=lambda place: -scores[place])
-    return [place for place in places if scores[place] >= 0.7][:5]
+def _near(label: str, names: list[str]) -> list[str]:
+    """Up to five names like `label`: those that contain it, else those with a word spelt much like
+    it, the most similar first."""
+    found = [name for name in names if label in name.lower()]
+    if not found:
+        words: dict[str, list[str]] = {}
+        for name in names:
+            for word in (name.lower(), *name.lower().split("-")):
+                words.setdefault(word, []).append(name)
+        found = [name for word in get_close_matches(label, words, n=5) for name in words[word]]
+    return list(dict.fromkeys(found))[:5]

@@ -10,14 +10,7 @@ from torch import distributed
 
 from eqm.checks import check_count
 from eqm.corruption import decay_of
-from eqm.descent import (
-    FinishedSample,
-    Solution,
-    Trajectory,
-    collect,
-    integrate,
-    record_trajectory,
-)
+from eqm.descent import FinishedSample, Solution, Trajectory, collect, integrate, record_trajectory
 from eqm.devices import rank, world_size
 from eqm.sampling.labels import Labels
 from eqm.sampling.model import Model, describe
@@ -91,13 +84,7 @@ def generate(
     torch.Size([3, 2])
     """
     ends: Iterable[FinishedSample] = draw(
-        model,
-        labels,
-        count=count,
-        seed=seed,
-        sampling=sampling,
-        shape=shape,
-        batch_size=batch_size,
+        model, labels, count=count, seed=seed, sampling=sampling, shape=shape, batch_size=batch_size
     )
     info = describe(model)
     like = torch.empty(0, *(shape or info.shape or ()), device=info.device, dtype=info.dtype)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from eqm.checks import check_count
+from eqm.checks import check_count, check_fraction
 from eqm.descent import AdamsBashforth, fit_multistep, record_trajectory
 from eqm.metrics import Moments, frechet_distance
 from eqm.sampling.model import Model, check_time_invariant, describe
@@ -133,6 +133,7 @@ def tune(
     known = Sampling.of(info.metadata)
     stored = replace(known, multistep_coefficients=())
     check_count(samples=samples, nfe=nfe, batch_size=batch_size)
+    check_fraction(tolerance=tolerance)
     if min(samples, len(reference)) < 8:
         raise ValueError(
             f"tuning needs at least 8 samples and references; got {samples} and {len(reference)}"
@@ -143,8 +144,6 @@ def tune(
             f"reference must have the model's shape, {('N', *info.shape)}; "
             f"got {tuple(reference.shape)}"
         )
-    if not 0 <= tolerance < 1:
-        raise ValueError(f"tolerance must lie in [0, 1); got {tolerance}")
     features = features or random_features(shape)
     trials = _Trials(
         model,
