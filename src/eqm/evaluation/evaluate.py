@@ -130,18 +130,14 @@ def _nearest(
 ) -> list[tuple[Tensor, ...]] | None:
     """The distances of some images of each set to the nearest training image, for each of the features."""
     queries = []
-    for f in range(len(features)):
-        vectors = [statistics[f].vectors for statistics in sets]
-        if any(rows is None for rows in vectors):
+    for each in zip(*sets, strict=True):
+        vectors = [one.vectors for one in each if one.vectors is not None]
+        if len(vectors) < len(sets):
             return None  # files of mean and covariance
-        queries.append(
-            [pick_rows(rows, QUERIES, seed=settings.seed) for rows in vectors if rows is not None]
-        )
+        queries.append([pick_rows(rows, QUERIES, seed=settings.seed) for rows in vectors])
     found = nearest(training, features, [torch.cat(rows) for rows in queries], settings)
-    return [
-        distances.split([len(rows) for rows in each])
-        for distances, each in zip(found, queries, strict=True)
-    ]
+    counts = [len(rows) for rows in queries[0]]
+    return [distances.split(counts) for distances in found]
 
 
 def _measure(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
-from types import MappingProxyType
 
 from eqm.models.config import MLPConfig, NetworkConfig, TransformerConfig, UNetConfig
 
@@ -16,21 +15,18 @@ _TRANSFORMERS = {  # width, depth, heads
     "XL": (1152, 28, 16),
 }
 
-PRESETS: Mapping[str, NetworkConfig] = MappingProxyType(
-    {
-        f"EqM-{size}/{patch}": TransformerConfig(
-            patch=patch, width=width, depth=depth, heads=heads, unused_outputs=True
-        )
-        for size, (width, depth, heads) in _TRANSFORMERS.items()
-        for patch in (2, 4, 8)
-    }
-    | {
-        "unet-xs": UNetConfig(width=16, multipliers=(1, 2, 4)),
-        "unet-s": UNetConfig(width=32, multipliers=(1, 2, 4), heads=4),
-        "unet-m": UNetConfig(width=64, multipliers=(1, 2, 4), heads=4),
-        "mlp": MLPConfig(),
-    }
-)
+PRESETS: Mapping[str, NetworkConfig] = {
+    f"EqM-{size}/{patch}": TransformerConfig(
+        patch=patch, width=width, depth=depth, heads=heads, unused_outputs=True
+    )
+    for size, (width, depth, heads) in _TRANSFORMERS.items()
+    for patch in (2, 4, 8)
+} | {
+    "unet-xs": UNetConfig(width=16, multipliers=(1, 2, 4)),
+    "unet-s": UNetConfig(width=32, multipliers=(1, 2, 4), heads=4),
+    "unet-m": UNetConfig(width=64, multipliers=(1, 2, 4), heads=4),
+    "mlp": MLPConfig(),
+}
 """The presets by name; those called EqM have the paper's layers and parameter counts."""
 
 

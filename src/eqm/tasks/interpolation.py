@@ -129,23 +129,22 @@ def _descend_from(
 ) -> Solution:
     """The descents of x (B, ...) mixed with noise of `strengths` (B,); strength 0 keeps x."""
     starts = corrupt(x, noise, 1 - strengths.to(x))
-    moving = strengths.nonzero().flatten()
+    moving = strengths.nonzero().flatten().tolist()
     ends = stream(
         field,
-        (starts[k] for k in moving.tolist()),
-        None if labels is None else [labels[k] for k in moving.tolist()],
+        (starts[k] for k in moving),
+        None if labels is None else [labels[k] for k in moving],
         rule=sampling.make_rule(),
         stop=_PathLengths(sampling.path_length * strengths[moving].sqrt().to(x)),
         batch_size=max(1, min(batch_size, len(moving))),
         max_steps=sampling.max_steps,
     )
-    moved = {int(moving[end.index]): replace(end, index=int(moving[end.index])) for end in ends}
+    moved = [replace(end, index=moving[end.index]) for end in ends]
     still = [
         FinishedSample(k, x[k], 0, 0, torch.nan, Outcome.CONVERGED)
-        for k in range(len(x))
-        if k not in moved
+        for k in (strengths == 0).nonzero().flatten().tolist()
     ]
-    return collect([*moved.values(), *still], like=x)
+    return collect([*moved, *still], like=x)
 
 
 @dataclass(frozen=True, eq=False)
