@@ -80,9 +80,9 @@ class Autoencoder:
                     f"the encoder {name} has {key}, one number per channel, which eqm does not support: "
                     "take an encoder that has scaling_factor and shift_factor only"
                 )
-        self.scale = float(_given(config, "scaling_factor", 1.0))
-        self.shift = float(_given(config, "shift_factor", 0.0))
-        widths = _given(config, "encoder_block_out_channels", config.get("block_out_channels"))
+        self.scale = float(config.get("scaling_factor") or 1.0)
+        self.shift = float(config.get("shift_factor") or 0.0)
+        widths = config.get("encoder_block_out_channels") or config["block_out_channels"]
         self._factor = 2 ** (len(widths) - 1)
         self._channels: tuple[int, int] = config["in_channels"], config["latent_channels"]
         self.fingerprint = _fingerprint(network, config)
@@ -131,11 +131,6 @@ class Autoencoder:
 def _parts(batch: Tensor, image: Sequence[int]) -> tuple[Tensor, ...]:
     """A batch in parts that fit into memory, for images of the shape (..., H, W)."""
     return batch.split(max(1, _PIXELS_AT_A_TIME // (image[-2] * image[-1])))
-
-
-def _given(config: dict[str, Any], key: str, otherwise: Any) -> Any:
-    value = config.get(key)
-    return otherwise if value is None else value
 
 
 def _fingerprint(network: nn.Module, config: dict[str, Any]) -> str:
