@@ -1,6 +1,6 @@
 from .autoencoder import Autoencoder as Autoencoder
+from .autoencoder import encoder_of as encoder_of
 from .autoencoder import open_encoder as open_encoder
 from .encoder import Encoder as Encoder
 from .encoder import Pixels as Pixels
-from .metadata import about_encoder as about_encoder
-from .metadata import encoder_of as encoder_of
+from .encoder import about_encoder as about_encoder

@@ -7,7 +7,7 @@ import inspect
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,37 @@ def open_encoder(name: str | Path, *, device: str | torch.device = "cpu") -> Enc
     with _only_errors_logged():  # it warns about modules to keep in float32; all are
         network = network.to(device, torch.float32)
     return Autoencoder(network, name=str(name))
+
+
+def encoder_of(
+    metadata: Mapping[str, Any],
+    name: str | Path | None = None,
+    *,
+    device: str | torch.device = "cpu",
+) -> Encoder:
+    """The encoder that decodes the samples of a model with this `metadata`; `Pixels` for pixels.
+
+    It is opened by the name that training used, or by `name`. A model without an encoder in its
+    metadata takes any. Raises ValueError if the encoder is missing, or not the model's.
+    """
+    data = metadata.get("data")
+    stored = data.get("encoder") if isinstance(data, Mapping) else None
+    if stored is None:
+        return Pixels() if name is None else open_encoder(name, device=device)
+    try:
+        encoder = open_encoder(name or stored["name"], device=device)
+    except ValueError as error:
+        if name is not None:
+            raise
+        raise ValueError(
+            f"the model generates latents and its encoder was not found: pass --vae; {error}"
+        ) from error
+    if encoder.fingerprint != stored["fingerprint"]:
+        raise ValueError(
+            f"the model needs the encoder {stored['name']} ({stored['fingerprint']}); "
+            f"got {encoder.name} ({encoder.fingerprint}): pass the first"
+        )
+    return encoder
 
 
 class Autoencoder:

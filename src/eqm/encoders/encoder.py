@@ -1,10 +1,10 @@
-"""The interface of an encoder, and the encoder for models of pixels."""
+"""The interface of an encoder, its metadata, and the encoder for models of pixels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -77,3 +77,17 @@ class Pixels:
 
     def decode(self, latents: Tensor) -> Tensor:
         return latents
+
+
+def about_encoder(encoder: Encoder) -> dict[str, Any]:
+    """The metadata of `encoder`: name, fingerprint, scale and shift.
+
+    >>> about_encoder(Pixels())["scale"]
+    1.0
+    """
+    return {
+        "name": encoder.name,
+        "fingerprint": encoder.fingerprint,
+        "scale": encoder.scale,
+        "shift": encoder.shift,
+    }

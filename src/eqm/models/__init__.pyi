@@ -3,13 +3,13 @@ from .config import MLPConfig as MLPConfig
 from .config import NetworkConfig as NetworkConfig
 from .config import TransformerConfig as TransformerConfig
 from .config import UNetConfig as UNetConfig
-from .cost import Cost as Cost
-from .cost import cost as cost
 from .inference import Frozen as Frozen
 from .inference import for_inference as for_inference
 from .mlp import MLP as MLP
+from .network import Cost as Cost
 from .network import Network as Network
 from .network import build as build
+from .network import cost as cost
 from .network import load_matching as load_matching
 from .presets import PRESETS as PRESETS
 from .presets import preset as preset

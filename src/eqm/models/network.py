@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 from contextlib import nullcontext
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 from eqm.field import Field
 from eqm.models.conditioning import LabelEmbedding, check_inputs
@@ -142,6 +143,29 @@ def _annotation(network: type) -> type[NetworkConfig] | None:
                 return None
             return found if isinstance(found, type) and issubclass(found, NetworkConfig) else None
     return None
+
+
+class Cost(NamedTuple):
+    """Parameters of a network, and the FLOPs of one evaluation on one sample."""
+
+    parameters: int
+    flops: int
+    """Of matrix products, convolutions and attention; a multiply-add counts as 2."""
+
+
+def cost(config: NetworkConfig) -> Cost:
+    """The cost of the network of `config`; it is counted on the meta device.
+
+    >>> from eqm.models import preset
+    >>> cost(preset("EqM-B/2", shape=(4, 32, 32), num_classes=1000)).parameters
+    130512416
+    """
+    network = build_empty(config).requires_grad_(False)
+    with next(network.parameters()).device, FlopCounterMode(display=False) as counter:
+        gamma = (torch.empty(1),) if config.noise_conditioning else ()
+        network(torch.empty(1, *config.shape), None, *gamma)
+    parameters = sum(weight.numel() for weight in network.parameters())
+    return Cost(parameters, counter.get_total_flops())
 
 
 @torch.no_grad()
