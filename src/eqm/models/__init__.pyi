@@ -1,8 +1,10 @@
 from . import official as official
+from .config import PRESETS as PRESETS
 from .config import MLPConfig as MLPConfig
 from .config import NetworkConfig as NetworkConfig
 from .config import TransformerConfig as TransformerConfig
 from .config import UNetConfig as UNetConfig
+from .config import preset as preset
 from .inference import Frozen as Frozen
 from .inference import for_inference as for_inference
 from .mlp import MLP as MLP
@@ -11,8 +13,6 @@ from .network import Network as Network
 from .network import build as build
 from .network import cost as cost
 from .network import load_matching as load_matching
-from .presets import PRESETS as PRESETS
-from .presets import preset as preset
 from .pretrained import from_pretrained as from_pretrained
 from .pretrained import push_to_hub as push_to_hub
 from .pretrained import save_pretrained as save_pretrained

@@ -14,8 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from eqm.models.config import TransformerConfig
-from eqm.models.presets import PRESETS
+from eqm.models.config import PRESETS, TransformerConfig
 from eqm.models.pretrained import clean_name, load_weights
 from eqm.models.transformer import Transformer
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from eqm.data.config import DataConfig
-from eqm.models.config import TransformerConfig
-from eqm.models.presets import preset
+from eqm.models.config import TransformerConfig, preset
 from eqm.sampling.settings import Sampling
 from eqm.train.config import PAPER_EMA_HALFLIFE, ObjectiveConfig, OptimizerConfig, TrainConfig
 
