@@ -17,8 +17,7 @@ from eqm.evaluation.samples import Samples, from_source
 from eqm.evaluation.statistics import Settings, Statistics, gather, nearest, pick_rows, spec_of
 from eqm.features import Features
 
-QUERIES = 2_000
-"""The most images of each set whose nearest training image is searched."""
+QUERIES = 2_000  # the most images of each set whose nearest training image is searched
 
 
 def evaluate(

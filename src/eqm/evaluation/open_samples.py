@@ -24,8 +24,7 @@ from eqm.models.pretrained import bundled
 from eqm.registry import names
 from eqm.sampling import Sampling
 
-DRAWN = 1_000
-"""Samples drawn from a model by default."""
+DRAWN = 1_000  # samples drawn from a model by default
 
 
 def open_samples(

@@ -27,12 +27,9 @@ from eqm.metrics import Moments, nearest_distances
 from eqm.randomness import generator_at
 from eqm.shapes import all_finite
 
-_MERGED_ROWS = 2048
-"""Rows per batch of moments; a merge costs about as much as this many rows."""
-_MAX_SIZE = 20_000
-"""The longest feature vector; a larger covariance takes more than 3 GB."""
-MAX_PAIR_ROWS = 10_000
-"""The most rows that are compared in pairs, and that are saved."""
+_MERGED_ROWS = 2048  # rows per batch of moments; a merge costs about as much as this many rows
+_MAX_SIZE = 20_000  # the longest feature vector; a larger covariance takes more than 3 GB
+MAX_PAIR_ROWS = 10_000  # the most rows that are compared in pairs, and that are saved
 _ROWS = ("vectors", "probabilities", "labels", "numbers")
 T = TypeVar("T")
 

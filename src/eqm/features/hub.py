@@ -15,8 +15,7 @@ from eqm.registry import register
 
 _TYPES = {"dinov2": ("dinov2", "dinov2_with_registers"), "clip": ("clip", "clip_vision_model")}
 """The model types in config.json."""
-_MODES = {2: "bilinear", 3: "bicubic"}
-"""The resizing modes by Pillow's numbers."""
+_MODES = {2: "bilinear", 3: "bicubic"}  # the resizing modes by Pillow's numbers
 
 
 class Prepared(nn.Module):

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from eqm.features.features import Features, from_module, require_images
 from eqm.registry import register
 
-_LARGEST = 1 << 14
-"""The most values per image; the covariance then takes 2 GiB."""
+_LARGEST = 1 << 14  # the most values per image; the covariance then takes 2 GiB
 
 
 class Projection(nn.Module):

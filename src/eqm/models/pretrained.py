@@ -24,8 +24,7 @@ from eqm.models.inference import Frozen
 from eqm.models.network import Network, build, build_empty, config_type
 from eqm.registry import name_of
 
-_BUNDLED = Path(__file__).parent / "weights"
-"""Trained models that come with the package."""
+_BUNDLED = Path(__file__).parent / "weights"  # trained models that come with the package
 _WEIGHTS, _CONFIG, _CARD, _VERSION = "model.safetensors", "config.json", "README.md", 1
 _ENERGIES: dict[str, type[Energy]] = {"dot": DotEnergy, "norm": NormEnergy}
 Module = TypeVar("Module", bound=nn.Module)

@@ -23,14 +23,10 @@ from eqm.sampling.settings import Sampling
 from eqm.sampling.start import prepare
 from eqm.shapes import norms
 
-CHECKED = 8
-"""Samples that are checked."""
-SMALL_STEPS = 200
-"""Steps of the descent that finds where samples should end."""
-LONGEST_PATH = 1.0
-"""Its longest path, so that its steps stay small."""
-LEAST_GAMMA = 0.9
-"""The gamma that samples should reach at least."""
+CHECKED = 8  # samples that are checked
+SMALL_STEPS = 200  # steps of the descent that finds where samples should end
+LONGEST_PATH = 1.0  # its longest path, so that its steps stay small
+LEAST_GAMMA = 0.9  # the gamma that samples should reach at least
 
 
 @torch.no_grad()

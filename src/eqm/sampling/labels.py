@@ -12,10 +12,8 @@ from torch import Tensor
 from eqm.sampling.model import Model, describe
 
 Labels = Tensor | Sequence[int | str] | int | str | None
-NONE = ("none", "null")
-"""The words for the null label."""
-FEW = 20
-"""Up to so many classes are all listed in an error."""
+NONE = ("none", "null")  # the words for the null label
+FEW = 20  # up to so many classes are all listed in an error
 
 
 def class_names(model: Model) -> list[str]:

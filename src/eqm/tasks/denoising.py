@@ -18,10 +18,8 @@ from eqm.sampling.start import guided
 from eqm.shapes import per_sample
 
 Aim = Literal["sample", "mmse"]
-MAX_VALUE = 12.0
-"""No value of an image in -1..1 under normal noise of deviation 1 is larger."""
-LEVELS = 1000
-"""The number of gammas that `estimate_gamma` chooses from."""
+MAX_VALUE = 12.0  # no value of an image in -1..1 under normal noise of deviation 1 is larger
+LEVELS = 1000  # the number of gammas that `estimate_gamma` chooses from
 
 
 def denoise(

@@ -29,18 +29,12 @@ RULES: tuple[tuple[str, float, int], ...] = (
     ("heun", 0.3, 2),
 )
 """The rules that are tried: name, momentum, NFE a step."""
-PATHS = (0.6, 0.7, 0.8, 0.9, 1.0, 1.2)
-"""Path lengths tried, as multiples of the stored one."""
-RATIOS = (0.05, 0.1, 0.15, 0.2, 0.3)
-"""Gradient ratios tried on the best settings."""
-FITTED_STEPS = (3, 4, 5, 6, 8, 10, 12, 16)
-"""Numbers of steps to fit coefficients for."""
-SMALL_STEPS = 100
-"""Steps of the descents that coefficients are fitted to."""
-KEPT = 6
-"""Settings of the first round that reach the second."""
-LARGEST = 100
-"""Samples are clipped to this value, so that the distance of diverged ones is finite."""
+PATHS = (0.6, 0.7, 0.8, 0.9, 1.0, 1.2)  # path lengths tried, as multiples of the stored one
+RATIOS = (0.05, 0.1, 0.15, 0.2, 0.3)  # gradient ratios tried on the best settings
+FITTED_STEPS = (3, 4, 5, 6, 8, 10, 12, 16)  # numbers of steps to fit coefficients for
+SMALL_STEPS = 100  # steps of the descents that coefficients are fitted to
+KEPT = 6  # settings of the first round that reach the second
+LARGEST = 100  # samples are clipped to this value, so that the distance of diverged ones is finite
 
 
 @dataclass(frozen=True)
