@@ -60,7 +60,7 @@ def nearest_distances(
     >>> nearest_distances(torch.tensor([[0.0], [3.0]]), torch.tensor([[1.0], [3.0]])).distance
     tensor([1., 0.])
     """
-    require_alike(samples, references)
+    samples, references = finite_rows(samples, references)  # (N, D), (M, D)
     if exclude_self and len(samples) != len(references):
         raise ValueError(
             f"exclude_self needs samples and references to be equal; got {len(samples)} samples and "
@@ -72,8 +72,7 @@ def nearest_distances(
             f"exclude_self={exclude_self}: pass more"
         )
     given = torch.promote_types(torch.promote_types(samples.dtype, references.dtype), torch.float32)
-    samples = finite_rows(samples, "samples").to(given)  # (N, D)
-    references = finite_rows(references, "references").to(given)  # (M, D)
+    samples, references = samples.to(given), references.to(given)
     index = torch.zeros(len(samples), dtype=torch.long, device=samples.device)
     for rows, columns, square in blocks(samples, references, exclude_self=exclude_self):
         if columns.start == 0:
@@ -87,21 +86,20 @@ def nearest_distances(
     return Nearest(torch.cat(distances), index)
 
 
-def finite_rows(values: Tensor, name: str) -> Tensor:
-    """The values (N, ...) as rows (N, D). Raises ValueError for values that are not finite."""
-    flat = values.detach().flatten(1)
-    bad = int((~flat.isfinite()).any(1).sum())
-    if bad:
-        raise ValueError(
-            f"{name} must be finite; got NaN or infinity in {bad} of {len(flat)}: drop them first"
-        )
-    return flat
+def finite_rows(samples: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
+    """Both sets, (N, ...) and (M, ...), as rows (N, D) and (M, D).
 
-
-def require_alike(samples: Tensor, references: Tensor) -> None:
-    """Returns nothing; raises ValueError unless the shapes are (N, ...) and (M, ...) with equal rest."""
+    Raises ValueError for shapes that do not match and values that are not finite.
+    """
     if samples.ndim < 2 or samples.shape[1:] != references.shape[1:]:
         raise ValueError(
             "samples and references must have shapes (N, ...) and (M, ...) that agree after the first "
             f"axis; got {tuple(samples.shape)} and {tuple(references.shape)}: resize one of them"
         )
+    rows = {"samples": samples.detach().flatten(1), "references": references.detach().flatten(1)}
+    for name, flat in rows.items():
+        if bad := int((~flat.isfinite()).any(1).sum()):
+            raise ValueError(
+                f"{name} must be finite; got NaN or infinity in {bad} of {len(flat)}: drop them first"
+            )
+    return rows["samples"], rows["references"]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from eqm.metrics.distances import ROWS_AT_ONCE, finite_rows, require_alike
+from eqm.metrics.distances import ROWS_AT_ONCE, finite_rows
 
 
 class Spread(NamedTuple):
@@ -44,8 +44,7 @@ def kernel_distance(
     >>> kernel_distance(torch.zeros(4, 2), torch.ones(4, 2)).value
     7.0
     """
-    require_alike(samples, references)
-    samples, references = finite_rows(samples, "samples"), finite_rows(references, "references")
+    samples, references = finite_rows(samples, references)
     fewest = min(len(samples), len(references))
     size = min(1000, fewest // 2) if subset_size is None else subset_size
     if not 2 <= size <= fewest or subsets < 1:
@@ -71,7 +70,7 @@ def kernel_influence(samples: Tensor, references: Tensor) -> Tensor:
     2 (mean_j k(s_i, s_j) - mean_j k(s_i, r_j)), centred: if the samples are resampled, the distance
     changes to first order by the mean over the resampled rows.
     """
-    require_alike(samples, references)
+    samples, references = finite_rows(samples, references)
     rows = [
         _kernel(block, samples).mean(1) - _kernel(block, references).mean(1)
         for block in samples.split(ROWS_AT_ONCE)

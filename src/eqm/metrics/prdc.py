@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eqm.metrics.distances import blocks, finite_rows, require_alike
+from eqm.metrics.distances import blocks, finite_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,14 +65,13 @@ def overlap(samples: Tensor, references: Tensor, *, neighbours: int) -> Overlap:
     >>> overlap(torch.tensor([[0.0], [1.0], [9.0]]), torch.arange(4.0)[:, None], neighbours=1).precision
     0.666...
     """
-    require_alike(samples, references)
+    samples, references = finite_rows(samples, references)
     fewest = min(len(samples), len(references))
     if not 1 <= neighbours < fewest:
         raise ValueError(
             f"neighbours must be at least 1 and less than the rows of the smaller set, {fewest}; got "
             f"{neighbours}: pass more samples"
         )
-    samples, references = finite_rows(samples, "samples"), finite_rows(references, "references")
     sample_radii, reference_radii = _radii(samples, neighbours), _radii(references, neighbours)
     balls = torch.zeros(len(samples), dtype=torch.long, device=samples.device)
     recalled = torch.zeros(len(references), dtype=torch.bool, device=samples.device)
