@@ -6,4 +6,4 @@
 set -euo pipefail
 
 processes=${PROCESSES:-$(python -c 'import torch; print(max(torch.cuda.device_count(), 1))')}
-exec torchrun --standalone --nproc-per-node "$processes" -m eqm.cli.main train "$@"
+exec torchrun --standalone --nproc-per-node "$processes" -m eqm train "$@"

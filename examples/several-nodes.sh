@@ -7,4 +7,4 @@ set -euo pipefail
 : "${FIRST:?set FIRST to host:port of one of the machines}" "${NODES:?set NODES to how many machines there are}"
 exec torchrun --nnodes "$NODES" --nproc-per-node "${PROCESSES:-gpu}" --max-restarts 3 \
   --rdzv-backend c10d --rdzv-id eqm --rdzv-endpoint "$FIRST" \
-  -m eqm.cli.main train "$@"
+  -m eqm train "$@"

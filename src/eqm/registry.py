@@ -87,12 +87,16 @@ def lookup(kind: str, name: str) -> Any:
     if found is not None:
         return found
     known = names(kind)
-    near = get_close_matches(name, known, n=1, cutoff=0.6)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise UnknownNameError(
-        f"the {kind} must be one of {', '.join(known)}; got {name!r}{hint}: "
+        f"the {kind} must be one of {', '.join(known)}; got {name!r}{did_you_mean(name, known)}: "
         "register your own first, with eqm.register or --import FILE"
     )
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The known name nearest to a wrong one as a question in brackets; empty if none is near."""
+    near = get_close_matches(name, known, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def names(kind: str) -> list[str]:

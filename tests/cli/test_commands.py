@@ -199,12 +199,12 @@ def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
         (["train", "digits", "--model.width", "1000000"], "emory"),
         (
             ["train", "folder", "--data.path", "moons"],
-            "is for pictures (channels, height, width)",
+            "needs pictures (channels, height, width)",
         ),
         (["train", "digits", "--images", "0"], "eqm: images must be at least 1; got 0"),
         (
             ["train", "digits", "--optimizer.learning-rate", "-1"],
-            "eqm: optimizer.learning_rate must be positive, and finite; got -1.0",
+            "eqm: optimizer.learning_rate must be positive and finite; got -1.0",
         ),
         (["demo", "--output", "/dev/null/x"], "choose another folder"),
     ],
@@ -223,7 +223,10 @@ def test_bad_input_is_one_sentence_and_status_2(model, run, arguments, sentence)
     ("arguments", "words"),
     [
         (["smaple"], "did you mean 'sample'?"),
-        (["train", "cats"], "Available subcommands: digits"),
+        (["train", "cats"], "the recipe must be one of digits,"),
+        (["train", "digit"], "got 'digit' (did you mean 'digits'?)"),
+        (["train", "digits", "--imges", "3"], "eqm train digits --help"),
+        (["sample", "fashion-mnis"], "got fashion-mnis (did you mean 'fashion-mnist'?)"),
         (["train", "digits", "--model.widht", "3"], "--model.width"),
         (["train", "digits", "--objective.decay", "steep"], "'truncated', 'linear'"),
     ],
@@ -275,7 +278,7 @@ def test_a_sheet_of_other_than_colours_is_refused_before_the_work(run, monkeypat
     monkeypatch.setattr(eqm.tasks, "draw", None)
     status, _, err = run("sample", "two", "--count", 1)
     assert status == 2
-    assert "a picture needs 1, 3 or 4 channels; got 2" in err
+    assert "a picture must have 1, 3 or 4 channels; got 2" in err
 
 
 def test_weights_that_are_damaged_are_named(model, run, tmp_path):

@@ -161,7 +161,7 @@ def test_a_network_and_a_rule_of_ones_own_work_by_name(run, tmp_path, monkeypatc
 
 def test_what_cannot_be_imported_is_one_sentence(run):
     assert run("--import", "none.py", "info", "m")[0] == 2
-    assert "there is no none.py" in run("--import", "none.py", "info", "m")[2]
+    assert "there is no 'none.py'" in run("--import", "none.py", "info", "m")[2]
     assert run("info", "m", "--import") == (2, "", "eqm: --import needs a value after it\n")
 
 

@@ -58,7 +58,7 @@ def test_a_dry_run_tells_what_encoding_would_take(vae, photos, tmp_path, capsys)
 @pytest.mark.slow
 def test_killed_and_rerun_or_shared_by_two_processes_the_bytes_are_the_same(vae, photos, tmp_path):
     def command(output):
-        arguments = ["eqm.cli.main", "encode", photos, "--vae", vae(), "--output", output, *SMALL]
+        arguments = ["eqm", "encode", photos, "--vae", vae(), "--output", output, *SMALL]
         return [str(x) for x in ["-m", *arguments]]
 
     def call(*arguments):

@@ -252,7 +252,7 @@ def test_several_processes_measure_as_one_does(model, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    command = [sys.executable, "-m", "eqm.cli.main", "eval", str(model), "--count", "101"]
+    command = [sys.executable, "-m", "eqm", "eval", str(model), "--count", "101"]
     runs = []
     for name, ranks in (("one", 1), ("two", 2)):
         output = ["--output", str(tmp_path / f"{name}.json"), "--device", "cpu"]

@@ -210,7 +210,7 @@ def test_a_question_that_nobody_answers_is_given_up():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_one_process_saves_and_ends_all(tmp_path, number):
     command = [
-        *("-m", "eqm.cli.main", "train", "digits", "--images", "64000", "--batch-size", "64"),
+        *("-m", "eqm", "train", "digits", "--images", "64000", "--batch-size", "64"),
         *("--model.width", "4", "--model.multipliers", "1", "2", "--output", str(tmp_path)),
         *("--checkpoint-every", "640"),
     ]

@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 TRAIN = [
-    *(sys.executable, "-m", "eqm.cli.main", "train", "digits", "--images", "24000"),
+    *(sys.executable, "-m", "eqm", "train", "digits", "--images", "24000"),
     *("--model.width", "4", "--model.multipliers", "1", "2", "--checkpoint-every", "640"),
 ]
 

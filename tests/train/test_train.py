@@ -386,7 +386,7 @@ def test_two_processes_do_not_write_to_one_folder(images, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_killed_command_goes_on_to_the_same_bits(tmp_path, number):
     command = [
-        *(sys.executable, "-m", "eqm.cli.main", "train", "digits", "--images", "24000"),
+        *(sys.executable, "-m", "eqm", "train", "digits", "--images", "24000"),
         *("--model.width", "4", "--model.multipliers", "1", "2", "--checkpoint-every", "3200"),
     ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -10,11 +10,13 @@ import shutil
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import partial
 
 import tyro
 
 import eqm
 from eqm.cli.parser import RefusedError, rules
+from eqm.recipes import DESCRIPTIONS, find_recipe
 from eqm.registry import load_plugin, lookup, names
 
 NARROWEST = 50
@@ -88,15 +90,21 @@ def _run(arguments: list[str]) -> None:
         raise ValueError(f"expected a command first; got {name}: `eqm --help` lists the commands")
     else:
         command, rest, networks = lookup("command", name), arguments[1:], list[str]()
-        if name == "train":
-            rest, networks = _taken(rest, "--model")
+        description = None
         # tyro keeps the line breaks inside the help of an option
         command.__doc__ = re.sub(r"\n {8}(?=\S)", " ", inspect.getdoc(command) or "")
+        if name == "train":
+            rest, networks = _taken(rest, "--model")
+            if rest and not rest[0].startswith("-"):
+                recipe, *rest = rest
+                command = partial(command, config=find_recipe(recipe))
+                name, description = f"train {recipe}", DESCRIPTIONS[recipe]
         with rules(networks[-1] if networks else None):
             tyro.cli(
                 command,
                 prog=f"eqm {name}",
                 args=rest,
+                description=description,
                 config=(
                     tyro.conf.AvoidSubcommands,
                     tyro.conf.CascadeSubcommandArgs,
@@ -133,7 +141,3 @@ def _first_line(command: str) -> str:
 def _fail(sentence: str, status: int) -> int:
     print(f"eqm: {sentence}", file=sys.stderr)
     return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -22,7 +22,7 @@ from eqm.models.card import write_card
 from eqm.models.config import NetworkConfig
 from eqm.models.inference import Frozen
 from eqm.models.network import Network, build, build_empty, config_type
-from eqm.registry import name_of
+from eqm.registry import did_you_mean, name_of
 
 _BUNDLED = Path(__file__).parent / "weights"  # trained models that come with the package
 _WEIGHTS, _CONFIG, _CARD, _VERSION = "model.safetensors", "config.json", "README.md", 1
@@ -257,6 +257,7 @@ def folder_of(name: str) -> Path:
         raise ValueError(
             "expected a folder, a model that comes with eqm "
             f"({', '.join(bundled())}) or a Hub name such as owner/name; got {name}"
+            f"{did_you_mean(name, bundled())}"
         )
     try:
         from huggingface_hub import snapshot_download

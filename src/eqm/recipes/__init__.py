@@ -7,6 +7,7 @@ from dataclasses import replace
 from eqm.data.config import DataConfig
 from eqm.models.config import UNetConfig
 from eqm.recipes import latents, pixels
+from eqm.registry import did_you_mean
 from eqm.sampling.settings import Sampling
 from eqm.train.config import ObjectiveConfig, OptimizerConfig, TrainConfig
 
@@ -48,3 +49,11 @@ DESCRIPTIONS = {
     **latents.DESCRIPTIONS,
 }
 """A sentence about each recipe."""
+
+
+def find_recipe(name: str) -> TrainConfig:
+    """The recipe of that name. Raises ValueError if there is none."""
+    if name in RECIPES:
+        return RECIPES[name]
+    hint = did_you_mean(name, RECIPES)
+    raise ValueError(f"the recipe must be one of {', '.join(RECIPES)}; got {name!r}{hint}")
