@@ -175,21 +175,6 @@ def test_what_was_tracked_comes_back_to_the_bit(tmp_path):
     assert torch.equal(ours["w"], averages.tensors[0.1]["w"].float())
 
 
-def test_averages_reload_to_the_bit_and_refuse_others():
-    path = walk()
-    whole = tracked(path, WIDTHS)
-    model = Weights(path[0])
-    resumed = Averages(model, WIDTHS)
-    resumed.load_state_dict(tracked(path[:300], WIDTHS).state_dict())
-    for step, value in enumerate(path[300:], 301):
-        model.w.data.copy_(value)
-        resumed.update(model, images=step * BATCH, batch=BATCH)
-    for sigma_rel in WIDTHS:
-        assert torch.equal(resumed.tensors[sigma_rel]["w"], whole.tensors[sigma_rel]["w"])
-    with pytest.raises(ValueError, match="averages of sigma_rel 0.05; got 0.05, 0.1, or"):
-        Averages(model, [0.05]).load_state_dict(whole.state_dict())
-
-
 @pytest.mark.parametrize(
     ("every", "before", "after", "due"),
     [

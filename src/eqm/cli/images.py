@@ -164,10 +164,11 @@ def open_model(
     With `precision` None the model is as it was stored. Raises ValueError for a model of anything but
     images, for one of latents unless `latents`, and for images that `output` cannot hold.
     """
-    from eqm.cli.output import check_drawable
+    from eqm.cli.output import ending_of
     from eqm.devices import pick_device
     from eqm.encoders import encoder_of
     from eqm.models import for_inference, from_pretrained
+    from eqm.pictures import check_channels
 
     where = pick_device(device) if isinstance(device, str) else device
     network = from_pretrained(name, device=where)
@@ -179,8 +180,8 @@ def open_model(
     if not latents and (network.metadata.get("data") or {}).get("encoder"):
         raise ValueError(f"this command takes models of pixels; {name} is a model of latents")
     encoder = encoder_of(network.metadata, vae, device=where)
-    if output is not None:
-        check_drawable(encoder.image_shape_of(network.config.shape)[0], output)
+    if output is not None and ending_of(output) != ".npz":
+        check_channels(encoder.image_shape_of(network.config.shape)[0])
     if precision is None:
         return network, encoder
     return for_inference(network, precision=precision, compile=compile), encoder

@@ -39,7 +39,7 @@ def check_apart(output: Path, pictures: str) -> None:
 def check_output(output: Path, endings: Sequence[str], *, name: str = "output") -> None:
     """Raises ValueError unless `output`, the option `name`, can be written: it must end in one of `endings`
     and not be a folder; or, for FOLDER, be a new or empty folder."""
-    if FOLDER in endings and _ending(output) == FOLDER:
+    if FOLDER in endings and ending_of(output) == FOLDER:
         if output.is_dir() and any(output.iterdir()):
             raise ValueError(
                 f"{name} must be a new or an empty folder; {output} has files in it: choose another name"
@@ -89,7 +89,7 @@ def write_images(
         raise ValueError(f"scale must be 1 or more, or 0 for automatic; got {sheet.scale}")
     parts = [images] if isinstance(images, torch.Tensor) else images
     one_by_one = (image for part in parts for image in part)
-    match _ending(output):
+    match ending_of(output):
         case ".npz":
             array = np.concatenate([to_uint8(part) for part in parts])
             with replacing(output) as path, path.open("wb") as file:
@@ -141,15 +141,8 @@ def with_captions(
     return whole
 
 
-def check_drawable(channels: int, output: Path) -> None:
-    """Raises ValueError if `output` is a picture file and no picture can have that many channels."""
-    from eqm.pictures import check_channels
-
-    if _ending(output) != ".npz":
-        check_channels(channels)
-
-
-def _ending(output: Path) -> str:
+def ending_of(output: Path) -> str:
+    """The ending of a path, which is FOLDER for a folder."""
     return FOLDER if output.is_dir() and output.suffix not in ANY else output.suffix
 
 

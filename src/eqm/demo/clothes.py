@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import torch
 
 from eqm.corruption import corrupt
@@ -10,7 +9,7 @@ from eqm.data import DataConfig
 from eqm.data.builtin import small_copy
 from eqm.demo.material import Material
 from eqm.demo.report import Fact, Section
-from eqm.demo.style import save, show
+from eqm.demo.style import strips
 from eqm.metrics import psnr
 from eqm.models import from_pretrained
 from eqm.randomness import SampleRandom
@@ -39,7 +38,7 @@ def clothes(material: Material) -> Section:
     filled = restore(model, half(clean[:SHOWN]), half, steps=10).x
     drawn = generate(model, [k % 10 for k in range(SHOWN)], seed=material.seed)
 
-    strips = {
+    shown = {
         "samples": drawn.x,
         "test pictures": clean[:SHOWN],
         "noisy": noisy[:SHOWN],
@@ -47,11 +46,7 @@ def clothes(material: Material) -> Section:
         "left half": half(clean[:SHOWN]),
         "filled in": filled,
     }
-    figure, axes = plt.subplots(len(strips), 1, figsize=(8, 4.2), layout="constrained")
-    for axis, (name, images) in zip(axes, strips.items(), strict=True):
-        show(axis, images)
-        axis.set_ylabel(name, rotation=0, ha="right", va="center")
-    save(figure, material.folder / "clothes.png")
+    strips(material.folder / "clothes.png", [shown], height=4.2)
     levels = f"{COUNT} test pictures, the share of noise from {LEVELS[0]:g} to {LEVELS[1]:g}"
     return Section(
         "Larger pictures: clothes of 28x28 pixels",

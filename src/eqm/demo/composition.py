@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
 from eqm.composition import compose, condition
 from eqm.demo.material import Material
 from eqm.demo.report import Fact, Section
-from eqm.demo.style import save, show
+from eqm.demo.style import strips
 from eqm.descent import descend
 from eqm.sampling import starting_noise
 
@@ -21,9 +20,8 @@ def composition(material: Material) -> Section:
     """Samples of the mean of two labels' fields."""
     noise = starting_noise(material.model.config.shape, seeds=range(COUNT))
     rule, stop = material.sampling.make_rule(), material.sampling.make_stop()
-    figure, axes = plt.subplots(len(PAIRS), 1, figsize=(8, 3), layout="constrained")
-    facts = []
-    for pair, axis in zip(PAIRS, axes, strict=True):
+    facts, shown = [], {}
+    for pair in PAIRS:
         parts = [condition(material.model, label) for label in pair]
         both = descend(compose(parts, [0.5, 0.5]), noise, rule=rule, stop=stop).x
         alone = [descend(part, noise, rule=rule, stop=stop).x for part in parts]
@@ -38,9 +36,8 @@ def composition(material: Material) -> Section:
                 ".2f",
             )
         )
-        show(axis, both[:SHOWN])
-        axis.set_ylabel(f"{a} and {b}", rotation=0, ha="right", va="center")
-    save(figure, material.folder / "composition.png")
+        shown[f"{a} and {b}"] = both[:SHOWN]
+    strips(material.folder / "composition.png", [shown], height=3)
     return Section(
         "Two classes at once",
         "Gradients can be added. The mean of the fields of two labels leads to images that are low in both energies. "

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import torch
-from torch import Tensor
 
 from eqm.corruption import corrupt
 from eqm.demo.material import Material
 from eqm.demo.report import Fact, Section
-from eqm.demo.style import save, show
+from eqm.demo.style import strips
 from eqm.descent import integrate
 from eqm.metrics import psnr
 from eqm.sampling import starting_noise
@@ -53,19 +51,15 @@ def denoising(material: Material) -> Section:
             (KNOWN, f"{FLOW_STEPS} Euler steps from gamma {gamma:g}"),
         ):
             facts += [
-                Fact(
-                    f"PSNR in dB at {level}: {name}",
-                    ratio[name],
-                    how,
-                    ".1f",
-                ),
+                Fact(f"PSNR in dB at {level}: {name}", ratio[name], how, ".1f"),
                 Fact(
                     f"Recognised at {level}: {name}",
                     material.recognised(results[name], labels),
                     "share that the classifier takes for the right digit",
                 ),
             ]
-    _draw(columns, material)
+    titles = [f"noise level {1 - gamma:g}" for gamma in GAMMAS]
+    strips(material.folder / "denoising.png", columns, height=3.6, titles=titles)
     return Section(
         "Denoising when the noise level is unknown",
         f"{len(clean)} validation digits mixed with noise, without labels. EqM needs no noise level: the descent "
@@ -78,17 +72,3 @@ def denoising(material: Material) -> Section:
         f"{wins[UNKNOWN]} of {len(GAMMAS)} levels, and than flow matching that knows the level at "
         f"{wins[KNOWN]} of {len(GAMMAS)}.",
     )
-
-
-def _draw(columns: list[dict[str, Tensor]], material: Material) -> None:
-    names = list(columns[0])
-    figure, axes = plt.subplots(
-        len(names), len(columns), figsize=(8, 3.6), layout="constrained", squeeze=False
-    )
-    for column, gamma, strip in zip(axes.T, GAMMAS, columns, strict=True):
-        column[0].set_title(f"noise level {1 - gamma:g}")
-        for axis, name in zip(column, names, strict=True):
-            show(axis, strip[name])
-    for axis, name in zip(axes[:, 0], names, strict=True):
-        axis.set_ylabel(name, rotation=0, ha="right", va="center")
-    save(figure, material.folder / "denoising.png")

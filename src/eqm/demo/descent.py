@@ -14,8 +14,7 @@ from eqm.demo.material import Material
 from eqm.demo.report import Fact, Section
 from eqm.demo.style import BLUE, GREY, show
 from eqm.descent import GradientDescent, iterate
-from eqm.files import replacing
-from eqm.pictures import grid
+from eqm.pictures import animate, grid
 from eqm.sampling import starting_noise
 
 STEP, STEPS = 0.01, 45
@@ -47,12 +46,7 @@ def descent(material: Material) -> Section:
         canvas.draw()
         frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
     plt.close(figure)
-    frames = [frame.quantize(palette=_palette(), dither=Image.Dither.NONE) for frame in frames]
-    with replacing(material.folder / "descent.gif") as file:
-        times = [70] * (STEPS - 1) + [2500]
-        frames[0].save(
-            file, format="gif", save_all=True, append_images=frames[1:], duration=times, loop=0
-        )
+    animate(frames, material.folder / "descent.gif", last_seconds=2.5)
     return Section(
         "The descent",
         "One digit of each class, from noise to the end. The gradient norm stays high while the energy is steep, "
@@ -73,13 +67,3 @@ def descent(material: Material) -> Section:
             ),
         ),
     )
-
-
-def _palette() -> Image.Image:
-    """The colours of the animation: greys and shades of the blue of its lines."""
-    greys = np.linspace(0, 255, 33)[:, None].repeat(3, axis=1)
-    blue = np.array([int(BLUE[k : k + 2], 16) for k in (1, 3, 5)])
-    tints = blue + np.linspace(0, 0.8, 24)[:, None] * (255 - blue)
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(np.concatenate([greys, tints]).astype(np.uint8).tobytes())
-    return palette

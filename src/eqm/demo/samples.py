@@ -50,12 +50,7 @@ def samples(material: Material) -> Section:
             Fact(
                 "Frechet distance between the real halves", real, "the same measure on real digits"
             ),
-            Fact(
-                "Their ratio",
-                distance / real,
-                "1 would be as close as real digits are",
-                ".2f",
-            ),
+            Fact("Their ratio", distance / real, "1 would be as close as real digits are", ".2f"),
             Fact(
                 "Distance to the nearest training digit",
                 near.median().item(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["BLUE", "GREEN", "GREY", "RED", "save", "show"]
+__all__ = ["BLUE", "GREEN", "GREY", "RED", "save", "show", "strips"]
 
 plt.rcParams.update(STYLE)
 
@@ -40,3 +41,25 @@ def show(axis: Axes, images: Tensor, *, columns: int | None = None) -> AxesImage
     axis.spines[:].set_visible(False)
     sheet = np.asarray(grid(images, columns=columns or len(images)))
     return axis.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+
+
+def strips(
+    path: Path,
+    columns: Sequence[Mapping[str, Tensor]],
+    *,
+    height: float,
+    titles: Sequence[str] = (),
+) -> None:
+    """Returns nothing; draws columns of strips of images (N, 1, H, W) with the same names as PNG."""
+    names = list(columns[0])
+    figure, axes = plt.subplots(
+        len(names), len(columns), figsize=(8, height), layout="constrained", squeeze=False
+    )
+    for down, column in zip(axes.T, columns, strict=True):
+        for axis, name in zip(down, names, strict=True):
+            show(axis, column[name])
+    for axis, name in zip(axes[:, 0], names, strict=True):
+        axis.set_ylabel(name, rotation=0, ha="right", va="center")
+    for axis, title in zip(axes[0], titles, strict=False):
+        axis.set_title(title)
+    save(figure, path)

@@ -1,7 +1,7 @@
 from .callbacks import Callback, Metrics
 from .log import draw_curves, read_log
 from .running import Monitor, make_monitor, monitored, run
-from .throughput import duration, estimate_time
+from .throughput import duration
 from .trackers import Tracker
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "Tracker",
     "draw_curves",
     "duration",
-    "estimate_time",
     "make_monitor",
     "monitored",
     "read_log",

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from eqm.files import replacing, writing
+from eqm.monitor.trackers import Tracker
 
 NAME = "log.jsonl"
 EARLIER = 3
@@ -18,7 +19,7 @@ EARLIER = 3
 Lines = Sequence[Mapping[str, float | None]]
 
 
-class Log:
+class Log(Tracker):
     """A tracker that appends a line of JSON to `log.jsonl` in a folder.
 
     A line is an object of numbers with six digits; non-finite ones are null. `images` is the position
@@ -48,12 +49,6 @@ class Log:
             if file.write(line) < len(line):  # the disk became full on the way
                 file.truncate(end)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-
-    def picture(self, name: str, path: Path, images: int) -> None:
-        """Does nothing: the picture is in the folder."""
-
-    def finish(self) -> None:
-        """Does nothing: every line is written already."""
 
 
 def read_log(folder: Path | str) -> list[dict[str, float | None]]:
@@ -112,7 +107,7 @@ def draw_curves(folder: Path | str, path: Path | str) -> None:
                 axis.legend()
 
 
-class Curves:
+class Curves(Tracker):
     """A tracker that draws the log as `folder`/pictures/curves.png every `every` images."""
 
     def __init__(self, folder: Path | str, *, every: int) -> None:
@@ -128,9 +123,6 @@ class Curves:
         self.images = images
         if images // self.every > self.drawn // self.every:
             self.finish()
-
-    def picture(self, name: str, path: Path, images: int) -> None:
-        """Does nothing: curves show no pictures."""
 
     def finish(self) -> None:
         """Draws if there are new numbers."""

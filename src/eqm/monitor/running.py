@@ -188,7 +188,7 @@ def run(
     return last
 
 
-class Bar:
+class Bar(Tracker):
     """A tracker and context manager that shows a progress bar on standard error.
 
     On processes other than the first it shows nothing."""
@@ -234,9 +234,3 @@ class Bar:
             left = duration((self.total - images) / numbers["images_per_second"])
             self.say(f"about {left} left, at {numbers['images_per_second']:,.0f} images/s")
         self.bar.update(self.task, completed=images, note=note)
-
-    def picture(self, name: str, path: Path, images: int) -> None:
-        """Does nothing: a bar shows no pictures."""
-
-    def finish(self) -> None:
-        """Does nothing: leaving the context ends the bar."""

@@ -7,13 +7,16 @@ import os
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from eqm.train.config import TrainConfig
 
 
-class Tracker(Protocol):
-    """A receiver of the numbers of a run. If it raises, the error is reported and training goes on."""
+class Tracker:
+    """A receiver of the numbers of a run; these methods do nothing.
+
+    If a tracker raises, the error is reported and training goes on.
+    """
 
     def start(self, images: int) -> None:
         """The run continues from here; numbers of later positions are void."""
@@ -45,7 +48,7 @@ def open_tracker(name: str, folder: Path | str, config: TrainConfig) -> Tracker:
     return make(found, Path(folder), config)
 
 
-class Tensorboard:
+class Tensorboard(Tracker):
     """Event files in the run's folder; `tensorboard --logdir runs` shows them, without TensorFlow."""
 
     def __init__(self, module: Any, folder: Path, config: TrainConfig) -> None:
@@ -82,8 +85,8 @@ class Tensorboard:
             self.writer = None
 
 
-class Experiments:
-    """The common part of wandb and trackio: a run with settings and numbers.
+class Trackio(Tracker):
+    """Trackio, on this machine; `trackio show` opens it.
 
     A resumed run becomes a new run in the same group. Plot the numbers against `images`.
     """
@@ -94,7 +97,7 @@ class Experiments:
 
     def open(self) -> Any:
         """A new run."""
-        raise NotImplementedError
+        return self.module.init(project="eqm", group=self.config.name, config=self.config.flat())
 
     def start(self, images: int) -> None:
         """Continues from here in a new run; the lines of the old run stay."""
@@ -117,8 +120,8 @@ class Experiments:
             self.run = None
 
 
-class Wandb(Experiments):
-    """Weights & Biases.
+class Wandb(Trackio):
+    """Weights & Biases, which has the same functions as Trackio.
 
     Without a key and without WANDB_MODE it is offline: `wandb sync` uploads the run later.
     """
@@ -134,13 +137,6 @@ class Wandb(Experiments):
         )
         run.define_metric("*", step_metric="images")
         return run
-
-
-class Trackio(Experiments):
-    """Trackio, on this machine; `trackio show` opens it."""
-
-    def open(self) -> Any:
-        return self.module.init(project="eqm", group=self.config.name, config=self.config.flat())
 
 
 TRACKERS: dict[str, tuple[str, Any]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from eqm.data.config import DataConfig
-from eqm.models.config import TransformerConfig, preset
+from eqm.models.config import preset
 from eqm.sampling.settings import Sampling
 from eqm.train.config import PAPER_EMA_HALFLIFE, ObjectiveConfig, OptimizerConfig, TrainConfig
 
@@ -14,12 +14,10 @@ IMAGES = 1_281_167
 
 
 def _recipe(size: str, patch: int) -> TrainConfig:
-    model = preset(f"EqM-{size.upper()}/{patch}", shape=(4, 32, 32), num_classes=1000)
-    assert isinstance(model, TransformerConfig)
     headline = (size, patch) == ("xl", 2)
     return TrainConfig(
         name=f"imagenet256-{size}-{patch}",
-        model=model,
+        model=preset(f"EqM-{size.upper()}/{patch}", shape=(4, 32, 32), num_classes=1000),
         data=DataConfig("imagenet256-latents", val_fraction=0.0, flip=True),
         optimizer=OptimizerConfig(learning_rate=1e-4, ema_halflife=PAPER_EMA_HALFLIFE, ema_ramp=0),
         # The best result: 1,400 epochs, guidance. The comparisons: 80 epochs, no guidance. All sample

@@ -73,17 +73,11 @@ ELPV = replace(
 OPENMOJI = replace(
     FASHION_MNIST,
     name="openmoji-32",
-    model=UNetConfig(
-        shape=(3, 32, 32),
-        num_classes=101,
-        width=64,
-        multipliers=(1, 2, 2),
-        blocks=2,
-        heads=4,
-        positions=True,
+    model=replace(
+        SMALL, shape=(3, 32, 32), num_classes=101, patch=1, width=64, multipliers=(1, 2, 2)
     ),
     data=DataConfig("openmoji-32", val_fraction=0.0),
-    optimizer=replace(MNIST_5K.optimizer, learning_rate=4e-3),
+    optimizer=ELPV.optimizer,
     images=2_500_000,
     batch_size=256,
 )
@@ -93,12 +87,7 @@ FOLDER = replace(
     name="folder",
     # 1 class means as many as the pictures have.
     model=UNetConfig(
-        shape=(3, 64, 64),
-        num_classes=1,
-        width=32,
-        multipliers=(1, 2, 4),
-        heads=4,
-        positions=True,
+        (3, 64, 64), num_classes=1, width=32, multipliers=(1, 2, 4), heads=4, positions=True
     ),
     data=DataConfig("pictures", val_fraction=0.0, size=-1, channels=-1, flip=True),
     images=-1,

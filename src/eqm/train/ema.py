@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from eqm.files import replacing
 from eqm.models.pretrained import clean_name
 from eqm.train.config import MAX_SIGMA_REL, OptimizerConfig
+from eqm.train.distributed import whole
 
 FOLDER = "averages"
 """The folder of the snapshots, in the folder of a run."""
@@ -97,22 +98,6 @@ class Averages:
         """The tensors by relative width, as text, and parameter; they share memory."""
         return {repr(sigma_rel): dict(tensors) for sigma_rel, tensors in self.tensors.items()}
 
-    @torch.no_grad()
-    def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Returns nothing; copies a `state_dict` into the tensors.
-
-        Raises ValueError if it has other widths or parameters.
-        """
-        mine = self.state_dict()
-        if state.keys() != mine.keys() or any(state[k].keys() != mine[k].keys() for k in mine):
-            raise ValueError(
-                f"expected averages of sigma_rel {', '.join(mine) or 'none'}; got "
-                f"{', '.join(state) or 'none'}, or averages of another model"
-            )
-        for sigma_rel, tensors in mine.items():
-            for name, tensor in tensors.items():
-                tensor.copy_(state[sigma_rel][name])
-
     def save(self, folder: Path, *, images: int, write: bool = True) -> None:
         """Returns nothing; writes a snapshot of each average to `folder`, safetensors in float32.
 
@@ -121,15 +106,15 @@ class Averages:
         """
         failure: OSError | None = None
         for sigma_rel, averages in self.tensors.items():
-            whole: dict[str, Tensor] = {}
+            tensors: dict[str, Tensor] = {}
             for name, tensor in averages.items():
-                gathered = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+                gathered = whole(tensor)
                 if write:
-                    whole[name] = gathered.to("cpu", torch.float32).contiguous()
+                    tensors[name] = gathered.to("cpu", torch.float32).contiguous()
             if write:
                 try:
                     with replacing(folder / _file_name(images, sigma_rel)) as path:
-                        save_file(whole, path, metadata={"format": "pt"})
+                        save_file(tensors, path, metadata={"format": "pt"})
                 except OSError as error:
                     failure = error
         if failure is not None:
@@ -195,12 +180,10 @@ def fit(profiles: Sequence[tuple[float, float]], wanted: tuple[float, float]) ->
     """
     if wanted in profiles:
         return Fit(tuple(float(profile == wanted) for profile in profiles), 0.0)
-    times, gammas = _columns([*profiles, wanted])
-    products = _inner_products(times, gammas)
+    products = _inner_products([*profiles, wanted])
     norms = np.sqrt(np.diag(products))
-    unit = (
-        products / norms / norms[:, None]
-    )  # norms of 1, as those of early profiles are far larger
+    # Norms of 1, as those of early profiles are far larger.
+    unit = products / norms / norms[:, None]
     # With coefficients u of these profiles: minimise u A u - 2 b u, where c u = 1 (c: inverse norms).
     a, b, c = unit[:-1, :-1], unit[:-1, -1], norms[-1] / norms[:-1]
     free, along = np.linalg.lstsq(a, np.stack([b, c], axis=1), rcond=1e-14)[0].T
@@ -263,22 +246,16 @@ def _trainable(model: nn.Module) -> dict[str, Tensor]:
     return {clean_name(n): p for n, p in model.named_parameters() if p.requires_grad}
 
 
-def _columns(
-    profiles: Sequence[tuple[float, float]],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _inner_products(profiles: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
+    """Integrals of the products of all pairs of profiles, (N, N), computed in logarithms."""
     times, widths = np.array(profiles, dtype=np.float64).T
     # Times relative to the last one, so that the norms, proportional to 1 / sqrt(time), are near 1.
-    return times / times.max(), np.array([exponent(width) for width in widths])
-
-
-def _inner_products(times: NDArray[np.float64], gammas: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Integrals of the products of all pairs of profiles, (N, N), computed in logarithms."""
+    times, gammas = times / times.max(), np.array([exponent(width) for width in widths])
     one, other = times[:, None], times[None, :]
     p, q = gammas[:, None], gammas[None, :]
-    shortest = np.minimum(one, other)
     logarithm = (
         np.log((p + 1) * (q + 1) / (p + q + 1))
-        + (p + q + 1) * np.log(shortest)
+        + (p + q + 1) * np.log(np.minimum(one, other))
         - (p + 1) * np.log(one)
         - (q + 1) * np.log(other)
     )

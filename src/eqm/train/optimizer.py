@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Replicate
 from torch.optim.adamw import adamw
 
 from eqm.energy import Energy
 from eqm.models import Network
 from eqm.train.config import OptimizerConfig
+from eqm.train.distributed import local, whole
 
 MAX_ENTRIES = 2**24
 """Muon orthogonalises matrices of at most so many entries at once, to bound the memory."""
@@ -163,19 +165,19 @@ class Muon(torch.optim.Optimizer):
                 assert gradient is not None
                 if not state:
                     state["mean"] = torch.zeros_like(weight)
-                local, mean = _local(gradient), _local(state["mean"])
+                own = local(gradient)
                 if self.grad_scale is not None:
-                    local.div_(self.grad_scale)
+                    own.div_(self.grad_scale)
                 if bad is not None:
-                    local.masked_fill_(bad > 0, 0)
-                mean.lerp_(local, towards)
-                ahead.append(_whole(gradient.lerp(state["mean"], group["momentum"])).flatten(1))
+                    own.masked_fill_(bad > 0, 0)
+                local(state["mean"]).lerp_(own, towards)
+                ahead.append(whole(gradient.lerp(state["mean"], group["momentum"])).flatten(1))
             size = 0.2 * math.sqrt(max(ahead[0].shape))
             for weight, update in zip(alike, orthogonalised(torch.stack(ahead)), strict=True):
-                whole = update.reshape(weight.shape).to(weight.dtype)
-                target = _local(weight)
+                update = update.reshape(weight.shape).to(weight.dtype)
+                target = local(weight)
                 target.mul_(1 - rate * group["weight_decay"])
-                target.sub_(_part(whole, weight) * (rate * size))
+                target.sub_(_part(update, weight) * (rate * size))
 
     def _step_others(self, group: dict[str, Any], weights: list[Tensor]) -> None:
         for weight in weights:
@@ -237,20 +239,10 @@ def _alike(weights: list[Tensor]) -> Iterator[list[Tensor]]:
         yield from (alike[first : first + count] for first in range(0, len(alike), count))
 
 
-def _whole(tensor: Any) -> Tensor:
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-
-
-def _local(tensor: Any) -> Tensor:
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
-
-
-def _part(whole: Tensor, weight: Any) -> Tensor:
-    """The part of `whole` that this process holds, sharded like `weight`."""
-    if not hasattr(weight, "device_mesh"):
-        return whole
-    from torch.distributed.tensor import DTensor, Replicate  # takes a second to import
-
-    mesh = weight.device_mesh
-    everywhere = DTensor.from_local(whole, mesh, [Replicate()] * mesh.ndim, run_check=False)
-    return everywhere.redistribute(mesh, weight.placements).to_local()
+def _part(full: Tensor, like: Tensor) -> Tensor:
+    """The part of `full` that this process holds, sharded like `like`."""
+    if not isinstance(like, DTensor):
+        return full
+    mesh = like.device_mesh
+    everywhere = DTensor.from_local(full, mesh, [Replicate()] * mesh.ndim, run_check=False)
+    return everywhere.redistribute(mesh, like.placements).to_local()
