@@ -228,7 +228,10 @@ def test_bad_input_is_one_sentence_and_status_2(model, run, arguments, sentence)
         (["train", "digits", "--imges", "3"], "eqm train digits --help"),
         (["sample", "fashion-mnis"], "got fashion-mnis (did you mean 'fashion-mnist'?)"),
         (["train", "digits", "--model.widht", "3"], "--model.width"),
-        (["train", "digits", "--objective.decay", "steep"], "constant, linear, piecewise, truncated"),
+        (
+            ["train", "digits", "--objective.decay", "steep"],
+            "constant, linear, piecewise, truncated",
+        ),
     ],
 )
 def test_options_that_are_none_are_named_with_status_2(run, arguments, words):
