@@ -171,7 +171,7 @@ def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
         (["sample", "{model}", "--labels", "3", "12"], "labels must lie in 0..9"),
         (["sample", "{model}", "--output", "x.jpg"], "or have no ending for a folder; got x.jpg"),
         (["sample", "{model}", "--count", "0"], "count must be at least 1; got 0"),
-        (["sample", "{model}", "--step-size", "0"], "must be positive; got 0.0"),
+        (["sample", "{model}", "--step-size", "0"], "must be a positive number; got 0.0"),
         (["sample", "{model}", "--step-size", "7"], "step_size must not exceed path_length"),
         (["sample", "{model}", "--device", "warp"], 'device "warp" is not available'),
         (["sample", "{model}", "--output", "/dev/null/x.png"], "choose another folder"),

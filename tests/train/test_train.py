@@ -370,13 +370,14 @@ def test_an_interrupt_does_not_wait_for_the_compiler(images, tmp_path, monkeypat
 
 
 def test_two_processes_do_not_write_to_one_folder(images, tmp_path):
-    claims = (
-        f"from eqm.files import claim; file = lock_folder({str(tmp_path)!r}); print(1); input()"
+    holds = (
+        "from eqm.files import lock_folder\n"
+        f"file = lock_folder({str(tmp_path)!r}); print(1); input()"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", claims], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", holds], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
-        other.stdout.readline()
+        assert other.stdout.readline() == b"1\n"
         with pytest.raises(ValueError, match="another process is writing to .*: wait for its end"):
             last(train(TINY, images, tmp_path))
         other.communicate(b"\n")
