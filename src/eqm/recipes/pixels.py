@@ -206,11 +206,13 @@ def choose_network(config: TrainConfig, pictures: Source) -> tuple[TrainConfig, 
     picks = []
     if config.images == -1:
         passes, fewest, most = FINETUNING if config.init_from else TRAINING
-        config = replace(config, images=min(max(passes * len(pictures), fewest), most))
-        picks.append(
-            f"images {config.images:,}: {passes} times {len(pictures):,} pictures, within "
-            f"{fewest:,} and {most:,}; batch_size {config.batch_size}"
-        )
+        wanted = passes * len(pictures)
+        config = replace(config, images=min(max(wanted, fewest), most))
+        why = f"{passes} times {len(pictures):,} pictures"
+        if config.images != wanted:
+            limit = "least" if wanted < fewest else "most"
+            why = f"the {limit} of this recipe ({why} would be {wanted:,})"
+        picks.append(f"images {config.images:,}: {why}; batch_size {config.batch_size}")
     asked = config.model
     if (
         isinstance(asked, UNetConfig)
