@@ -229,14 +229,17 @@ def test_only_the_first_process_writes(parts, tmp_path, monkeypatch, capsys):
 
 def test_curves_are_drawn_from_any_log(tmp_path):
     pytest.importorskip("matplotlib")
+    from PIL import Image
+
     from eqm.monitor.log import _row, draw_curves
 
-    for lines in (
-        [],
-        [{"images": 5, "loss": None}],
-        [{"images": 5, "loss": 1.0, "val_loss/0.05": 2.0, "val_loss/odd": 2.0}],
+    for lines, panels in (
+        ([], 1),
+        ([{"images": 5, "loss": None}], 1),  # no empty panel without a validation set
+        ([{"images": 5, "loss": 1.0, "val_loss/0.05": 2.0, "val_loss/odd": 2.0}], 2),
     ):
         (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         draw_curves(tmp_path, tmp_path / "curves.png")
-        assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+        with Image.open(tmp_path / "curves.png") as picture:
+            assert round(picture.width / picture.height / (3.4 / 2.9)) == panels
     assert _row(lines[0], "val_loss") == [(0.05, 2.0)]

@@ -64,15 +64,24 @@ def read_log(folder: Path | str) -> list[dict[str, float | None]]:
 def draw_curves(folder: Path | str, path: Path | str) -> None:
     """Returns nothing; draws the log of the run in `folder` as a PNG at `path`, with matplotlib.
 
-    There are three panels: training and validation loss; validation loss by gamma; gradient norm
-    along the path from noise to samples. The last two show the last values, and earlier ones in grey.
+    The panels: training and validation loss; validation loss by gamma; gradient norm along the path
+    from noise to samples. The last two show the last values, and earlier ones in grey; a panel without
+    values is left out.
     """
     from matplotlib.ticker import EngFormatter
 
     from eqm.plots import BLUE, GREY, RED, drawing
 
     lines = read_log(folder)
-    with drawing(path, panels=3) as (losses, gammas, norms):
+    profiles = []
+    for name, below, title in (
+        ("val_loss", "gamma, 0 noise to 1 data", "validation loss by gamma"),
+        ("descent_gradient_norm", "fraction of the path", "gradient norm along the descent"),
+    ):
+        series = [(line["images"] or 0, row) for line in lines if (row := _row(line, name))]
+        if series:
+            profiles.append((series, below, title))
+    with drawing(path, panels=1 + len(profiles)) as (losses, *others):
         for name, colour, mark in (("loss", BLUE, ""), ("val_loss", RED, ".")):
             points = _series(lines, name)
             if points:
@@ -85,26 +94,13 @@ def draw_curves(folder: Path | str, path: Path | str) -> None:
         losses.set(xlabel="images seen", title="loss")
         if losses.lines:
             losses.legend()
-        for axis, name, below, title in (
-            (gammas, "val_loss", "gamma, 0 noise to 1 data", "validation loss by gamma"),
-            (
-                norms,
-                "descent_gradient_norm",
-                "fraction of the path",
-                "gradient norm along the descent",
-            ),
-        ):
-            series = [(line, row) for line in lines if (row := _row(line, name))]
-            for line, row in series[-EARLIER - 1 :]:
-                if line is series[-1][0]:
-                    axis.plot(
-                        *zip(*row, strict=True), color=BLUE, label=f"{line['images']:,} images"
-                    )
-                else:
-                    axis.plot(*zip(*row, strict=True), color=GREY, alpha=0.4, lw=1)
+        for axis, (series, below, title) in zip(others, profiles, strict=True):
+            for _, row in series[-EARLIER - 1 : -1]:
+                axis.plot(*zip(*row, strict=True), color=GREY, alpha=0.4, lw=1)
+            images, row = series[-1]
+            axis.plot(*zip(*row, strict=True), color=BLUE, label=f"{images:,} images")
             axis.set(xlabel=below, title=title, xlim=(0, 1), ylim=(0, None))
-            if series:
-                axis.legend()
+            axis.legend()
 
 
 class Curves(Tracker):
