@@ -64,7 +64,7 @@ def test_pictures_are_told_from_normal_ones_and_the_calibration_is_kept(run, tmp
         (("m", "noise.png", "--output", "a.txt"), "output must end in .csv or .json"),
         (
             ("m", "noise.png", "--normal", "digits:0-9"),
-            "needs the scores of 19 normal images; got 5",
+            "needs 19 ranked scores, from 38 normal images; got 5 scores",
         ),
         (("m", "noise.png", "--normal", "digits:0-99", "--batch-size", 0), "batch_size must be"),
         (("m", "noise.png", "--normal", "digits:0-2"), "needs at least 4 normal images"),

@@ -140,7 +140,9 @@ def test_p_values_and_thresholds_match_counts_by_hand():
     assert detector.threshold() == 20.0  # two of eight may be above
     assert detector.threshold(0.13) == 24.0
     assert detector.predict(torch.tensor([5.0, 5.1]).view(2, 1, 1, 1)).tolist() == [False, True]
-    with pytest.raises(ValueError, match="of 0.1 needs the scores of 9 normal images; got 7"):
+    with pytest.raises(
+        ValueError, match="of 0.1 needs 9 ranked scores, from 9 normal images; got 7 scores"
+    ):
         detector.predict(normal(1), fpr=0.1)
 
 

@@ -74,9 +74,11 @@ class Calibration:
         check_rate(fpr)
         allowed = math.floor(round(fpr * (len(self.scores) + 1), 9))
         if allowed < 1:
+            needed = math.ceil(1 / fpr) - 1
+            images = needed if self.centre.numel() == 0 else 2 * needed
             raise ValueError(
-                f"a false positive rate of {fpr:g} needs the scores of {math.ceil(1 / fpr) - 1:,} normal "
-                f"images; got {len(self.scores):,}: calibrate on more, or allow a higher rate"
+                f"a false positive rate of {fpr:g} needs {needed:,} ranked scores, from {images:,} normal "
+                f"images; got {len(self.scores):,} scores: calibrate on more images, or allow a higher rate"
             )
         return float(self.scores[-allowed])
 
