@@ -17,12 +17,22 @@ def pictures(count=4, side=(64, 64)):
 
 
 @pytest.mark.parametrize(
-    ("count", "images"), [(50, 100_000), (1_000, 500_000), (4_000, 2_000_000), (10**6, 2_000_000)]
+    ("count", "images", "why"),
+    [
+        (50, 100_000, "the least of this recipe (500 times 50 pictures would be 25,000)"),
+        (1_000, 500_000, "500 times 1,000 pictures"),
+        (4_000, 2_000_000, "500 times 4,000 pictures"),
+        (
+            10**6,
+            2_000_000,
+            "the most of this recipe (500 times 1,000,000 pictures would be 500,000,000)",
+        ),
+    ],
 )
-def test_few_pictures_are_seen_less_often_in_all(count, images):
+def test_few_pictures_are_seen_less_often_in_all(count, images, why):
     config, picks = choose_network(FOLDER, pictures(count, (1, 1)))
     assert config.images == images
-    assert f"images {images:,}: 500 times {count:,} pictures" in picks[0]
+    assert f"images {images:,}: {why};" in picks[0]
     asked = replace(FOLDER, images=2_000_000)
     assert choose_network(asked, pictures(count, (1, 1)))[0].images == 2_000_000
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields, replace
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -133,7 +134,12 @@ def choose_data(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
         return config, [*picks, *_flipping(config)] if picks else []
     from eqm.data.open_source import files_at, opens_arrays
     from eqm.data.pictures import headers
+    from eqm.data.source import MissingDataError
 
+    if asked.path == FOLDER.data.path and not Path(asked.path).exists():
+        raise MissingDataError(
+            f"the recipe {config.name} needs pictures; got no data.path: add --data.path FOLDER"
+        )
     if opens_arrays(asked):  # arrays have a fixed size
         data = replace(asked, size=max(asked.size, 0), channels=max(asked.channels, 0))
         config = replace(config, data=data)
