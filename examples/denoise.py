@@ -1,4 +1,4 @@
-"""Removes noise of unknown strength: the model is not told the noise level."""
+"""Removes noise of unknown strength: the model does not know the noise level."""
 
 import torch
 from torch.utils.data import DataLoader
