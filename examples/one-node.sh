@@ -2,7 +2,7 @@
 # Trains on every GPU of this machine, or in as many processes as PROCESSES says:
 #   examples/one-node.sh imagenet256-b-2 --data.path latents
 #   PROCESSES=2 examples/one-node.sh digits --device cpu
-# The same command goes on where it stopped, with as many processes as there then are.
+# The same command resumes an interrupted run; the number of processes may change.
 set -euo pipefail
 
 processes=${PROCESSES:-$(python -c 'import torch; print(max(torch.cuda.device_count(), 1))')}

@@ -1,18 +1,10 @@
-from .callbacks import Callback, Metrics
-from .log import draw_curves, read_log
-from .running import Monitor, make_monitor, monitored, run
-from .throughput import duration
-from .trackers import Tracker
-
-__all__ = [
-    "Callback",
-    "Metrics",
-    "Monitor",
-    "Tracker",
-    "draw_curves",
-    "duration",
-    "make_monitor",
-    "monitored",
-    "read_log",
-    "run",
-]
+from .callbacks import Callback as Callback
+from .callbacks import Metrics as Metrics
+from .log import draw_curves as draw_curves
+from .log import read_log as read_log
+from .running import Monitor as Monitor
+from .running import make_monitor as make_monitor
+from .running import monitored as monitored
+from .running import run as run
+from .throughput import duration as duration
+from .trackers import Tracker as Tracker

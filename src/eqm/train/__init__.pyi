@@ -1,21 +1,12 @@
-from .checkpoint import keep_best, load, save
-from .config import ObjectiveConfig, OptimizerConfig, TrainConfig
-from .interrupts import Interrupted
-from .loop import Progress, train
-from .state import TrainingState, start
-from .step import make_step
-
-__all__ = [
-    "Interrupted",
-    "ObjectiveConfig",
-    "OptimizerConfig",
-    "Progress",
-    "TrainConfig",
-    "TrainingState",
-    "keep_best",
-    "load",
-    "make_step",
-    "save",
-    "start",
-    "train",
-]
+from .checkpoint import keep_best as keep_best
+from .checkpoint import load as load
+from .checkpoint import save as save
+from .config import ObjectiveConfig as ObjectiveConfig
+from .config import OptimizerConfig as OptimizerConfig
+from .config import TrainConfig as TrainConfig
+from .interrupts import Interrupted as Interrupted
+from .loop import Progress as Progress
+from .loop import train as train
+from .state import TrainingState as TrainingState
+from .state import start as start
+from .step import make_step as make_step
