@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -86,7 +88,9 @@ def test_a_dry_run_prints_every_setting_and_the_cost_and_writes_nothing(run, tmp
         assert status == 0
         assert "optimizer.learning_rate" in out
         assert not list(tmp_path.iterdir())
-    assert "250,337 parameters" in run("train", "digits", "--dry-run")[1]
+    out = run("train", "digits", "--dry-run")[1]
+    assert "250,337 parameters" in out
+    assert re.search(r"about [\d.]+ (seconds|minutes|hours) of training on this device\n", out)
 
 
 def test_a_dry_run_tells_the_cost_before_there_are_data(run):

@@ -55,12 +55,13 @@ def test_the_recipe_for_ones_own_pictures_says_what_it_picked(photos, tmp_path, 
     assert main(arguments) == 0
     out = capsys.readouterr().out
     assert "8 readable pictures, 2 classes, median shorter side 38 pixels" in out
-    settings = dict(line.split(maxsplit=1) for line in out.splitlines() if "." in line.split()[0])
+    words = [line.split(maxsplit=1) for line in out.splitlines()]
+    settings = dict(pair for pair in words if len(pair) == 2 and "." in pair[0])
     assert settings["model.shape"] == "[3, 32, 32]"
     assert settings["model.num_classes"] == "2"
     assert settings["data.size"] == "32"
     assert "8 training images, 0 validation images" in out
-    assert "images 100,000: the least of this recipe (500 times 8 pictures would be 4,000);" in out
+    assert "images 100,000: 500 times 8 pictures, within 100,000 and 2,000,000" in out
     assert settings["model.multipliers"] == "[1, 2, 4]"
     assert main([*arguments, "--data.size", "16", "--data.no-flip"]) == 0
     out = capsys.readouterr().out
@@ -74,7 +75,7 @@ def test_the_recipe_for_ones_own_pictures_says_what_it_picked(photos, tmp_path, 
     assert "500 times" not in out
     assert "pictures of 192x192 pixels are learnt faster as latents: `eqm encode" in out
     assert main(["train", "folder"]) == 2
-    assert "got no data.path: add --data.path FOLDER" in capsys.readouterr().err
+    assert "data.path must be a folder" in capsys.readouterr().err
 
 
 def test_one_epoch_of_ones_own_pictures_trains(photos, tmp_path):

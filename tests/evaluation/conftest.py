@@ -14,7 +14,7 @@ def pixels():
 
 @pytest.fixture
 def model(tmp_path):
-    """A folder with an untrained model that remembers digits, of which it held out a fifth."""
+    """A folder with an untrained model whose metadata name digits, with a fifth for validation."""
     torch.manual_seed(0)
     network = build(UNetConfig(shape=(1, 8, 8), num_classes=10, width=4, multipliers=(1, 2)))
     metadata = {

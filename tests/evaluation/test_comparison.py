@@ -28,7 +28,7 @@ def reports(features):
     return evaluate_each(both, gather(from_source(reference), features)[0], features, settings=FAST)
 
 
-def test_worse_samples_are_told_from_better_ones(reports):
+def test_the_better_samples_are_named(reports):
     for pair, better in ((reports, "A"), (reports[::-1], "B")):
         found = {one.a.name: one for one in compare(*pair).differences}
         assert [found[name].better for name in ("frechet", "kernel", "accuracy")] == [better] * 3
@@ -37,14 +37,14 @@ def test_worse_samples_are_told_from_better_ones(reports):
             assert low < one.value < high
 
 
-def test_samples_do_not_differ_from_themselves(reports):
+def test_equal_samples_have_no_difference(reports):
     for one in compare(reports[0], reports[0]).differences:
         assert one.value == 0
         assert one.interval == (0, 0)
         assert one.better == "cannot tell"
 
 
-def test_intervals_are_those_of_pairs(reports):
+def test_intervals_are_a_paired_bootstrap(reports):
     clean, noisy = (report["accuracy"] for report in reports)
     found = next(one for one in compare(*reports).differences if one.a.name == "accuracy")
     a, b = (one.influence + one.value for one in (clean, noisy))  # whether each is right
@@ -53,7 +53,7 @@ def test_intervals_are_those_of_pairs(reports):
     assert (found.interval[0], found.value, found.interval[1]) == pytest.approx(tuple(expected))
 
 
-def test_a_comparison_is_a_table_a_file_and_a_plot(reports, tmp_path):
+def test_a_comparison_is_written_as_table_json_and_plot(reports, tmp_path):
     found = compare(*reports)
     for name in ("c.md", "c.json", "c.png"):
         write(found, tmp_path / name)
@@ -61,16 +61,18 @@ def test_a_comparison_is_a_table_a_file_and_a_plot(reports, tmp_path):
     assert "| metric in classifier:digits features | A | B | B - A | better |" in text
     assert "* B: " in text
     assert "of noisy" in text
-    told = json.loads((tmp_path / "c.json").read_text())
-    assert [one["name"] for one in told["differences"]] == [one.a.name for one in found.differences]
-    assert told["A"]["measurements"][0]["protocol"]["samples"]["count"] == 899
+    saved = json.loads((tmp_path / "c.json").read_text())
+    assert [one["name"] for one in saved["differences"]] == [
+        one.a.name for one in found.differences
+    ]
+    assert saved["A"]["measurements"][0]["protocol"]["samples"]["count"] == 899
     with Image.open(tmp_path / "c.png") as picture:
         assert picture.width > 100
     with pytest.raises(ValueError, match=r"written as \.json or \.md or \.png; got"):
         write(found, tmp_path / "c.pdf")
 
 
-def test_pairs_are_said_to_be_of_one_noise_only_where_they_are(reports):
+def test_the_same_noise_is_named_only_for_equal_seeds(reports):
     def seeded(report, seeds):
         return replace(
             report, measurements=tuple(with_seeds(one, seeds) for one in report.measurements)
@@ -90,13 +92,13 @@ def test_pairs_are_said_to_be_of_one_noise_only_where_they_are(reports):
         assert ("start from the same noise" in str(compare(*pair))) == so
 
 
-def test_a_plot_without_anything_better_or_worse_is_drawn_empty(reports, tmp_path):
+def test_a_plot_without_differences_is_empty(reports, tmp_path):
     nothing = replace(compare(*reports), differences=())
     write(nothing, tmp_path / "c.png")
     assert (tmp_path / "c.png").exists()
 
 
-def test_reports_by_other_protocols_do_not_compare(reports, features):
+def test_reports_with_different_protocols_are_refused(reports, features):
     reference = reports[0].reference[0]
     samples = from_source(digits(), count=899)
     other = evaluate(samples, reference, features, settings=replace(FAST, seed=1))

@@ -35,7 +35,7 @@ def halves(source):
     return source.split(0.5)
 
 
-def test_numbers_are_those_of_the_metrics_on_features_of_rounded_images(halves, pixels, generator):
+def test_metrics_use_features_of_images_rounded_to_8_bits(halves, pixels, generator):
     noise = 0.3 * torch.randn(halves[0].data.shape, generator=generator)
     samples, reference = replace(halves[0], data=(halves[0].data + noise).clamp(-1, 1)), halves[1]
     report = evaluate(from_source(samples), gather(from_source(reference), [pixels])[0], [pixels])
@@ -51,7 +51,7 @@ def test_numbers_are_those_of_the_metrics_on_features_of_rounded_images(halves, 
     assert report["recall"].value == pytest.approx(expected.recall)
 
 
-def test_parts_merge_to_the_whole_whatever_the_batches(source, pixels):
+def test_merged_statistics_equal_those_of_all_images(source, pixels):
     whole = gather(from_source(source), [pixels], Settings(batch_size=100))[0]
     parts = [from_source(source, count=700), from_source(source, skip=700)]
     one, other = (gather(part, [pixels], Settings(batch_size=33))[0] for part in parts)
@@ -66,7 +66,7 @@ def test_parts_merge_to_the_whole_whatever_the_batches(source, pixels):
     torch.testing.assert_close(merged.vectors.sort(0).values, whole.vectors.sort(0).values)
 
 
-def test_images_are_let_go_and_no_more_rows_kept_than_asked(source, pixels):
+def test_images_are_freed_and_at_most_max_rows_are_kept(source, pixels):
     alive, most = set(), []
 
     def watched(size):
@@ -84,7 +84,7 @@ def test_images_are_let_go_and_no_more_rows_kept_than_asked(source, pixels):
     assert found.moments.count == len(source)
 
 
-def test_no_more_rows_of_the_reference_are_kept_than_the_protocol_says(source, pixels):
+def test_at_most_max_rows_of_the_reference_are_kept(source, pixels):
     settings = Settings(("kernel",), max_rows=50)
     samples = from_source(source, count=60)
     report = evaluate(samples, source, [pixels], settings=settings)
@@ -93,7 +93,7 @@ def test_no_more_rows_of_the_reference_are_kept_than_the_protocol_says(source, p
     assert report.reference[0].moments.count == len(source)
 
 
-def test_a_number_is_not_printed_without_its_protocol(halves, pixels, tmp_path):
+def test_a_number_is_printed_with_its_protocol(halves, pixels, tmp_path):
     report = evaluate(from_source(halves[0]), halves[1], [pixels])
     text = str(report["frechet"])
     for part in (pixels.fingerprint, halves[1].fingerprint, "899", "8 bits", "seed 0", "resize"):
@@ -103,14 +103,14 @@ def test_a_number_is_not_printed_without_its_protocol(halves, pixels, tmp_path):
     for name in ("report.md", "report.json"):
         write(report, tmp_path / name)
     assert pixels.fingerprint in (tmp_path / "report.md").read_text()
-    told = json.loads((tmp_path / "report.json").read_text())
-    for one in told["measurements"]:
+    saved = json.loads((tmp_path / "report.json").read_text())
+    for one in saved["measurements"]:
         assert one["protocol"]["features"]["fingerprint"] == pixels.fingerprint
     with pytest.raises(ValueError, match=r"\.json or \.md"):
         write(report, tmp_path / "report.txt")
 
 
-def test_real_images_are_measured_beside_the_samples(source, pixels):
+def test_real_images_are_measured_too(source, pixels):
     report = evaluate(from_source(source, count=100), source, [pixels])
     real = {one.name: one for one in report.real_images}
     assert real["frechet"].protocol.samples.count == 100
@@ -120,7 +120,7 @@ def test_real_images_are_measured_beside_the_samples(source, pixels):
     assert real["coverage"].value == pytest.approx(report["coverage"].value, abs=0.1)
 
 
-def test_copies_of_training_images_are_told_from_new_ones(source, pixels):
+def test_copies_of_training_images_are_found(source, pixels):
     training, unseen = source.split(0.3)
     settings = Settings(metrics=("memorisation",))
     copied = from_source(training, count=200)
@@ -136,12 +136,12 @@ def test_copies_of_training_images_are_told_from_new_ones(source, pixels):
         evaluate(copied, training, [pixels], training=training, settings=settings)
 
 
-def test_the_bounds_of_a_share_are_shares():
+def test_the_interval_of_a_fraction_lies_in_0_to_1():
     given = MetricInput(None, None, None, SimpleNamespace(seed=0))
     assert given.mean("copies", torch.arange(1000) < 1).interval == (0, 0.003)
 
 
-def test_a_classifier_tells_how_many_samples_are_what_they_should_be(source):
+def test_accuracy_is_the_fraction_classified_as_their_label(source):
     features = open_features("classifier:digits")
     wrong = replace(source, labels=(source.labels + (torch.arange(len(source)) % 2)) % 10)
     report = evaluate(from_source(wrong), source, [features])
@@ -151,7 +151,7 @@ def test_a_classifier_tells_how_many_samples_are_what_they_should_be(source):
     assert low < report["accuracy"].value < high
 
 
-def test_what_a_metric_lacks_is_said(source, pixels):
+def test_a_missing_input_of_a_metric_is_named(source, pixels):
     bare = replace(source, labels=None, num_classes=0)
     classifier = open_features("classifier:digits")
     for features, name, lack in [
@@ -174,7 +174,7 @@ def test_what_a_metric_lacks_is_said(source, pixels):
         evaluate(from_source(source), source, [pixels], settings=Settings(("nonsense",)))
 
 
-def test_distances_have_their_own_names_in_inception_features_alone(source, pixels):
+def test_fid_kid_and_sfid_need_inception_features(source, pixels):
     def read(x):
         return Activations(x.flatten(1), spatial=x.flatten(1))
 
@@ -193,7 +193,7 @@ def test_distances_have_their_own_names_in_inception_features_alone(source, pixe
             evaluate(samples, source, [inception, pixels], settings=Settings((name,)))
 
 
-def test_every_metric_is_measured_once_under_one_of_its_names(source, pixels):
+def test_a_metric_with_two_names_is_measured_once(source, pixels):
     measured = [one.name for one in evaluate(from_source(source), source, [pixels]).measurements]
     assert measured[:3] == ["frechet", "frechet-infinity", "kernel"]
     assert len(set(measured)) == len(measured)
@@ -209,7 +209,7 @@ def test_a_report_says_whether_there_are_signs_of_memorisation(source, pixels):
         assert [note for note in report.notes if f"There {sentence}" in note]
 
 
-def test_too_few_samples_are_measured_with_a_warning(source, pixels):
+def test_too_few_samples_give_a_note(source, pixels):
     report = evaluate(from_source(source, count=64), source, [pixels])
     assert any("64 samples are too few" in note and "kernel" in note for note in report.notes)
     assert not any(
@@ -217,7 +217,7 @@ def test_too_few_samples_are_measured_with_a_warning(source, pixels):
     )
 
 
-def test_images_that_do_not_compare_are_refused(source, pixels):
+def test_images_of_other_shape_or_range_are_refused(source, pixels):
     samples = from_source(source)
     half = replace(source, name="half", data=(source.data + 1) / 2)
     with pytest.raises(ValueError, match=r"half: .* seem to lie in 0\.\.1"):
@@ -244,7 +244,7 @@ def test_images_that_do_not_compare_are_refused(source, pixels):
         evaluate(samples, source, [many])
 
 
-def test_saved_statistics_serve_as_the_reference(source, pixels, tmp_path):
+def test_saved_statistics_can_be_the_reference(source, pixels, tmp_path):
     samples = from_source(source, count=300)
     report = evaluate(samples, source, [pixels])
     save_statistics(tmp_path / "digits.safetensors", report.reference[0])
@@ -263,7 +263,7 @@ def test_saved_statistics_serve_as_the_reference(source, pixels, tmp_path):
         save_statistics(tmp_path / "digits.pt", again.reference[0])
 
 
-def test_moments_that_others_saved_serve_for_the_distances_of_moments(source, pixels, tmp_path):
+def test_an_npz_of_mean_and_covariance_gives_the_frechet_distance(source, pixels, tmp_path):
     rows = source.data.flatten(1).double().numpy()
     moments = {"mu": rows.mean(0), "sigma": np.cov(rows, rowvar=False)}
     np.savez(tmp_path / "digits.npz", **moments)

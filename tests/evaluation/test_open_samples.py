@@ -39,7 +39,7 @@ def images_of(samples, size=100):
     return torch.cat([batch.images for batch in batches])[order], labels
 
 
-def test_samples_of_a_model_are_those_that_generate_gives(model):
+def test_samples_of_a_model_equal_those_of_generate(model):
     network = eqm.from_pretrained(model)
     found, labels = images_of(open_samples(str(model), count=25, seed=3), size=7)
     torch.testing.assert_close(found, eqm.tasks.generate(network, count=25, seed=3).x)
@@ -50,7 +50,7 @@ def test_samples_of_a_model_are_those_that_generate_gives(model):
     assert samples.sample_set.settings["seeds"] == "0..1"
 
 
-def test_the_protocol_tells_the_settings_that_have_a_part_in_samples(model):
+def test_the_protocol_names_the_settings_that_affect_samples(model):
     plain = Sampling("heun", 0.05, guidance=2.0)
     fitted = replace(plain, multistep_coefficients=((1, 0.1, 0, 0),))
     by_rule, by_fit = (
@@ -66,7 +66,7 @@ def test_the_protocol_tells_the_settings_that_have_a_part_in_samples(model):
     assert by_fit["guidance"] == 2.0
 
 
-def test_the_protocol_leaves_out_settings_that_do_nothing():
+def test_the_protocol_leaves_out_settings_without_effect():
     guided = Sampling("gradient-descent", 0.1, 0.9, 0.3, guidance=2.0, guidance_interval=(0.1, 0.2))
     ahead = replace(guided, rule="nesterov-lookahead", gradient_ratio=0.1, guidance=1.0)
 
@@ -82,18 +82,18 @@ def test_the_protocol_leaves_out_settings_that_do_nothing():
     plain = {"rule": "gradient-descent", **path, "gradient_ratio": 0.0}
     assert settings(guided, num_classes=3) == plain | interval
     assert settings(guided) == plain  # there is no label to guide towards
-    told = {"rule": "euler, even in gamma", **path}
+    euler = {"rule": "euler, even in gamma", **path}
     assert settings(ahead, num_classes=3) == {
         "rule": "nesterov-lookahead",
         **path,
         "momentum": 0.9,
         "gradient_ratio": 0.1,
     }
-    assert settings(guided, num_classes=3, noise_conditioning=True) == told | interval
-    assert settings(ahead, num_classes=3, noise_conditioning=True) == told
+    assert settings(guided, num_classes=3, noise_conditioning=True) == euler | interval
+    assert settings(ahead, num_classes=3, noise_conditioning=True) == euler
 
 
-def test_a_sample_that_diverges_ends_the_measurement(model):
+def test_a_diverged_sample_is_an_error(model):
     network = eqm.from_pretrained(model)
     with torch.no_grad():
         for weight in network.parameters():
@@ -103,7 +103,7 @@ def test_a_sample_that_diverges_ends_the_measurement(model):
         images_of(samples)
 
 
-def test_pictures_come_alike_from_folders_and_arrays(tmp_path):
+def test_folders_and_arrays_give_the_same_pictures(tmp_path):
     data, labels = digits().data[:6], digits().labels[:6]
     pixels = to_uint8(data)
     (tmp_path / "folder").mkdir()
@@ -157,13 +157,13 @@ def test_every_array_of_an_npz_is_read_as_numpy_reads_it(tmp_path):
         (lambda path: None, "there is no .*x.npz: give a folder"),
     ],
 )
-def test_an_npz_that_cannot_be_used_is_explained(tmp_path, write, sentence):
+def test_an_npz_that_cannot_be_used_is_refused(tmp_path, write, sentence):
     write(tmp_path / "x.npz")
     with pytest.raises(ValueError, match=sentence):
         open_images(str(tmp_path / "x.npz"))
 
 
-def test_the_data_set_of_a_model_is_the_reference_and_its_part_what_was_learnt(model):
+def test_the_reference_and_the_training_images_come_from_the_model(model):
     samples = open_samples(str(model), count=10)
     reference, learnt = open_reference(None, samples)
     assert (len(reference), len(learnt)) == (1797, 1438)
@@ -174,7 +174,7 @@ def test_the_data_set_of_a_model_is_the_reference_and_its_part_what_was_learnt(m
         open_reference(None, from_source(digits()))
 
 
-def test_features_suit_the_images(tmp_path):
+def test_default_features_suit_the_images(tmp_path):
     torch.manual_seed(0)
     grey = torch.randint(256, (4, 1, 8, 8), dtype=torch.uint8)
     for shape, name in [((1, 9, 9), "pixels"), ((3, 8, 8), "lite0"), ((1, 99, 99), "lite0")]:
@@ -187,14 +187,14 @@ def test_features_suit_the_images(tmp_path):
         suitable_features(from_source(source), found)
 
 
-def test_settings_of_sampling_are_for_models():
+def test_sampling_settings_need_a_model():
     with pytest.raises(
         ValueError, match="digits is not a model, so nothing is sampled; got guidance, vae"
     ):
         open_samples("digits", sampling={"guidance": 1.0, "rule": None}, vae="some")
 
 
-def test_the_command_prints_a_table_and_says_what_is_wrong(model, tmp_path, capsys):
+def test_the_command_prints_a_table_and_explains_errors(model, tmp_path, capsys):
     report = tmp_path / "report.md"
     arguments = ["eval", str(model), "--count", "30", "--output", str(report)]
     assert main([*arguments, "--metrics", "frechet", "kernel"]) == 0
@@ -248,7 +248,7 @@ def test_own_metrics_and_features_work_by_name(model, capsys):
 
 
 @pytest.mark.slow
-def test_several_processes_measure_as_one_does(model, tmp_path):
+def test_several_processes_give_the_same_metrics_as_one(model, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -257,9 +257,11 @@ def test_several_processes_measure_as_one_does(model, tmp_path):
     for name, ranks in (("one", 1), ("two", 2)):
         output = ["--output", str(tmp_path / f"{name}.json"), "--device", "cpu"]
         for rank in range(ranks):
-            told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_PORT": port}
-            told = {key: str(value) for key, value in told.items()} if ranks > 1 else {}
-            environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"} | told
+            variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_PORT": port}
+            variables = {key: str(value) for key, value in variables.items()} if ranks > 1 else {}
+            environment = (
+                os.environ | {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"} | variables
+            )
             runs.append(subprocess.Popen([*command, *output], env=environment))
     assert [run.wait(timeout=120) for run in runs] == [0, 0, 0]
     one, two = (numbers_in(tmp_path / f"{name}.json") for name in ("one", "two"))

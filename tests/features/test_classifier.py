@@ -10,7 +10,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_held_out_digits_are_recognised() -> None:
+def test_validation_digits_are_classified_correctly() -> None:
     datasets = pytest.importorskip("sklearn.datasets")
     selection = pytest.importorskip("sklearn.model_selection")
     pixels, labels = datasets.load_digits(return_X_y=True)
@@ -67,7 +67,7 @@ def test_accuracy_counts_the_labels_found() -> None:
     assert accuracy(classifier, images, labels, batch_size=4) == pytest.approx(0.7)
 
 
-def test_input_that_means_nothing_is_refused() -> None:
+def test_invalid_input_is_refused() -> None:
     images, labels = torch.zeros(4, 1, 8, 8), torch.arange(4)
     with pytest.raises(ValueError, match="one label per image"):
         train_classifier(images, labels[:3], num_classes=4)
@@ -81,7 +81,7 @@ def test_input_that_means_nothing_is_refused() -> None:
         accuracy(Classifier(shape=(1, 8, 8), num_classes=4), images, labels[:3])
 
 
-def test_a_saved_classifier_comes_back_as_the_same_features(tmp_path: Path) -> None:
+def test_a_saved_classifier_gives_the_same_features(tmp_path: Path) -> None:
     images, labels = normal(24, 3, 6, 6).clamp(-1, 1), torch.arange(24) % 3
     classifier = train_classifier(images, labels, num_classes=3, epochs=1)
     classifier.metadata = {"val_accuracy": 0.5}
@@ -96,7 +96,7 @@ def test_a_saved_classifier_comes_back_as_the_same_features(tmp_path: Path) -> N
     torch.testing.assert_close(found.probabilities.log(), classifier(images).log_softmax(1))
 
 
-def test_the_classifier_of_the_digits_comes_with_the_package() -> None:
+def test_the_package_holds_a_classifier_of_the_digits() -> None:
     datasets = pytest.importorskip("sklearn.datasets")
     pixels, labels = datasets.load_digits(return_X_y=True)
     images = torch.from_numpy(pixels).float().reshape(-1, 1, 8, 8) / 8 - 1
@@ -105,7 +105,7 @@ def test_the_classifier_of_the_digits_comes_with_the_package() -> None:
     assert (found.argmax(1) == torch.from_numpy(labels)).float().mean() > 0.99
 
 
-def test_a_classifier_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_classifier_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="digits.* or a folder"):
         open_features("classifier:nothing")
     (tmp_path / "config.json").write_text('{"format": "eqm"}')

@@ -25,7 +25,7 @@ def test_any_module_makes_features() -> None:
     assert whole.spatial.equal(images)
 
 
-def test_the_fingerprint_is_of_weights_and_settings() -> None:
+def test_the_fingerprint_depends_on_weights_and_settings() -> None:
     torch.manual_seed(0)
     one, other = nn.Conv2d(1, 3, 3), nn.Conv2d(1, 3, 3)
     base = from_module(one, name="a").fingerprint
@@ -46,13 +46,13 @@ def test_the_fingerprint_is_of_weights_and_settings() -> None:
         (torch.full((1, 3, 4, 4), torch.nan), "in -1..1; got nan"),
     ],
 )
-def test_images_that_are_none_are_refused(images: torch.Tensor, said: str) -> None:
+def test_invalid_images_are_refused(images: torch.Tensor, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         open_features("pixels")(images)
 
 
 @pytest.mark.parametrize("name", ["", "resnet", "pixels:3"])
-def test_a_name_that_is_none_is_refused(name: str) -> None:
+def test_an_invalid_name_is_refused(name: str) -> None:
     with pytest.raises(
         ValueError, match="features must be one of classifier, .*pixels|takes no argument"
     ):

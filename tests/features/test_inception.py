@@ -45,7 +45,7 @@ def naive_resize(image: np.ndarray, side: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (32, 32), (47, 40), (31, 31)])
-def test_the_resize_is_tensorflows(shape: tuple[int, int]) -> None:
+def test_the_resize_agrees_with_tensorflow(shape: tuple[int, int]) -> None:
     image = torch.rand(1, 1, *shape, generator=torch.Generator().manual_seed(0)) * 255
     expected = naive_resize(image[0, 0].double().numpy(), 31)
     np.testing.assert_allclose(resize(image, 31)[0, 0], expected, rtol=0, atol=1e-3)
@@ -171,7 +171,7 @@ def graph_of(network: Inception) -> dict[str, torch.Tensor]:
     }
 
 
-def test_the_layers_are_those_of_the_graph(network: Inception) -> None:
+def test_the_layers_agree_with_the_graph(network: Inception) -> None:
     side = 91  # the least but a few that every pool fits into
     x = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -232,7 +232,7 @@ def nvidia_archive(network: Inception, path: Path) -> None:
         torch.jit.script(root).save(str(path))
 
 
-def test_every_public_kind_of_file_gives_the_same_features(
+def test_every_public_file_format_gives_the_same_features(
     network: Inception, tmp_path: Path
 ) -> None:
     state = network.state_dict()
@@ -256,7 +256,7 @@ def test_every_public_kind_of_file_gives_the_same_features(
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
-def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not exist: use inception:PATH"):
         open_features("inception:nowhere.pth")
     path = tmp_path / "weights.pth"
@@ -271,7 +271,7 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
         load_inception(path)
 
 
-def test_an_archive_that_would_run_code_is_refused(tmp_path: Path) -> None:
+def test_an_archive_that_could_run_code_is_refused(tmp_path: Path) -> None:
     import os
     import pickle
     import zipfile
@@ -289,7 +289,7 @@ def test_an_archive_that_would_run_code_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_folded_norms_give_the_same(network: Inception) -> None:
+def test_folded_batch_norms_give_the_same_features(network: Inception) -> None:
     x = torch.randn(1, 3, 91, 91, generator=torch.Generator().manual_seed(2))
     copy = Inception()
     copy.load_state_dict(network.state_dict())

@@ -31,7 +31,7 @@ def unlike_new(network: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("side", [5, 6, 7, 8])
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (5, 2), (3, 1), (1, 2)])
-def test_same_padding_is_tensorflows(side: int, kernel: int, stride: int) -> None:
+def test_same_padding_agrees_with_tensorflow(side: int, kernel: int, stride: int) -> None:
     """Its definition: ceil(side / stride) windows, the odd zero behind."""
     layer = unlike_new(
         Convolution(2, 3, (kernel, kernel), stride=stride, padding="same", activation=None)
@@ -51,7 +51,7 @@ def test_same_padding_is_tensorflows(side: int, kernel: int, stride: int) -> Non
     torch.testing.assert_close(layer(x), expected)
 
 
-def test_folding_the_norms_changes_rounding_alone() -> None:
+def test_folding_batch_norms_changes_only_rounding() -> None:
     torch.manual_seed(0)
     network = unlike_new(Lite0(size=32))
     images = normal(2, 3, 32, 32).clamp(-1, 1)
@@ -62,7 +62,7 @@ def test_folding_the_norms_changes_rounding_alone() -> None:
     torch.testing.assert_close(after.vector, before.vector, rtol=1e-4, atol=1e-5)
 
 
-def test_grey_is_the_same_as_three_equal_channels_and_bytes_keep_their_range() -> None:
+def test_grey_equals_three_equal_channels_and_bytes_keep_their_range() -> None:
     network = Lite0(size=32)
     grey = normal(2, 1, 8, 8).clamp(-1, 1)
     torch.testing.assert_close(network.prepare(grey), network.prepare(grey.expand(-1, 3, -1, -1)))
@@ -71,7 +71,7 @@ def test_grey_is_the_same_as_three_equal_channels_and_bytes_keep_their_range() -
 
 
 @needs_weights
-def test_the_trained_network_is_that_of_its_authors_package() -> None:
+def test_the_trained_network_agrees_with_the_authors_package() -> None:
     theirs = pytest.importorskip("efficientnet_lite_pytorch")
     ours, other = load_lite0(), theirs.EfficientNet.from_name("efficientnet-lite0")
     values = iter(ours.state_dict().values())
@@ -84,7 +84,7 @@ def test_the_trained_network_is_that_of_its_authors_package() -> None:
 
 @needs_weights
 @pytest.mark.needs("skimage")
-def test_a_photograph_is_recognised() -> None:
+def test_a_photograph_is_classified_correctly() -> None:
     from skimage import data
 
     features = open_features("lite0")
@@ -103,7 +103,7 @@ def test_a_photograph_is_recognised() -> None:
 def test_batches_do_not_change_the_features_and_sizes_have_other_fingerprints() -> None:
     features, smaller = open_features("lite0:64"), open_features("lite0:32")
     assert features.fingerprint != smaller.fingerprint
-    images = normal(20, 3, 32, 32).clamp(-1, 1)  # more than are seen at a time
+    images = normal(20, 3, 32, 32).clamp(-1, 1)  # more than one batch
     found = features(images)
     assert found.vector.shape == (20, features.size)
     assert found.probabilities is not None
@@ -113,6 +113,6 @@ def test_batches_do_not_change_the_features_and_sizes_have_other_fingerprints() 
 
 
 @pytest.mark.parametrize("name", ["lite0:big", "lite0:8"])
-def test_a_size_that_is_none_is_refused(name: str) -> None:
+def test_an_invalid_size_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="side of 32 to 1024"):
         open_features(name)

@@ -20,7 +20,7 @@ def test_all_components_keep_distances() -> None:
     torch.testing.assert_close(torch.pdist(found), torch.pdist(IMAGES.flatten(1)))
 
 
-def test_batches_fit_what_all_at_once_does() -> None:
+def test_batches_give_the_same_fit_as_one_tensor() -> None:
     batches = iter(IMAGES.split(7))
     by_name = open_features("pca:3", reference=batches)
     whole = fit_pca(IMAGES, 3)
@@ -30,7 +30,7 @@ def test_batches_fit_what_all_at_once_does() -> None:
     assert fit_pca(IMAGES[:50], 3).fingerprint != whole.fingerprint
 
 
-def test_what_cannot_be_fitted_is_refused() -> None:
+def test_invalid_fits_are_refused() -> None:
     with pytest.raises(ValueError, match="1 to 9 for 10 images of 24 values; got 10"):
         fit_pca(IMAGES[:10], 10)
     with pytest.raises(ValueError, match="1 to 0 for 0 images"):

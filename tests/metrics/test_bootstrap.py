@@ -13,7 +13,7 @@ def difference(a: Tensor, b: Tensor) -> Tensor:
     return a.mean() - b.mean()
 
 
-def test_the_interval_of_a_mean_is_that_of_scipy() -> None:
+def test_the_interval_of_a_mean_agrees_with_scipy() -> None:
     stats = pytest.importorskip("scipy.stats")
     sample = normal(400, seed=0).double()
     found = bootstrap(torch.mean, sample, resamples=4000)
@@ -23,7 +23,7 @@ def test_the_interval_of_a_mean_is_that_of_scipy() -> None:
     assert (found.low, found.high) == pytest.approx((bounds.low, bounds.high), abs=0.01)
 
 
-def test_pairs_share_what_they_have_in_common() -> None:
+def test_paired_samples_use_the_same_rows() -> None:
     common = 100 * normal(200, seed=1)
     a, b = common + normal(200, seed=2), common + normal(200, seed=3)
     paired = bootstrap(lambda pairs: difference(*pairs.T.contiguous()), torch.stack([a, b], 1))
@@ -38,14 +38,14 @@ def test_the_draws_are_a_function_of_the_seed() -> None:
     assert bootstrap(torch.sum, sample, seed=7) != bootstrap(torch.sum, sample, seed=8)
 
 
-def test_it_covers_the_truth_as_often_as_it_says() -> None:
+def test_the_interval_covers_the_true_value_at_its_level() -> None:
     found = [
         bootstrap(torch.mean, normal(60, seed=k), resamples=200, level=0.8) for k in range(100)
     ]
     assert 68 <= sum(low <= 0 <= high for low, _, high in found) <= 90
 
 
-def test_input_that_means_nothing_is_refused() -> None:
+def test_invalid_input_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one row"):
         bootstrap(torch.mean, torch.empty(0))
     with pytest.raises(ValueError, match="got 0 and 0.95"):

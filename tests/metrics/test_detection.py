@@ -32,7 +32,7 @@ def test_infinite_scores_are_the_most_anomalous() -> None:
     assert auroc(torch.tensor([torch.inf]), torch.tensor([torch.inf])) == 0.5
 
 
-def test_input_that_means_nothing_is_refused() -> None:
+def test_invalid_input_is_refused() -> None:
     with pytest.raises(ValueError, match="anomalous_scores must not be NaN; got 1 of 2"):
         auroc(LOW, torch.tensor([1.0, torch.nan]))
     with pytest.raises(ValueError, match="normal_scores must have shape"):

@@ -16,7 +16,7 @@ def _blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.usefixtures("_blocks")
 @pytest.mark.parametrize("exclude_self", [False, True])
-def test_agrees_with_brute_force_whatever_the_blocks(exclude_self: bool) -> None:
+def test_agrees_with_brute_force_for_all_block_sizes(exclude_self: bool) -> None:
     references = normal(23, 3, 4, seed=0)
     samples = references if exclude_self else normal(31, 3, 4, seed=1)
     every = (samples[:, None] - references).flatten(2).double().norm(dim=2)
@@ -37,7 +37,7 @@ def test_agrees_with_scikit_learn() -> None:
     assert found.index.tolist() == index[:, 0].tolist()
 
 
-def test_copies_are_at_exactly_zero_even_far_from_the_origin() -> None:
+def test_copies_have_distance_zero_even_far_from_the_origin() -> None:
     references = 1000 + normal(300, 64, seed=4)
     copied = torch.tensor([250, 0, 17])
     found = nearest_distances(references[copied], references)
@@ -54,7 +54,7 @@ def test_excluding_itself_still_finds_a_duplicate() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.bfloat16])
-def test_narrow_numbers_are_widened(dtype: torch.dtype) -> None:
+def test_bytes_and_half_precision_give_float32_distances(dtype: torch.dtype) -> None:
     found = nearest_distances(torch.tensor([[0, 0]], dtype=dtype), torch.tensor([[3.0, 4.0]]))
     assert found.distance.tolist() == [5]
     assert found.distance.dtype == torch.float32
@@ -64,7 +64,7 @@ def test_no_samples_give_no_distances() -> None:
     assert nearest_distances(torch.zeros(0, 2), torch.zeros(3, 2)).distance.shape == (0,)
 
 
-def test_input_that_means_nothing_is_refused() -> None:
+def test_invalid_input_is_refused() -> None:
     two, three = torch.zeros(2, 4), torch.zeros(3, 4)
     with pytest.raises(ValueError, match="agree after the first axis"):
         nearest_distances(two, torch.zeros(3, 5))

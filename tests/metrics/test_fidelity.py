@@ -14,12 +14,12 @@ def pair():
     return (clean + 0.3 * torch.randn(clean.shape, generator=generator)).clamp(-1, 1), clean
 
 
-def test_psnr_is_that_of_torchmetrics(pair):
+def test_psnr_agrees_with_torchmetrics(pair):
     ratio = [peak_signal_noise_ratio(a, b, data_range=2.0) for a, b in zip(*pair, strict=True)]
     torch.testing.assert_close(psnr(*pair), torch.stack(ratio))
 
 
-def test_ssim_is_the_formula_window_by_window(pair):
+def test_ssim_agrees_with_the_formula_in_each_window(pair):
     offset = torch.arange(-5.0, 6).double()
     bell = (-(offset[:, None] ** 2 + offset**2) / 4.5).exp()
     bell /= bell.sum()
@@ -37,13 +37,13 @@ def test_ssim_is_the_formula_window_by_window(pair):
         torch.testing.assert_close(found[image], torch.stack(values).mean().float())
 
 
-def test_images_are_most_like_themselves(pair):
+def test_equal_images_have_the_best_values(pair):
     _, clean = pair
     assert (psnr(clean, clean) == torch.inf).all()
     torch.testing.assert_close(ssim(clean, clean), torch.ones(3))
 
 
-def test_what_cannot_be_compared_is_named(pair):
+def test_images_that_cannot_be_compared_are_refused(pair):
     images, clean = pair
     with pytest.raises(ValueError, match=r"one shape \(N, ...\); got \(3, 2, 17, 23\) and \(2, "):
         psnr(images, clean[:2])

@@ -28,7 +28,7 @@ def test_diagonal_gaussians_have_their_closed_form() -> None:
     assert frechet_distance(a, b) == pytest.approx(9 + (1 - 3) ** 2 + (2 - 0) ** 2, rel=1e-12)
 
 
-def test_point_masses_are_at_their_squared_distance() -> None:
+def test_point_masses_have_their_squared_distance() -> None:
     a, b = (Moments(torch.full((3,), value), torch.zeros(3, 3), 5) for value in (0.0, 2.0))
     assert frechet_distance(a, b) == 12
 
@@ -44,7 +44,7 @@ def test_agrees_with_the_matrix_square_root_of_scipy(seed: int) -> None:
 
 
 @pytest.mark.parametrize("count", [8, 200])  # fewer and more samples than features
-def test_identical_sets_are_at_zero(count: int) -> None:
+def test_identical_sets_have_distance_zero(count: int) -> None:
     a = Moments.of(features(count, 32, 3))
     assert 0 <= frechet_distance(a, a) <= 1e-12 * float(a.covariance.trace())
 
@@ -94,7 +94,7 @@ def test_moments_are_float64_and_match_numpy() -> None:
     np.testing.assert_allclose(moments.covariance, np.cov(sample.double().numpy().T), rtol=1e-10)
 
 
-def test_input_that_means_nothing_is_refused() -> None:
+def test_invalid_input_is_refused() -> None:
     one, two = Moments.of(torch.zeros(1, 2)), Moments.of(torch.zeros(4, 2))
     with pytest.raises(ValueError, match="at least 2 feature vectors; got 4 and 1"):
         frechet_distance(two, one)
@@ -137,7 +137,7 @@ def test_influence_is_the_derivative_by_the_weight_of_a_sample() -> None:
     assert float(found.sum()) == pytest.approx(0, abs=1e-9 * float(found.abs().max()))
 
 
-def test_influence_tells_how_sure_the_distance_is() -> None:
+def test_influence_gives_the_standard_deviation_of_the_distance() -> None:
     reference = Moments(torch.zeros(3), torch.eye(3), 10_000)
     sets = [0.5 + 1.5 * normal(400, 3, seed=k) for k in range(300)]
     found = [frechet_distance(Moments.of(each), reference) for each in sets]
@@ -145,7 +145,7 @@ def test_influence_tells_how_sure_the_distance_is() -> None:
     assert (high - low) / 3.92 == pytest.approx(np.std(found), rel=0.15)
 
 
-def test_the_bias_is_gone_at_infinity() -> None:
+def test_the_extrapolation_removes_the_bias() -> None:
     reference = Moments(torch.zeros(16), torch.eye(16), 10_000)
     found = [frechet_at_infinity(normal(500, 16, seed=k), reference).value for k in range(5)]
     biased = frechet_distance(Moments.of(normal(500, 16, seed=0)), reference)
@@ -153,6 +153,6 @@ def test_the_bias_is_gone_at_infinity() -> None:
     assert abs(np.mean(found)) < 0.1 * biased
 
 
-def test_too_few_for_a_line_are_refused() -> None:
+def test_too_few_rows_for_the_extrapolation_are_refused() -> None:
     with pytest.raises(ValueError, match="2 rows per subset; got 3 and 1"):
         frechet_at_infinity(torch.zeros(9, 2), Moments.of(torch.zeros(9, 2)))

@@ -27,7 +27,7 @@ def test_agrees_with_the_kernel_of_scikit_learn() -> None:
     assert found.deviation == pytest.approx(0, abs=1e-12)
 
 
-def test_is_zero_in_the_mean_for_one_distribution_whatever_the_count() -> None:
+def test_the_mean_is_zero_for_one_distribution_at_any_count() -> None:
     for count in (10, 40):
         found = [
             kernel_distance(
@@ -40,7 +40,7 @@ def test_is_zero_in_the_mean_for_one_distribution_whatever_the_count() -> None:
         assert min(found) < 0
 
 
-def test_influence_tells_how_sure_the_distance_is() -> None:
+def test_influence_gives_the_standard_deviation_of_the_distance() -> None:
     reference = normal(300, 4, seed=2)
     sets = [0.5 + normal(300, 4, seed=10 + k) for k in range(100)]
     found = [kernel_distance(s, reference, subsets=1, subset_size=300).value for s in sets]
@@ -48,7 +48,7 @@ def test_influence_tells_how_sure_the_distance_is() -> None:
     assert (high - low) / 3.92 == pytest.approx(np.std(found), rel=0.25)
 
 
-def test_input_that_means_nothing_is_refused() -> None:
+def test_invalid_input_is_refused() -> None:
     with pytest.raises(ValueError, match="2 rows or more"):
         kernel_distance(torch.zeros(3, 2), torch.zeros(9, 2))
     with pytest.raises(ValueError, match="agree after the first axis"):

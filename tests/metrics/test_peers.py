@@ -1,4 +1,4 @@
-"""The same numbers as torchmetrics gives; it needs no torchvision where it is handed a network."""
+"""The metrics agree with torchmetrics, which needs no torchvision for given features."""
 
 import pytest
 import torch

@@ -54,7 +54,7 @@ def test_a_lost_mode_costs_recall_and_coverage_and_a_false_one_precision_and_den
 
 
 @pytest.mark.parametrize(("most", "size", "k"), [(2, 7, 3), (3, 16, 2), (255, 64, 1)])
-def test_what_is_as_far_as_the_neighbour_is_within(most: int, size: int, k: int) -> None:
+def test_a_row_as_far_as_the_neighbour_is_inside(most: int, size: int, k: int) -> None:
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randint(most + 1, (2, 150, size), generator=generator)
     a[:50] = b[50:100]  # copies, and many that are equally far
@@ -70,7 +70,7 @@ def test_what_is_as_far_as_the_neighbour_is_within(most: int, size: int, k: int)
     assert torch.equal(found.recalled, (square(a, b) <= radii(a)[:, None]).any(0))
 
 
-def test_copies_lie_in_every_ball_of_theirs() -> None:
+def test_copies_lie_in_the_same_balls() -> None:
     rows = normal(30, 4, seed=7)
     found = overlap(rows, rows, neighbours=3)
     assert found.recalled.all()

@@ -1,3 +1,4 @@
+import itertools
 import math
 import time
 from types import SimpleNamespace
@@ -5,9 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from eqm.data import batches, digits
 from eqm.models import UNetConfig, cost
-from eqm.monitor.throughput import Throughput, Work, matmul_rate, work_of
-from eqm.train import ObjectiveConfig, TrainConfig
+from eqm.monitor import throughput
+from eqm.monitor.throughput import Throughput, Work, estimate_time, matmul_rate, work_of
+from eqm.train import ObjectiveConfig, TrainConfig, make_step, start
 
 SMALL = UNetConfig(shape=(1, 8, 8), num_classes=10, width=4, multipliers=(1, 2))
 
@@ -80,3 +83,31 @@ def test_nothing_to_compare_with_has_no_utilisation():
     numbers.add(step(32, 1.0))
     assert "mfu" not in numbers.measure()
     assert numbers.seconds == pytest.approx(0, abs=5)
+
+
+def test_the_time_of_a_run_is_measured(monkeypatch):
+    config = TrainConfig(model=SMALL, images=64_000, batch_size=64)
+    since = time.perf_counter()
+    estimate = estimate_time(config, digits())
+    assert time.perf_counter() - since < 30
+    since = time.perf_counter()
+    state = start(config, torch.device("cpu"))
+    step = make_step(config, state, torch.device("cpu"))
+    stream = batches(digits(), seed=0, position=0, batch_size=64, device=torch.device("cpu"))
+    for batch in itertools.islice(stream, 5):
+        step(batch.data, batch.labels, batch.random)
+    assert estimate == pytest.approx(200 * (time.perf_counter() - since), rel=5)
+
+
+def test_a_slow_network_is_measured_on_few_images(monkeypatch):
+    sizes = []
+
+    def slow(config, state, device):
+        sizes.append(config.batch_size)
+        return lambda data, labels, draws: time.sleep(0.02 * len(data))
+
+    monkeypatch.setattr(throughput, "make_step", slow)
+    monkeypatch.setattr(throughput, "BUDGET", 0.5)
+    config = TrainConfig(model=SMALL, images=1000, batch_size=256)
+    assert estimate_time(config, digits()) == pytest.approx(20, rel=0.5)
+    assert sizes == [1, 4]

@@ -378,7 +378,9 @@ def test_two_processes_do_not_write_to_one_folder(images, tmp_path):
         [sys.executable, "-c", holds], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
         assert other.stdout.readline() == b"1\n"
-        with pytest.raises(ValueError, match="another process is writing to .*: wait until it ends"):
+        with pytest.raises(
+            ValueError, match="another process is writing to .*: wait until it ends"
+        ):
             last(train(TINY, images, tmp_path))
         other.communicate(b"\n")
     last(train(TINY, images, tmp_path))

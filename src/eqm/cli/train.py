@@ -26,6 +26,9 @@ else:
         )
     ]
 
+MEASURED = 100_000_000
+"""A dry run measures networks of fewer parameters, which fit into the memory of a laptop."""
+
 
 @register("command", "train")
 def train(
@@ -43,23 +46,26 @@ def train(
     Args:
         config: The recipe.
         output: Folder for the weights, the checkpoints and the log.
-        dry_run: Only print the settings, the size of the network and its cost; the data may be missing.
+        dry_run: Only print the settings, the size and cost of the network, and the time the run takes, from a
+            few measured steps.
     """
     from eqm.cli.output import check_apart, show_settings
     from eqm.data import MissingDataError, open_source, split
     from eqm.data.open_source import opens_arrays
+    from eqm.devices import pick_device
     from eqm.models import cost
-    from eqm.monitor import make_monitor, run
+    from eqm.monitor import duration, estimate_time, make_monitor, run
     from eqm.recipes.pixels import choose_data, choose_network
     from eqm.sampling import check_sampling
     from eqm.train import Interrupted, distributed, keep_best
     from eqm.train import train as training_steps
+    from eqm.train.step import compiles
 
     folder = output or Path("runs") / config.name
     if not opens_arrays(config.data):
         check_apart(folder, config.data.path)
     picks: list[str] = []
-    val_data = None
+    seen = val_data = None
     asked, recipe = config.model.shape, RECIPES.get(config.name)
     try:
         config, picks = choose_data(config)
@@ -94,6 +100,14 @@ def train(
         print(
             f"{size.parameters:,} parameters, {size.flops / 1e6:,.1f} MFLOP per image and evaluation"
         )
+        compiled = compiles(config, pick_device(config.device))
+        if compiled:
+            print(
+                "compiling the network: the first step may take minutes (--compile off skips this)"
+            )
+        if dry_run and seen is not None and size.parameters < MEASURED:
+            time = duration(estimate_time(config, seen))
+            print(f"about {time} of training on this device{', without compiling' * compiled}")
     if dry_run:
         return
     monitor = make_monitor(config, folder, val_data, keep_best=keep_best)

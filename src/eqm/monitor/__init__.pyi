@@ -7,4 +7,5 @@ from .running import make_monitor as make_monitor
 from .running import monitored as monitored
 from .running import run as run
 from .throughput import duration as duration
+from .throughput import estimate_time as estimate_time
 from .trackers import Tracker as Tracker

@@ -183,7 +183,7 @@ def run(
         everything = replace(monitor, trackers=ours)
         for progress in monitored(steps, total=total, monitor=everything, say=bar.say):
             last = progress
-        if last is not None and last.state.stopping:
+        if last is not None and last.state.stopping and is_main():
             bar.say("stopped early: the validation loss no longer falls; see the folder best")
     return last
 

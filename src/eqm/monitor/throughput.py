@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from eqm.data import Source, batches
+from eqm.devices import pick_device
 from eqm.train.config import TrainConfig
 from eqm.train.distributed import world_size
-from eqm.train.loop import Progress
-from eqm.train.step import training_dtype, training_flops
+from eqm.train.loop import Progress, cpu_threads
+from eqm.train.state import start
+from eqm.train.step import make_step, training_dtype, training_flops
+
+BUDGET = 3.0
+"""Seconds of training steps in `estimate_time`, at most about so many."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,36 @@ def work_of(config: TrainConfig, device: torch.device) -> Work:
     Raises ValueError for a network that is not registered.
     """
     return Work(training_flops(config), matmul_rate(device, training_dtype(config, device)))
+
+
+def estimate_time(config: TrainConfig, source: Source) -> float:
+    """Seconds that the whole run takes on this device in one process, from a few measured steps.
+
+    It trains a copy without compiling, previews and checkpoints, on batches that grow up to
+    `batch_size` within a few seconds. Nothing is written.
+    """
+    with cpu_threads(config.threads):
+        return _seconds_per_image(config, source) * config.images
+
+
+def _seconds_per_image(config: TrainConfig, source: Source) -> float:
+    device = pick_device(config.device)
+    state = start(replace(config, parallel="ddp"), device)
+    size, since = 1, time.perf_counter()
+    while True:
+        few = replace(config, batch_size=size, compile="off", parallel="ddp")
+        step, synchronize = make_step(few, state, device), _synchronizer(device)
+        data = batches(source, seed=config.seed, position=0, batch_size=size, device=device)
+        for _ in range(2):  # the first step allocates
+            batch = next(data)
+            began = time.perf_counter()
+            step(batch.data, batch.labels if config.model.num_classes else None, batch.random)
+            synchronize()
+            seconds = time.perf_counter() - began + batch.waited
+        left = BUDGET - (time.perf_counter() - since)
+        if size == config.batch_size or 8 * seconds > left:
+            return seconds / size
+        size = min(4 * size, config.batch_size)
 
 
 def duration(seconds: float) -> str:

@@ -169,7 +169,7 @@ class TrainConfig:
     weights. auto means bfloat16 on CUDA, else float32."""
     compile: Literal["auto", "on", "off"] = "off"
     """Compile the network with torch.compile. auto compiles on CUDA, and on a CPU only for runs of
-    several hours, because compiling takes minutes there."""
+    more than about an hour, because compiling takes minutes there."""
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more time."""
     parallel: Literal["ddp", "fsdp"] = "ddp"

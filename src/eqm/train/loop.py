@@ -129,7 +129,7 @@ def _steps(
     interrupted_anywhere, rollbacks = Flag(), 0
     saved = state.images if _is_complete(run, state) else -1
     locked = nullcontext() if saved == state.images else _locked(run.folder)
-    with locked, _threads(config.threads), interrupts_deferred() as interrupted:
+    with locked, cpu_threads(config.threads), interrupts_deferred() as interrupted:
         step = make_step(config, state, device)
         batches = _batches(run, state, source, device)
         state.model.train()
@@ -275,7 +275,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def cpu_threads(count: int) -> Iterator[None]:
     """Sets torch's number of CPU threads inside the context; 0 leaves it."""
     before = torch.get_num_threads()
     try:
