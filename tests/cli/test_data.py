@@ -61,7 +61,7 @@ def test_the_recipe_for_ones_own_pictures_says_what_it_picked(photos, tmp_path, 
     assert settings["model.num_classes"] == "2"
     assert settings["data.size"] == "32"
     assert "8 training images, 0 validation images" in out
-    assert "images 100,000: 500 times 8 pictures, within 100,000 and 2,000,000" in out
+    assert "the least of this recipe (500 times 8 pictures would be 4,000)" in out
     assert settings["model.multipliers"] == "[1, 2, 4]"
     assert main([*arguments, "--data.size", "16", "--data.no-flip"]) == 0
     out = capsys.readouterr().out
