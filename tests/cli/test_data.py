@@ -75,7 +75,7 @@ def test_the_recipe_for_ones_own_pictures_says_what_it_picked(photos, tmp_path, 
     assert "500 times" not in out
     assert "pictures of 192x192 pixels are learnt faster as latents: `eqm encode" in out
     assert main(["train", "folder"]) == 2
-    assert "data.path must be a folder" in capsys.readouterr().err
+    assert "the recipe folder needs pictures; got no data.path" in capsys.readouterr().err
 
 
 def test_one_epoch_of_ones_own_pictures_trains(photos, tmp_path):
