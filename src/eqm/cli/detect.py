@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SHOWN = 20
-"""Rows of the table that are printed; --output writes all."""
+"""Rows of the table that are printed, most anomalous first; --output writes all."""
 
 
 @register("command", "detect")
@@ -120,7 +120,7 @@ def detect(
 
 def _print(rows: list[dict[str, Any]], known: str, fpr: float) -> None:
     print("   score  p-value  picture")
-    for row in rows[:SHOWN]:
+    for row in sorted(rows, key=lambda row: -row["score"])[:SHOWN]:
         flag = "  anomalous" * row["anomalous"]
         print(f"{row['score']:8.4g}  {row['p_value']:7.4f}  {row['image']}{flag}")
     if len(rows) > SHOWN:

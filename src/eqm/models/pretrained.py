@@ -265,8 +265,8 @@ def folder_of(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=[_WEIGHTS, _CONFIG]))
     except Exception as error:  # the Hub's client raises errors of several libraries
         raise ValueError(
-            f"{name} is no local folder and could not be downloaded from the Hugging Face Hub: "
-            f"{_reason(error)}"
+            f"there is no folder {name} (train it first?), and the download of {name} from the Hugging "
+            f"Face Hub failed: {_reason(error)}"
         ) from error
 
 
