@@ -57,7 +57,7 @@ def test_a_trained_model_learns_from_a_few_pictures(trained, pictures, tmp_path)
     assert config.objective == ObjectiveConfig(decay="linear", scale=2.0)
     assert config.optimizer == FINETUNE.optimizer
     assert f"of {trained}, (1, 8, 8)" in picks[0]
-    assert "images 20,000: 100 times 8 pictures" in more[0]
+    assert "images 20,000: the least of this recipe (100 times 8 pictures would be 800)" in more[0]
     old, new = eqm.from_pretrained(trained), start(config, torch.device("cpu")).model
     assert torch.equal(new.stem.weight, old.stem.weight)
     for step in train(replace(config, images=32), source, tmp_path / "run"):
