@@ -56,7 +56,9 @@ def baseline(material: Material) -> Section:
             Fact(f"Frechet distance, {count} evaluations, equilibrium matching", us[0], how),
             Fact(f"Frechet distance, {count} evaluations, flow matching", them[0], how),
         ]
-    nearer = [str(n) for n, us, them in zip(EVALUATIONS, ours, flow, strict=True) if us < them]
+    lower: dict[str, list[str]] = {"EqM": [], "flow matching": []}
+    for count, us, them in zip(EVALUATIONS, ours, flow, strict=True):
+        lower["EqM" if us < them else "flow matching"].append(str(count))
     return Section(
         "Samples: EqM and flow matching",
         "Both models have the same network, digits, batches, number of training images and seed. The network of flow "
@@ -64,7 +66,7 @@ def baseline(material: Material) -> Section:
         "flow matching uses Euler steps. Lower distances are better.",
         "baseline.png",
         tuple(facts),
-        verdict="Sampling: EqM has the lower Frechet distance with "
-        + (f"{', '.join(nearer)} evaluations, " if nearer else "no number of evaluations ")
-        + f"of {', '.join(map(str, EVALUATIONS))} tried. Flow matching has the lower one with the rest.",
+        verdict="Sampling: the Frechet distance is lower (better) "
+        + " and ".join(f"for {name} at {', '.join(nfe)} NFE" for name, nfe in lower.items() if nfe)
+        + " (one seed).",
     )

@@ -21,6 +21,7 @@ EQM, UNKNOWN, KNOWN = (
     "flow matching, level unknown",
     "flow matching, level known",
 )
+MEASURES = ("recognised digits", "PSNR")
 
 
 def denoising(material: Material) -> Section:
@@ -28,7 +29,7 @@ def denoising(material: Material) -> Section:
     clean, labels = material.val_data.data, material.val_data.classes
     noise = starting_noise(material.val_data.shape, seeds=range(50_000, 50_000 + len(clean)))
     columns, facts = [], []
-    wins = {UNKNOWN: 0, KNOWN: 0}
+    wins = {(measure, name): 0 for measure in MEASURES for name in (UNKNOWN, KNOWN)}
     for gamma in GAMMAS:
         noisy = corrupt(clean, noise, torch.full((len(clean),), gamma))
         ours = denoise(material.model, noisy)
@@ -42,22 +43,31 @@ def denoising(material: Material) -> Section:
         columns.append({name: images[:SHOWN] for name, images in results.items()})
         level = f"noise level {1 - gamma:g}"
         spent = f"{ours.nfe.float().mean():.0f} evaluations on average"
-        ratio = {name: psnr(results[name], clean).mean().item() for name in (EQM, UNKNOWN, KNOWN)}
-        for name in wins:
-            wins[name] += ratio[EQM] > ratio[name]
+        value = {
+            (measure, name): found
+            for name in (EQM, UNKNOWN, KNOWN)
+            for measure, found in (
+                ("PSNR", psnr(results[name], clean).mean().item()),
+                ("recognised digits", material.recognised(results[name], labels)),
+            )
+        }
+        for measure, name in wins:
+            wins[measure, name] += value[measure, EQM] > value[measure, name]
         for name, how in (
             (EQM, f"level unknown, {spent}"),
             (UNKNOWN, f"{FLOW_STEPS} Euler steps from gamma 0, as from noise"),
             (KNOWN, f"{FLOW_STEPS} Euler steps from gamma {gamma:g}"),
         ):
             facts += [
-                Fact(f"PSNR in dB at {level}: {name}", ratio[name], how, ".1f"),
+                Fact(f"PSNR in dB at {level}: {name}", value["PSNR", name], how, ".1f"),
                 Fact(
                     f"Recognised at {level}: {name}",
-                    material.recognised(results[name], labels),
+                    value["recognised digits", name],
                     "share that the classifier takes for the right digit",
                 ),
             ]
+    recognised, ratio = MEASURES
+    levels = len(GAMMAS)
     titles = [f"noise level {1 - gamma:g}" for gamma in GAMMAS]
     strips(material.folder / "denoising.png", columns, height=3.6, titles=titles)
     return Section(
@@ -68,7 +78,8 @@ def denoising(material: Material) -> Section:
         "every method draws another one.",
         "denoising.png",
         tuple(facts),
-        verdict=f"Denoising: EqM without the noise level has the higher PSNR than flow matching without it at "
-        f"{wins[UNKNOWN]} of {len(GAMMAS)} levels, and than flow matching that knows the level at "
-        f"{wins[KNOWN]} of {len(GAMMAS)}.",
+        verdict="Denoising: without the noise level, EqM beats flow matching at "
+        f"{wins[recognised, UNKNOWN]} of {levels} levels by recognised digits, and at "
+        f"{wins[ratio, UNKNOWN]} of {levels} by PSNR. Against flow matching that knows the level it is "
+        f"{wins[recognised, KNOWN]} and {wins[ratio, KNOWN]} of {levels}.",
     )
