@@ -1,10 +1,13 @@
 import os
+from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from eqm.cli.main import main
+from eqm.data.archives import folder
 
 
 @pytest.fixture
@@ -93,3 +96,30 @@ def test_one_epoch_of_ones_own_pictures_trains(photos, tmp_path):
     ]
     assert main(command) == 0
     assert (output / "model.safetensors").exists()
+
+
+def test_how_data_were_read_is_said_once_by_every_command(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(
+        import_module("eqm.data.open_source"),
+        "folder",
+        lambda path: replace(folder(path), notes=("read in one of two ways",)),
+    )
+    run = tmp_path.parent / f"{tmp_path.name}-run"
+    denoise = ["denoise", "fashion-mnist", str(photos), "--output", str(run / "a.png")]
+    train = ["train", "folder", "--data.path", str(photos), "--dry-run", "--output", str(run)]
+    for command in (train, denoise, ["detect", "fashion-mnist", str(photos)]):
+        main(command)
+        assert capsys.readouterr().err.count("note: read in one of two ways\n") == 1
+    assert main(["data", "check", str(photos)]) == 0
+    found = capsys.readouterr()
+    assert (found.out + found.err).count("note: read in one of two ways\n") == 1
+
+
+def test_warnings_of_data_are_printed_as_such_and_only_once(photos, capsys):
+    (photos / "cat/0.jpg").write_bytes(b"")
+    assert (
+        main(["train", "folder", "--data.path", str(photos), "--data.size", "0", "--dry-run"]) == 2
+    )
+    err = capsys.readouterr().err
+    assert err.count("warning: ") == 1
+    assert "cannot read 1 of 8 pictures: cat/0.jpg\n" in err

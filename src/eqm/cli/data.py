@@ -44,6 +44,8 @@ def data(
     if report.others:
         shown["ignored"] = f"{len(report.others):,} other files, such as {report.others[0]}"
     show_settings(shown)
+    for sentence in report.notes:
+        print(f"note: {sentence}")
     for name, count in report.classes.items():
         print(f"class {name}: {count:,}")
     for name, reason in report.broken.items():

@@ -66,6 +66,7 @@ def _read(
 
     from eqm.data import DataConfig, Pictures, open_source
     from eqm.data.open_source import opens_arrays
+    from eqm.data.source import say
     from eqm.randomness import SampleRandom
 
     path, wanted = _picked(where)
@@ -80,6 +81,7 @@ def _read(
             source = open_source(config, small=True)
     else:
         files = _files(path)
+        say(files.notes)
         rows = _rows(path, wanted, len(files.names))
         _check_headers(files, rows, check)
         channels, height, width = shape

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import io
+import logging
 import os
 import re
 import shutil
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import tyro
@@ -58,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # On CUDA nearly all work is in bfloat16, so float32 speed does not matter.
     warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
     try:
-        _run(list(sys.argv[1:] if arguments is None else arguments))
+        with _messages_printed():
+            _run(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt as interrupt:
         return _fail(str(interrupt) or "interrupted", 130)
     except BrokenPipeError:
@@ -69,6 +72,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail(" ".join(str(error).split()) or type(error).__name__, 2)
     return 0
+
+
+class _Printer(logging.Handler):
+    """Prints each sentence once on standard error: information as a note, others as a warning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.printed: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        kind = "note" if record.levelno < logging.WARNING else "warning"
+        sentence = f"{kind}: {' '.join(record.getMessage().split())}"
+        if sentence not in self.printed:
+            self.printed.add(sentence)
+            print(sentence, file=sys.stderr)
+
+
+@contextmanager
+def _messages_printed() -> Iterator[None]:
+    """Within it, warnings of eqm and notes about data are printed; of several processes, by the first."""
+    printer, everything, data = _Printer(), logging.getLogger("eqm"), logging.getLogger("eqm.data")
+    level = data.level
+    everything.addHandler(printer)
+    if os.environ.get("RANK", "0") == "0":
+        data.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        data.setLevel(level)
+        everything.removeHandler(printer)
 
 
 def _run(arguments: list[str]) -> None:

@@ -60,6 +60,8 @@ class PictureFiles:
     """Opens a picture by its number. It pickles, and works in a forked process."""
     others: tuple[str, ...] = ()
     """Files that are no pictures, which are ignored."""
+    notes: tuple[str, ...] = ()
+    """Sentences that say how the files were read."""
 
 
 def folder(path: Path) -> PictureFiles:

@@ -36,6 +36,8 @@ class Tensors:
     labels: Tensor | None = None
     num_classes: int = 0
     class_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Sentences that say how the data were read."""
     in_memory: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

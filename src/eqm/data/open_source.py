@@ -18,18 +18,33 @@ from eqm.data.images import Header
 from eqm.data.latents import check_latents, is_latents, open_latents
 from eqm.data.parquet import files_of, hub_table, table
 from eqm.data.pictures import headers, pictures
-from eqm.data.source import MissingDataError, Source, class_names, of_classes, without_labels
+from eqm.data.source import (
+    MissingDataError,
+    Source,
+    class_names,
+    notes_of,
+    of_classes,
+    say,
+    without_labels,
+)
 from eqm.registry import UnknownNameError, lookup, names
 
 
 def open_source(config: DataConfig, *, small: bool = False) -> Source:
     """The data set that `config` describes.
 
-    If `small`, a data set that is not installed may be replaced by the small copy that comes with eqm;
-    a warning says so. Raises MissingDataError where there is no data, and ValueError for data that
-    cannot be trained on: no pictures, damaged archives, mixed sizes or channels, labels out of range,
-    a class without pictures.
+    How it was read, where there was a choice, is logged as information under `eqm.data`. If `small`,
+    a data set that is not installed may be replaced by the small copy that comes with eqm; a warning
+    says so. Raises MissingDataError where there is no data, and ValueError for data that cannot be
+    trained on: no pictures, damaged archives, mixed sizes or channels, labels out of range, a class
+    without pictures.
     """
+    source = _opened(config, small=small)
+    say(notes_of(source))
+    return source
+
+
+def _opened(config: DataConfig, *, small: bool = False) -> Source:
     for name, value in (("size", config.size), ("channels", config.channels)):
         if value < 0:
             raise ValueError(
@@ -161,6 +176,8 @@ class Report:
     """The files that cannot be read, and why."""
     others: tuple[str, ...] = ()
     """Files that are no pictures."""
+    notes: tuple[str, ...] = ()
+    """Sentences that say how the data were read."""
 
     @property
     def faults(self) -> list[str]:
@@ -210,13 +227,14 @@ def check(path: str, *, workers: int = 0) -> Report:
         files.fingerprint,
         {n: why for n, why in zip(files.names, found, strict=True) if isinstance(why, str)},
         files.others,
+        files.notes,
     )
 
 
 def _of_source(config: DataConfig) -> Report:
     if is_latents(config.path):
         check_latents(config.path)
-    source = open_source(config)
+    source = _opened(config)
     data = getattr(source, "data", None)
     count = len(source)
     channels, *sides = source.shape
@@ -230,4 +248,5 @@ def _of_source(config: DataConfig) -> Report:
         Counter({bits: count}),
         dict(zip(class_names(source), counts, strict=True)),
         source.fingerprint,
+        notes=notes_of(source),
     )

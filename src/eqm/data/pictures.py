@@ -66,6 +66,11 @@ class Pictures:
         """The name of the files."""
         return self.files.name
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences that say how the files were read."""
+        return self.files.notes
+
     @cached_property
     def fingerprint(self) -> str:
         """Hexadecimal digest of the files' fingerprint, the rows, labels and shape."""

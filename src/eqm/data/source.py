@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Protocol
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor
 
 from eqm.randomness import SampleRandom
+
+LOG = logging.getLogger("eqm.data")
 
 
 class MissingDataError(ValueError):
@@ -26,6 +29,7 @@ class Source(Protocol):
     * `class_names`, a tuple of str;
     * `in_memory`, True where a batch needs no file; then no batch is loaded ahead on a CPU;
     * `processes`, how many worker processes load batches; 0 or none for a thread;
+    * `notes`, a tuple of sentences that say how the data were read;
     * `metadata`, a dict that is stored with the weights of a model of this data;
     * `subset(rows, labels, num_classes, class_names)`, which `Subset` replaces where there is none.
     """
@@ -95,6 +99,11 @@ class Subset:
         """What is stored with the weights of a model of this data."""
         return getattr(self.source, "metadata", {})
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences that say how the data were read."""
+        return notes_of(self.source)
+
     @cached_property
     def fingerprint(self) -> str:
         """Hexadecimal digest of the source's fingerprint, the rows and the labels."""
@@ -106,6 +115,17 @@ class Subset:
     def batch(self, rows: Tensor, random: SampleRandom) -> Tensor:
         """The samples at `rows` (B,) of this subset, (B, *shape)."""
         return self.source.batch(self.rows[rows], random)
+
+
+def notes_of(source: object) -> tuple[str, ...]:
+    """Sentences that say how the data were read, such as which folder was taken; often none."""
+    return tuple(getattr(source, "notes", ()))
+
+
+def say(notes: Iterable[str]) -> None:
+    """Returns nothing; logs each sentence, which the command line prints once."""
+    for sentence in notes:
+        LOG.info("%s", sentence)
 
 
 def digest(*values: object) -> str:

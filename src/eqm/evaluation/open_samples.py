@@ -15,6 +15,7 @@ import torch
 from eqm.data import Source, open_source, split
 from eqm.data.arrays import from_npz, read_npz
 from eqm.data.config import DataConfig
+from eqm.data.source import notes_of, say
 from eqm.encoders import encoder_of
 from eqm.evaluation.samples import Samples, drawn, from_source
 from eqm.evaluation.statistics import Statistics, open_statistics
@@ -90,7 +91,9 @@ def open_images(path: str, config: DataConfig = DataConfig()) -> Source | Statis
         return open_source(replace(config, path=path), small=True)
     if {"mu", "sigma"} <= read_npz(Path(path)).keys():
         return open_statistics(path)
-    return from_npz(Path(path), config)
+    source = from_npz(Path(path), config)
+    say(notes_of(source))
+    return source
 
 
 def open_reference(
