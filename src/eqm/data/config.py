@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
+
+LAYOUTS = ("HW", "CHW", "HNW", "CHNW", "CLN", "CN")
+"""The axes of pictures, signals and points, each sorted by letter."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,14 @@ class DataConfig:
     channels: int = 0
     """Channels to convert pictures to: 1 (grey), 3 (colour, on white) or 4 (colour and opacity); 0
     keeps theirs, -1 chooses grey or colour (recipe `folder` only)."""
+    layout: str = ""
+    """Order of the axes of an array, by the letters N (pictures), H, W and C, such as NHWC, NCHW, HWN or HW;
+    NCL for signals, NC for points. By default it is found, and refused if it is not certain."""
+    range: tuple[float, ...] = ()
+    """The values of black and white in an array, such as 0 4095. By default they are found, and refused if
+    they are not certain."""
+    standardise: bool = False
+    """Give each column of points the mean 0 and the standard deviation 1; both are stored with the weights."""
     flip: bool = False
     """Mirror half of the pictures left to right, at random each time."""
     labels: bool = True
@@ -49,6 +61,16 @@ class DataConfig:
             raise ValueError(
                 f"data.channels must be 1, 3, 4, 0 (keep) or -1 (choose); got {self.channels}"
             )
+        if self.layout and "".join(sorted(self.layout.upper())) not in LAYOUTS:
+            raise ValueError(
+                "data.layout must name each axis once: HW, with N or C or both, NCL or NC, in any order; "
+                f"got {self.layout!r}"
+            )
+        black_white = len(self.range) == 2 and self.range[0] != self.range[1]
+        if self.range and not (black_white and all(map(math.isfinite, self.range))):
+            raise ValueError(
+                f"data.range must be two different numbers, black and white; got {self.range}"
+            )
         for name in ("workers", "cache_mb"):
             if getattr(self, name) < 0:
                 raise ValueError(f"data.{name} must not be negative; got {getattr(self, name)}")
@@ -66,4 +88,5 @@ class DataConfig:
         known = {name: value for name, value in stored.items() if value is not None}
         if "path" not in known:
             return None
-        return cls(**known | {"classes": tuple(known.get("classes", ())), "flip": False})
+        lists = {name: tuple(known.get(name, ())) for name in ("classes", "range")}
+        return cls(**known | lists | {"flip": False})
