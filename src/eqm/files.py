@@ -22,6 +22,44 @@ NOT_WRITABLE = {
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
+def printable(name: object) -> str:
+    r"""The name of a file or a class as it is printed, in one line.
+
+    What could change the terminal or hide a part of the name becomes an escape: control characters, line
+    breaks, marks that turn the direction of writing, and bytes that are no UTF-8.
+
+    >>> print(printable("a\x1b[31m.png"))
+    a\x1b[31m.png
+    """
+    letters = str(name)
+    if letters.isprintable():
+        return letters
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in letters
+    )
+
+
+@contextmanager
+def reading(path: Path | str, expected: str) -> Iterator[None]:
+    """A block that reads `path` with a library. Whatever the library raises becomes one sentence.
+
+    `expected` says what the file must be, such as "a whole .npz file". Keep the block small: a fault of
+    eqm inside would pass for a damaged file. Raises ValueError for all that the block raises but
+    MemoryError.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise ValueError(f"cannot read {path} ({os.strerror(error.errno)})") from error
+        raise ValueError(
+            f"{path} must be {expected}; it is damaged or of another kind: replace it"
+        ) from error
+
+
 class DiskFullError(OSError):
     """The disk is full; existing files are unchanged."""
 

@@ -156,7 +156,7 @@ def test_a_network_and_a_rule_of_ones_own_work_by_name(run, tmp_path, monkeypatc
     assert run(*sample, *rule)[0] == 0
     assert (np.load("a.npz")["arr_0"] == 255).all()
     assert "must be one of" in run(*sample, "--rule", "unknown")[2]
-    assert "mlp, one-layer" in run(*train, "--model", "unknown")[2]
+    assert "mlp, one-layer" in run(*train[:2], "--model", "unknown")[2]
 
 
 def test_what_cannot_be_imported_is_one_sentence(run):

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import inspect
 import io
-import logging
 import os
 import re
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 
 import tyro
 
 import eqm
-from eqm.cli.parser import RefusedError, rules
+from eqm.cli.messages import one_line, plain_messages, sentence_of
+from eqm.cli.parser import rules
+from eqm.files import NO_SPACE
 from eqm.recipes import DESCRIPTIONS, find_recipe
 from eqm.registry import load_plugin, lookup, names
 
 NARROWEST = 50
 """Columns of text; tyro does not end in fewer than some ten."""
+NONE_IF_EMPTY = ("stop", "init-from")
+"""Options that are turned off by an empty value."""
 OVERVIEW = """\
 usage: eqm COMMAND ...
 
@@ -48,10 +50,16 @@ Options for every command:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status of a command: 0 for success, 2 for input that cannot be used, 130 for Ctrl-C.
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP came."""
 
-    A failure is one sentence on standard error. EQM_TRACEBACK=1 in the environment adds the traceback.
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status of a command.
+
+    0 is success, 1 is success but for pictures that could not be read, 2 is input that cannot be used, 130 is
+    Ctrl-C and 143 is SIGTERM. A failure is one sentence on standard error. EQM_TRACEBACK=1 in the environment
+    adds the traceback.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
@@ -60,54 +68,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # On CUDA nearly all work is in bfloat16, so float32 speed does not matter.
     warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
     try:
-        with _messages_printed():
-            _run(list(sys.argv[1:] if arguments is None else arguments))
+        with plain_messages():
+            status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a full disk is said here
     except KeyboardInterrupt as interrupt:
-        return _fail(str(interrupt) or "interrupted", 130)
+        return _fail(
+            str(interrupt) or "interrupted", 143 if isinstance(interrupt, Terminated) else 130
+        )
     except BrokenPipeError:
         sys.stdout = None  # the reader has gone: print nothing more
         return 1
-    except (ValueError, OSError, RuntimeError, MemoryError, RefusedError) as error:
+    except Exception as error:  # one sentence; EQM_TRACEBACK=1 shows where it came from
         if os.environ.get("EQM_TRACEBACK"):
             raise
-        return _fail(" ".join(str(error).split()) or type(error).__name__, 2)
-    return 0
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            sys.stdout = None  # it may be what is full
+        return _fail(sentence_of(error), 2)
+    return status
 
 
-class _Printer(logging.Handler):
-    """Prints each sentence once on standard error: information as a note, others as a warning."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.printed: set[str] = set()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        kind = "note" if record.levelno < logging.WARNING else "warning"
-        sentence = f"{kind}: {' '.join(record.getMessage().split())}"
-        if sentence not in self.printed:
-            self.printed.add(sentence)
-            print(sentence, file=sys.stderr)
-
-
-@contextmanager
-def _messages_printed() -> Iterator[None]:
-    """Within it, warnings of eqm and notes about data are printed; of several processes, by the first."""
-    printer, everything, data = _Printer(), logging.getLogger("eqm"), logging.getLogger("eqm.data")
-    level = data.level
-    everything.addHandler(printer)
-    if os.environ.get("RANK", "0") == "0":
-        data.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        data.setLevel(level)
-        everything.removeHandler(printer)
-
-
-def _run(arguments: list[str]) -> None:
+def _run(arguments: list[str]) -> int:
     arguments, plugins = _taken(arguments, "--import")
+    _check_arguments(arguments)
     for plugin in plugins:
         load_plugin(plugin)
+    status = None
     name = arguments[0] if arguments else "--help"
     if name == "--version":
         print(f"eqm {eqm.__version__}")
@@ -128,12 +114,14 @@ def _run(arguments: list[str]) -> None:
         command.__doc__ = re.sub(r"\n {8}(?=\S)", " ", inspect.getdoc(command) or "")
         if name == "train":
             rest, networks = _taken(rest, "--model")
+            if len(networks) > 1:
+                raise ValueError("--model was given twice: give it once")
             if rest and not rest[0].startswith("-"):
                 recipe, *rest = rest
                 command = partial(command, config=find_recipe(recipe))
                 name, description = f"train {recipe}", DESCRIPTIONS[recipe]
         with rules(networks[-1] if networks else None):
-            tyro.cli(
+            status = tyro.cli(
                 command,
                 prog=f"eqm {name}",
                 args=rest,
@@ -143,6 +131,27 @@ def _run(arguments: list[str]) -> None:
                     tyro.conf.CascadeSubcommandArgs,
                     tyro.conf.FlagCreatePairsOff,
                 ),
+            )
+    return status if isinstance(status, int) else 0
+
+
+def _check_arguments(arguments: list[str]) -> None:
+    """Raises ValueError for an empty argument and for an option that is given twice."""
+    seen: set[str] = set()
+    option = ""
+    for argument in arguments:
+        if argument == "--":
+            break
+        value = argument
+        if argument.startswith("--"):
+            option, equals, value = argument.replace("_", "-").partition("=")
+            value = value if equals else option
+            if option in seen:
+                raise ValueError(f"{option} was given twice: give it once")
+            seen.add(option)
+        if not value and not option.endswith(NONE_IF_EMPTY):
+            raise ValueError(
+                f"an argument is empty{f', after {option}' if option else ''}: check the quotes and the variable"
             )
 
 
@@ -172,5 +181,5 @@ def _first_line(command: str) -> str:
 
 
 def _fail(sentence: str, status: int) -> int:
-    print(f"eqm: {sentence}", file=sys.stderr)
+    print(f"eqm: {one_line(sentence)}", file=sys.stderr)
     return status
