@@ -20,6 +20,9 @@ class DataConfig:
     """A registered data set such as `digits`, `mnist-5k`, `fashion-mnist`, `openmoji-32`, `elpv` or
     `moons`; a folder, zip or tar of pictures; an .npz, .npy, IDX or parquet file; a folder that
     `datasets` saved; or `hf:OWNER/NAME` on the Hugging Face hub."""
+    split: str = "train"
+    """The part to read where data are divided into folders or files such as train, test and val; `all` reads
+    everything, and takes no folder for a part."""
     val_fraction: float = 0.2
     """Fraction of each class kept for validation; training never sees it."""
     size: int = 0
@@ -40,6 +43,10 @@ class DataConfig:
     """Mirror half of the pictures left to right, at random each time."""
     labels: bool = True
     """Use the classes, if there are any."""
+    labels_from: str = ""
+    """Where the classes are, if they may be in several places: `folders`, `names` (the name without its number,
+    as cat in cat_12.png), a file such as labels.csv or labels.csv:COLUMN, an ending such as cls or json:KEY
+    (files beside each picture), or the column of a table."""
     classes: tuple[str, ...] = ()
     """Use only these classes, by name or number; default: all."""
     broken: Literal["skip", "fail"] = "skip"

@@ -36,7 +36,14 @@ FREE_TO_CHANGE = {
     *("eval_every", "stop_after", "trackers"),
     # The data are compared by their fingerprint, wherever they are.
     *("data.path", "data.name", "data.broken", "data.workers", "data.cache_mb"),
-    *("data.layout", "data.range", "data.standardise", "data.values"),
+    *(
+        "data.split",
+        "data.labels_from",
+        "data.layout",
+        "data.range",
+        "data.standardise",
+        "data.values",
+    ),
 }
 """Settings, or groups of settings, that may change when a run is resumed."""
 
