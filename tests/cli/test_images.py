@@ -21,10 +21,10 @@ def folder(tmp_path):
 def test_files_folders_arrays_and_data_sets_give_the_same_pictures(folder):
     path, expected = folder
     for paths in ([path / "a.png", path / "b.png", path / "c.png"], [path], [path / "all.npz"]):
-        images, names = read_images(paths, GREY)
+        images, names, *_ = read_images(paths, GREY)
         torch.testing.assert_close(images, expected)
         assert len(names) == 3
-    some, names = read_images([path / "c.png", f"{path / 'all.npz'}:0-1", "digits:7"], GREY)
+    some, names, *_ = read_images([path / "c.png", f"{path / 'all.npz'}:0-1", "digits:7"], GREY)
     torch.testing.assert_close(some[:3], expected[[2, 0, 1]])
     torch.testing.assert_close(some[3:], digits().data[7:8])
     assert names[0].endswith("c.png")
@@ -39,7 +39,7 @@ def test_pictures_are_resized_only_when_asked(folder):
         read_images([path / "a.png"], (3, 16, 16))
     with pytest.raises(ValueError, match=r"digits holds pictures of 8x8 .* --resize"):
         read_images(["digits"], (1, 4, 4))
-    images, _ = read_images([path / "a.png", "digits:0"], (3, 16, 16), resize=True)
+    images, *_ = read_images([path / "a.png", "digits:0"], (3, 16, 16), resize=True)
     assert images.shape == (2, 3, 16, 16)
     assert images.abs().max() <= 1
 

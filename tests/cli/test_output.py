@@ -1,8 +1,11 @@
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from eqm.cli.output import ANY, STILL, check_output, file_names, write_images
@@ -50,8 +53,25 @@ def test_a_film_needs_its_writer_before_the_work(tmp_path, monkeypatch):
 
 
 def test_results_are_called_as_their_pictures_are():
-    assert file_names(["in/a.png", "pack.zip/b.c.jpg", "digits:3", "x.npz:12"]) == [
-        *("a", "b.c", "digits-3", "x-12")
-    ]
+    assert file_names(["in/a.png", "in/b.c.jpg"]) == ["a", "b.c"]
+    assert file_names(["digits:3", "x.npz:12"]) == ["digits-3", "x-12"]
+    assert file_names(["a/x.png", "b/x.png"]) == ["a/x", "b/x"]
+    assert file_names(["/d/a/x.png", "/d/b/c/x.png"]) == ["a/x", "b/c/x"]
     assert file_names(["in/a.png", "in/A.jpg"]) == ["0000-a", "0001-A"]
+    assert file_names(["x.jpg", "x.png/y.jpg"]) == ["0000-x", "x.png/0001-y"]
     assert file_names(["a.png", "b.png"], each=2) == ["a-0", "a-1", "b-0", "b-1"]
+
+
+PIECES = ["a", "A", ".", "/", "\\", ":", "1", "#", "\n", "\udcff", "é", "b" * 90]
+
+
+@given(st.lists(st.lists(st.sampled_from(PIECES)).map("".join), min_size=1, max_size=6))
+def test_results_of_any_names_are_different_files_below_the_output(names):
+    names = [f"{name}x.png" for name in names]
+    paths = [Path(f"{path}.png") for path in file_names(names)]
+    assert len({str(path).casefold() for path in paths}) == len(names)
+    assert not {str(path) for path in paths} & {str(up) for path in paths for up in path.parents}
+    for path in paths:
+        assert not path.is_absolute()
+        assert ".." not in path.parts
+        assert all(len(part.encode()) < 255 for part in path.parts)

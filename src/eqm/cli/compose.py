@@ -67,7 +67,7 @@ def compose(
     }
     weights = {}
     for name, path in _named(masks).items():
-        mask, _ = read_images([path], (1, height, width), resize=None, taker="a mask has")
+        mask = read_images([path], (1, height, width), resize=None, taker="a mask has").images
         mask = torch.nn.functional.interpolate((mask[:1] + 1) / 2, tuple(shape[1:]), mode="area")
         weights[name] = mask[0, 0].to(weight.device)
     both = Composition.of(

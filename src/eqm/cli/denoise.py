@@ -26,11 +26,12 @@ def denoise(
     output: Annotated[Path, options.Output] = Path("denoised.png"),
     seed: options.Seed = 0,
     resize: options.Resize = False,
+    broken: options.Broken = "skip",
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     sampling: options.SamplingOptions = STORED,
     sheet: options.SheetOptions = Sheet(),
-) -> None:
+) -> int:
     """Remove noise of known or unknown strength from pictures.
 
     Example: `eqm denoise fashion-mnist noisy.png --sigma estimate`
@@ -61,8 +62,8 @@ def denoise(
         raise ValueError("--add mixes in noise itself and takes no --sigma: leave one of them out")
     network, _ = open_model(model, device=device, precision=precision, output=output, latents=False)
     shape = network.config.shape
-    read, names = read_images(pictures, shape, resize=resize)
-    clean = x = input_of(network, read)
+    given = read_images(pictures, shape, resize=resize, broken=broken)
+    clean = x = input_of(network, given.images)
     if add:
         noise = starting_noise(shape, seeds=range(seed, seed + len(x))).to(x)
         x = corrupt(x, noise, x.new_full((len(x),), 1 - add))
@@ -70,7 +71,7 @@ def denoise(
     if sigma == "estimate":
         deviation = estimate_sigma(x)
         print(f"sigma {deviation.mean():.3g} ({deviation.min():.3g} to {deviation.max():.3g})")
-    classes = labels_of(labels, len(x), network)
+    classes = labels_of(given.labels(labels), len(x), network)
     settings = sampling.applied(network)
     make_folder(output.parent)
     solution = cleaned(network, x, classes, sigma=deviation, aim=aim, sampling=settings)
@@ -80,7 +81,9 @@ def denoise(
         columns=3 if add else min(len(x), 10),
         sheet=sheet,
         shown=torch.stack([clean, x, solution.x], 1).flatten(0, 1) if add else None,
+        rows=given.names if add else (),
         titles=["picture", "noisy", "denoised"] if add else (),
-        names=file_names(names),
+        names=file_names(given.names),
     )
     print(f"{solution}: {output}")
+    return given.status

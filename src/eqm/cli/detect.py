@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import arg
 
 from eqm.cli import options
+from eqm.files import printable
 from eqm.registry import register
 
 if TYPE_CHECKING:
@@ -41,10 +42,11 @@ def detect(
     maps: Path | None = None,
     save: bool = False,
     resize: options.Resize = False,
+    broken: options.Broken = "skip",
     vae: options.Vae = None,
     batch_size: options.BatchSize = 256,
     device: options.Device = "auto",
-) -> None:
+) -> int:
     """Find anomalous pictures: those unlike the training data.
 
     Example: `eqm detect fashion-mnist a.png b.png`
@@ -62,7 +64,7 @@ def detect(
     """
     from dataclasses import replace
 
-    from eqm.cli.images import open_model, read_images
+    from eqm.cli.images import Given, open_model, read_images
     from eqm.cli.output import check_output
     from eqm.files import make_folder
     from eqm.tasks import EqmDetector
@@ -77,9 +79,9 @@ def detect(
     network, encoder = open_model(model, vae=vae, device=device, precision=None)
     shape = encoder.image_shape_of(network.config.shape)
 
-    def read(paths: Sequence[str]) -> tuple[Tensor, Tensor, list[str]]:
-        pictures, names = read_images(paths, shape, resize=resize)
-        return pictures, encoder.encode(pictures)[0], names
+    def read(paths: Sequence[str]) -> tuple[Given, Tensor]:
+        given = read_images(paths, shape, resize=resize, broken=broken)
+        return given, encoder.encode(given.images)[0]
 
     asked = score[0] if len(score) == 1 else score
     if normal:
@@ -94,19 +96,32 @@ def detect(
             )
         rate = detector.fpr if fpr is None else fpr
         detector = replace(detector, fpr=rate, batch_size=batch_size)
-    pictures, latents, names = read(images)
+    given, latents = read(images)
+    status = given.status
     for folder in filter(None, [output and output.parent, maps]):
         make_folder(folder)
     if normal:
-        detector.fit(read(normal)[1])
+        known, normal_latents = read(normal)
+        detector.fit(normal_latents)
+        status = max(status, known.status)
     threshold = detector.threshold()  # before the work: the calibration may be too small
     if save:
         detector.save(model)
     scores = detector.score_samples(latents)
     p_values = detector.p_values_of(scores).tolist()
-    rows = [
-        {"image": name, "score": value, "p_value": p, "anomalous": value > threshold}
-        for name, value, p in zip(names, scores.tolist(), p_values, strict=True)
+    rows: list[dict[str, Any]] = [
+        {
+            "image": name,
+            "score": value,
+            "p_value": p,
+            "anomalous": value > threshold,
+            "unreadable": "",
+        }
+        for name, value, p in zip(given.names, scores.tolist(), p_values, strict=True)
+    ]
+    nothing = dict.fromkeys(("score", "p_value", "anomalous"))
+    rows += [
+        {"image": name, **nothing, "unreadable": why} for name, why in given.unreadable.items()
     ]
     _print(rows, f"{len(detector.calibration.scores):,} normal scores", detector.fpr)  # type: ignore[union-attr]
     if output is not None:
@@ -114,20 +129,26 @@ def detect(
         _write(rows, about | {"threshold": threshold}, output)
         print(f"every picture: {output}")
     if maps is not None:
-        _draw(pictures, detector.anomaly_map(latents), names, maps)
+        _draw(given.images, detector.anomaly_map(latents), given.names, maps)
         print(f"heat maps: {maps}")
+    return status
 
 
 def _print(rows: list[dict[str, Any]], known: str, fpr: float) -> None:
+    measured = [row for row in rows if not row["unreadable"]]
     print("   score  p-value  picture")
-    for row in sorted(rows, key=lambda row: -row["score"])[:SHOWN]:
+    for row in sorted(measured, key=lambda row: -row["score"])[:SHOWN]:
         flag = "  anomalous" * row["anomalous"]
-        print(f"{row['score']:8.4g}  {row['p_value']:7.4f}  {row['image']}{flag}")
-    if len(rows) > SHOWN:
-        print(f"     ... and {len(rows) - SHOWN:,} more: --output FILE.csv writes all")
-    count = sum(row["anomalous"] for row in rows)
+        print(f"{row['score']:8.4g}  {row['p_value']:7.4f}  {printable(row['image'])}{flag}")
+    if len(measured) > SHOWN:
+        print(f"     ... and {len(measured) - SHOWN:,} more: --output FILE.csv writes all")
+    unreadable = [row for row in rows if row["unreadable"]]
+    for row in unreadable[:SHOWN]:
+        print(f"       -        -  {printable(row['image'])}  unreadable")
+    count = sum(row["anomalous"] for row in measured)
     print(
-        f"{count:,} of {len(rows):,} pictures are anomalous, at a false-positive rate of {fpr:g} ({known})"
+        f"{count:,} of {len(measured):,} pictures are anomalous, at a false-positive rate of {fpr:g} ({known})"
+        + f"; {len(unreadable):,} cannot be read" * bool(unreadable)
     )
 
 
@@ -144,10 +165,17 @@ def _write(rows: list[dict[str, Any]], about: dict[str, Any], output: Path) -> N
             table.writeheader()
             table.writerows(rows)
         else:
-            finite = [math.isfinite(row["score"]) for row in rows]  # JSON knows no infinity
-            listed = [r if f else r | {"score": "inf"} for r, f in zip(rows, finite, strict=True)]
-            json.dump(about | {"images": listed}, file, indent=2, allow_nan=False)
+            listed = [_with_words(row) for row in rows]
+            json.dump(_with_words(about) | {"images": listed}, file, indent=2, allow_nan=False)
             file.write("\n")
+
+
+def _with_words(values: dict[str, Any]) -> dict[str, Any]:
+    """The values, with infinity as a word: JSON has no number for it."""
+    return {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }
 
 
 def _draw(pictures: Tensor, maps: Tensor, names: Sequence[str], folder: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import torch
@@ -14,8 +16,35 @@ if TYPE_CHECKING:
     from eqm.data.archives import PictureFiles
     from eqm.encoders import Encoder
 
+LOG = logging.getLogger(__name__)
+LISTED = 20
+"""Unreadable pictures that are named in warnings."""
 Check = Callable[[str, tuple[int, ...]], None]
 """Takes the name of a picture and its shape; raises ValueError for an unwanted shape."""
+
+
+class Given(NamedTuple):
+    """The pictures that a command was given."""
+
+    images: Tensor
+    """(B, C, H, W) float32 in -1..1, those that can be read."""
+    names: list[str]
+    """The name of each image: its path relative to the folder or archive that was given, or, where several
+    paths were given, with that path in front."""
+    kept: list[int]
+    """The number of each image among all that were given."""
+    unreadable: dict[str, str]
+    """The names of the others, and why they cannot be read."""
+
+    def labels(self, given: Sequence[str]) -> Sequence[str]:
+        """The labels of the images, from those of all that were given."""
+        whole = len(self.kept) + len(self.unreadable)
+        return [given[k] for k in self.kept] if len(given) == whole > 1 else given
+
+    @property
+    def status(self) -> int:
+        """The exit status of a command that used these pictures: 1 where some could not be read."""
+        return 1 if self.unreadable else 0
 
 
 def read_images(
@@ -24,15 +53,17 @@ def read_images(
     *,
     resize: bool | None = False,
     taker: str = "the model takes",
-) -> tuple[Tensor, list[str]]:
-    """The pictures at `paths`, (B, C, H, W) float32 in -1..1, and the name of each.
+    broken: Literal["skip", "fail"] = "fail",
+) -> Given:
+    """The pictures at `paths`, and the name of each.
 
     A path is a picture or anything that `eqm train --data.path` takes. `:5` or `:0-7` after it picks
     some pictures, counted from 0. The pictures must have `shape` (C, H, W). `resize` crops them to a
     square, resizes them and converts their channels; None hides that offer in errors, where `taker`
     says what wants the shape.
 
-    Raises ValueError for missing or unreadable files, other shapes, and numbers out of range.
+    Where `broken` is "skip", a picture that cannot be read is left out, with a warning. Raises ValueError
+    for missing files, other shapes, numbers out of range, and where no picture can be read.
     """
     import torch
 
@@ -55,16 +86,45 @@ def read_images(
                 + (f": bring it to that shape{offer}" if len(found) == 3 else "")
             )
 
-    read = [_read(str(path), shape, bool(resize), check) for path in paths]
-    return torch.cat([images for images, _ in read]), [name for _, names in read for name in names]
+    found = [_read(str(path), shape, bool(resize), check, inside=len(paths) > 1) for path in paths]
+    names = _apart([name for names, _ in found for name in names])
+    read = [image for _, images in found for image in images]
+    unreadable = {name: why for name, why in zip(names, read, strict=True) if isinstance(why, str)}
+    kept = [k for k, name in enumerate(names) if name not in unreadable]
+    if unreadable and (broken == "fail" or not kept):
+        name, why = next(iter(unreadable.items()))
+        count = (
+            f"none of the {len(names)} pictures can be read; "
+            if len(names) > 1 and not kept
+            else ""
+        )
+        raise ValueError(f"{count}cannot read the picture {name} ({why}): replace or remove it")
+    for name in list(unreadable)[:LISTED]:
+        LOG.warning("cannot read the picture %s (%s): it is left out", name, unreadable[name])
+    if len(unreadable) > LISTED:
+        LOG.warning("%d more pictures cannot be read", len(unreadable) - LISTED)
+    images = torch.stack([read[k] for k in kept])  # type: ignore[misc]
+    return Given(images, [names[k] for k in kept], kept, unreadable)
+
+
+def _apart(names: list[str]) -> list[str]:
+    """The names; the second picture of a name gets `#2` behind it, and so on."""
+    seen: Counter[str] = Counter()
+    for k, name in enumerate(names):
+        seen[name] += 1
+        if seen[name] > 1:
+            names[k] = f"{name}#{seen[name]}"
+    return names
 
 
 def _read(
-    where: str, shape: tuple[int, ...], resize: bool, check: Check
-) -> tuple[Tensor, list[str]]:
-    import torch
+    where: str, shape: tuple[int, ...], resize: bool, check: Check, *, inside: bool
+) -> tuple[list[str], Sequence[Tensor | str]]:
+    """The names of the pictures at a path, and each picture (C, H, W) or why it cannot be read.
 
-    from eqm.data import DataConfig, Pictures, open_source
+    With `inside`, the path of a folder or archive stands before the names of the pictures inside of it."""
+
+    from eqm.data import DataConfig, open_source
     from eqm.data.open_source import opens_arrays
     from eqm.data.source import say
     from eqm.randomness import SampleRandom
@@ -74,30 +134,70 @@ def _read(
     if opens_arrays(config):
         source = open_source(config, small=True)
         rows = _rows(path, wanted, len(source))
-        names = [f"{path}:{row}" for row in rows.tolist()]
         if source.shape != shape:
             check(f"{path} holds pictures", source.shape)
             config = DataConfig(path, channels=shape[0], size=shape[1])
             source = open_source(config, small=True)
-    else:
-        files = _files(path)
-        say(files.notes)
-        rows = _rows(path, wanted, len(files.names))
-        _check_headers(files, rows, check)
-        channels, height, width = shape
-        source = Pictures(
-            files,
-            shape=(channels, height, width),
-            size=height if resize else 0,
-            rows=torch.arange(len(files.names)),
-            labels=None,
-            num_classes=0,
-            class_names=(),
-            on_broken="fail",
-            workers=config.threads,
-        )
-        names = [files.names[row] for row in rows.tolist()]
-    return source.batch(rows, SampleRandom(0, rows)), names
+        return [f"{path}:{row}" for row in rows.tolist()], source.batch(rows, SampleRandom(0, rows))
+    files = _files(path)
+    say(files.notes)
+    rows = _rows(path, wanted, len(files.names))
+    names = [files.names[row] for row in rows.tolist()]
+    if inside and names != [path]:
+        names = [f"{path.rstrip('/')}/{name}" for name in names]
+    return names, _decoded(files, rows, shape, resize, check, threads=config.threads)
+
+
+def _decoded(
+    files: PictureFiles,
+    rows: Tensor,
+    shape: tuple[int, ...],
+    resize: bool,
+    check: Check,
+    *,
+    threads: int,
+) -> list[Tensor | str]:
+    """Each picture (C, H, W), or why it cannot be read. All headers are read before any is decoded."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import torch
+
+    from eqm.data import Pictures
+    from eqm.data.images import header, reason
+    from eqm.data.pictures import BROKEN
+    from eqm.randomness import SampleRandom
+
+    channels, height, width = shape
+    source = Pictures(
+        files,
+        shape=(channels, height, width),
+        size=height if resize else 0,
+        rows=torch.arange(len(files.names)),
+        labels=None,
+        num_classes=0,
+        class_names=(),
+        on_broken="fail",
+    )
+    found: dict[int, Tensor | str] = {}
+    for row in rows.tolist():
+        try:
+            with files.open(row) as file:
+                head = header(file)
+        except BROKEN as error:
+            found[row] = reason(error)
+            continue
+        check(f"{files.names[row]} is a picture", (head.channels, head.height, head.width))
+
+    def decode(row: int) -> None:
+        one = torch.tensor([row])
+        try:
+            found[row] = source.batch(one, SampleRandom(0, one))[0]
+        except ValueError as error:
+            found[row] = reason(error.__cause__ or error)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(decode, [row for row in rows.tolist() if row not in found]))
+    return [found[row] for row in rows.tolist()]
 
 
 def _picked(where: str) -> tuple[str, tuple[int, int] | None]:
@@ -125,23 +225,10 @@ def _files(path: str) -> PictureFiles:
     from eqm.data.open_source import files_at
 
     if Path(path).suffix.lower() in SUFFIXES and not Path(path).is_dir():
+        if not Path(path).exists():
+            raise ValueError(f"cannot read the picture {path} (No such file): check its name")
         return PictureFiles(path, [path], None, (), path, lambda index: Path(path).open("rb"))
     return files_at(path)
-
-
-def _check_headers(files: PictureFiles, rows: Tensor, check: Check) -> None:
-    """Raises ValueError for a picture of an unwanted shape, before any is decoded."""
-    from eqm.data.images import header, reason
-    from eqm.data.pictures import BROKEN
-
-    for row in rows.tolist():
-        name = files.names[row]
-        try:
-            with files.open(row) as file:
-                found = header(file)
-        except BROKEN as error:
-            raise ValueError(f"cannot read the picture {name} ({reason(error)})") from error
-        check(f"{name} is a picture", (found.channels, found.height, found.width))
 
 
 def _words(shape: tuple[int, ...]) -> str:

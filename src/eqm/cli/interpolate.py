@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Literal
 
 import tyro
@@ -48,14 +48,15 @@ def interpolate(
     import torch
 
     from eqm.cli.images import open_model, read_images
-    from eqm.cli.output import ANY, check_output, write_images
+    from eqm.cli.output import ANY, check_output, file_names, write_images
     from eqm.descent import Outcome
     from eqm.files import make_folder
     from eqm.tasks import interpolate as between
 
     check_output(output, ANY)
     network, encoder = open_model(model, vae=vae, device=device, precision=precision, output=output)
-    images, _ = read_images(pictures, encoder.image_shape_of(network.config.shape), resize=resize)
+    given = read_images(pictures, encoder.image_shape_of(network.config.shape), resize=resize)
+    images, names = given.images, file_names(given.names)
     if len(images) < 2:
         raise ValueError(f"interpolate needs two pictures or more; got {len(images)}")
     if labels and len(labels) != len(images):
@@ -85,7 +86,10 @@ def interpolate(
         output,
         columns=count,
         sheet=sheet,
-        rows=[f"{a} to {b}" for a, b in pairwise(labels)],
+        rows=[f"{a} to {b}" for a, b in pairwise(labels or given.names)],
+        names=[
+            f"{a}-to-{PurePath(b).name}-{k:03}" for a, b in pairwise(names) for k in range(count)
+        ],
     )
     paths = f"{len(solutions)} path{'s' * (len(solutions) > 1)}"
     print(f"{paths} of {count} images through {through}: {output}")

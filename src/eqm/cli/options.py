@@ -46,6 +46,13 @@ Output = arg(
 )
 Seed = Annotated[int, arg(help="Seed of the noise. Image k uses SEED + k.")]
 Resize = Annotated[bool, arg(help="Crop and resize pictures to the size that the model takes.")]
+Broken = Annotated[
+    Literal["skip", "fail"],
+    arg(
+        help="What to do with a picture that cannot be read. skip leaves it out, names it, and ends with exit "
+        "status 1; fail ends at once."
+    ),
+]
 Vae = Annotated[
     str | None,
     arg(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from itertools import takewhile
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from eqm.cli.options import Sheet
+from eqm.files import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 
 FOLDER = ""
 """A folder of pictures has no ending."""
+LONGEST = 200
+"""Bytes of the name of a file; most file systems take 255."""
 STILL = (".png", ".npz", FOLDER)
 ANY = (*STILL, ".gif", ".mp4")
 
@@ -23,7 +28,7 @@ def show_settings(settings: Mapping[str, object]) -> None:
     """Prints one setting a line, names to the left."""
     width = max(map(len, settings))
     for name, value in settings.items():
-        print(f"{name:<{width}}  {'none' if value in ('', None) else value}")
+        print(f"{printable(name):<{width}}  {'none' if value in ('', None) else printable(value)}")
 
 
 def check_apart(output: Path, pictures: str) -> None:
@@ -111,7 +116,9 @@ def write_images(
         case _:
             with new_folder(output) as folder:
                 for k, image in enumerate(one_by_one):
-                    picture(image).save(folder / f"{names[k] if names else f'{k:06}'}.png")
+                    path = folder / f"{names[k] if names else f'{k:06}'}.png"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    picture(image).save(path)
 
 
 def with_captions(
@@ -147,15 +154,33 @@ def ending_of(output: Path) -> str:
 
 
 def file_names(names: Sequence[str], *, each: int = 1) -> list[str]:
-    """Names, without ending, for `each` result files of every picture; `names` are those of `read_images`.
+    """The paths, without ending, of `each` result files of every picture; `names` are those of `read_images`.
 
-    A name is that of the picture's file, with its number in front where two pictures have one name."""
-    stems = []
-    for name in names:
-        path, row = re.fullmatch(r"(.+?)(?::(\d+))?", name, re.DOTALL).groups()  # type: ignore[union-attr]
-        stems.append("-".join(filter(None, [Path(path).stem.replace(":", "-"), row])))
-    if len({stem.casefold() for stem in stems}) < len(stems):
-        stems = [f"{k:04}-{stem}" for k, stem in enumerate(stems)]
+    The folders are those of the pictures, but for the folders that all pictures share, so that pictures of
+    one name stay apart. Where paths still are equal, the number of the picture stands in front of its name.
+    """
+    paths = [_parts(name) for name in names]
+    levels = zip(*(path[:-1] for path in paths), strict=False)  # as deep as the shortest
+    shared = len(list(takewhile(lambda parts: len(set(parts)) == 1, levels)))
+    paths = [path[shared:] for path in paths]
+    files = {tuple(part.casefold() for part in path) for path in paths}
+    folders = {file[:depth] for file in files for depth in range(1, len(file))}
+    if len(files) < len(paths) or any((*f[:-1], f"{f[-1]}.png") in folders for f in files):
+        paths = [[*path[:-1], f"{k:04}-{path[-1]}"] for k, path in enumerate(paths)]
+    stems = ["/".join(path) for path in paths]
     if each == 1:
         return stems
     return [f"{stem}-{k}" for stem in stems for k in range(each)]
+
+
+def _parts(name: str) -> list[str]:
+    """The folders of a picture and its name without ending, as names of files that lie below one folder."""
+    path, row = re.fullmatch(r"(.+?)(?::(\d+))?", name, re.DOTALL).groups()  # type: ignore[union-attr]
+    *folders, last = os.path.abspath(path.replace("\\", "/")).strip("/").split("/")  # noqa: PTH100
+    stem = "-".join(filter(None, [PurePath(last).stem, row]))
+    return [_short(printable(part).replace(":", "-")) for part in (*folders, stem)]
+
+
+def _short(part: str) -> str:
+    """The name, cut to a length that every file system takes."""
+    return part.encode()[:LONGEST].decode(errors="ignore")

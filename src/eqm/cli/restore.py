@@ -30,10 +30,11 @@ def restore(
     seed: options.Seed = 0,
     guidance: options.Guidance = None,
     resize: options.Resize = False,
+    broken: options.Broken = "skip",
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     sheet: options.SheetOptions = Sheet(),
-) -> None:
+) -> int:
     """Fill holes, sharpen, enlarge or colour pictures.
 
     Example: `eqm restore fashion-mnist shoe.png --mask mask.png`
@@ -84,17 +85,16 @@ def restore(
         case "grey":
             what = Grey()
         case _:
-            read, _ = read_images([str(mask)], (1, *shape[1:]), resize=resize, taker="a mask has")
-            what = Inpaint(((read[0, 0] > 0) ^ mask_is_hole).to(whole))
+            read = read_images([str(mask)], (1, *shape[1:]), resize=resize, taker="a mask has")
+            what = Inpaint(((read.images[0, 0] > 0) ^ mask_is_hole).to(whole))
     if operator in ("blur", "motion"):
         noise = max(noise, 2 / 255 / 12**0.5)
-    given, names = read_images(
-        pictures, shape if measure else what(whole.float()).shape[1:], resize=resize
-    )
-    y = given.to(whole.device)
+    taken = shape if measure else what(whole.float()).shape[1:]
+    given = read_images(pictures, taken, resize=resize, broken=broken)
+    y = given.images.to(whole.device)
     if measure or operator == "inpaint":
         y = what(y)
-    classes = labels_of(labels, len(y), network)
+    classes = labels_of(given.labels(labels), len(y), network)
     make_folder(output.parent)
     solution = restored(
         network,
@@ -118,8 +118,10 @@ def restore(
         columns=rows.shape[1],
         sheet=sheet,
         shown=rows.flatten(0, 1),
+        rows=given.names,
         titles=["given", *(f"sample {k + 1}" for k in range(count)), *["mean"] * len(mean)],
-        names=file_names(names, each=count),
+        names=file_names(given.names, each=count),
     )
     misfit = (what(found) - y.repeat_interleave(count, 0)).square().mean().sqrt()
     print(f"{solution}; misfit {misfit:.2g}: {output}")
+    return given.status

@@ -20,13 +20,14 @@ def vary(
     output: Annotated[Path, options.Output] = Path("variations.png"),
     seed: options.Seed = 0,
     resize: options.Resize = False,
+    broken: options.Broken = "skip",
     vae: options.Vae = None,
     batch_size: options.BatchSize = 256,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     sampling: options.SamplingOptions = STORED,
     sheet: options.SheetOptions = Sheet(),
-) -> None:
+) -> int:
     """Draw variations of pictures.
 
     Example: `eqm vary fashion-mnist shoe.png --strength 0.6`
@@ -45,16 +46,17 @@ def vary(
 
     check_output(output, STILL)
     network, encoder = open_model(model, vae=vae, device=device, precision=precision, output=output)
-    images, names = read_images(
-        pictures, encoder.image_shape_of(network.config.shape), resize=resize
+    given = read_images(
+        pictures, encoder.image_shape_of(network.config.shape), resize=resize, broken=broken
     )
+    images = given.images
     settings = sampling.applied(network)
     make_folder(output.parent)
     latents, _ = encoder.encode(images)
     solution = varied(
         network,
         latents,
-        labels or None,
+        given.labels(labels) or None,
         strength=strength,
         count=count,
         seed=seed,
@@ -69,7 +71,9 @@ def vary(
         columns=count + 1,
         sheet=sheet,
         shown=torch.cat([images[:, None].to(found), each], dim=1).flatten(0, 1),
+        rows=given.names,
         titles=["picture", *(f"{k + 1}" for k in range(count))],
-        names=file_names(names, each=count),
+        names=file_names(given.names, each=count),
     )
     print(f"{solution}: {output}")
+    return given.status
