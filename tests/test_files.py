@@ -57,7 +57,7 @@ def test_a_new_folder_is_complete_or_absent(tmp_path):
         with new_folder(tmp_path / name) as folder:
             (folder / "one").touch()
         assert [path.name for path in (tmp_path / name).iterdir()] == ["one"]
-    with pytest.raises(OSError, match="cannot write"), new_folder(tmp_path / "new") as folder:
+    with pytest.raises(ValueError, match="has files in it"), new_folder(tmp_path / "new") as folder:
         (folder / "other").touch()
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["one"]
 

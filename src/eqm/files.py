@@ -1,25 +1,57 @@
-"""Atomic writing of files and folders: a temporary file is written, synced and renamed."""
+"""Writing of files and folders: complete or not at all, and never over what eqm did not write."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
+import re
 import shutil
+import socket
+import stat
+import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import BinaryIO
 
 FULL = 1 << 16
 """A disk with fewer free bytes counts as full; safetensors does not always report the reason."""
-
-
-NOT_WRITABLE = {
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT),
-    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY),
+REASONS = {
+    errno.ENOSPC: ("the disk is full", "free some space"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space"),
+    errno.EFBIG: ("the file-size limit is reached", "raise it (ulimit -f)"),
+    errno.EIO: ("the disk reports an input/output error", "choose another disk"),
 }
-NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+"""The errors of a disk that takes no more, and what to do."""
+NAMES = (errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP)
+"""Errors that another name in the same folder avoids."""
+MARKER = "eqm.json"
+"""The file that says what a folder is, where no other file does."""
+KINDS = {
+    "eqm": {"config.json": "eqm"},
+    "eqm-classifier": {"config.json": "eqm-classifier"},
+    "eqm-detector": {"detector.json": "eqm-detector"},
+    "eqm latents": {"manifest.json": "eqm latents"},
+    "eqm-run": {MARKER: "eqm-run", "config.json": "eqm"},
+}
+"""Kinds of folders that eqm writes: their JSON files, and what each says as `format`."""
+WRITTEN = (".json", ".jsonl", ".md", ".safetensors")
+"""Endings of files that eqm replaces in its own folders."""
+IGNORED = ("Thumbs.db", "desktop.ini", "lost+found")
+"""Files of the operating system; a folder with these and hidden files alone is empty."""
+MAX_MARKER = 1 << 26
+"""Bytes; eqm writes no larger file of KINDS."""
+STALE = 24 * 3600
+"""Seconds after which a temporary folder of another machine counts as left by a killed process."""
+
+_PART = re.compile(r"\.eqm-(?P<host>[0-9a-f]{8})-(?P<process>\d+)-\d+\.part")
+_HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+_numbers, _open = count(), set[str]()
 
 
 def printable(name: object) -> str:
@@ -61,29 +93,52 @@ def reading(path: Path | str, expected: str) -> Iterator[None]:
 
 
 class DiskFullError(OSError):
-    """The disk is full; existing files are unchanged."""
+    """The disk takes no more: it is full, a quota or limit is reached, or it fails. Existing files are
+    unchanged."""
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """A block that writes `path`; a full disk or missing permission becomes one sentence.
+    """A block that writes `path`; the failures of writing become one sentence.
 
-    Raises DiskFullError if the disk is full, OSError if the path cannot be written, and what the block
-    raises.
+    Raises DiskFullError if the disk takes no more (REASONS), OSError if the path cannot be written,
+    ValueError for a path with the character NUL, and what the block raises.
     """
+    if "\0" in str(path):
+        raise ValueError(f"a file name must not have the character NUL; got {str(path)!r}")
     try:
         yield
-    except Exception as error:
-        number = getattr(error, "errno", None)
-        if number in NOT_WRITABLE:
-            reason = os.strerror(number)
-            raise OSError(f"cannot write {path} ({reason}): choose another folder") from error
-        full = number in NO_SPACE or "os error 28" in str(error)  # the wording of safetensors
-        if full or shutil.disk_usage(path.parent).free < FULL:
-            raise DiskFullError(
-                f"the disk is full: {path} was not written; free some space"
-            ) from error
+    except DiskFullError:
         raise
+    except Exception as error:
+        number = _disk_error(error)
+        if number is None and isinstance(error, OSError) and error.errno:
+            reason = os.strerror(error.errno)
+            other = "name" if error.errno in NAMES else "folder"
+            raise OSError(f"cannot write {path} ({reason}): choose another {other}") from error
+        if number is None and not _is_full(path):
+            raise
+        fault, advice = REASONS[number or errno.ENOSPC]
+        raise DiskFullError(f"{fault}: {path} was not written; {advice}") from error
+
+
+def _disk_error(error: BaseException | None) -> int | None:
+    """The number in REASONS of an error or of the error it came from; None for other errors."""
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        if found := re.search(r"os error (\d+)", str(error)):  # the wording of safetensors
+            number = int(found[1])
+        if number in REASONS:
+            return number
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _is_full(path: Path) -> bool:
+    try:
+        return shutil.disk_usage(path.parent).free < FULL
+    except (OSError, ValueError):
+        return False
 
 
 @contextmanager
@@ -91,55 +146,228 @@ def replacing(path: Path | str) -> Iterator[Path]:
     """A temporary path to write to; it replaces `path` when the block ends.
 
     If the block fails or is interrupted, the old file stays and the temporary one is removed. Missing
-    folders are made. Raises as `writing` does.
+    folders are made, links are followed, and the permissions of an old file stay. Raises as `writing`
+    does, and OSError for a device, a pipe and a file that is read-only.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        target, mode = _target(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _temporary(target.parent) as folder:
+            temporary = folder / "file"
             temporary.touch()
-            mode = temporary.stat().st_mode
+            mode = temporary.stat().st_mode if mode is None else mode
             yield temporary
-            temporary.chmod(mode)  # safetensors makes files private
+            temporary.chmod(stat.S_IMODE(mode))  # safetensors makes files private
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
-            temporary.replace(path)
-            _sync_folder(path.parent)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+            temporary.replace(target)
+            _sync_folder(target.parent)
+
+
+def _target(path: Path) -> tuple[Path, int | None]:
+    """The file that `path` names or links to, and its mode, None if it is missing."""
+    target = Path(os.path.realpath(path))
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return target, None
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode):
+        raise OSError(f"cannot write {path} (a device or a pipe): choose the name of a file")
+    if not mode & 0o222:
+        raise OSError(f"cannot write {path} (the file is read-only): choose another name")
+    return target, mode
 
 
 @contextmanager
 def new_folder(folder: Path | str) -> Iterator[Path]:
-    """A temporary folder to write to; it becomes `folder`, which is new or empty, when the block ends.
+    """A temporary folder to write to; its files are in `folder`, new or empty before, when the block ends.
 
-    If the block fails or is interrupted, the temporary folder is removed. Raises as `writing` does.
+    If the block fails or is interrupted, what was written is removed. An empty folder that exists is
+    filled and keeps its permissions. Raises as `writing` does, and ValueError for a folder with files.
     """
-    folder = Path(folder).resolve()
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    try:
-        with writing(folder):
-            shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process
-            temporary.mkdir(parents=True)
+    folder = Path(folder)
+    check_folder(folder)
+    with writing(folder):
+        target = Path(os.path.realpath(folder))
+        filled = target.is_dir()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _temporary(target if filled else target.parent) as temporary:
             yield temporary
-            temporary.replace(folder)
-            _sync_folder(folder.parent)
+            for path in temporary.rglob("*"):
+                if path.is_file():
+                    with path.open("rb+") as file:
+                        os.fsync(file.fileno())
+            if filled:
+                _move_all(temporary, target)
+            else:
+                temporary.rename(target)
+                _sync_folder(target.parent)
+
+
+def _move_all(source: Path, target: Path) -> None:
+    moved: list[Path] = []
+    try:
+        for path in sorted(source.iterdir()):
+            place = target / path.name
+            if os.path.lexists(place):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+            path.rename(place)
+            moved.append(place)
+        _sync_folder(target)
+    except BaseException:
+        for place in moved:
+            _remove(place)
+        raise
+
+
+@contextmanager
+def _temporary(folder: Path) -> Iterator[Path]:
+    """A temporary folder in `folder`; safetensors makes files with names of its own, which stay inside."""
+    path = folder / f".eqm-{_HOST}-{os.getpid()}-{next(_numbers)}.part"
+    _open.add(path.name)
+    try:
+        _remove(path)  # left by a killed process with the same number
+        path.mkdir()
+        yield path
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(path)
+        _open.discard(path.name)
+
+
+def sweep(folder: Path | str, *, locked: bool = False) -> None:
+    """Returns nothing; removes the temporary files that killed processes left in `folder`.
+
+    Those of living processes stay, and those of other machines for a day. With `locked` nobody else
+    writes into the folder, and all are removed.
+    """
+    try:
+        found = [path for path in Path(folder).iterdir() if _PART.fullmatch(path.name)]
+    except OSError:
+        return
+    for path in found:
+        if path.name not in _open and (locked or _is_left(path)):
+            _remove(path)
+
+
+def _is_left(path: Path) -> bool:
+    name = _PART.fullmatch(path.name)
+    assert name is not None
+    if name["host"] == _HOST:
+        process = int(name["process"])
+        return process == os.getpid() or not _is_alive(process)
+    try:
+        return time.time() - path.lstat().st_mtime > STALE
+    except OSError:
+        return False
+
+
+def _is_alive(process: int) -> bool:
+    if os.name != "posix":  # there os.kill ends the process
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def make_folder(path: Path | str) -> Path:
     """The folder `path`, made if it is missing. Call it before long work that ends with writing.
 
-    Raises OSError if nothing can be written into the folder.
+    What killed processes left there is removed. Raises OSError if nothing can be written into the folder.
     """
     path = Path(path)
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=path).close()
+    sweep(path)
     return path
+
+
+def check_folder(
+    folder: Path | str,
+    kind: str = "",
+    *,
+    within: tuple[str, ...] = (),
+    besides: tuple[str, ...] = (),
+    name: str = "output",
+) -> None:
+    """Returns nothing; checks that eqm may write what `kind` of KINDS says into `folder`.
+
+    The folder must be new, or of this kind or one of `within`, or empty except for hidden files and the
+    names `besides`. Raises ValueError otherwise, naming the option `name`, and OSError if the folder cannot
+    be read.
+    """
+    folder = Path(folder)
+    with writing(folder):
+        there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        if not there and folder.exists() and not folder.is_dir():
+            raise ValueError(f"{name} must be a folder; {folder} is a file: choose another name")
+    own = any(map(partial(_is_of_kind, folder), filter(None, (kind, *within))))
+    for file, said in _files_of(kind).items() if own else ():
+        if file in there and _format_of(folder / file) not in (said, None):
+            raise ValueError(
+                f"{folder / file} is not of eqm and would be replaced: move it away, or choose another folder"
+            )
+    for path in (folder / file for file in there if own and file.endswith(WRITTEN)):
+        if path.is_symlink():
+            raise ValueError(
+                f"{path} is a link, and the file behind it would be replaced: put a copy there, or choose "
+                "another folder"
+            )
+    others = [
+        file for file in there if not file.startswith(".") and file not in (*besides, *IGNORED)
+    ]
+    if others and not own:
+        raise ValueError(
+            f"{name} must be a new or an empty folder{', or one that eqm filled in the same way' * bool(kind)}; "
+            f"{folder} has files in it, such as {others[0]!r}: choose another name"
+        )
+
+
+def claim_folder(folder: Path | str, kind: str) -> Path:
+    """The folder, made if it is missing and marked as of `kind`, if `check_folder` permits it.
+
+    Raises as `check_folder` and `make_folder` do."""
+    check_folder(folder, kind)
+    folder = make_folder(folder)
+    if not _is_of_kind(folder, kind):
+        with replacing(folder / MARKER) as path:
+            path.write_text(json.dumps({"format": kind}) + "\n", encoding="utf-8")
+    return folder
+
+
+def _files_of(kind: str) -> dict[str, str]:
+    return KINDS.get(kind, {MARKER: kind} if kind else {})
+
+
+def _is_of_kind(folder: Path, kind: str) -> bool:
+    return any(_format_of(folder / file) == said == kind for file, said in _files_of(kind).items())
+
+
+def _format_of(path: Path) -> str | None:
+    """The entry `format` of a JSON file, empty if it has none; None for a missing or damaged file."""
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_MARKER:
+            return None
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    said = found.get("format") if isinstance(found, dict) else ""
+    return said if isinstance(said, str) else ""
 
 
 def lock_folder(folder: Path | str) -> BinaryIO:
@@ -168,8 +396,9 @@ def _sync_folder(path: Path) -> None:
     """Makes a rename survive a power failure, on systems that can sync a folder."""
     if os.name != "posix":
         return
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
+    with suppress(OSError):  # the file is complete, whether or not the disk can do this
+        number = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)

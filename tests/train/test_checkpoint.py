@@ -41,7 +41,7 @@ def kept(folder):
 
 def test_the_newest_few_stay_and_what_a_killed_process_left_goes(images, tmp_path):
     (tmp_path / "checkpoints").mkdir()
-    for litter in ("000009.safetensors", ".000001.json.7.part"):
+    for litter in ("000009.safetensors", ".eqm-00000000-7-1.part"):
         (tmp_path / "checkpoints" / litter).touch()
     last(train(replace(TINY, checkpoint_every=32, keep_checkpoints=3), images, tmp_path))
     names = [f"00000{n}.{kind}" for n in (2, 3, 4) for kind in ("json", "safetensors")]

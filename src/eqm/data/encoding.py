@@ -18,7 +18,7 @@ from eqm.checks import check_count
 from eqm.data.latents import MANIFEST, STORAGE, Manifest, Shard, digest
 from eqm.data.source import Source
 from eqm.encoders import Encoder, about_encoder
-from eqm.files import make_folder, replacing
+from eqm.files import check_folder, make_folder, replacing
 from eqm.randomness import SampleRandom
 
 
@@ -53,8 +53,9 @@ def encode(
     resumes. Of several processes each writes every `world_size`-th shard, and the one that writes
     the last shard writes the manifest. One shard at a time is in memory.
 
-    Raises ValueError when `folder` holds latents of another encoder, source or setting, when the
-    encoder cannot take the images, and for latents that `storage` cannot hold.
+    Raises ValueError when `folder` holds other files, or latents of another encoder, source or setting,
+    when the encoder cannot take the images, and for latents that `storage` cannot hold; OSError when
+    `folder` cannot be written.
     """
     if storage not in STORAGE:
         raise ValueError(f"storage must be one of {', '.join(STORAGE)}; got {storage}")
@@ -70,6 +71,7 @@ def encode(
         storage=storage,
         shard_size=shard_size,
     )
+    check_folder(folder, "eqm latents", name="the folder for latents")
     folder = make_folder(folder)
     if (folder / MANIFEST).exists():
         _check_same(plan, Manifest.load(folder), folder)

@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from eqm.features.features import Activations, Features, from_module, require_images
-from eqm.files import replacing
+from eqm.files import check_folder, make_folder, replacing
 from eqm.registry import register
 
 _BUNDLED = Path(__file__).parent / "weights"
@@ -74,8 +74,11 @@ class Classifier(nn.Module):
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Returns nothing; writes model.safetensors and config.json into `folder`.
 
-        Raises OSError if they cannot be written.
+        Raises ValueError unless the folder is new or empty or holds a classifier of eqm, and OSError if the
+        files cannot be written.
         """
+        check_folder(folder, "eqm-classifier", name="folder")
+        make_folder(folder)
         config = {
             "format": "eqm-classifier",
             "shape": self.shape,

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from eqm.energy import DotEnergy, Energy, NormEnergy
-from eqm.files import replacing
+from eqm.files import check_folder, replacing
 from eqm.models.card import write_card
 from eqm.models.config import NetworkConfig
 from eqm.models.inference import Frozen
@@ -40,11 +40,20 @@ def save_pretrained(
     distributed training are left out, and an energy is saved as its network, so implicit weights
     can start an energy. `metadata` is anything JSON can hold; by default the model's own.
 
-    Each file is written beside its place and then renamed, so an interruption leaves the old one.
-    README.md is a model card; one that eqm did not write is left as it is.
-    Raises ValueError for a model made by `for_inference`, an energy of another kind, and metadata
-    that JSON cannot hold.
+    `folder` is new, empty, a model or a run of eqm; hidden files and a README.md may be in it. Each file is
+    written beside its place and then renamed, so an interruption leaves the old one. README.md is a model
+    card; one that eqm did not write is left as it is.
+    Raises ValueError for another folder, a model made by `for_inference`, an energy of another kind,
+    and metadata that JSON cannot hold; OSError if it cannot be written.
     """
+    _check_own(Path(folder))
+    write_pretrained(model, folder, metadata=metadata)
+
+
+def write_pretrained(
+    model: nn.Module, folder: str | os.PathLike[str], *, metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Returns nothing; does what `save_pretrained` does, for a folder that was checked before."""
     network, energy = _unwrap(model), "implicit"
     if isinstance(network, Energy):
         energy, network = network.kind, _unwrap(network.net)
@@ -71,6 +80,11 @@ def save_pretrained(
     write_card(folder, str(folder))
 
 
+def _check_own(folder: Path) -> None:
+    beside = ("README.md", "LICENSE")
+    check_folder(folder, "eqm", within=("eqm-run", "eqm-detector"), besides=beside, name="folder")
+
+
 def store_metadata(folder: str | os.PathLike[str], changes: Mapping[str, Any]) -> None:
     """Returns nothing; replaces some entries of the metadata stored in `folder`.
 
@@ -78,6 +92,7 @@ def store_metadata(folder: str | os.PathLike[str], changes: Mapping[str, Any]) -
     """
     folder = Path(folder)
     description = _read_description(folder / _CONFIG)
+    _check_own(folder)
     description["metadata"] |= changes
     text = _json(description)
     with replacing(folder / _CONFIG) as config:

@@ -19,7 +19,7 @@ from torch.nn.functional import avg_pool2d
 from eqm import registry
 from eqm.checks import check_count
 from eqm.field import Field
-from eqm.files import replacing
+from eqm.files import check_folder, make_folder, replacing
 from eqm.models import from_pretrained
 from eqm.models.pretrained import folder_of
 from eqm.objective import EquilibriumMatching
@@ -172,10 +172,11 @@ class EqmDetector:
         return torch.cat(maps) if maps else torch.zeros(0, *expected.shape[1:])
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Returns nothing; writes detector.safetensors and detector.json into `folder`, which may be
-        the folder of the model.
+        """Returns nothing; writes detector.safetensors and detector.json into `folder`, which is new or
+        empty, or the folder of a model, a run or a detector of eqm.
 
-        Raises ValueError for a detector without calibration, and for a decay that is not registered.
+        Raises ValueError for another folder, a detector without calibration, and a decay that is not
+        registered; OSError if it cannot be written.
         """
         calibration, config = self._calibrated(), self._config
         settings = {
@@ -192,6 +193,8 @@ class EqmDetector:
         }
         tensors = {name: tensor.contiguous() for name, tensor in vars(calibration).items()}
         folder = Path(folder)
+        check_folder(folder, "eqm-detector", within=("eqm", "eqm-run"), name="folder")
+        make_folder(folder)
         with replacing(folder / _SETTINGS) as words, replacing(folder / _TENSORS) as path:
             words.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
             save_file(tensors, path)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -22,8 +23,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from eqm.files import DiskFullError, replacing
-from eqm.models import save_pretrained, with_energy
+from eqm.models import with_energy
 from eqm.models.network import build_empty
+from eqm.models.pretrained import write_pretrained
 from eqm.train.config import TrainConfig
 from eqm.train.disk_space import bytes_of, lack_of_space, refuse
 from eqm.train.distributed import is_main, on_main
@@ -246,7 +248,7 @@ def _write_weights(
         "sampling": asdict(config.sampling),
         "training": {"images_seen": state.images, **config.flat()},
     }
-    save_pretrained(model, folder, metadata=about | more)
+    write_pretrained(model, folder, metadata=about | more)
 
 
 def _best_value(folder: Path) -> float | None:
@@ -316,11 +318,10 @@ def _numbers(folder: Path) -> list[int]:
 
 
 def _sweep(folder: Path, numbers: set[int]) -> None:
-    """Removes files that a killed process left."""
-    for path in (folder / CHECKPOINTS).glob(".*.part"):
-        path.unlink(missing_ok=True)
+    """Removes the tensors of checkpoints that were not completed."""
     for path in (folder / CHECKPOINTS).glob("*.safetensors"):
-        if not (path.stem.isdecimal() and int(path.stem) in numbers):
+        name = re.fullmatch(r"([0-9]{6,})\.safetensors", path.name)
+        if name and int(name[1]) not in numbers:
             path.unlink(missing_ok=True)
 
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from eqm.data import Batch, Source, as_source, batches, class_names
-from eqm.files import DiskFullError, lock_folder, make_folder
+from eqm.files import DiskFullError, check_folder, claim_folder, lock_folder, sweep
 from eqm.models import NetworkConfig
 from eqm.randomness import SampleRandom
 from eqm.sampling.model import describe
-from eqm.train.checkpoint import go_back, has_weights, load, save, save_if_it_fits
+from eqm.train.checkpoint import BEST, CHECKPOINTS, go_back, has_weights, load, save, save_if_it_fits
 from eqm.train.config import TrainConfig
 from eqm.train.disk_space import check_space
 from eqm.train.distributed import (
@@ -35,6 +35,8 @@ from eqm.train.interrupts import Interrupted, interrupts_deferred
 from eqm.train.state import Run, TrainingState
 from eqm.train.step import compiles, make_step
 
+RUN = "eqm-run"
+"""What the marker in the folder of a run says."""
 MAX_ROLLBACKS = 3
 """How often a run goes back to the same checkpoint before it gives up."""
 
@@ -86,7 +88,7 @@ def train(
     `threads` sets torch's number of threads. Both are restored when it ends or is closed.
 
     Raises ValueError if the data do not fit the network, the batch cannot be shared equally, the
-    folder holds another run or is used by another process, weights are not finite at a checkpoint
+    folder holds other files or another run or is used by another process, weights are not finite at a checkpoint
     (the one before is kept), or steps fail repeatedly. Raises OSError if `folder` cannot be written
     or has too little space.
     """
@@ -102,10 +104,11 @@ def train(
     if config.model.num_classes and names != [str(number) for number in range(len(names))]:
         about["classes"] = names
     run = Run(config, Path(folder), about)
+    on_main(lambda: check_folder(folder, RUN, name="the folder of a run"))
     state = load(config, run.folder, device, data=about, network=model)
     state.run = run
     if not _is_complete(run, state):
-        on_main(lambda: make_folder(folder))
+        on_main(lambda: claim_folder(folder, RUN))
         check_space(state, config, run.folder)
     return _steps(run, state, source, device)
 
@@ -264,9 +267,15 @@ def _roll_back(run: Run, state: TrainingState, times: int) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keeps other runs out of the folder inside the context."""
+    """Keeps other runs out of the folder inside the context; removes what killed ones left there."""
     files: list[BinaryIO] = []
-    on_main(lambda: files.append(lock_folder(folder)))
+
+    def lock() -> None:
+        files.append(lock_folder(folder))
+        for part in ("", CHECKPOINTS, BEST, FOLDER, "pictures"):
+            sweep(folder / part, locked=True)
+
+    on_main(lock)
     try:
         yield
     finally:
