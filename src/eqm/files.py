@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 FULL = 1 << 16
 """A disk with fewer free bytes counts as full; safetensors does not always report the reason."""
-REASONS = {
+DISK_ERRORS = {
     errno.ENOSPC: ("the disk is full", "free some space"),
     errno.EDQUOT: ("the disk quota is used up", "free some space"),
     errno.EFBIG: ("the file-size limit is reached", "raise it (ulimit -f)"),
@@ -101,7 +101,7 @@ class DiskFullError(OSError):
 def writing(path: Path) -> Iterator[None]:
     """A block that writes `path`; the failures of writing become one sentence.
 
-    Raises DiskFullError if the disk takes no more (REASONS), OSError if the path cannot be written,
+    Raises DiskFullError if the disk takes no more (DISK_ERRORS), OSError if the path cannot be written,
     ValueError for a path with the character NUL, and what the block raises.
     """
     if "\0" in str(path):
@@ -118,17 +118,17 @@ def writing(path: Path) -> Iterator[None]:
             raise OSError(f"cannot write {path} ({reason}): choose another {other}") from error
         if number is None and not _is_full(path):
             raise
-        fault, advice = REASONS[number or errno.ENOSPC]
+        fault, advice = DISK_ERRORS[number or errno.ENOSPC]
         raise DiskFullError(f"{fault}: {path} was not written; {advice}") from error
 
 
 def _disk_error(error: BaseException | None) -> int | None:
-    """The number in REASONS of an error or of the error it came from; None for other errors."""
+    """The number in DISK_ERRORS of an error or of the error it came from; None for other errors."""
     while error is not None:
         number = error.errno if isinstance(error, OSError) else None
         if found := re.search(r"os error (\d+)", str(error)):  # the wording of safetensors
             number = int(found[1])
-        if number in REASONS:
+        if number in DISK_ERRORS:
             return number
         error = error.__cause__ or error.__context__
     return None

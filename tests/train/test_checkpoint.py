@@ -11,11 +11,12 @@ from safetensors.torch import load_file
 
 import eqm
 from eqm.data import digits
-from eqm.files import DiskFullError
+from eqm.files import DiskFullError, claim_folder
 from eqm.models import MLPConfig
 from eqm.train import OptimizerConfig, TrainConfig, checkpoint, ema, keep_best, start, train
 from eqm.train.checkpoint import save
 from eqm.train.disk_space import bytes_of
+from eqm.train.loop import RUN
 
 TINY = TrainConfig(
     model=MLPConfig(shape=(1, 8, 8), num_classes=10, width=8, depth=1),
@@ -40,6 +41,7 @@ def kept(folder):
 
 
 def test_the_newest_few_stay_and_what_a_killed_process_left_goes(images, tmp_path):
+    claim_folder(tmp_path, RUN)
     (tmp_path / "checkpoints").mkdir()
     for litter in ("000009.safetensors", ".eqm-00000000-7-1.part"):
         (tmp_path / "checkpoints" / litter).touch()

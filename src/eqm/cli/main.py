@@ -17,7 +17,7 @@ import tyro
 import eqm
 from eqm.cli.messages import one_line, plain_messages, sentence_of
 from eqm.cli.parser import rules
-from eqm.files import NO_SPACE
+from eqm.files import DISK_ERRORS
 from eqm.recipes import DESCRIPTIONS, find_recipe
 from eqm.registry import load_plugin, lookup, names
 
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # one sentence; EQM_TRACEBACK=1 shows where it came from
         if os.environ.get("EQM_TRACEBACK"):
             raise
-        if isinstance(error, OSError) and error.errno in NO_SPACE:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             sys.stdout = None  # it may be what is full
         return _fail(sentence_of(error), 2)
     return status

@@ -17,7 +17,15 @@ from eqm.files import DiskFullError, check_folder, claim_folder, lock_folder, sw
 from eqm.models import NetworkConfig
 from eqm.randomness import SampleRandom
 from eqm.sampling.model import describe
-from eqm.train.checkpoint import BEST, CHECKPOINTS, go_back, has_weights, load, save, save_if_it_fits
+from eqm.train.checkpoint import (
+    BEST,
+    CHECKPOINTS,
+    go_back,
+    has_weights,
+    load,
+    save,
+    save_if_it_fits,
+)
 from eqm.train.config import TrainConfig
 from eqm.train.disk_space import check_space
 from eqm.train.distributed import (
