@@ -111,6 +111,9 @@ def test_an_invalid_classifier_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"format": "eqm"}')
     with pytest.raises(ValueError, match="complete eqm classifier: its format is eqm"):
         open_features(f"classifier:{tmp_path}")
+    with pytest.raises(ValueError, match="has files in it"):
+        Classifier(shape=(1, 8, 8), num_classes=4).save(tmp_path)
+    (tmp_path / "config.json").unlink()
     Classifier(shape=(1, 8, 8), num_classes=4).save(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"half")
     with pytest.raises(ValueError, match="complete eqm classifier"):

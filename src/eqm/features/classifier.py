@@ -77,8 +77,8 @@ class Classifier(nn.Module):
         Raises ValueError unless the folder is new or empty or holds a classifier of eqm, and OSError if the
         files cannot be written.
         """
-        check_folder(folder, "eqm-classifier", name="folder")
-        make_folder(folder)
+        check_folder(Path(folder), "eqm-classifier", name="folder")
+        make_folder(Path(folder))
         config = {
             "format": "eqm-classifier",
             "shape": self.shape,
