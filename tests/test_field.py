@@ -2,6 +2,7 @@ import pytest
 import torch
 
 import eqm
+from eqm.field import at_path
 
 
 def towards_label(x, labels):
@@ -98,3 +99,14 @@ def test_guidance_in_an_interval_guides_the_steps_that_begin_in_it(step_size):
     assert [i for i, size in enumerate(seen) if size == 2] == list(
         range(round(0.1 / step_size), round(0.3 / step_size))
     )
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_guidance_ends_at_the_upper_end_of_its_interval(fixed):
+    tens = eqm.guide(
+        lambda x, labels: x + labels[:, None], 10.0, 0, interval=(0.1, 0.3), fixed=fixed
+    )
+    path = torch.tensor([0.0, 0.0999, 0.1, 0.2999, 0.3, 3 * 0.1, 0.5])
+    x, labels = torch.zeros(len(path), 1), torch.ones(len(path), dtype=torch.long)
+    found = at_path(tens, path)(x, labels).flatten()
+    assert found.tolist() == [1, 1, 10, 10, 1, 1, 1]

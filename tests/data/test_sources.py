@@ -239,6 +239,21 @@ def test_the_centre_crop_is_that_of_adm():
     assert np.array_equal(np.asarray(centre_crop(picture, 16)), expected)
 
 
+def test_a_crop_to_half_the_size_is_the_mean_of_four_pixels():
+    pixels = np.random.default_rng(0).integers(0, 64, (16, 16), np.uint8) * 4  # means are whole
+    means = pixels.reshape(8, 2, 8, 2).astype(int).mean((1, 3))
+    assert np.array_equal(np.asarray(centre_crop(Image.fromarray(pixels), 8)), means)
+
+
+def test_16_bits_stay_in_range_where_the_filter_overshoots():
+    pixels = np.zeros((24, 24), np.uint16)
+    pixels[:, 12:] = 65535
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    decoded = decode(file, 1, 17)
+    assert (decoded.min(), decoded.max()) == (0, 255)
+
+
 def test_transparent_pixels_become_white_and_exif_rotates():
     clear = np.zeros((4, 4, 4), np.uint8)
     assert (decode(io.BytesIO(encoded(clear)), 3, 0) == 255).all()

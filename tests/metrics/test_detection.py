@@ -69,3 +69,11 @@ def test_the_two_meanings_of_fpr95_differ() -> None:
         fpr_at_tpr(normal, anomalous, positive="in")
     with pytest.raises(ValueError, match=r"tpr must lie in \(0, 1\]; got 95"):
         fpr_at_tpr(normal, anomalous, tpr=95)
+
+
+def test_the_rate_is_reached_and_not_only_nearly() -> None:
+    # 95 % of 19 are 18.05: all 19 must pass, and with them the anomaly below the last
+    normal = torch.arange(1.0, 20)
+    assert fpr_at_tpr(normal, torch.tensor([18.5])) == 1
+    assert fpr_at_tpr(normal, torch.tensor([18.5]), tpr=18 / 19) == 0
+    assert fpr_at_tpr(normal, torch.tensor([18.5]), tpr=1) == 1

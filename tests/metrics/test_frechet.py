@@ -153,6 +153,17 @@ def test_the_extrapolation_removes_the_bias() -> None:
     assert abs(np.mean(found)) < 0.1 * biased
 
 
+def test_the_error_of_the_extrapolation_is_that_of_a_fitted_line(monkeypatch) -> None:
+    found = {64: 1.0, 32: 1.3, 16: 1.4, 8: 2.5}
+    monkeypatch.setattr(
+        "eqm.metrics.frechet.frechet_distance", lambda moments, _: found[moments.count]
+    )
+    line, covariance = np.polyfit([1 / n for n in found], list(found.values()), 1, cov=True)
+    value, error = frechet_at_infinity(normal(64, 2, seed=0), Moments.of(normal(9, 2, seed=1)))
+    assert value == pytest.approx(line[1])
+    assert error == pytest.approx(covariance[1, 1] ** 0.5)
+
+
 def test_too_few_rows_for_the_extrapolation_are_refused() -> None:
     with pytest.raises(ValueError, match="2 rows per subset; got 3 and 1"):
         frechet_at_infinity(torch.zeros(9, 2), Moments.of(torch.zeros(9, 2)))

@@ -18,7 +18,8 @@ from eqm.models import UNet, UNetConfig, save_pretrained
 from eqm.objective import EquilibriumMatching
 from eqm.sampling import Sampling
 from eqm.tasks import EqmDetector, EqmOutlierDetector, scores
-from eqm.tasks.calibration import _precision
+from eqm.tasks.calibration import Calibration, _precision
+from eqm.tasks.detect import _smooth
 from eqm.tasks.scores import ScoreConfig, ScoreContext
 
 STEP = Sampling("gradient-descent", step_size=0.01, path_length=0.1)  # ten steps
@@ -163,6 +164,40 @@ def test_several_numbers_become_a_mahalanobis_distance():
     for other in (quiet, loud):
         assert auroc(both.score_samples(usual), both.score_samples(other)) > 0.99
     assert auroc(alone.score_samples(usual), alone.score_samples(quiet)) < 0.01
+
+
+def test_each_group_of_numbers_counts_the_same_however_many_it_has():
+    numbers = normal(8000, shape=(5,), scale=1.0).double()
+    found = Calibration.of([numbers[:, :1], numbers[:, 1:]])
+    # the squared length of K standard normal numbers has the mean K
+    assert found.distance(normal(8000, seed=1, shape=(5,), scale=1.0)).mean() == pytest.approx(
+        2, rel=0.05
+    )
+
+
+def test_reconstruction_starts_half_way_to_the_noise():
+    x, still = torch.full((2, 3), 100.0), lambda x, labels=None: torch.zeros_like(x)
+    found = EqmDetector(still, "reconstruction", config=CONFIG).score_samples(x)
+    assert found.tolist() == pytest.approx([50 * 3**0.5] * 2, rel=0.03)  # noise is of length 1
+
+
+@pytest.mark.parametrize("score", ["displacement", "reconstruction"])
+def test_an_image_that_diverges_is_infinitely_far_away(score):
+    def field(x, labels=None):
+        return torch.where(x[:, :1] > 10, torch.nan, spring(x))
+
+    x = torch.tensor([[0.1, 0.2, 0.3], [100.0, 0.2, 0.3]])
+    near, far = EqmDetector(field, score, config=CONFIG).score_samples(x)
+    assert near < 10
+    assert far == math.inf
+
+
+def test_smoothing_takes_the_mean_of_the_pixels_inside():
+    marked = torch.zeros(1, 4, 4)
+    marked[0, 0, 0] = 36
+    expected = torch.zeros(1, 4, 4)
+    expected[0, :2, :2] = torch.tensor([[9.0, 6], [6, 4]])  # of 4, 6, 6 and 9 pixels
+    torch.testing.assert_close(_smooth(marked), expected)
 
 
 def test_a_noise_conditioned_model_gets_the_noise_level(model):

@@ -94,6 +94,22 @@ def test_the_papers_average_keeps_its_decay_from_the_first_batch():
     torch.testing.assert_close(average.w.data, torch.full((4,), 1 - 0.9999**100))
 
 
+@pytest.mark.parametrize(
+    ("images", "halflife", "ramp", "expected"),
+    [
+        (100, 1000.0, 0.1, 0.5),  # the half-life is 10 images, one batch
+        (100, 1000.0, 0.2, 0.5**0.5),
+        (100, 5.0, 0.1, 0.25),  # the half-life that was asked for is shorter
+        (100, 10.0, 0.0, 0.5),
+        (4, 1000.0, 0.1, 0.5**10),  # at least one image
+    ],
+)
+def test_the_half_life_grows_with_the_images_seen(images, halflife, ramp, expected):
+    model, average = Weights(torch.zeros(4)), Weights(torch.ones(4))
+    update_average(average, model, images=images, batch=10, halflife=halflife, ramp=ramp)
+    torch.testing.assert_close(average.w.data, torch.full((4,), expected))
+
+
 @pytest.mark.parametrize("sigma_rel", [0.01, 0.05, 0.1, 0.15, 0.25, 0.288])
 def test_the_exponent_gives_the_relative_width(sigma_rel):
     gamma = exponent(sigma_rel)

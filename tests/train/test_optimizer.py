@@ -72,6 +72,31 @@ def test_every_trainable_weight_is_in_the_group_of_its_kind(config, hidden, oute
     assert (parameters_of(model, spared), spared["weight_decay"]) == (rest, 0.0)
 
 
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_decay_shrinks_matrices_alone_and_muon_steps_hidden_ones_alone(name):
+    model = build(UNET)
+    optimizer = make_optimizer(model, replace(MUON, name=name), CPU)
+
+    def steps():
+        before = {key: p.detach().clone() for key, p in model.named_parameters()}
+        optimizer.step()
+        for key, p in model.named_parameters():
+            if p.requires_grad:
+                matrix = p.ndim >= 2 and "embedding" not in key
+                shrunk = before[key] * (0.999 if matrix else 1.0)  # 1 - rate * decay
+                yield key, matrix, shrunk - p.detach()
+
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p) if p.requires_grad else None
+    for _, _, step in steps():
+        torch.testing.assert_close(step, torch.zeros_like(step))
+    set_gradients(model, 1)
+    for key, matrix, step in steps():
+        lengths = step.abs().flatten()
+        even = lengths.std(correction=0) < 0.01 * lengths.mean()  # AdamW moves each entry alike
+        assert even == (name == "adamw" or not matrix or key in ("stem.weight", "head.weight")), key
+
+
 def test_adamw_takes_its_settings():
     settings = OptimizerConfig(betas=(0.8, 0.95), eps=1e-6, learning_rate=0.3)
     optimizer = make_optimizer(build(UNET), settings, CPU)
