@@ -23,7 +23,7 @@ from PIL import Image
 from timing import record
 
 from eqm.data import DataConfig, batches, open_source
-from eqm.data.images import decode
+from eqm.data.decoding import decode
 
 
 def main(

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from eqm.data import DataConfig, batches, check, class_names, open_source, points, split
-from eqm.data.images import centre_crop, decode
+from eqm.data.decoding import centre_crop, decode
 from eqm.randomness import SampleRandom
 
 RANDOM = np.random.default_rng(0)

@@ -6,6 +6,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from eqm.data import DataConfig
     from eqm.data.archives import PictureFiles
     from eqm.encoders import Encoder
 
@@ -54,13 +56,15 @@ def read_images(
     resize: bool | None = False,
     taker: str = "the model takes",
     broken: Literal["skip", "fail"] = "fail",
+    span: Sequence[float] = (),
 ) -> Given:
     """The pictures at `paths`, and the name of each.
 
     A path is a picture or anything that `eqm train --data.path` takes. `:5` or `:0-7` after it picks
     some pictures, counted from 0. The pictures must have `shape` (C, H, W). `resize` crops them to a
     square, resizes them and converts their channels; None hides that offer in errors, where `taker`
-    says what wants the shape.
+    says what wants the shape. `span` are the values of black and white in grey pictures of more than 8
+    bits, as in `DataConfig.range`.
 
     Where `broken` is "skip", a picture that cannot be read is left out, with a warning. Raises ValueError
     for missing files, other shapes, numbers out of range, and where no picture can be read.
@@ -86,7 +90,10 @@ def read_images(
                 + (f": bring it to that shape{offer}" if len(found) == 3 else "")
             )
 
-    found = [_read(str(path), shape, bool(resize), check, inside=len(paths) > 1) for path in paths]
+    found = [
+        _read(str(path), shape, bool(resize), check, inside=len(paths) > 1, span=tuple(span))
+        for path in paths
+    ]
     names = _apart([name for names, _ in found for name in names])
     read = [image for _, images in found for image in images]
     unreadable = {name: why for name, why in zip(names, read, strict=True) if isinstance(why, str)}
@@ -118,7 +125,13 @@ def _apart(names: list[str]) -> list[str]:
 
 
 def _read(
-    where: str, shape: tuple[int, ...], resize: bool, check: Check, *, inside: bool
+    where: str,
+    shape: tuple[int, ...],
+    resize: bool,
+    check: Check,
+    *,
+    inside: bool,
+    span: tuple[float, ...],
 ) -> tuple[list[str], Sequence[Tensor | str]]:
     """The names of the pictures at a path, and each picture (C, H, W) or why it cannot be read.
 
@@ -130,13 +143,13 @@ def _read(
     from eqm.randomness import SampleRandom
 
     path, wanted = _picked(where)
-    config = DataConfig(path)
+    config = DataConfig(path, range=span)
     if opens_arrays(config):
         source = open_source(config, small=True)
         rows = _rows(path, wanted, len(source))
         if source.shape != shape:
             check(f"{path} holds pictures", source.shape)
-            config = DataConfig(path, channels=shape[0], size=shape[1])
+            config = replace(config, channels=shape[0], size=shape[1])
             source = open_source(config, small=True)
         return [f"{path}:{row}" for row in rows.tolist()], source.batch(rows, SampleRandom(0, rows))
     files = _files(path)
@@ -145,7 +158,7 @@ def _read(
     names = [files.names[row] for row in rows.tolist()]
     if inside and names != [path]:
         names = [f"{path.rstrip('/')}/{name}" for name in names]
-    return names, _decoded(files, rows, shape, resize, check, threads=config.threads)
+    return names, _decoded(files, rows, shape, resize, check, config)
 
 
 def _decoded(
@@ -154,8 +167,7 @@ def _decoded(
     shape: tuple[int, ...],
     resize: bool,
     check: Check,
-    *,
-    threads: int,
+    config: DataConfig,
 ) -> list[Tensor | str]:
     """Each picture (C, H, W), or why it cannot be read. All headers are read before any is decoded."""
     from concurrent.futures import ThreadPoolExecutor
@@ -163,8 +175,9 @@ def _decoded(
     import torch
 
     from eqm.data import Pictures
-    from eqm.data.images import header, reason
-    from eqm.data.pictures import BROKEN
+    from eqm.data.decoding import BROKEN, Header, header, reason
+    from eqm.data.pictures import remarks
+    from eqm.data.source import say
     from eqm.randomness import SampleRandom
 
     channels, height, width = shape
@@ -177,16 +190,20 @@ def _decoded(
         num_classes=0,
         class_names=(),
         on_broken="fail",
+        span=config.range,
     )
+    heads: dict[int, Header] = {}
     found: dict[int, Tensor | str] = {}
     for row in rows.tolist():
         try:
             with files.open(row) as file:
-                head = header(file)
+                head = heads[row] = header(file, config.range)
         except BROKEN as error:
             found[row] = reason(error)
             continue
         check(f"{files.names[row]} is a picture", (head.channels, head.height, head.width))
+
+    say(remarks(files, heads, config.range))
 
     def decode(row: int) -> None:
         one = torch.tensor([row])
@@ -195,7 +212,7 @@ def _decoded(
         except ValueError as error:
             found[row] = reason(error.__cause__ or error)
 
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(config.threads) as pool:
         list(pool.map(decode, [row for row in rows.tolist() if row not in found]))
     return [found[row] for row in rows.tolist()]
 
@@ -221,13 +238,15 @@ def _rows(path: str, wanted: tuple[int, int] | None, count: int) -> Tensor:
 
 
 def _files(path: str) -> PictureFiles:
-    from eqm.data.archives import SUFFIXES, PictureFiles
+    from eqm.data.archives import PictureFiles
+    from eqm.data.decoding import is_picture
     from eqm.data.open_source import files_at
+    from eqm.reading import open_regular
 
-    if Path(path).suffix.lower() in SUFFIXES and not Path(path).is_dir():
+    if is_picture(path) and not Path(path).is_dir():
         if not Path(path).exists():
             raise ValueError(f"cannot read the picture {path} (No such file): check its name")
-        return PictureFiles(path, [path], None, (), path, lambda index: Path(path).open("rb"))
+        return PictureFiles(path, [path], None, (), path, lambda index: open_regular(path))
     return files_at(path)
 
 

@@ -13,37 +13,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Generic, TypeVar
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
+from eqm.data.decoding import is_picture
 from eqm.data.images import count_classes
 from eqm.data.source import digest
-
-SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".gif"),
-    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif", ".jp2"),
-)
-"""What the names of pictures end in."""
-T = TypeVar("T")
-
-
-class PerProcess(Generic[T]):
-    """`make()` on the first call in each process: threads and open files do not survive a fork."""
-
-    def __init__(self, make: Callable[[], T]) -> None:
-        self.make = make
-        self._made: tuple[int, T] | None = None
-
-    def __call__(self) -> T:
-        if self._made is None or self._made[0] != os.getpid():
-            self._made = os.getpid(), self.make()
-        return self._made[1]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return PerProcess, (self.make,)
-
+from eqm.reading import LARGEST, BoundedFile, PerProcess, open_regular
 
 @dataclass(frozen=True, eq=False)
 class PictureFiles:
@@ -257,11 +235,6 @@ def _label(archive: Path, name: str, content: bytes) -> int | None:
         raise ValueError(
             f"{archive}: the label in {name} must be a whole number; got {content[:40]!r}"
         ) from error
-
-
-def is_picture(name: str) -> bool:
-    """Whether a file is a picture, by the end of its name."""
-    return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
 def _hidden(name: str) -> bool:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from eqm.data.config import DataConfig
-from eqm.data.images import Images, Tensors, centre_crop, int_labels, warn_of_range
+from eqm.data.decoding import centre_crop
+from eqm.data.images import Images, Tensors, int_labels, warn_of_range
 
 _NPZ_NAMES = (("images", "labels"), ("arr_0", "arr_1"))
 """Names of images and labels in an .npz; ADM and `eqm sample` write the second."""

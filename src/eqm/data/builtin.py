@@ -25,7 +25,8 @@ from torch import Generator, Tensor
 from eqm.data.archives import PictureFiles, open_file
 from eqm.data.arrays import from_array, from_idx, from_npz
 from eqm.data.config import DataConfig
-from eqm.data.images import Images, Tensors, centre_crop
+from eqm.data.decoding import centre_crop
+from eqm.data.images import Images, Tensors
 from eqm.data.pictures import pictures
 from eqm.data.source import MissingDataError, Source, digest
 from eqm.registry import names, register

@@ -35,8 +35,8 @@ class DataConfig:
     """Order of the axes of an array, by the letters N (pictures), H, W and C, such as NHWC, NCHW, HWN or HW;
     NCL for signals, NC for points. By default it is found, and refused if it is not certain."""
     range: tuple[float, ...] = ()
-    """The values of black and white in an array, such as 0 4095. By default they are found, and refused if
-    they are not certain."""
+    """The values of black and white in an array, or in grey pictures of more than 8 bits, such as 0 4095 for
+    12 bits that are stored as 16. By default those of the file's type; refused if they are not certain."""
     standardise: bool = False
     """Give each column of points the mean 0 and the standard deviation 1; both are stored with the weights."""
     flip: bool = False
@@ -52,6 +52,8 @@ class DataConfig:
     broken: Literal["skip", "fail"] = "skip"
     """What to do with a picture that cannot be read: `skip` warns and takes the next of its class;
     `fail` ends the run."""
+    outside: bool = False
+    """Read files outside the data set too, where a table or a link in it leads to them."""
     workers: int = 0
     """Threads that decode pictures; 0 means one for each processor core, at most 16."""
     cache_mb: int = 1024
@@ -89,11 +91,13 @@ class DataConfig:
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any]) -> DataConfig | None:
-        """The data that a model was trained on, not mirrored; None where its metadata do not say."""
+        """The data that a model was trained on, not mirrored; None where its metadata do not say.
+
+        A model cannot allow reading outside the data set."""
         training = metadata.get("training") or {}
         stored = {each.name: training.get(f"data.{each.name}") for each in fields(cls)}
         known = {name: value for name, value in stored.items() if value is not None}
         if "path" not in known:
             return None
         lists = {name: tuple(known.get(name, ())) for name in ("classes", "range")}
-        return cls(**known | lists | {"flip": False})
+        return cls(**known | lists | {"flip": False, "outside": False})

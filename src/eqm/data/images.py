@@ -1,4 +1,4 @@
-"""Samples in memory, and the pixels of one picture file."""
+"""Samples in memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, BinaryIO, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -14,9 +14,6 @@ from torch import Tensor
 
 from eqm.data.source import digest, second_part
 from eqm.randomness import SampleRandom
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 LOG = logging.getLogger(__name__)
 MAX_CLASSES = 1_000_000
@@ -199,108 +196,3 @@ def check_finite(name: str, data: Tensor) -> None:
             f"{name}: {len(bad)} of {len(finite)} samples hold NaN or infinity, "
             f"the first is number {bad[0]}: remove them"
         )
-
-
-def reason(error: BaseException) -> str:
-    """Why a picture cannot be read, in one line."""
-    from PIL import UnidentifiedImageError
-
-    if isinstance(error, UnidentifiedImageError):  # whose text holds an address in memory
-        return "it is no picture, or of an unknown format"
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-@dataclass(frozen=True)
-class Header:
-    """The header of a picture file."""
-
-    width: int
-    height: int
-    channels: int
-    bits: int
-    """Bits of a channel."""
-
-
-def header(file: BinaryIO) -> Header:
-    """The header of the picture in `file`; `pictures.BROKEN` are what it raises."""
-    from PIL import Image
-
-    with Image.open(file) as picture:
-        width, height = picture.size
-        # Pillow would decode a whole PNG to look for EXIF at its end.
-        noted = picture.format != "PNG" or "exif" in picture.info
-        if noted and picture.getexif().get(0x0112, 1) >= 5:  # rotated by a quarter turn
-            width, height = height, width
-        return Header(width, height, _channels(picture), _bits(picture))
-
-
-def decode(file: BinaryIO, channels: int, size: int) -> np.ndarray:
-    """The picture in `file` as (C, H, W): uint8, or float32 0..255 where it has 16 bits grey.
-
-    It is rotated as its EXIF data say. `channels` is 1, 3 or 4; `size` is the side of the square to
-    crop to, or 0. Transparent pixels become white unless there are 4 channels. Pillow reads colours
-    of 16 bits as 8. `pictures.BROKEN` are what it raises.
-    """
-    from PIL import Image, ImageOps
-
-    with Image.open(file) as opened:
-        picture = ImageOps.exif_transpose(opened)
-        bits = _bits(picture)
-        if bits == 32:
-            raise ValueError("its pixels are floating-point: convert it to 8 or 16 bits")
-        if bits == 16:
-            grey = np.asarray(picture).astype(np.float32) / 257
-            if grey.min() < 0 or grey.max() > 255:
-                raise ValueError("its pixels have more than 16 bits: convert it to 16 bits")
-            picture = Image.fromarray(grey)
-        else:
-            picture = _converted(picture, channels)
-        if size:
-            picture = centre_crop(picture, size)
-        pixels = np.asarray(picture)
-    if bits == 16:
-        pixels = pixels.clip(0, 255)  # the bicubic filter overshoots
-        if channels > 1:
-            pixels = np.stack([pixels] * 3 + [np.full_like(pixels, 255)] * (channels - 3), axis=2)
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-
-
-def centre_crop(picture: Image, size: int) -> Image:
-    """The square of side `size` in the middle, as ADM crops it (guided-diffusion, arXiv 2105.05233).
-
-    Sides are halved by averaging while the shorter is at least twice `size`. A bicubic filter then
-    makes the shorter one `size`, and the longer one is cropped.
-    """
-    from PIL.Image import Resampling
-
-    while min(picture.size) >= 2 * size:
-        halved = (picture.width // 2, picture.height // 2)
-        picture = picture.resize(halved, resample=Resampling.BOX)
-    scale = size / min(picture.size)
-    fitted = (round(picture.width * scale), round(picture.height * scale))
-    picture = picture.resize(fitted, resample=Resampling.BICUBIC)
-    left, top = (picture.width - size) // 2, (picture.height - size) // 2
-    return picture.crop((left, top, left + size, top + size))
-
-
-def _converted(picture: Image, channels: int) -> Image:
-    from PIL import Image
-
-    if channels == 4:
-        return picture.convert("RGBA")
-    if _channels(picture) == 4:
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture.convert("RGBA"))
-    return picture.convert("L" if channels == 1 else "RGB")
-
-
-def _channels(picture: Image) -> int:
-    if picture.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in picture.info:
-        return 4
-    return 1 if picture.mode in ("1", "L", "F") or picture.mode.startswith("I") else 3
-
-
-def _bits(picture: Image) -> int:
-    if picture.mode == "F":
-        return 32
-    return 16 if picture.mode.startswith("I") else 1 if picture.mode == "1" else 8

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-from eqm.data.archives import PictureFiles, folder, is_picture, tars, zipped
+from eqm.data.archives import PictureFiles, folder, tars, zipped
 from eqm.data.arrays import from_idx, from_npy, from_npz, is_idx
 from eqm.data.builtin import say_small, small_copy
 from eqm.data.config import DataConfig
 from eqm.data.dataset import as_source
-from eqm.data.images import Header
+from eqm.data.decoding import Header, is_picture
 from eqm.data.latents import check_latents, is_latents, open_latents
 from eqm.data.parquet import files_of, hub_table, table
 from eqm.data.pictures import headers, pictures

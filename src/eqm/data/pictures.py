@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import logging
-import lzma
 import math
-import struct
-import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL.Image import DecompressionBombError
 from torch import Tensor
 
-from eqm.data.archives import PerProcess, PictureFiles
+from eqm.data.archives import PictureFiles
 from eqm.data.config import DataConfig
-from eqm.data.images import Header, decode, header, in_range, mirrored, reason
+from eqm.data.decoding import BROKEN, Header, decode, header, reason, values
+from eqm.data.images import in_range, mirrored
 from eqm.data.source import digest
 from eqm.randomness import SampleRandom
+from eqm.reading import PerProcess
 
-BROKEN = (
-    *(OSError, ValueError, SyntaxError, EOFError, TypeError, IndexError, OverflowError),
-    *(RuntimeError, struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile),
-    DecompressionBombError,
-)
-"""What Pillow and archives raise for damaged files."""
 LOG = logging.getLogger(__name__)
 
 
@@ -56,6 +48,8 @@ class Pictures:
     on_broken: Literal["skip", "fail"] = "skip"
     workers: int = 1
     """Threads that decode."""
+    span: tuple[float, ...] = ()
+    """The values of black and white in pictures of more than 8 bits; empty for the file's range."""
     cache_mb: int = 0
     """MiB of decoded pictures to keep, if all of them fit."""
     broken: dict[str, str] = field(default_factory=dict)
@@ -74,7 +68,8 @@ class Pictures:
     @cached_property
     def fingerprint(self) -> str:
         """Hexadecimal digest of the files' fingerprint, the rows, labels and shape."""
-        return digest(self.files.fingerprint, self.rows, self.labels, self.shape, self.size)
+        span = (self.span,) if self.span else ()
+        return digest(self.files.fingerprint, self.rows, self.labels, self.shape, self.size, *span)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -117,7 +112,7 @@ class Pictures:
                 continue
             try:
                 with self.files.open(index) as file:
-                    pixels = decode(file, self.shape[0], self.size)
+                    pixels = decode(file, self.shape[0], self.size, self.span)
                 if pixels.shape != self.shape:
                     raise ValueError(f"it has shape {pixels.shape}, the others {self.shape}")
             except BROKEN as error:
@@ -173,42 +168,103 @@ class Pictures:
         return torch.zeros(len(self), dtype=torch.bool)
 
 
-def headers(files: PictureFiles, threads: int, *, decoded: bool = False) -> Iterator[Header | str]:
-    """The header of every picture in order, or why it cannot be read or, if asked, decoded."""
+def headers(
+    files: PictureFiles,
+    threads: int,
+    *,
+    span: Sequence[float] = (),
+    rows: Sequence[int] | None = None,
+    decoded: bool = False,
+) -> Iterator[Header | str]:
+    """The header of every picture in order, or why it cannot be read or, if asked, decoded.
+
+    `rows` are the numbers of some pictures, by default of all."""
 
     def look(index: int) -> Header | str:
         try:
             with files.open(index) as file:
-                found = header(file)
+                found = header(file, span)
             if decoded:
                 with files.open(index) as file:
-                    decode(file, 3, 0)
+                    decode(file, 3, 8, span)
         except BROKEN as error:
             return reason(error)
         return found
 
-    count, block = len(files.names), 4096  # millions of waiting tasks would fill the memory
+    wanted = range(len(files.names)) if rows is None else rows
+    block = 4096  # millions of waiting tasks would fill the memory
     with ThreadPoolExecutor(threads) as pool:
-        for first in range(0, count, block):
-            yield from pool.map(look, range(first, min(first + block, count)))
+        for first in range(0, len(wanted), block):
+            yield from pool.map(look, wanted[first : first + block])
+
+
+def remarks(
+    files: PictureFiles, found: Mapping[int, Header], span: Sequence[float] = ()
+) -> Iterator[str]:
+    """Sentences that say how pictures with these headers, by their numbers, are read.
+
+    Where grey pictures have more than 8 bits, the values of at most `LOOKED_AT` are read."""
+    several = [row for row, look in found.items() if look.several]
+    if several:
+        yield (
+            f"{_count(several, found)} {'hold' if len(several) > 1 else 'holds'} several pages or frames, "
+            f"such as {files.names[several[0]]}: the first is used"
+        )
+    deep = [row for row, look in found.items() if look.deep]
+    extremes = []
+    for row in spread(deep):
+        with suppress(*BROKEN), files.open(row) as file:
+            extremes.append(values(file))
+    if not extremes:
+        return
+    low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
+    seen = f"the values of {_count(extremes, deep)} of more than 8 bits reach from {low:g} to {high:g}"
+    if span:
+        if low < min(span) or high > max(span):
+            yield f"{seen}: those outside data.range {span[0]:g} {span[1]:g} are clipped"
+    elif 255 < high < 2**15:
+        white = 2 ** int(high).bit_length() - 1
+        yield f"{seen} of 65535: if {white} is white in them, set data.range 0 {white}"
+
+
+LOOKED_AT = 64
+"""Pictures whose headers and values are read for notes."""
+
+
+def spread(rows: Sequence[int]) -> list[int]:
+    """At most `LOOKED_AT` of the rows, evenly spread."""
+    count = min(len(rows), LOOKED_AT)
+    return [rows[k * len(rows) // count] for k in range(count)]
+
+
+def _count(some: Sized, of: Sized) -> str:
+    return f"{len(some):,} of {len(of):,} pictures"
 
 
 def pictures(files: PictureFiles, config: DataConfig) -> Pictures:
     """The files as a source, of the size and channels that `config` sets or that all files have.
 
-    If both are set, no file is read before training needs it; else every header is read now. Raises
+    If both are set, a few headers are read now; else every header is. Raises
     ValueError when no file can be read, or sizes or channels differ.
     """
     broken: dict[str, str] = {}
     channels, size = config.channels, max(config.size, 0)
     height = width = size
-    if not (channels and size):
-        found: list[tuple[str, Header]] = []
-        for name, look in zip(files.names, headers(files, config.threads), strict=True):
+    known: dict[int, Header] = {}
+    if channels and size:
+        rows = spread(range(len(files.names)))
+        looks = headers(files, config.threads, span=config.range, rows=rows)
+        known = {
+            row: look for row, look in zip(rows, looks, strict=True) if isinstance(look, Header)
+        }
+    else:
+        looks = headers(files, config.threads, span=config.range)
+        for row, look in enumerate(looks):
             if isinstance(look, str):
-                broken[name] = look
+                broken[files.names[row]] = look
             else:
-                found.append((name, look))
+                known[row] = look
+        found = [(files.names[row], look) for row, look in known.items()]
         if broken and (config.broken == "fail" or not found):
             name, reason = next(iter(broken.items()))
             raise ValueError(
@@ -223,8 +279,9 @@ def pictures(files: PictureFiles, config: DataConfig) -> Pictures:
         channels = channels or _agreed_channels(files.name, found)
         if not size:
             height, width = _agreed_size(files.name, found)
+    said = remarks(files, known, config.range)
     return Pictures(
-        files,
+        replace(files, notes=(*files.notes, *said)),
         (channels, height, width),
         size,
         torch.arange(len(files.names)),
@@ -234,6 +291,7 @@ def pictures(files: PictureFiles, config: DataConfig) -> Pictures:
         flip=config.flip,
         on_broken=config.broken,
         workers=config.threads,
+        span=config.range,
         cache_mb=config.cache_mb,
         broken=broken,
     )

@@ -15,7 +15,7 @@ from eqm.train.config import ObjectiveConfig, OptimizerConfig, TrainConfig
 
 if TYPE_CHECKING:
     from eqm.data import Source
-    from eqm.data.images import Header
+    from eqm.data.decoding import Header
 
 TRAINING, FINETUNING = (500, 100_000, 2_000_000), (100, 20_000, 500_000)
 """How often each picture is seen, and the least and most images in all."""
