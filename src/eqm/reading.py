@@ -71,7 +71,8 @@ def inside(folder: Path, name: str, *, outside: bool = False) -> Path:
     by `..` or by a link, unless `outside`.
     """
     path = folder / name
-    if not (outside or path.resolve().is_relative_to(folder.resolve())):
+    # Not Path.resolve, which raises RuntimeError for links in a circle.
+    if not (outside or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))):
         raise ValueError(
             f"{name} leads out of {folder}: copy the file into it, or set data.outside to allow that"
         )

@@ -6,6 +6,8 @@ import glob
 import io
 import json
 import os
+import posixpath
+import stat
 import tarfile
 import zipfile
 from collections import Counter
@@ -21,7 +23,13 @@ from torch import Tensor
 from eqm.data.decoding import is_picture
 from eqm.data.images import count_classes
 from eqm.data.source import digest
-from eqm.reading import LARGEST, BoundedFile, PerProcess, open_regular
+from eqm.reading import LARGEST, BoundedFile, PerProcess, inside, open_regular
+
+_LABEL = 1 << 20
+"""Bytes of a label's file at most; a larger one holds something else."""
+_DEEP = 100
+"""Paths that may lead to one folder by links."""
+
 
 @dataclass(frozen=True, eq=False)
 class PictureFiles:
@@ -42,25 +50,35 @@ class PictureFiles:
     """Sentences that say how the files were read."""
 
 
-def folder(path: Path) -> PictureFiles:
+def folder(path: Path, *, outside: bool = False) -> PictureFiles:
     """The pictures under `path`. Each folder in it is a class; without folders there are no classes.
 
     Hidden files and folders are ignored, and so are links to a folder around them. Raises ValueError
-    when there are no pictures, some lie beside class folders, or a class folder has none.
+    when there are no pictures, some lie beside class folders, or a class folder has none; and for links
+    that lead out of `path`, unless `outside`.
     """
     sizes: dict[str, int] = {}
     folders: set[str] = set()
     others: list[str] = []
-    for root, inside, found in os.walk(path, followlinks=True, onerror=_unreadable):
+    visits: Counter[str] = Counter()
+    for root, below, found in os.walk(path, followlinks=True, onerror=_unreadable):
         base = Path(root).relative_to(path)
         around = {(path / part).resolve() for part in (base, *base.parents)}
-        inside[:] = sorted(
+        visits[real := os.path.realpath(root)] += 1
+        if visits[real] > _DEEP:
+            raise ValueError(
+                f"links in {path} lead to {base} by more than {_DEEP} paths: remove them"
+            )
+        below[:] = sorted(
             name
-            for name in inside
+            for name in below
             if not name.startswith(".")
             and not (Path(root, name).is_symlink() and Path(root, name).resolve() in around)
         )
-        folders.update((base / name).as_posix() for name in inside)
+        folders.update((base / name).as_posix() for name in below)
+        for name in (*below, *found):
+            if not name.startswith(".") and Path(root, name).is_symlink():
+                inside(path, (base / name).as_posix(), outside=outside)
         for name in sorted(found):
             file = (base / name).as_posix()
             if name.startswith("."):
@@ -87,7 +105,7 @@ def folder(path: Path) -> PictureFiles:
 
 def open_file(path: Path, names: Sequence[str], index: int) -> BinaryIO:
     """The file of that number in the folder `path`."""
-    return (path / names[index]).open("rb")
+    return open_regular(path / names[index])
 
 
 def _unreadable(error: OSError) -> None:
@@ -99,10 +117,11 @@ def zipped(path: Path) -> PictureFiles:
 
     Raises ValueError as `folder` does, and for a zip that is damaged or needs a password.
     """
-    archive = PerProcess(partial(zipfile.ZipFile, path))
+    archive = PerProcess(partial(_open_zip, path))
     try:
         members = sorted(archive().infolist(), key=lambda member: member.filename)
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        _check_apart(members)
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
         raise ValueError(f"{path} is not a whole zip file ({error}): copy it again") from error
     members = [member for member in members if not _hidden(member.filename)]
     if any(member.flag_bits & 1 for member in members):
@@ -126,8 +145,33 @@ def zipped(path: Path) -> PictureFiles:
 def _open_member(
     archive: PerProcess[zipfile.ZipFile], members: Sequence[zipfile.ZipInfo], index: int
 ) -> BinaryIO:
+    member = members[index]
+    if stat.S_ISLNK(member.external_attr >> 16):
+        raise ValueError("it is a link: pack the file itself")
+    _check_size(member.file_size)
     # Threads may read at once: the archive seeks and reads under a lock.
-    return io.BytesIO(archive().read(members[index]))
+    return io.BytesIO(archive().read(member))
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    return zipfile.ZipFile(BoundedFile(path))  # type: ignore[arg-type]
+
+
+def _check_apart(members: Iterable[zipfile.ZipInfo]) -> None:
+    """Raises ValueError where members share bytes, so that a small zip unpacks to very much."""
+    end = 0
+    for member in sorted(members, key=lambda member: member.header_offset):
+        if member.header_offset < end:
+            raise ValueError(f"{member.filename} lies inside another file")
+        end = member.header_offset + 30 + len(member.filename) + member.compress_size
+
+
+def _check_size(size: int) -> None:
+    if size > LARGEST:
+        raise ValueError(
+            f"it has {size:,} bytes, more than the {LARGEST:,} that are read from an archive: unpack the "
+            "archive"
+        )
 
 
 def tars(pattern: str) -> PictureFiles:
@@ -153,7 +197,14 @@ def tars(pattern: str) -> PictureFiles:
         # Shards may hold the same names again, so only the names within one are paired.
         shard: list[tuple[str, int, int]] = []
         labels: dict[str, int] = {}
+        stored: dict[str, tuple[int, int]] = {}
         for member, content in _members(archive):
+            if member.issym() or member.islnk():
+                if (place := stored.get(_linked(member))) is None:
+                    others.append(f"{archive.name}:{member.name}")
+                    continue
+                member.offset_data, member.size = place
+            stored[member.name] = member.offset_data, member.size
             if is_picture(member.name):
                 shard.append((member.name, member.offset_data, member.size))
             elif content is None:
@@ -186,35 +237,50 @@ def tars(pattern: str) -> PictureFiles:
 
 def _open_place(places: Sequence[tuple[Path, int, int]], index: int) -> BinaryIO:
     archive, start, size = places[index]
-    with archive.open("rb") as file:
+    _check_size(size)
+    with open_regular(archive) as file:
         file.seek(start)
         return io.BytesIO(file.read(size))
 
 
 def _members(path: Path) -> Iterable[tuple[tarfile.TarInfo, bytes | None]]:
     """The files of a tar in order, with the content of those that may hold labels."""
-    length = path.stat().st_size
     try:
-        with tarfile.open(path, "r:") as archive:
+        with BoundedFile(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            length = path.stat().st_size
             for member in archive:
-                if not member.isfile() or _hidden(member.name):
+                if member.isdir() or _hidden(member.name):
+                    continue
+                if member.issparse():
+                    raise tarfile.ReadError(
+                        f"{member.name} is stored sparse: pack without --sparse"
+                    )
+                if not member.isfile():
+                    yield member, None
                     continue
                 if member.offset_data + member.size > length:
                     raise tarfile.ReadError("unexpected end of data")
                 content = None
-                if PurePosixPath(member.name).suffix in (".cls", ".json"):
-                    file = archive.extractfile(member)
-                    content = file.read() if file else None
+                labelled = PurePosixPath(member.name).suffix in (".cls", ".json")
+                if labelled and member.size <= _LABEL:
+                    file.seek(member.offset_data)
+                    content = file.read(member.size)
                 yield member, content
             # tarfile silently takes a damaged header for the end.
-            with path.open("rb") as file:
-                file.seek(archive.offset)
-                if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                    raise tarfile.ReadError("it is damaged or cut short amid its members")
+            file.seek(archive.offset)
+            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError("it is damaged or cut short amid its members")
     except (tarfile.TarError, OSError, EOFError) as error:
         raise ValueError(
             f"{path} is not a whole, uncompressed tar ({error}): copy it again, or unpack it with gunzip"
         ) from error
+
+
+def _linked(member: tarfile.TarInfo) -> str:
+    """The name of the member that a link in a tar stands for."""
+    if member.islnk():
+        return member.linkname
+    return posixpath.normpath(posixpath.join(posixpath.dirname(member.name), member.linkname))
 
 
 def _key(name: str) -> str:

@@ -188,7 +188,9 @@ def _opened(file: BinaryIO) -> Iterator[Image.Image]:
         limit = Image.MAX_IMAGE_PIXELS
         if limit is not None and math.prod(picture.size) > limit:
             raise ValueError(_TOO_LARGE)
-        if (bits := {"1": 1, "L;2": 2, "L;4": 4}.get(_rawmode(picture))) and "transparency" in picture.info:
+        if (
+            bits := {"1": 1, "L;2": 2, "L;4": 4}.get(_rawmode(picture))
+        ) and "transparency" in picture.info:
             # Pillow spreads the grey values over 0..255, but not the transparent one.
             picture.info["transparency"] *= 255 // (2**bits - 1)
         yield picture
@@ -200,10 +202,7 @@ def _one_at_a_time(picture: Image.Image) -> AbstractContextManager[Any]:
 
 def _turn(picture: Image.Image, file: BinaryIO) -> int:
     """The EXIF orientation, 1 to 8, before the picture is decoded."""
-    if picture.format == "PNG":
-        found = _png_exif(picture, file)
-    else:
-        found = picture.getexif()
+    found = _png_exif(picture, file) if picture.format == "PNG" else picture.getexif()
     turn = found.get(0x0112, 1)
     return turn if turn in _TURNS else 1
 
@@ -237,7 +236,9 @@ def _values_of(picture: Image.Image, span: Sequence[float]) -> tuple[float, floa
         if mode not in _CONVERTED:
             raise ValueError(f"its colours are {mode}: convert it to RGB")
         if "transparency" in picture.info and _rawmode(picture) == "RGB;16B":
-            raise ValueError("it has colours of 16 bits and a transparent one: convert it to 8 bits")
+            raise ValueError(
+                "it has colours of 16 bits and a transparent one: convert it to 8 bits"
+            )
         return None
     if span:
         low, high = span
@@ -273,7 +274,21 @@ def _rawmode(picture: Image.Image) -> str:
     return str(picture.tile[0][3]) if picture.format == "PNG" and picture.tile else ""  # type: ignore[attr-defined]
 
 
-_CONVERTED = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
+_CONVERTED = (
+    "1",
+    "L",
+    "LA",
+    "La",
+    "P",
+    "PA",
+    "RGB",
+    "RGBA",
+    "RGBa",
+    "RGBX",
+    "CMYK",
+    "YCbCr",
+    "HSV",
+)
 
 
 def _converted(picture: Image.Image, channels: int) -> Image.Image:

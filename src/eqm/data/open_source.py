@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from eqm.data.dataset import as_source
 from eqm.data.decoding import Header, is_picture
 from eqm.data.latents import check_latents, is_latents, open_latents
 from eqm.data.parquet import files_of, hub_table, table
-from eqm.data.pictures import headers, pictures
+from eqm.data.pictures import headers, pictures, remarks
 from eqm.data.source import (
     MissingDataError,
     Source,
@@ -100,7 +100,7 @@ def _source(config: DataConfig) -> Source:
             )
         return open_latents(path, flip=config.flip)
     if not opens_arrays(config):
-        return pictures(files_at(config.path), config)
+        return pictures(files_at(config.path, outside=config.outside), config)
     match path.suffix.lower():
         case ".npz":
             return from_npz(path, config)
@@ -109,9 +109,10 @@ def _source(config: DataConfig) -> Source:
     return from_idx(path, config)
 
 
-def files_at(where: str) -> PictureFiles:
+def files_at(where: str, *, outside: bool = False) -> PictureFiles:
     """The encoded pictures at a path, a pattern or a name on the hub.
 
+    If `outside`, links and tables may lead to files outside it.
     Raises MissingDataError where there is nothing, ValueError where there is nothing of use."""
     if where.startswith("hf:"):
         return hub_table(where.removeprefix("hf:"))
@@ -125,14 +126,16 @@ def files_at(where: str) -> PictureFiles:
                     f"{where} holds pictures, such as {loose[0]}, beside {packed[0].name}, which may hold "
                     "others: move one of them elsewhere"
                 )
-            return table(path) if tables else tars(where) if archives else folder(path)
+            if tables:
+                return table(path, outside=outside)
+            return tars(where) if archives else folder(path, outside=outside)
         match path.suffix.lower() if path.is_file() else "":
             case ".zip":
                 return zipped(path)
             case ".tar":
                 return tars(where)
             case ".parquet" | ".arrow":
-                return table(path)
+                return table(path, outside=outside)
     except PermissionError as error:
         raise ValueError(f"cannot read {error.filename}: check its permissions") from error
     if glob.has_magic(where) and ".tar" in where:
@@ -202,16 +205,18 @@ class Report:
         return said
 
 
-def check(path: str, *, workers: int = 0) -> Report:
+def check(
+    path: str, *, workers: int = 0, range: tuple[float, ...] = (), outside: bool = False
+) -> Report:
     """The contents of the data set at `path` (see `DataConfig.path`); every picture is decoded.
 
-    Raises ValueError when it cannot be opened.
+    `range` and `outside` are settings of `DataConfig`. Raises ValueError when it cannot be opened.
     """
-    config = replace(DataConfig(), path=path, workers=workers)
+    config = DataConfig(path, workers=workers, range=range, outside=outside)
     if opens_arrays(config):
         return _of_source(config)
-    files = files_at(path)
-    found = list(headers(files, config.threads, decoded=True))
+    files = files_at(path, outside=outside)
+    found = list(headers(files, config.threads, span=range, decoded=True))
     good = [index for index, each in enumerate(found) if isinstance(each, Header)]
     read = [each for each in found if isinstance(each, Header)]
     counts: list[int] = []
@@ -227,7 +232,7 @@ def check(path: str, *, workers: int = 0) -> Report:
         files.fingerprint,
         {n: why for n, why in zip(files.names, found, strict=True) if isinstance(why, str)},
         files.others,
-        files.notes,
+        (*files.notes, *remarks(files, dict(zip(good, read, strict=True)), range)),
     )
 
 

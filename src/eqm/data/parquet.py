@@ -12,9 +12,10 @@ import torch
 from eqm.data.archives import PictureFiles
 from eqm.data.images import count_classes
 from eqm.data.source import digest
+from eqm.reading import inside, open_regular
 
 
-def table(path: Path, *, name: str = "") -> PictureFiles:
+def table(path: Path, *, name: str = "", outside: bool = False) -> PictureFiles:
     """The pictures of a parquet file, a folder of them, or a folder that `datasets` saved to disk.
 
     A saved folder with several parts gives its `train`; the path of another part may be given. It
@@ -36,7 +37,7 @@ def table(path: Path, *, name: str = "") -> PictureFiles:
         labels,
         classes,
         digest(*sizes, len(rows), column, labels),
-        _Cells(path, paths, column, rows.column(column)),
+        _Cells(path, paths, column, outside, rows.column(column)),
     )
 
 
@@ -61,8 +62,10 @@ def _rows(path: Path, paths: list[Path]) -> Any:
 class _Cells:
     """Opens the picture in a cell by its number; pickled without the table, which is read again."""
 
-    def __init__(self, path: Path, paths: list[Path], column: str, cells: Any = None) -> None:
-        self.of = path, paths, column
+    def __init__(
+        self, path: Path, paths: list[Path], column: str, outside: bool, cells: Any = None
+    ) -> None:
+        self.of = path, paths, column, outside
         self.cells = _rows(path, paths).column(column) if cells is None else cells
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -72,7 +75,8 @@ class _Cells:
         cell = self.cells[index].as_py()
         if isinstance(cell, dict):
             if cell.get("bytes") is None and cell.get("path"):
-                return (self.of[1][0].parent / cell["path"]).open("rb")
+                folder, outside = self.of[1][0].parent, self.of[3]
+                return open_regular(inside(folder, cell["path"], outside=outside))
             cell = cell.get("bytes")
         if cell is None:
             raise ValueError("the cell is empty")
@@ -123,10 +127,10 @@ def files_of(path: Path) -> list[Path]:
         try:
             listed = json.loads((path / "state.json").read_text(encoding="utf-8"))
             if "_data_files" in listed:  # else another program wrote it
-                return [path / entry["filename"] for entry in listed["_data_files"]]
+                return [inside(path, entry["filename"]) for entry in listed["_data_files"]]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{path / 'state.json'} is damaged: save the data set again"
+                f"{path / 'state.json'} is damaged ({error}): save the data set again"
             ) from error
     return sorted(path.glob("*.parquet"))
 

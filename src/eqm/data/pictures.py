@@ -218,7 +218,9 @@ def remarks(
     if not extremes:
         return
     low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
-    seen = f"the values of {_count(extremes, deep)} of more than 8 bits reach from {low:g} to {high:g}"
+    seen = (
+        f"the values of {_count(extremes, deep)} of more than 8 bits reach from {low:g} to {high:g}"
+    )
     if span:
         if low < min(span) or high > max(span):
             yield f"{seen}: those outside data.range {span[0]:g} {span[1]:g} are clipped"

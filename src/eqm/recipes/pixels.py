@@ -144,8 +144,8 @@ def choose_data(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
         data = replace(asked, size=max(asked.size, 0), channels=max(asked.channels, 0))
         config = replace(config, data=data)
         return config, [*picks, "size and channels are those of the arrays", *_flipping(config)]
-    files = files_at(asked.path)
-    read = headers(files, asked.threads)
+    files = files_at(asked.path, outside=asked.outside)
+    read = headers(files, asked.threads, span=asked.range)
     found: list[Header] = [header for header in read if not isinstance(header, str)]
     if not found:
         raise ValueError(f"{asked.path}: none of {len(files.names):,} pictures can be read")
