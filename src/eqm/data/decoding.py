@@ -53,7 +53,7 @@ def formats() -> tuple[str, ...]:
 @cache
 def suffixes() -> frozenset[str]:
     """What the names of pictures end in, such as `.png`: all that Pillow can decode."""
-    known = formats()
+    known = (*formats(), "MPO")  # which Pillow opens as JPEG
     return frozenset(end for end, name in Image.registered_extensions().items() if name in known)
 
 
@@ -188,11 +188,11 @@ def _opened(file: BinaryIO) -> Iterator[Image.Image]:
         limit = Image.MAX_IMAGE_PIXELS
         if limit is not None and math.prod(picture.size) > limit:
             raise ValueError(_TOO_LARGE)
-        if (
-            bits := {"1": 1, "L;2": 2, "L;4": 4}.get(_rawmode(picture))
-        ) and "transparency" in picture.info:
-            # Pillow spreads the grey values over 0..255, but not the transparent one.
-            picture.info["transparency"] *= 255 // (2**bits - 1)
+        bits = {"1": 1, "L;2": 2, "L;4": 4}.get(_rawmode(picture))
+        if bits and "transparency" in picture.info:
+            # Pillow spreads grey values over 0..255, but not always the transparent one.
+            spread = picture.info["transparency"] * (255 // (2**bits - 1))
+            picture.info["transparency"] = min(spread, 255)
         yield picture
 
 
