@@ -7,9 +7,9 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from PIL import Image, features
+from PIL import Image
 
 from eqm.data.decoding import decode, header, is_picture
 
@@ -213,70 +213,95 @@ def test_a_range_says_what_is_white_in_twelve_bits(data, sides, kind):
     np.testing.assert_allclose(pixels[0], stored[..., 0] * 255 / 4095, atol=5e-3)
 
 
-LOSSLESS = {
-    "BMP": "L RGB",
-    "GIF": "L",
-    "ICO": "RGBA",
-    "PPM": "L RGB",
-    "PCX": "L RGB",
-    "TGA": "L LA RGB RGBA",
+MODES = {
+    **{"BMP": "L RGB", "DDS": "L LA RGB RGBA", "GIF": "L", "ICO": "RGBA", "JPEG2000": "L RGB RGBA"},
+    **{"MSP": "1", "PCX": "L RGB", "PNG": "1 L LA RGB RGBA", "PPM": "L RGB", "QOI": "RGB RGBA"},
+    **{"SGI": "L RGB RGBA", "TGA": "L LA RGB RGBA", "TIFF": "L LA RGB RGBA CMYK"},
+    **{"WEBP": "RGB RGBA", "XBM": "1"},
 }
-LOSSLESS |= {
-    "WEBP": "RGB RGBA",
-    "TIFF": "L LA RGB RGBA CMYK",
-    "PNG": "1 L LA RGB RGBA",
-    "SGI": "L RGB RGBA",
+"""Formats that keep values, and the modes in which Pillow writes them."""
+TURNED = ("PNG", "TIFF", "WEBP", "JPEG", "MPO", "AVIF")
+SETTINGS = {
+    "JPEG2000": {"irreversible": False},
+    "WEBP": {"lossless": True, "exact": True},
+    "JPEG": {"quality": 95},
+    "MPO": {"quality": 95, "save_all": True},
 }
-LOSSLESS |= {
-    "JPEG2000": "L RGB RGBA",
-    "DDS": "L LA RGB RGBA",
-    "IM": "L RGB",
-    "MSP": "1",
-    "XBM": "1",
-    "QOI": "RGB RGBA",
-}
-TURNED = {"PNG": 1, "TIFF": 1, "WEBP": 1, "JPEG": 0}
 
 
-@given(
-    data=st.data(),
-    sides=SIDES,
-    case=st.sampled_from(
-        [(form, mode) for form, modes in LOSSLESS.items() for mode in modes.split()]
-    ),
-    turn=st.sampled_from(sorted(TURNS)),
-)
-def test_every_format_gives_back_what_pillow_wrote(data, sides, case, turn):
-    form, mode = case
-    assume(Image.registered_extensions() and form in Image.SAVE)
-    channels = {"1": 1, "L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4}[mode]
-    stored = samples_of(data, *sides, channels, 8)
-    if mode == "1":
-        stored = stored // 128 * 255
-    picture = Image.fromarray(
-        stored.astype(np.uint8).squeeze(-1) if channels == 1 else stored.astype(np.uint8),
-        "L" if mode == "1" else mode,
-    )
-    picture = picture.convert("1") if mode == "1" else picture
-    settings = {"JPEG2000": {"irreversible": False}, "WEBP": {"lossless": True, "exact": True}}.get(
-        form, {}
-    )
-    if form == "ICO":
-        settings = {"sizes": [picture.size]}
-    if form in TURNED:
-        settings = settings | {"exif": exif(turn)}
+def written(form, mode, values, turn):
+    """The file that Pillow writes of values (H, W, C), or skips the test."""
+    Image.init()
+    if form not in Image.SAVE:
+        pytest.skip(f"this Pillow does not write {form}")
+    plain = "L" if mode == "1" else mode
+    sides = values.shape[1], values.shape[0]
+    picture = Image.frombytes(plain, sides, values.astype(np.uint8).tobytes()).convert(mode)
+    settings = SETTINGS.get(form, {}) | ({"sizes": [sides]} if form == "ICO" else {})
     file = io.BytesIO()
-    picture.save(file, form, **settings)
-    found, pixels = read(file.getvalue(), 4)
+    prefix = b"Exif\0\0" if form in ("JPEG", "MPO") else b""
+    noted = {"exif": prefix + exif(turn)} if form in TURNED else {}
+    picture.save(file, form, **settings, **noted)
+    return file.getvalue()
+
+
+@settings(max_examples=10)
+@pytest.mark.parametrize(
+    ("form", "mode"), [(form, mode) for form, modes in MODES.items() for mode in modes.split()]
+)
+@given(data=st.data(), sides=SIDES, turn=st.sampled_from(sorted(TURNS)))
+def test_every_format_that_keeps_values_gives_them_back(form, mode, data, sides, turn):
+    channels = 4 if mode == "CMYK" else len(mode)
+    stored = samples_of(data, *sides, channels, 8)
+    stored = stored // 128 * 255 if mode == "1" else stored
+    pixels = read(written(form, mode, stored, turn), 4)[1].transpose(1, 2, 0)
     shown = TURNS[turn](stored) if form in TURNED else stored
-    if mode == "CMYK":  # as Pillow converts ink to light
-        shown = (255 - shown[..., :3]) * (255 - shown[..., 3:]) / 255
-        assert np.abs(pixels[:3] - shown.transpose(2, 0, 1)).max() <= 1
-        return
-    opacity = shown[..., -1] if mode in ("LA", "RGBA") else np.full(shown.shape[:2], 255)
-    colours = shown[..., :1] if mode in ("1", "L", "LA") else shown[..., :3]
-    assert np.array_equal(pixels[3], opacity)
-    seen = opacity > 0 if form in ("WEBP",) else slice(None)
-    assert np.array_equal(
-        pixels[:3].transpose(1, 2, 0)[seen], np.broadcast_to(colours, (*shown.shape[:2], 3))[seen]
+    colours, opacity = shown[..., : 1 if channels < 3 else 3], np.full(shown.shape[:2], 255)
+    if mode == "CMYK":  # shares of ink, as Pillow turns them into light
+        colours = (255 - colours) * (255 - shown[..., 3:]) / 255
+    elif mode in ("LA", "RGBA"):
+        opacity = shown[..., -1]
+    assert np.array_equal(pixels[..., 3], opacity)
+    assert np.abs(pixels[..., :3] - colours).max() <= (mode == "CMYK")
+
+
+@pytest.mark.parametrize("turn", sorted(TURNS))
+@pytest.mark.parametrize(
+    ("form", "mode"),
+    [("JPEG", "L"), ("JPEG", "RGB"), ("JPEG", "CMYK"), ("MPO", "RGB"), ("AVIF", "RGB")],
+)
+def test_formats_that_lose_detail_keep_the_colour_of_every_quarter(form, mode, turn):
+    if form == "AVIF":
+        pytest.importorskip("PIL._avif")
+    light = np.array([[[20, 40, 60], [230, 30, 50]], [[40, 220, 60], [90, 80, 210]]])
+    quarters = light[..., :1] if mode == "L" else light
+    if mode == "CMYK":
+        quarters = np.dstack([255 - light, np.zeros((2, 2), int)])
+    content = written(form, mode, quarters.repeat(32, 0).repeat(48, 1), turn)
+    found, pixels = read(content, 3)
+    assert found.channels == len(mode) if mode != "CMYK" else found.channels == 3
+    middles = pixels[:, pixels.shape[1] // 4 :: pixels.shape[1] // 2]
+    middles = middles[:, :, pixels.shape[2] // 4 :: pixels.shape[2] // 2].transpose(1, 2, 0)
+    expected = TURNS[turn](light[..., :1] if mode == "L" else light)
+    assert np.abs(middles - expected).max() < 8
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_the_first_of_several_frames_is_read_and_the_header_says_so(form):
+    frames = [Image.new("RGB", (5, 4), colour) for colour in ("red", "lime", "blue")]
+    for count in (1, 3):
+        file = io.BytesIO()
+        frames[0].save(file, form, save_all=True, append_images=frames[1:count], lossless=True)
+        found, pixels = read(file.getvalue(), 3)
+        assert found.several == (count > 1)
+        assert pixels[:, 0, 0].tolist() == [255, 0, 0]
+
+
+def test_every_format_that_pillow_decodes_counts_as_a_picture():
+    names = (
+        "a.jfif b.JFIF c.mpo d.apng e.tga f.qoi g.jpg h.TIF i.webp j.pnm k.jpx l.ico m.pfm n.psd"
     )
+    assert all(map(is_picture, names.split()))
+    # Pillow hands the first two to Ghostscript, and does not decode the others.
+    others = "a.eps b.ps c.pdf d.mpg e.h5 f.hdf g.wmf h.txt png i.png.txt"
+    assert not any(map(is_picture, others.split()))

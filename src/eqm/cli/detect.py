@@ -64,7 +64,7 @@ def detect(
     """
     from dataclasses import replace
 
-    from eqm.cli.images import Given, open_model, read_images
+    from eqm.cli.images import Given, open_model, range_of, read_images
     from eqm.cli.output import check_output
     from eqm.files import make_folder
     from eqm.tasks import EqmDetector
@@ -80,7 +80,7 @@ def detect(
     shape = encoder.image_shape_of(network.config.shape)
 
     def read(paths: Sequence[str]) -> tuple[Given, Tensor]:
-        given = read_images(paths, shape, resize=resize, broken=broken)
+        given = read_images(paths, shape, resize=resize, broken=broken, span=range_of(network))
         return given, encoder.encode(given.images)[0]
 
     asked = score[0] if len(score) == 1 else score

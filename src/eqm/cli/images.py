@@ -301,6 +301,14 @@ def input_of(model: Any, images: Tensor) -> Tensor:
     return images.to(weight.device, getattr(model, "dtype", weight.dtype))
 
 
+def range_of(model: Any) -> tuple[float, ...]:
+    """The values of black and white that the model's data were read with, `DataConfig.range`."""
+    from eqm.data import DataConfig
+
+    config = DataConfig.of(model.metadata)
+    return config.range if config else ()
+
+
 def labels_of(labels: Sequence[str], count: int, model: Any) -> Tensor | None:
     """The classes of `count` pictures, (count,): one for each picture, one for all, or none.
 

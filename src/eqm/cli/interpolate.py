@@ -47,7 +47,7 @@ def interpolate(
     """
     import torch
 
-    from eqm.cli.images import open_model, read_images
+    from eqm.cli.images import open_model, range_of, read_images
     from eqm.cli.output import ANY, check_output, file_names, write_images
     from eqm.descent import Outcome
     from eqm.files import make_folder
@@ -55,7 +55,12 @@ def interpolate(
 
     check_output(output, ANY)
     network, encoder = open_model(model, vae=vae, device=device, precision=precision, output=output)
-    given = read_images(pictures, encoder.image_shape_of(network.config.shape), resize=resize)
+    given = read_images(
+        pictures,
+        encoder.image_shape_of(network.config.shape),
+        resize=resize,
+        span=range_of(network),
+    )
     images, names = given.images, file_names(given.names)
     if len(images) < 2:
         raise ValueError(f"interpolate needs two pictures or more; got {len(images)}")

@@ -39,7 +39,7 @@ def vary(
     """
     import torch
 
-    from eqm.cli.images import open_model, read_images
+    from eqm.cli.images import open_model, range_of, read_images
     from eqm.cli.output import STILL, check_output, file_names, write_images
     from eqm.files import make_folder
     from eqm.tasks import vary as varied
@@ -47,7 +47,11 @@ def vary(
     check_output(output, STILL)
     network, encoder = open_model(model, vae=vae, device=device, precision=precision, output=output)
     given = read_images(
-        pictures, encoder.image_shape_of(network.config.shape), resize=resize, broken=broken
+        pictures,
+        encoder.image_shape_of(network.config.shape),
+        resize=resize,
+        broken=broken,
+        span=range_of(network),
     )
     images = given.images
     settings = sampling.applied(network)
