@@ -154,7 +154,7 @@ def _open_member(
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:
-    return zipfile.ZipFile(BoundedFile(path))  # type: ignore[arg-type]
+    return zipfile.ZipFile(BoundedFile(path))
 
 
 def _check_apart(members: Iterable[zipfile.ZipInfo]) -> None:

@@ -259,10 +259,10 @@ def _scaled(raw: np.ndarray, black: float, white: float) -> np.ndarray:
     """Values as float32, 0 for black to 255 for white; what lies outside is clipped."""
     if raw.dtype == np.uint8:  # signed bytes, which Pillow does not know
         raw = raw.view(np.int8)
-    exact = np.float32 if raw.dtype.itemsize <= 2 else np.float64
-    grey = raw.astype(exact)
-    if raw.dtype.kind == "f" and not np.isfinite(grey).all():
+    if raw.dtype.kind == "f" and not np.isfinite(raw).all():
         raise ValueError("its pixels hold NaN or infinity")
+    exact = np.float32 if raw.dtype.itemsize <= 2 else np.float64
+    grey: np.ndarray[Any, np.dtype[np.floating[Any]]] = raw.astype(exact)
     if black:
         grey -= black
     grey /= (white - black) / 255
