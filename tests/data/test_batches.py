@@ -266,14 +266,14 @@ class Stream(IterableDataset):
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        (3 * X, r"must lie in -1..1; got -3..3: rescale them, or pass 0..255 as uint8"),
+        (3 * X, r"they lie in -3..3: set data.range to both, or rescale to bytes 0..255"),
         (X * torch.nan, "6 of 6 samples hold NaN"),
         (torch.full((4, 3), torch.inf), "4 of 4 samples hold NaN or infinity"),
         (torch.zeros(6, 28, 28, 1), r"got \(6, 28, 28, 1\): pass x.permute\(0, 3, 1, 2\)"),
         (torch.zeros(6), r"must be float32 of shape \(N, ...\)"),
         (torch.zeros(6, 2).long(), r"must be float32 of shape .*; got torch.int64"),
-        ((X, Y.float()), "labels must be whole numbers"),
-        ((X, Y[:4]), r"labels must be int64 of shape \(6,\)"),
+        ((X, Y + 0.5), "labels must be whole numbers"),
+        ((X, Y[:4]), r"6 samples need as many labels; got labels of shape \(4,\)"),
         ((X, Y - 1), "labels must lie in"),
         (Stream(), "got an IterableDataset: .* a stream cannot be trained on"),
         (DataLoader(Stream()), "got an IterableDataset"),
@@ -295,17 +295,21 @@ def test_unusable_data_are_refused_with_a_sentence(data, sentence):
 
 def test_a_bad_sample_met_later_is_refused_too():
     x = X.repeat(5, 1, 1, 1)
-    x[20] = 7
+    x[19] = 7
     source = as_source(Squares(x, Y.repeat(5)))
     with pytest.raises(ValueError, match=r"must lie in -1..1; got"):
         everything(source)
 
 
-def test_images_in_0_to_1_are_warned_of_once(caplog):
-    caplog.set_level(logging.WARNING)
-    everything(as_source(list(X / 2 + 0.5), name="mine"))
-    assert len(caplog.messages) == 1
-    assert "mine: images lie in 0..1, but black is -1" in caplog.text
+def test_floats_in_0_to_1_and_whole_numbers_are_brought_to_black_and_white_once(caplog):
+    caplog.set_level(logging.INFO)
+    whole = (X * 127.5 + 127.5).round()
+    for given in (X / 2 + 0.5, list(X / 2 + 0.5), whole, whole.long(), whole.numpy().astype(">i4")):
+        caplog.clear()
+        source = as_source(given, name="mine")
+        torch.testing.assert_close(everything(source), X, atol=0.005, rtol=0)
+        assert len(caplog.messages) == 1
+        assert "as white" in caplog.text
 
 
 def test_a_source_of_ones_own_may_be_anything_that_is_data(monkeypatch):

@@ -107,11 +107,11 @@ def test_the_npz_of_eqm_sample_can_be_data(tmp_path):
             "must hold an array `images` or `arr_0`; it holds pictures",
         ),
         (
-            {"images": np.zeros((2, 4, 4), np.int64)},
-            "must be uint8, uint16 or floating point; got int64",
+            {"images": np.full((2, 4, 4), -5, np.int64)},
+            r"which values of these integers are black and white; they lie in -5..-5: set data.range",
         ),
         ({"images": np.zeros((2, 4, 4)), "labels": [0.5, 1]}, "labels must be whole numbers"),
-        ({"images": np.full((2, 4, 4), 255.0)}, r"must lie in -1..1; got 255..255"),
+        ({"images": np.full((2, 4, 4), 300.0)}, r"they lie in 300..300: set data.range .* 0 65535"),
     ],
 )
 def test_an_npz_of_something_else_is_refused(tmp_path, arrays, message):

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
 import zipfile
 import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,28 +18,133 @@ from torch import Tensor
 
 from eqm.data.config import DataConfig
 from eqm.data.decoding import centre_crop
-from eqm.data.images import Images, Tensors, int_labels, warn_of_range
+from eqm.data.images import Images, Tensors, check_finite
+from eqm.data.values import (
+    arranged,
+    class_labels,
+    find_layout,
+    find_range,
+    kind_of,
+    layout_note,
+    plain,
+    range_note,
+    scaled,
+    standardised,
+)
 
-_NPZ_NAMES = (("images", "labels"), ("arr_0", "arr_1"))
-"""Names of images and labels in an .npz; ADM and `eqm sample` write the second."""
+_IMAGES = ("images", "image", "imgs", "img", "x", "data", "samples", "arr_0")
+_LABELS = ("labels", "label", "y", "targets", "target", "classes", "arr_1")
+"""Names of pictures and of labels in an .npz, in any case; the first that is there is taken."""
+_SETS = ("images", "imgs", "x", "samples")
+"""Names of arrays that are never a single picture."""
+_CLASS_NAMES = ("class_names", "label_names", "target_names")
+_SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
 _IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 _PARTS = {"train": "training", "t10k": "test"}
 
 
-def from_npz(path: Path, config: DataConfig) -> Tensors:
-    """The arrays `images` and, if there are any, `labels` of an .npz; or `arr_0` and `arr_1`.
+def from_npz(path: Path, config: DataConfig, *, shape: Sequence[int] = ()) -> Tensors:
+    """The pictures, signals or points of an .npz with their labels, if there are any.
 
-    `images` is (N, H, W), (N, H, W, C) with 1, 3 or 4 channels, or (N, C, H, W); uint8 0..255,
-    uint16 0..65535 or floating point -1..1. Points are (N, 2), floating point. Raises ValueError
-    for anything else.
+    Pictures are an array called images, image, imgs, img, x, data, samples or arr_0; labels are
+    called labels, label, y, targets, target, classes or arr_1. A split is named before or behind, as
+    in train_images and x_train; `config.split` chooses it, and "all" joins them. `shape` (C, H, W) is
+    that of the pictures a model takes. Notes say which other arrays there are. Raises ValueError for
+    anything else, and as `from_array` does.
     """
     found = read_npz(path)
-    for images, labels in _NPZ_NAMES:
-        if images in found:
-            return from_array(path.stem, found[images], found.get(labels), config)
-    raise ValueError(
-        f"{path} must hold an array `images` or `arr_0`; it holds {', '.join(sorted(found)) or 'nothing'}"
+    images, labels, note = _chosen(path, found, config)
+    names = next((found[name] for name in _CLASS_NAMES if name in found), None)
+    arrays = [np.concatenate([found[name] for name in part]) for part in (images, labels) if part]
+    if len(images) == 1:
+        arrays[0] = found[images[0]]  # as it may be mapped
+    split, base = _divided(images[0])
+    source = from_array(
+        path.stem,
+        arrays[0],
+        arrays[1] if labels else None,
+        config,
+        several=bool(split) or base in _SETS,
+        shape=shape,
     )
+    if names is not None and names.ndim == 1 and len(names) == source.num_classes:
+        source = replace(source, class_names=tuple(map(str, names.tolist())))
+    return replace(source, notes=(*note, *source.notes))
+
+
+def _chosen(
+    path: Path, found: Mapping[str, np.ndarray], config: DataConfig
+) -> tuple[list[str], list[str], tuple[str, ...]]:
+    """The names of the arrays of pictures and of labels in an .npz, and a note about the others."""
+    images, labels = _named(found, _IMAGES), _named(found, _LABELS)
+    if not images:
+        raise ValueError(
+            f"{path} must hold an array `images` or `arr_0`; it holds {', '.join(sorted(found)) or 'nothing'}"
+        )
+    splits = sorted(filter(None, images), key=list(_SPLITS).index)
+    if splits and config.split == "all":
+        parts = splits
+    else:
+        wanted = next((k for k, names in _SPLITS.items() if config.split.lower() in names), "")
+        parts = [wanted] if wanted in images else [""] if "" in images else []
+    if not parts:
+        raise ValueError(
+            f"{path} holds no split {config.split!r}, but {', '.join(splits)}: set data.split to one of "
+            "them, or to all"
+        )
+    chosen = [images[part] for part in parts]
+    beside = [labels[part] for part in parts if part in labels]
+    if config.labels_from:
+        if config.labels_from not in found:
+            raise ValueError(
+                f"{path} holds no array {config.labels_from!r} for data.labels_from; it holds "
+                f"{', '.join(sorted(found))}"
+            )
+        beside = [config.labels_from]
+    if beside and len(beside) < len(parts) and not config.labels_from:
+        raise ValueError(
+            f"{path} holds labels for some splits only, {', '.join(beside)}: choose one by data.split, or "
+            "turn data.labels off"
+        )
+    others = sorted(found.keys() - {*chosen, *beside, *_CLASS_NAMES})
+    if not others and not (splits and parts != [""]):
+        return chosen, beside, ()
+    read = " and ".join(chosen + beside)
+    note = (
+        f"{path.name}: {read} are read"
+        if beside or len(chosen) > 1
+        else f"{path.name}: {read} is read"
+    )
+    if others:
+        note += f", not {', '.join(others[:8])}{', ...' * (len(others) > 8)}"
+    if splits and parts != [""]:
+        note += f"; data.split chooses among {', '.join(splits)} and all"
+    return chosen, beside, (note,)
+
+
+def _named(found: Mapping[str, np.ndarray], known: Sequence[str]) -> dict[str, str]:
+    """The array of each split, "" for none, whose name is the first of the `known` names."""
+    chosen: dict[str, tuple[int, str]] = {}
+    for name in found:
+        part, base = _divided(name)
+        if base in known:
+            place = (known.index(base), name)
+            chosen[part] = min(chosen.get(part, place), place)
+    return {part: name for part, (_, name) in chosen.items()}
+
+
+def _divided(name: str) -> tuple[str, str]:
+    """The split that the name of an array names, "" for none, and the rest of the name."""
+    words = re.split("[_-]", name.lower())
+    for split, spellings in _SPLITS.items():
+        for rest, word in ((words[1:], words[0]), (words[:-1], words[-1])):
+            if rest and word in spellings:
+                return split, "_".join(rest)
+    return "", name.lower()
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -69,8 +178,8 @@ def _array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.
     return np.memmap(path, dtype, "c", start, shape, "F" if fortran else "C")
 
 
-def from_npy(path: Path, config: DataConfig) -> Tensors:
-    """The images or points of an .npy, of a shape that `from_npz` takes.
+def from_npy(path: Path, config: DataConfig, *, shape: Sequence[int] = ()) -> Tensors:
+    """The pictures, signals or points of an .npy; `shape` is as in `from_npz`.
 
     Labels come from NAME-labels.npy beside it, if there is one. The file is mapped, not read, as it
     may be larger than the memory.
@@ -85,45 +194,78 @@ def from_npy(path: Path, config: DataConfig) -> Tensors:
                 raise ValueError("it is an .npz: rename it")
     except (ValueError, TypeError, OSError, EOFError) as error:
         raise ValueError(f"{path} is not a readable .npy of a plain array ({error})") from error
-    return from_array(path.stem, images, labels, config)
+    return from_array(path.stem, images, labels, config, shape=shape)
 
 
 def from_array(
     name: str,
-    images: np.ndarray,
-    labels: np.ndarray | None,
+    array: Any,
+    labels: Any,
     config: DataConfig,
     class_names: tuple[str, ...] = (),
+    *,
+    several: bool = False,
+    shape: Sequence[int] = (),
 ) -> Tensors:
-    """Images or points of an array, with the size and channels that `config` sets."""
-    numbers, classes = int_labels(name, labels)
-    if images.ndim == 2:
-        if images.dtype.kind not in "iuf":
-            raise ValueError(f"{name}: points must be real numbers; got {images.dtype}")
-        return Tensors(name, torch.from_numpy(np.array(images, np.float32)), numbers, classes)
-    data = _fitted(name, _channels_first(name, images), config)
-    return Images(name, data, numbers, classes, flip=config.flip, class_names=class_names)
+    """Pictures, signals or points of an array, with the size and channels that `config` sets.
+
+    Its axes and its values of black and white are those that `config` says, else they are found, as
+    `find_layout` and `find_range` do; notes say how. `several` and `shape` are as there.
+    """
+    array = plain(name, array)
+    counted = None if labels is None or not np.ndim(labels) else max(np.shape(labels)[:2])
+    layout = config.layout.upper()
+    notes: tuple[str, ...] = ()
+    if not layout:
+        layout = find_layout(name, array, labels=counted, several=several, shape=shape)
+        notes = layout_note(name, array.shape, layout)
+    elif len(layout) != array.ndim:
+        raise ValueError(
+            f"{name}: data.layout {layout} names {len(layout)} axes, but the array has the shape "
+            f"{array.shape}: name each of its axes"
+        )
+    array = arranged(array, layout)
+    numbers, classes, words, more = class_labels(name, labels, len(array))
+    notes, class_names = notes + more, class_names or words
+    if "H" not in layout:
+        if config.range:
+            raise ValueError(f"{name}: data.range is for pictures; these are points or signals")
+        data = torch.from_numpy(np.array(array, np.float32))
+        check_finite(name, data)
+        data, about, more = standardised(name, data, config.standardise)
+        return Tensors(name, data, numbers, classes, class_names, notes + more, about)
+    if config.standardise:
+        raise ValueError(f"{name}: data.standardise is for points and signals; these are pictures")
+    if config.range:
+        limits = (config.range[0], config.range[1])
+    else:
+        limits = find_range(name, array, alone=bool(shape))
+        notes += range_note(name, array, limits)
+    data = scaled(name, array, limits)
+    notes += cut_note(name, data.shape, config.size)
+    return Images(
+        name,
+        _fitted(name, data, config),
+        numbers,
+        classes,
+        class_names,
+        notes,
+        {"values": {"kind": kind_of(array), "range": list(limits)}},
+        flip=config.flip,
+    )
 
 
-def _channels_first(name: str, images: np.ndarray) -> Tensor:
-    if images.ndim == 3:
-        images = images[:, None]
-    elif images.ndim == 4 and images.shape[3] in (1, 3, 4):
-        images = images.transpose(0, 3, 1, 2)
-    if images.dtype == np.uint8:
-        return torch.from_numpy(images)
-    if images.dtype == np.uint16:
-        return torch.from_numpy(images.astype(np.float32)) / 32767.5 - 1
-    if images.dtype.kind == "f":
-        floats = torch.from_numpy(images.astype(np.float32, copy=False))
-        warn_of_range(name, floats)
-        return floats
-    raise ValueError(f"{name}: images must be uint8, uint16 or floating point; got {images.dtype}")
+def cut_note(name: str, shape: Sequence[int], size: int) -> tuple[str, ...]:
+    """A sentence about what the crop to a square of side `size` cuts from pictures (..., H, W)."""
+    small, large = sorted(shape[-2:])
+    if size <= 0 or small == large:
+        return ()
+    return (f"{name}: data.size {size} crops away {1 - small / large:.0%} of each picture",)
 
 
 def _fitted(name: str, data: Tensor, config: DataConfig) -> Tensor:
     """The images (N, C, H, W) with the channels and the size that `config` sets."""
-    if config.channels and data.ndim == 4 and config.channels != data.shape[1]:
+    if config.channels and config.channels != data.shape[1]:
         if not {config.channels, data.shape[1]} <= {1, 3, 4}:
             raise ValueError(
                 f"{name}: data.channels converts between 1, 3 and 4 channels; got {data.shape[1]} to "
@@ -131,7 +273,7 @@ def _fitted(name: str, data: Tensor, config: DataConfig) -> Tensor:
             )
         data = torch.cat([_coloured(part, config.channels) for part in data.split(1024)])
     size = config.size
-    if size <= 0 or data.ndim != 4 or data.shape[2:] == (size, size):
+    if size <= 0 or data.shape[2:] == (size, size):
         return data
     from PIL import Image
 
@@ -169,7 +311,9 @@ def from_idx(path: Path, config: DataConfig, *, name: str = "", part: str = "tra
     beside = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
     other = beside.with_suffix("") if beside.suffix == ".gz" else Path(f"{beside}.gz")
     labels = next((read_idx(file) for file in (beside, other) if file.is_file()), None)
-    source = from_array(name or path.name.split(".")[0], images, labels, config)
+    source = from_array(
+        name or path.name.split(".")[0], images, labels, replace(config, layout="NHW")
+    )
     assert isinstance(source, Images)  # three axes were asked for
     return source
 

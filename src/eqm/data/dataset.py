@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,8 +20,21 @@ from torch.utils.data import (
     default_collate,
 )
 
-from eqm.data.images import Images, Tensors, int_labels, warn_of_range
-from eqm.data.source import Source, digest
+from eqm.data.config import DataConfig
+from eqm.data.images import Images, Tensors
+from eqm.data.source import Source, digest, say
+from eqm.data.values import (
+    Range,
+    arranged,
+    class_labels,
+    find_layout,
+    find_range,
+    kind_of,
+    plain,
+    range_note,
+    scaled,
+    standardised,
+)
 from eqm.randomness import SampleRandom
 
 
@@ -59,24 +73,29 @@ class _SourceDataset(Dataset[Any]):
         return list(samples if labels is None else zip(samples, labels[at], strict=True))
 
 
-def as_source(data: Any, *, name: str = "data") -> Source:
+def as_source(data: Any, *, name: str = "data", config: DataConfig = DataConfig()) -> Source:
     """`data` as a source that `train` takes.
 
-    * A tensor or array (N, ...), or a pair (x, y) with whole numbers y (N,). Images are
-      (N, C, H, W), floating point in -1..1 or uint8. Other shapes may have any finite values.
+    * A tensor or array (N, ...), or a pair (x, y) with a class y (N,) for each: whole numbers, words,
+      or rows with a single 1. Images are (N, C, H, W) with floats in -1..1, 0..1 or 0..255, or
+      integers 0..255; all become -1..1. Other shapes may have any finite floats.
     * A map-style Dataset, or a list, of tensors or (tensor, label) pairs of one shape. Samples are
-      read when training needs them, so the fingerprint covers only labels and length.
+      read when training needs them, so the fingerprint covers only labels and length. The values of
+      black and white follow from eight samples.
     * A DataLoader: its Dataset, read by as many worker processes. Training has its own batch size
       and order.
     * A source, which comes back unchanged.
 
+    `config.layout`, `config.range` and `config.standardise` say how an array is read, where it is
+    not certain. How it was read is logged as information under `eqm.data`.
+
     Raises ValueError for anything else.
 
-    >>> as_source((torch.zeros(4, 1, 8, 8), torch.tensor([0, 1, 1, 0]))).num_classes
+    >>> as_source((torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 1, 0]))).num_classes
     2
     """
     if isinstance(data, DataLoader):
-        source = as_source(data.dataset, name=name)
+        source = as_source(data.dataset, name=name, config=config)
         _check_loader(data)
         return replace(source, processes=data.num_workers) if isinstance(source, _Read) else source
     if isinstance(data, _SourceDataset):
@@ -86,8 +105,8 @@ def as_source(data: Any, *, name: str = "data") -> Source:
     if isinstance(data, Tensor | np.ndarray):
         data = (data,)
     if isinstance(data, tuple) and 1 <= len(data) <= 2:
-        tensors = _tensors(name, *data)
-        warn_of_range(name, tensors.data)
+        tensors = _tensors(name, config, *data)
+        say(tensors.notes)
         return tensors
     if hasattr(data, "batch") and hasattr(data, "fingerprint"):
         return data
@@ -99,23 +118,56 @@ def as_source(data: Any, *, name: str = "data") -> Source:
             f"source; got {kind}: use open_source(DataConfig(path)) for a path or name; a stream cannot "
             "be trained on, as a run could not resume in it"
         )
-    return _read(name, data)
+    return _read(name, data, config)
 
 
-def _tensors(name: str, x: Any, y: Any = None) -> Tensors:
+def _tensors(name: str, config: DataConfig, x: Any, y: Any = None) -> Tensors:
     """Samples in memory, checked."""
-    x = torch.as_tensor(x).detach().cpu()
-    if x.is_floating_point():
-        x = x.float()
-    labels, classes = int_labels(name, None if y is None else torch.as_tensor(y).cpu().numpy())
-    if x.ndim != 4:
-        return Tensors(name, x, labels, classes)
-    if x.shape[3] in (1, 3, 4) and x.shape[1] > 4:
+    array = plain(name, x)
+    layout = config.layout.upper()
+    notes: tuple[str, ...] = ()
+    if layout and len(layout) != array.ndim:
         raise ValueError(
-            f"{name}: images must have shape (N, C, H, W); got {tuple(x.shape)}: pass "
-            "x.permute(0, 3, 1, 2)"
+            f"{name}: data.layout {layout} names {len(layout)} axes, but the array has the shape "
+            f"{array.shape}: name each of its axes"
         )
-    return Images(name, x, labels, classes)
+    if layout:
+        array = arranged(array, layout)
+    elif array.ndim == 4:
+        _check_channels_first(name, array)
+    labels, classes, names, more = class_labels(name, y, len(array))
+    if array.ndim != 4:
+        data = torch.from_numpy(array)
+        data = data.float() if data.is_floating_point() else data
+        samples = Tensors(name, data, labels, classes, names)  # checks them
+        if array.ndim > 3:
+            return replace(samples, notes=more)
+        data, about, notes = standardised(name, data, config.standardise)
+        return replace(samples, data=data, notes=more + notes, metadata=about)
+    limits, notes = _limits(name, array, config)
+    about = {"values": {"kind": kind_of(array), "range": list(limits)}}
+    data = scaled(name, array, limits)
+    return Images(name, data, labels, classes, names, more + notes, about)
+
+
+def _check_channels_first(name: str, array: np.ndarray) -> None:
+    try:
+        layout = find_layout(name, array, labels=len(array))
+    except ValueError:  # not certain: as documented
+        return
+    if layout == "NHWC":
+        raise ValueError(
+            f"{name}: images must have shape (N, C, H, W); got {array.shape}: pass "
+            "x.permute(0, 3, 1, 2), or set data.layout NHWC"
+        )
+
+
+def _limits(name: str, array: np.ndarray, config: DataConfig) -> tuple[Range, tuple[str, ...]]:
+    """The values of black and white, and a note if they were found."""
+    if config.range:
+        return (config.range[0], config.range[1]), ()
+    limits = find_range(name, array)
+    return limits, range_note(name, array, limits)
 
 
 def _check_loader(loader: DataLoader[Any]) -> None:
@@ -130,30 +182,36 @@ def _check_loader(loader: DataLoader[Any]) -> None:
         )
 
 
-def _read(name: str, dataset: Any) -> Source:
+def _read(name: str, dataset: Any, config: DataConfig) -> Source:
     """A map-style Dataset as a source."""
     length = len(dataset)
     if not length:
         raise ValueError(f"{name}: the Dataset is empty")
-    first = [_pair(name, dataset[row]) for row in range(min(length, 8))]
+    rows = sorted({k * (length - 1) // 7 for k in range(8)})
+    looked_at = [_pair(name, dataset[row]) for row in rows]
+    x, y = looked_at[0]
     labels = None
-    if first[0][1] is not None:
+    if y is not None:
         told = getattr(dataset, "targets", None)  # as torchvision's have it
-        if told is None or len(told) != length or int(told[0]) != first[0][1]:
+        if told is None or len(told) != length or not np.array_equal(np.asarray(told[0]), y):
             told = [_pair(name, dataset[row])[1] for row in range(length)]
-        labels = torch.as_tensor(told)
-    sample = _tensors(name, _stacked(name, [x for x, _ in first], tuple(first[0][0].shape)))
-    warn_of_range(name, sample.data)
-    checked = sample if labels is None else _tensors(name, torch.zeros(length, 1), labels)
-    names = tuple(map(str, getattr(dataset, "classes", ())))
+        labels = _label_array(name, told)
+    sample = _tensors(name, config, _stacked(name, [x for x, _ in looked_at], x.shape))
+    say(sample.notes)
+    numbers, classes, words, more = class_labels(name, labels, length)
+    say(more)
+    names = tuple(map(str, getattr(dataset, "classes", ()))) or words
+    values = sample.metadata.get("values")
     return _Read(
         dataset,
         name,
         sample.shape,
-        checked.labels,
-        checked.num_classes,
-        names if len(names) == checked.num_classes else (),
-        digest(type(dataset).__name__, length, sample.shape, checked.labels),
+        numbers,
+        classes,
+        names if len(names) == classes else (),
+        digest(type(dataset).__name__, length, sample.shape, numbers),
+        config=replace(config, range=tuple(values["range"])) if values else config,
+        metadata=sample.metadata,
     )
 
 
@@ -168,6 +226,8 @@ class _Read:
     num_classes: int
     class_names: tuple[str, ...]
     fingerprint: str
+    config: DataConfig
+    metadata: Mapping[str, Any]
     processes: int = 0
 
     def __len__(self) -> int:
@@ -176,22 +236,33 @@ class _Read:
     def batch(self, rows: Tensor, random: SampleRandom) -> Tensor:
         """The samples at `rows` (B,), (B, *shape), float32. Random choices are the Dataset's own."""
         found = [_pair(self.name, self.dataset[row])[0] for row in rows.tolist()]
-        data = _tensors(self.name, _stacked(self.name, found, self.shape))
+        data = _tensors(self.name, self.config, _stacked(self.name, found, found[0].shape))
+        if data.shape != self.shape:
+            raise ValueError(
+                f"{self.name}: all samples must have one shape; got {self.shape} and {data.shape}"
+            )
         return data.batch(torch.arange(len(rows)), random)
 
 
-def _pair(name: str, item: Any) -> tuple[Tensor, int | None]:
+def _pair(name: str, item: Any) -> tuple[np.ndarray, np.ndarray | None]:
     x, y = (*item, None)[:2] if isinstance(item, tuple | list) else (item, None)
     if not isinstance(x, Tensor | np.ndarray):
         raise ValueError(
             f"{name}: a Dataset must give tensors or (tensor, label) pairs; got {type(x).__name__}: "
             "add a transform"
         )
-    return torch.as_tensor(x), None if y is None else int(y)
+    return plain(name, x), None if y is None else np.asarray(y)
 
 
-def _stacked(name: str, samples: list[Tensor], shape: tuple[int, ...]) -> Tensor:
-    other = [tuple(x.shape) for x in samples if x.shape != shape]
+def _label_array(name: str, labels: Any) -> np.ndarray:
+    try:
+        return np.asarray([np.asarray(label) for label in labels])
+    except ValueError as error:
+        raise ValueError(f"{name}: labels must be alike for all samples ({error})") from error
+
+
+def _stacked(name: str, samples: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    other = [x.shape for x in samples if x.shape != shape]
     if other:
         raise ValueError(f"{name}: all samples must have one shape; got {shape} and {other[0]}")
-    return torch.stack(samples)
+    return np.stack(samples)

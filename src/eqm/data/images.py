@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -15,7 +14,6 @@ from torch import Tensor
 from eqm.data.source import digest, second_part
 from eqm.randomness import SampleRandom
 
-LOG = logging.getLogger(__name__)
 MAX_CLASSES = 1_000_000
 """A label above is an id, or a -1 that lost its sign."""
 
@@ -35,6 +33,8 @@ class Tensors:
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     """Sentences that say how the data were read."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """What is stored with the weights of a model of these data, such as the values of black and white."""
     in_memory: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -131,30 +131,6 @@ def mirrored(images: Tensor, random: SampleRandom) -> Tensor:
     flips = (random.uniform("flip") < 0.5).nonzero().flatten()
     images[flips] = images[flips].flip(-1)
     return images
-
-
-def warn_of_range(name: str, images: Tensor) -> None:
-    """Warns of floating-point images in 0..1, as black is -1."""
-    if not (images.is_floating_point() and images.ndim == 4 and len(images)):
-        return
-    if (low := images.min()) >= 0 and (high := images.max()) <= 1:
-        LOG.warning(
-            "%s: images lie in %g..%g, but black is -1: if 0 is black in yours, pass 2 x images - 1",
-            *(name, low, high),
-        )
-
-
-def int_labels(name: str, labels: np.ndarray | None) -> tuple[Tensor | None, int]:
-    """Labels as int64 and the number of classes; without labels None and 0.
-
-    Raises ValueError unless they are whole numbers (N,), and as `count_classes`."""
-    if labels is None:
-        return None, 0
-    if labels.ndim != 1 or labels.dtype.kind not in "iub" or len(labels) == 0:
-        raise ValueError(
-            f"{name}: labels must be whole numbers of shape (N,); got {labels.dtype} {labels.shape}"
-        )
-    return torch.from_numpy(labels.astype(np.int64)), count_classes(name, labels)
 
 
 def count_classes(where: str, labels: Sequence[int] | np.ndarray) -> int:

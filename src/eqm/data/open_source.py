@@ -90,7 +90,7 @@ def opens_arrays(config: DataConfig) -> bool:
 
 def _source(config: DataConfig) -> Source:
     if config.path in names("source"):
-        return as_source(lookup("source", config.path)(config), name=config.path)
+        return as_source(lookup("source", config.path)(config), name=config.path, config=config)
     path = Path(config.path)
     if is_latents(path):
         if config.size or config.channels:

@@ -100,7 +100,7 @@ def train(
     (the one before is kept), or steps fail repeatedly. Raises OSError if `folder` cannot be written
     or has too little space.
     """
-    source: Source = as_source(data)
+    source: Source = as_source(data, config=config.data)
     if model is not None:
         config = replace(config, model=_config_of(model, source))
     _check_fit(config, source)
