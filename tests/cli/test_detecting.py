@@ -98,7 +98,9 @@ def test_pictures_of_two_channels_have_heat_maps_in_grey(run, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 2, 8, 8), np.uint8)
     np.savez("two.npz", images=pixels)
     given = ("two", "two.npz:0", "--normal", "two.npz", "--fpr", 0.3, "--maps", "heat")
-    assert run(*given)[::2] == (0, "")
+    status, _, error = run(*given)
+    assert status == 0
+    assert error == "note: two: axes are read as NCHW (8 pictures of 8x8 pixels and 2 channels)\n"
     assert len(list((tmp_path / "heat").iterdir())) == 1
 
 
