@@ -28,7 +28,7 @@ def open_regular(path: Path | str) -> BinaryIO:
     """
     path = Path(path)
     if not stat.S_ISREG(path.stat().st_mode):
-        raise ValueError(f"{path} must be a file; it is a folder, a device, a pipe or a socket")
+        raise ValueError(f"{path} must be a regular file; it is a folder, a device or a pipe")
     return path.open("rb")
 
 

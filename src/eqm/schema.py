@@ -9,7 +9,6 @@ import json
 import math
 import re
 import reprlib
-import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -22,6 +21,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import msgspec
 from msgspec import Meta
 
+from eqm.reading import open_regular
 from eqm.registry import did_you_mean
 
 MOST_BYTES = 16 << 20
@@ -143,24 +143,13 @@ def check_fields(settings: Any, *, prefix: str = "") -> None:
 
 def read_bytes(path: Path | str, most: int) -> bytes:
     """The bytes of a regular file. Raises ValueError for anything else, and for more than `most` bytes."""
-    check_regular(path)
-    with Path(path).open("rb") as file:
+    with open_regular(path) as file:
         content = file.read(most + 1)
     if len(content) > most:
         raise ValueError(
             f"{path} must have at most {most:,} bytes; it has more: check that it is the right file"
         )
     return content
-
-
-def check_regular(path: Path | str) -> None:
-    """Raises ValueError for what is there but is not a regular file, such as a device or a pipe.
-
-    Opening a pipe would wait forever, and a device may never end. Raises FileNotFoundError if nothing is
-    there.
-    """
-    if not stat.S_ISREG(Path(path).stat().st_mode):
-        raise ValueError(f"{path} must be a regular file; it is a folder, a device or a pipe")
 
 
 def shown(value: object) -> str:

@@ -11,7 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from eqm.schema import MOST_BYTES, check_regular
+from eqm.reading import open_regular
+from eqm.schema import MOST_BYTES
 
 
 @contextmanager
@@ -27,8 +28,7 @@ def open_tensors(
     not a regular file, and a header of more than MOST_BYTES.
     """
     try:
-        check_regular(path)
-        with Path(path).open("rb") as start:
+        with open_regular(path) as start:
             if int.from_bytes(start.read(8), "little") > MOST_BYTES:
                 raise SafetensorError(f"its header is longer than {MOST_BYTES:,} bytes")
         with safe_open(path, framework="pt", device=str(device)) as file:

@@ -152,7 +152,10 @@ def test_every_array_of_an_npz_is_read_as_numpy_reads_it(tmp_path):
         ),
         (lambda path: np.savez(path, arr_0=np.array([{}])), "plain arrays"),
         (lambda path: path.write_bytes(b"no zip"), "not a readable .npz"),
-        (lambda path: np.savez(path, arr_0=np.full((4, 8, 8, 1), 300.0)), r"they lie in 300..300: set data.range"),
+        (
+            lambda path: np.savez(path, arr_0=np.full((4, 8, 8, 1), 300.0)),
+            r"they lie in 300..300: set data.range",
+        ),
         (lambda path: np.savez(path, arr_0=np.full((4, 8, 8, 1), np.nan)), "NaN or infinity"),
         (lambda path: None, "there is no .*x.npz: give a folder"),
     ],

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
-import math
 import re
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eqm.data.array_files import read_idx, read_npy, read_npz
 from eqm.data.config import DataConfig
 from eqm.data.decoding import centre_crop
 from eqm.data.images import Images, Tensors, check_finite
@@ -43,7 +40,6 @@ _SPLITS = {
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
-_IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 _PARTS = {"train": "training", "t10k": "test"}
 
 
@@ -147,37 +143,6 @@ def _divided(name: str) -> tuple[str, str]:
     return "", name.lower()
 
 
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz by name. Those that are not compressed are mapped, not read, as they may
-    be larger than the memory. Raises ValueError for another file."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            return {
-                one.filename.removesuffix(".npy"): _array(path, archive, one) for one in members
-            }
-    except (ValueError, TypeError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a readable .npz of plain arrays ({error})") from error
-
-
-def _array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    form = np.lib.format
-    with archive.open(member) as file:
-        old = form.read_magic(file) == (1, 0)
-        header = form.read_array_header_1_0 if old else form.read_array_header_2_0
-        shape, fortran, dtype = header(file)
-        start = file.tell()
-    if member.compress_type != zipfile.ZIP_STORED or dtype.hasobject or not math.prod(shape):
-        with archive.open(member) as file:
-            return form.read_array(file, allow_pickle=False)
-    with path.open("rb") as plain:  # a member follows its header, name and extra field
-        plain.seek(member.header_offset + 26)
-        lengths = int.from_bytes(plain.read(2), "little") + int.from_bytes(plain.read(2), "little")
-    start += member.header_offset + 30 + lengths
-    # Copy on write, as torch warns of memory that must not be written.
-    return np.memmap(path, dtype, "c", start, shape, "F" if fortran else "C")
-
-
 def from_npy(path: Path, config: DataConfig, *, shape: Sequence[int] = ()) -> Tensors:
     """The pictures, signals or points of an .npy; `shape` is as in `from_npz`.
 
@@ -185,15 +150,8 @@ def from_npy(path: Path, config: DataConfig, *, shape: Sequence[int] = ()) -> Te
     may be larger than the memory.
     """
     beside = path.with_name(f"{path.stem}-labels.npy")
-    try:
-        # Copy on write, as torch warns of memory that must not be written.
-        images = np.load(path, mmap_mode="c", allow_pickle=False)
-        labels = np.load(beside, allow_pickle=False) if beside.is_file() else None
-        for found in (images, labels):
-            if not (found is None or isinstance(found, np.ndarray)):
-                raise ValueError("it is an .npz: rename it")
-    except (ValueError, TypeError, OSError, EOFError) as error:
-        raise ValueError(f"{path} is not a readable .npy of a plain array ({error})") from error
+    images = read_npy(path)
+    labels = read_npy(beside) if beside.is_file() else None
     return from_array(path.stem, images, labels, config, shape=shape)
 
 
@@ -316,29 +274,6 @@ def from_idx(path: Path, config: DataConfig, *, name: str = "", part: str = "tra
     )
     assert isinstance(source, Images)  # three axes were asked for
     return source
-
-
-def read_idx(path: Path) -> np.ndarray:
-    """The array of an IDX file, plain or .gz. Raises ValueError for another or a cut file."""
-    try:
-        raw = path.read_bytes()
-        if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read ({error}): copy it again") from error
-    if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] not in _IDX_TYPES:
-        raise ValueError(f"{path} is not an IDX file: its first four bytes are {raw[:4].hex()}")
-    start = 4 + 4 * raw[3]
-    shape = tuple(np.frombuffer(raw[4:start], ">u4").tolist())
-    dtype = np.dtype(_IDX_TYPES[raw[2]])
-    expected = math.prod(shape) * dtype.itemsize
-    if len(shape) != raw[3] or len(raw) - start != expected:
-        raise ValueError(
-            f"{path} must hold {expected:,} bytes for an array {shape}; it holds "
-            f"{max(len(raw) - start, 0):,}: copy it again"
-        )
-    array = np.frombuffer(bytearray(raw), dtype, offset=start)  # a copy that may be written
-    return array.astype(dtype.newbyteorder("="), copy=False).reshape(shape)
 
 
 def _coloured(images: Tensor, channels: int) -> Tensor:

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import torch
 
 from eqm.data import Source, open_source, split
-from eqm.data.arrays import from_npz, read_npz
+from eqm.data.array_files import read_npz
+from eqm.data.arrays import from_npz
 from eqm.data.config import DataConfig
 from eqm.data.source import notes_of, say
 from eqm.encoders import encoder_of

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, distributed
 
-from eqm.data.arrays import read_npz
+from eqm.data.array_files import read_npz
 from eqm.devices import world_size
 from eqm.evaluation.protocol import FeatureSpec, SampleSet
 from eqm.evaluation.samples import Samples
