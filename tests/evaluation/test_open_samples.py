@@ -16,7 +16,7 @@ import eqm.features
 from eqm import registry
 from eqm.cli.main import main
 from eqm.data import DataConfig, digits
-from eqm.data.arrays import read_npz
+from eqm.data.array_files import read_npz
 from eqm.encoders import Pixels
 from eqm.evaluation import (
     Statistics,
