@@ -4,29 +4,42 @@ from __future__ import annotations
 
 import glob
 import io
-import json
+import lzma
 import os
 import posixpath
+import re
 import stat
 import tarfile
 import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-import torch
 from torch import Tensor
 
+from eqm.data.config import DataConfig
 from eqm.data.decoding import is_picture
-from eqm.data.images import count_classes
-from eqm.data.source import digest
+from eqm.data.labelling import Contents, Labelled, key_of, labelled
+from eqm.data.layout import (
+    DOCUMENTS,
+    counted,
+    is_litter,
+    kept_shards,
+    kept_split,
+    said,
+    without_companions,
+)
+from eqm.data.source import MissingDataError, digest
+from eqm.files import printable
 from eqm.reading import LARGEST, BoundedFile, PerProcess, inside, open_regular
 
-_LABEL = 1 << 20
-"""Bytes of a label's file at most; a larger one holds something else."""
+MOST_FILES = 100_000
+"""A pattern that stands for more files is refused."""
+_BRACES = re.compile(r"\{(?:(\d{1,18})\.\.(\d{1,18})|([^{}]*,[^{}]*))\}")
 _DEEP = 100
 """Paths that may lead to one folder by links."""
 
@@ -50,18 +63,36 @@ class PictureFiles:
     """Sentences that say how the files were read."""
 
 
-def folder(path: Path, *, outside: bool = False) -> PictureFiles:
-    """The pictures under `path`. Each folder in it is a class; without folders there are no classes.
+@dataclass(frozen=True)
+class File:
+    """A file in a folder or an archive."""
 
-    Hidden files and folders are ignored, and so are links to a folder around them. Raises ValueError
-    when there are no pictures, some lie beside class folders, or a class folder has none; and for links
-    that lead out of `path`, unless `outside`.
-    """
-    sizes: dict[str, int] = {}
-    folders: set[str] = set()
-    others: list[str] = []
+    name: str
+    size: int
+    place: Any = None
+    """Where it is, for the container that opens it."""
+    archive: int = 0
+    """The number of its archive, if there are several."""
+
+
+@dataclass(frozen=True)
+class Walk:
+    """The files below a folder."""
+
+    files: list[File]
+    folders: list[str]
+    litter: list[str]
+    """What systems left behind, which is skipped."""
+
+
+def walk(path: Path, *, outside: bool = False) -> Walk:
+    """The files below `path`, sorted by name, without hidden ones and links to a folder around them.
+
+    Raises ValueError for a folder that cannot be read, and for links that lead out of `path`, unless
+    `outside`."""
+    found = Walk([], [], [])
     visits: Counter[str] = Counter()
-    for root, below, found in os.walk(path, followlinks=True, onerror=_unreadable):
+    for root, below, names in os.walk(path, followlinks=True, onerror=_unreadable):
         base = Path(root).relative_to(path)
         around = {(path / part).resolve() for part in (base, *base.parents)}
         visits[real := os.path.realpath(root)] += 1
@@ -69,38 +100,181 @@ def folder(path: Path, *, outside: bool = False) -> PictureFiles:
             raise ValueError(
                 f"links in {path} lead to {base} by more than {_DEEP} paths: remove them"
             )
+        found.litter.extend((base / name).as_posix() for name in below if is_litter(name))
         below[:] = sorted(
             name
             for name in below
-            if not name.startswith(".")
+            if not is_litter(name)
             and not (Path(root, name).is_symlink() and Path(root, name).resolve() in around)
         )
-        folders.update((base / name).as_posix() for name in below)
-        for name in (*below, *found):
-            if not name.startswith(".") and Path(root, name).is_symlink():
+        found.folders.extend((base / name).as_posix() for name in below)
+        for name in (*below, *names):
+            if not is_litter(name) and Path(root, name).is_symlink():
                 inside(path, (base / name).as_posix(), outside=outside)
-        for name in sorted(found):
+        for name in sorted(names):
             file = (base / name).as_posix()
-            if name.startswith("."):
-                continue
-            if not is_picture(name):
-                others.append(file)
+            if is_litter(name):
+                found.litter.append(file)
                 continue
             try:
-                sizes[file] = (path / file).stat().st_size
+                size = (path / file).stat().st_size
             except OSError:  # a link to nowhere: a picture that cannot be read
-                sizes[file] = 0
-    names = sorted(sizes)
-    labels, classes = classes_of(str(path), names, folders)
+                size = 0
+            found.files.append(File(file, size))
+    found.files.sort(key=lambda file: file.name)
+    return found
+
+
+def folder(path: Path, config: DataConfig, walked: Walk | None = None) -> PictureFiles:
+    """The pictures under `path`. Each folder in it is a class, unless it is a split, or a file beside the
+    pictures has their labels; without folders there are no classes.
+
+    Raises ValueError when there are no pictures, some lie beside class folders, or a class folder has
+    none.
+    """
+    found = walked or walk(path, outside=config.outside)
+
+    def read(file: File, most: int) -> bytes:
+        with open_regular(path / file.name) as opened:
+            return opened.read(most)
+
+    chosen = _chosen(str(path), found.files, found.folders, config, read, found.litter)
+    names = [file.name for file in chosen.pictures]
     return PictureFiles(
         path.resolve().name,
         names,
-        labels,
-        classes,
-        digest(*names, *map(sizes.__getitem__, names)),
+        chosen.found.labels,
+        chosen.found.class_names,
+        digest(*names, *(file.size for file in chosen.pictures)),
         partial(open_file, path, names),
-        tuple(others),
+        chosen.others,
+        chosen.notes,
     )
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The pictures of a data set that are read, and their labels."""
+
+    pictures: list[File]
+    found: Labelled
+    others: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def _chosen(
+    where: str,
+    files: Sequence[File],
+    folders: Collection[str],
+    config: DataConfig,
+    read: Callable[[File, int], bytes],
+    litter: Sequence[str] = (),
+    *,
+    samples: bool = False,
+) -> _Chosen:
+    """The pictures of `config.split` among files, with their labels; what is not read is noted.
+
+    `read` gives the first bytes of a file. With `samples`, files with one key are one sample, as in
+    WebDataset. Raises ValueError where there are no pictures, and as `kept_split` and `labelled` do.
+    """
+    litter = [*litter, *(file.name for file in files if is_litter(file.name))]
+    files = [file for file in files if not is_litter(file.name)]
+    everything = [file for file in files if is_picture(file.name)]
+    others = [file for file in files if not is_picture(file.name)]
+    if not everything:
+        instead = f"; it holds {said([file.name for file in others])}" if others else ""
+        raise ValueError(
+            f"no pictures in {where}: expected files that end in .png, .jpg, .webp, .tif or the like{instead}"
+        )
+    folders = [name for name in folders if not is_litter(name)]
+    kept = kept_split(where, [file.name for file in everything], folders, config.split)
+    notes = _notes_on_files(where, everything, others, litter) + kept.notes
+    pictures = [everything[row] for row in kept.rows]
+    paths = kept.paths
+    if config.split != "all":
+        rows, more = without_companions([file.name for file in pictures], where)
+        if samples:
+            rows, also = _one_of_each_sample(where, pictures, rows)
+            more += also
+        pictures, paths = [pictures[row] for row in rows], [paths[row] for row in rows]
+        notes += more
+    found = Labelled(None)
+    if config.labels:
+
+        def content(row: int, most: int) -> bytes:
+            start = read(others[row], most + 1)
+            if len(start) > most:
+                raise ValueError(
+                    f"{where}: {printable(others[row].name)} has more than {most:,} bytes: move it elsewhere, or turn "
+                    "data.labels off"
+                )
+            return start
+
+        contents = Contents(
+            where,
+            [file.name for file in pictures],
+            paths,
+            kept.folders,
+            [file.name for file in others],
+            content,
+            ([file.archive for file in pictures], [file.archive for file in others]),
+        )
+        found = labelled(contents, config.labels_from)
+    return _Chosen(pictures, found, tuple(file.name for file in others), (*notes, *found.notes))
+
+
+def _one_of_each_sample(
+    where: str, pictures: Sequence[File], rows: Sequence[int]
+) -> tuple[list[int], tuple[str, ...]]:
+    """Of several pictures with one key, such as 0.png and 0.seg.png, the one with a plain ending."""
+    samples: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
+    for row in rows:
+        samples[pictures[row].archive, key_of(pictures[row].name)[0]].append(row)
+    kept, left = [], []
+    for row in rows:
+        same = samples[pictures[row].archive, key_of(pictures[row].name)[0]]
+        plain = [one for one in same if "." not in key_of(pictures[one].name)[1]]
+        if len(same) > 1 and len(plain) != 1:
+            raise ValueError(
+                f"{where}: {said([pictures[one].name for one in same])} belong to one sample: keep one picture of "
+                "each, or set data.split all to read all of them"
+            )
+        (kept if len(same) == 1 or row in plain else left).append(row)
+    if not left:
+        return kept, ()
+    example = printable(pictures[left[0]].name)
+    return kept, (
+        f"{where}: {counted(len(left))} with names such as {example} are left out, as other parts of samples; "
+        "data.split all takes them",
+    )
+
+
+def _notes_on_files(
+    where: str, pictures: Sequence[File], others: Sequence[File], litter: Sequence[str]
+) -> tuple[str, ...]:
+    notes = []
+    # Files such as .DS_Store are in every folder, and nobody misses them.
+    skipped = [
+        name for name in litter if is_picture(name) or not PurePosixPath(name).name.startswith(".")
+    ]
+    skipped = [name for name in skipped if PurePosixPath(name).suffix.lower() not in DOCUMENTS]
+    if skipped:
+        notes.append(f"{where}: what a system left behind is skipped, {said(skipped, most=2)}")
+    empty = [file.name for file in pictures if not file.size]
+    if empty:
+        notes.append(f"{where}: {counted(len(empty))} have no bytes, {said(empty, most=2)}")
+    unknown = [
+        file.name
+        for file in others
+        if PurePosixPath(file.name).suffix.lower() not in DOCUMENTS
+        and not PurePosixPath(file.name).name.isupper()
+    ]
+    if unknown:
+        notes.append(
+            f"{where}: {counted(len(unknown), 'file')} are not read, as their names do not end as those of "
+            f"pictures do: {said(unknown, most=2)}"
+        )
+    return tuple(notes)
 
 
 def open_file(path: Path, names: Sequence[str], index: int) -> BinaryIO:
@@ -112,7 +286,7 @@ def _unreadable(error: OSError) -> None:
     raise ValueError(f"cannot read {error.filename} ({error.strerror}): check its permissions")
 
 
-def zipped(path: Path) -> PictureFiles:
+def zipped(path: Path, config: DataConfig) -> PictureFiles:
     """The pictures in a zip, laid out as in a folder.
 
     Raises ValueError as `folder` does, and for a zip that is damaged or needs a password.
@@ -123,23 +297,36 @@ def zipped(path: Path) -> PictureFiles:
         _check_apart(members)
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
         raise ValueError(f"{path} is not a whole zip file ({error}): copy it again") from error
-    members = [member for member in members if not _hidden(member.filename)]
-    if any(member.flag_bits & 1 for member in members):
+    files = [
+        File(_slashed(one), one.file_size, one) for one in members if not _slashed(one)[-1:] == "/"
+    ]
+    if any(file.place.flag_bits & 1 for file in files if not is_litter(file.name)):
         raise ValueError(f"{path} needs a password: unpack it, and give the folder")
-    folders = {member.filename.rstrip("/") for member in members if member.is_dir()}
-    files = [member for member in members if not member.is_dir()]
-    pictures = [member for member in files if is_picture(member.filename)]
-    names = [member.filename for member in pictures]
-    labels, classes = classes_of(str(path), names, folders)
+    folders = {_slashed(one).rstrip("/") for one in members if _slashed(one)[-1:] == "/"}
+
+    def read(file: File, most: int) -> bytes:
+        with archive().open(file.place) as opened:
+            return opened.read(most)
+
+    try:
+        chosen = _chosen(str(path), files, folders, config, read)
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as error:
+        raise ValueError(f"{path} is not a whole zip file ({error}): copy it again") from error
+    pictures: list[zipfile.ZipInfo] = [file.place for file in chosen.pictures]
     return PictureFiles(
         path.stem,
-        names,
-        labels,
-        classes,
+        [file.name for file in chosen.pictures],
+        chosen.found.labels,
+        chosen.found.class_names,
         digest(*((m.filename, m.file_size, m.CRC) for m in pictures)),
         partial(_open_member, archive, pictures),
-        tuple(member.filename for member in files if not is_picture(member.filename)),
+        chosen.others,
+        chosen.notes,
     )
+
+
+def _slashed(member: zipfile.ZipInfo) -> str:
+    return member.filename.replace("\\", "/")  # as some programs for Windows write them
 
 
 def _open_member(
@@ -174,65 +361,40 @@ def _check_size(size: int) -> None:
         )
 
 
-def tars(pattern: str) -> PictureFiles:
-    """The pictures in a tar, in all tars of a folder, or in all that match a pattern with `*`.
+def tars(where: str, archives: Sequence[Path], config: DataConfig, *, asked: bool) -> PictureFiles:
+    """The pictures in tars; `where` names them together, and `asked` is that of
+    `kept_shards`.
 
-    Labels are those of WebDataset: `000.jpg` has its label in `000.cls`, or in `000.json` as `label`
-    or `cls`. Without them, folders are classes. Archives are read once to note where each picture
-    begins.
+    Files of one sample have one key, as in WebDataset: `000.jpg` has its label in `000.cls`, or in
+    `000.json` as `label` or `cls`. Without them, folders are classes. Archives are read once to note
+    where each picture begins.
 
-    Raises ValueError for archives that are compressed, damaged or cut short, and for labels that
-    are missing or no whole numbers.
+    Raises ValueError for archives that are compressed, damaged or cut short, and as `folder` does.
     """
-    path = Path(pattern)
-    matches = path.glob("*.tar") if path.is_dir() else map(Path, glob.glob(pattern))  # noqa: PTH207
-    paths = sorted(matches)
-    if not paths:
-        raise ValueError(f"no tar files at {pattern}: give a tar, a folder of them, or a pattern")
-    names: list[str] = []
-    places: list[tuple[Path, int, int]] = []
-    numbers: list[int | None] = []
-    others: list[str] = []
-    for archive in paths:
-        # Shards may hold the same names again, so only the names within one are paired.
-        shard: list[tuple[str, int, int]] = []
-        labels: dict[str, int] = {}
-        stored: dict[str, tuple[int, int]] = {}
-        for member, content in _members(archive):
-            if member.issym() or member.islnk():
-                if (place := stored.get(_linked(member))) is None:
-                    others.append(f"{archive.name}:{member.name}")
-                    continue
-                member.offset_data, member.size = place
-            stored[member.name] = member.offset_data, member.size
-            if is_picture(member.name):
-                shard.append((member.name, member.offset_data, member.size))
-            elif content is None:
-                others.append(f"{archive.name}:{member.name}")
-            elif (number := _label(archive, member.name, content)) is not None:
-                labels[_key(member.name)] = number
-        for name, start, size in shard:
-            names.append(name)
-            places.append((archive, start, size))
-            numbers.append(labels.get(_key(name)))
-    name = path.stem if len(paths) == 1 else (path if path.is_dir() else path.parent).name or "tar"
-    missing = [where for where, number in zip(names, numbers, strict=True) if number is None]
-    if missing and len(missing) < len(names):
-        raise ValueError(
-            f"{pattern}: {len(missing)} of {len(names)} pictures have no label, the first is "
-            f"{missing[0]}: add a .cls for each, or remove them all"
-        )
-    known = [number for number in numbers if number is not None]
-    if names and not missing:
-        classes = tuple(map(str, range(count_classes(pattern, known))))
-        labelled: Tensor | None = torch.tensor(known)
-    else:
-        labelled, classes = classes_of(pattern, names, ())
-
+    archives, notes, told = kept_shards(where, archives, config.split, asked=asked)
+    found = [file for number, path in enumerate(archives) for file in _members(path, number)]
+    # A link to nowhere, a device or a pipe is no file.
+    files = [file for file in found if file.size >= 0]
+    if told and config.split != "all":  # the archives were chosen
+        config = replace(config, split="train")
+    chosen = _chosen(where, files, (), config, _read_place, samples=True)
+    path = Path(where)
+    name = path.stem if len(archives) == 1 else (path if path.is_dir() else path.parent).name
+    names = [file.name for file in chosen.pictures]
+    places = [file.place for file in chosen.pictures]
     sizes = [(archive.name, start, size) for archive, start, size in places]
-    fingerprint = digest(*names, *sizes, *numbers)
-    reader = partial(_open_place, places)
-    return PictureFiles(name, names, labelled, classes, fingerprint, reader, tuple(others))
+    labels, beside = chosen.found.labels, chosen.found.beside
+    numbers = labels.tolist() if labels is not None and beside else [None] * len(names)
+    return PictureFiles(
+        name or "tar",
+        names,
+        labels,
+        chosen.found.class_names,
+        digest(*names, *sizes, *numbers),
+        partial(_open_place, places),
+        (*chosen.others, *(file.name for file in found if file.size < 0)),
+        notes + chosen.notes,
+    )
 
 
 def _open_place(places: Sequence[tuple[Path, int, int]], index: int) -> BinaryIO:
@@ -243,29 +405,35 @@ def _open_place(places: Sequence[tuple[Path, int, int]], index: int) -> BinaryIO
         return io.BytesIO(file.read(size))
 
 
-def _members(path: Path) -> Iterable[tuple[tarfile.TarInfo, bytes | None]]:
-    """The files of a tar in order, with the content of those that may hold labels."""
+def _read_place(file: File, most: int) -> bytes:
+    archive, start, size = file.place
+    with open_regular(archive) as opened:
+        opened.seek(start)
+        return bytes(opened.read(min(size, most)))
+
+
+def _members(path: Path, number: int) -> Iterator[File]:
+    """The files of a tar, in order; a link is the file that it stands for."""
+    stored: dict[str, tuple[int, int]] = {}
     try:
         with BoundedFile(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             length = path.stat().st_size
             for member in archive:
-                if member.isdir() or _hidden(member.name):
+                if member.isdir():
                     continue
                 if member.issparse():
                     raise tarfile.ReadError(
                         f"{member.name} is stored sparse: pack without --sparse"
                     )
-                if not member.isfile():
-                    yield member, None
-                    continue
-                if member.offset_data + member.size > length:
+                place = member.offset_data, member.size
+                if member.issym() or member.islnk():
+                    place = stored.get(_linked(member), (0, -1))
+                elif not member.isfile():
+                    place = (0, -1)
+                elif sum(place) > length:
                     raise tarfile.ReadError("unexpected end of data")
-                content = None
-                labelled = PurePosixPath(member.name).suffix in (".cls", ".json")
-                if labelled and member.size <= _LABEL:
-                    file.seek(member.offset_data)
-                    content = file.read(member.size)
-                yield member, content
+                stored[member.name] = place
+                yield File(member.name, place[1], (path, *place), number)
             # tarfile silently takes a damaged header for the end.
             file.seek(archive.offset)
             if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
@@ -283,68 +451,52 @@ def _linked(member: tarfile.TarInfo) -> str:
     return posixpath.normpath(posixpath.join(posixpath.dirname(member.name), member.linkname))
 
 
-def _key(name: str) -> str:
-    """The name up to the first dot, which all files of a sample share."""
-    return f"{PurePosixPath(name).parent}/{PurePosixPath(name).name.partition('.')[0]}"
+def expanded(pattern: str) -> list[Path]:
+    """The files that a pattern with `{000..009}`, `{a,b}`, `*`, `?` or `**` stands for.
 
-
-def _label(archive: Path, name: str, content: bytes) -> int | None:
-    try:
-        if name.endswith(".cls"):
-            return int(content)
-        found = json.loads(content)
-        label = found.get("label", found.get("cls")) if isinstance(found, dict) else None
-        if isinstance(label, float) and not label.is_integer():
-            raise ValueError(label)
-        return None if label is None else int(label)
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{archive}: the label in {name} must be a whole number; got {content[:40]!r}"
-        ) from error
-
-
-def _hidden(name: str) -> bool:
-    return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
-
-
-def classes_of(
-    where: str, names: Sequence[str], folders: Iterable[str]
-) -> tuple[Tensor | None, tuple[str, ...]]:
-    """The labels of pictures by the first folder in their names, and the names of those folders.
-
-    `folders` are all folders, with the empty ones. Folders around everything are ignored; pictures
-    that all lie in one folder have no classes, (None, ()). Raises ValueError as `folder` does.
-
-    >>> classes_of("pets", ["pets/cat/1.png", "pets/dog/1.png"], ())[1]
-    ('cat', 'dog')
+    Raises MissingDataError where some of them are not there, and ValueError for too many.
     """
-    if not names:
-        raise ValueError(
-            f"no pictures in {where}: expected files that end in .png, .jpg, .webp, .tif or the like"
-        )
-    parts = [PurePosixPath(name).parts for name in names]
-    kinds = {PurePosixPath(name).parts for name in folders}
-    depth = 0
-    while True:
-        first = {part[depth] if len(part) > depth + 1 else "" for part in parts}
-        first |= {kind[depth] for kind in kinds if len(kind) > depth}
-        if len(first) > 1 or "" in first:
-            break
-        depth += 1
-    counts = Counter(part[depth] if len(part) > depth + 1 else "" for part in parts)
-    if set(counts) == {""}:
-        if first == {""}:
-            return None, ()
-    elif "" in counts:
-        loose = next(n for n, part in zip(names, parts, strict=True) if len(part) <= depth + 1)
-        raise ValueError(
-            f"{where} has {counts['']} picture{'s' * (counts[''] > 1)} beside class folders, such as {loose}: "
-            "put each into a folder, or keep only pictures or only folders"
-        )
-    if empty := sorted(first - set(counts)):
-        raise ValueError(
-            f"{where}: the class folder {', '.join(empty)} has no pictures: fill it, or move it elsewhere"
-        )
-    classes = tuple(sorted(counts))
-    number = {name: k for k, name in enumerate(classes)}
-    return torch.tensor([number[part[depth]] for part in parts]), classes
+    found: list[Path] = []
+    missing: list[str] = []
+    for name in _unbraced(pattern):
+        matches = [name]
+        if glob.has_magic(name):
+            matches = glob.glob(name, recursive=True)  # noqa: PTH207
+        there = [Path(match) for match in sorted(matches) if Path(match).is_file()]
+        found += [path for path in there if not is_litter(path.name)]
+        if not there:
+            missing.append(name)
+    if missing:
+        of = f", {len(missing):,} of {len(missing) + len(found):,} files" if found else ""
+        raise MissingDataError(f"there is no {said(missing)}{of}: check {pattern}")
+    return list(dict.fromkeys(found))
+
+
+def _unbraced(pattern: str) -> list[str]:
+    """The patterns without braces that a pattern with braces stands for, as in a shell."""
+    done, left = [], [pattern]
+    while left:
+        text = left.pop()
+        brace = _BRACES.search(text)
+        if brace is None:
+            done.append(text)
+            continue
+        if brace[1]:
+            first, last = int(brace[1]), int(brace[2])
+            if abs(last - first) >= MOST_FILES:
+                raise ValueError(
+                    f"{pattern} stands for more than {MOST_FILES:,} files: check the numbers in it"
+                )
+            width = (
+                max(map(len, brace.groups()[:2])) if brace[1][0] == "0" or brace[2][0] == "0" else 0
+            )
+            steps = range(first, last + 1) if first <= last else range(first, last - 1, -1)
+            choices = [f"{number:0{width}}" for number in steps]
+        else:
+            choices = brace[3].split(",")
+        if len(choices) * (len(left) + len(done) + 1) > MOST_FILES:
+            raise ValueError(
+                f"{pattern} stands for more than {MOST_FILES:,} files: check the numbers in it"
+            )
+        left += [text[: brace.start()] + one + text[brace.end() :] for one in reversed(choices)]
+    return done

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 
-from eqm.data.archives import PictureFiles, folder, tars, zipped
+from eqm.data.archives import PictureFiles, expanded, folder, tars, walk, zipped
 from eqm.data.arrays import from_idx, from_npy, from_npz, is_idx
 from eqm.data.builtin import say_small, small_copy
 from eqm.data.config import DataConfig
 from eqm.data.dataset import as_source
 from eqm.data.decoding import Header, is_picture
 from eqm.data.latents import check_latents, is_latents, open_latents
-from eqm.data.parquet import files_of, hub_table, table
+from eqm.data.parquet import hub_table, saved, table
 from eqm.data.pictures import headers, pictures, remarks
 from eqm.data.source import (
     MissingDataError,
@@ -100,7 +100,7 @@ def _source(config: DataConfig) -> Source:
             )
         return open_latents(path, flip=config.flip)
     if not opens_arrays(config):
-        return pictures(files_at(config.path, outside=config.outside), config)
+        return pictures(files_at(config), config)
     match path.suffix.lower():
         case ".npz":
             return from_npz(path, config)
@@ -109,37 +109,28 @@ def _source(config: DataConfig) -> Source:
     return from_idx(path, config)
 
 
-def files_at(where: str, *, outside: bool = False) -> PictureFiles:
-    """The encoded pictures at a path, a pattern or a name on the hub.
+def files_at(config: DataConfig) -> PictureFiles:
+    """The encoded pictures at a path, a pattern or a name on the hub, with the labels that are asked for.
 
-    If `outside`, links and tables may lead to files outside it.
     Raises MissingDataError where there is nothing, ValueError where there is nothing of use."""
+    where = config.path
     if where.startswith("hf:"):
-        return hub_table(where.removeprefix("hf:"))
+        return hub_table(where.removeprefix("hf:"), config)
     path = Path(where)
     try:
         if path.is_dir():
-            tables, archives = files_of(path), sorted(path.glob("*.tar"))
-            loose = [file.name for file in path.iterdir() if is_picture(file.name)]
-            if loose and (packed := tables or archives):
-                raise ValueError(
-                    f"{where} holds pictures, such as {loose[0]}, beside {packed[0].name}, which may hold "
-                    "others: move one of them elsewhere"
-                )
-            if tables:
-                return table(path, outside=outside)
-            return tars(where) if archives else folder(path, outside=outside)
+            return _in_folder(path, config)
         match path.suffix.lower() if path.is_file() else "":
             case ".zip":
-                return zipped(path)
+                return zipped(path, config)
             case ".tar":
-                return tars(where)
+                return tars(where, [path], config, asked=True)
             case ".parquet" | ".arrow":
-                return table(path, outside=outside)
+                return table(path, [path], config, asked=True)
+        if not path.exists() and (glob.has_magic(where) or "{" in where):
+            return _matching(where, config)
     except PermissionError as error:
         raise ValueError(f"cannot read {error.filename}: check its permissions") from error
-    if glob.has_magic(where) and ".tar" in where:
-        return tars(where)
     if path.is_file():
         raise ValueError(
             f"{where} is none of .npz, .npy, .zip, .tar, .parquet, IDX: put pictures into a folder or "
@@ -157,6 +148,47 @@ def files_at(where: str, *, outside: bool = False) -> PictureFiles:
     except UnknownNameError as error:
         raise MissingDataError(f"data.path must be a folder, a file or a name: {error}") from None
     raise ValueError(f"{where} is a data set with a name, not one of picture files")
+
+
+def _in_folder(path: Path, config: DataConfig) -> PictureFiles:
+    if tables := saved(path, config.split):
+        return table(path, tables, replace(config, split="all"))
+    walked = walk(path, outside=config.outside)
+    names = [file.name for file in walked.files]
+    packed = [name for name in names if name.lower().endswith((".parquet", ".arrow", ".tar"))]
+    packed = [name for name in packed if name.lower() != "metadata.parquet"]
+    loose = next(filter(is_picture, names), None)
+    if loose is not None:
+        beside = [name for name in packed if "/" not in name]
+        if beside:
+            raise ValueError(
+                f"{path} holds pictures, such as {loose}, beside {beside[0]}, which may hold others: move one of them "
+                "elsewhere"
+            )
+        return folder(path, config, walked)
+    kinds = {Path(name).suffix.lower() for name in packed}
+    if len(kinds) > 1:
+        raise ValueError(f"{path} holds {', '.join(sorted(kinds))} files: give the path of one kind")
+    files = [path / name for name in packed]
+    if kinds == {".tar"}:
+        return tars(str(path), files, config, asked=False)
+    if kinds:
+        return table(path, files, config)
+    return folder(path, config, walked)
+
+
+def _matching(where: str, config: DataConfig) -> PictureFiles:
+    """The pictures in the files that match a pattern."""
+    files = expanded(where)
+    kinds = {file.suffix.lower() for file in files}
+    if kinds == {".tar"}:
+        return tars(where, files, config, asked=True)
+    if kinds in ({".parquet"}, {".arrow"}):
+        return table(Path(where), files, config, asked=True)
+    raise ValueError(
+        f"a pattern must stand for tars or for tables; {where} stands for {', '.join(sorted(kinds))} files: give their "
+        "folder"
+    )
 
 
 @dataclass(frozen=True)
@@ -206,16 +238,31 @@ class Report:
 
 
 def check(
-    path: str, *, workers: int = 0, range: tuple[float, ...] = (), outside: bool = False
+    path: str,
+    *,
+    split: str = "train",
+    labels: bool = True,
+    labels_from: str = "",
+    range: tuple[float, ...] = (),
+    outside: bool = False,
+    workers: int = 0,
 ) -> Report:
-    """The contents of the data set at `path` (see `DataConfig.path`); every picture is decoded.
+    """The contents of the data set at `path`; every picture is decoded.
 
-    `range` and `outside` are settings of `DataConfig`. Raises ValueError when it cannot be opened.
+    The options are those of `DataConfig`. Raises ValueError when it cannot be opened.
     """
-    config = DataConfig(path, workers=workers, range=range, outside=outside)
+    config = DataConfig(
+        path,
+        split=split,
+        labels=labels,
+        labels_from=labels_from,
+        range=range,
+        outside=outside,
+        workers=workers,
+    )
     if opens_arrays(config):
         return _of_source(config)
-    files = files_at(path, outside=outside)
+    files = files_at(config)
     found = list(headers(files, config.threads, span=range, decoded=True))
     good = [index for index, each in enumerate(found) if isinstance(each, Header)]
     read = [each for each in found if isinstance(each, Header)]

@@ -4,30 +4,49 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
 from eqm.data.archives import PictureFiles
+from eqm.data.config import DataConfig
 from eqm.data.images import count_classes
+from eqm.data.layout import kept_shards, missing_split, said
 from eqm.data.source import digest
+from eqm.files import printable
 from eqm.reading import inside, open_regular
 
+_PICTURES = ("image", "img", "picture", "png", "jpg", "jpeg", "webp")
+"""Names of columns of pictures."""
+_LABELS = ("label", "labels", "cls", "class", "fine_label")
+"""Names of columns of labels."""
 
-def table(path: Path, *, name: str = "", outside: bool = False) -> PictureFiles:
-    """The pictures of a parquet file, a folder of them, or a folder that `datasets` saved to disk.
 
-    A saved folder with several parts gives its `train`; the path of another part may be given. It
-    is mapped into memory; parquet is read as a whole, still encoded. The labels are those of the
-    column `label`, numbers or words. Raises ValueError without pyarrow, and when there is no column
-    of pictures or a file is damaged.
+def table(
+    path: Path, paths: Sequence[Path], config: DataConfig, *, name: str = "", asked: bool = False
+) -> PictureFiles:
+    """The pictures of tables: parquet files, or the files of a folder that `datasets` saved to disk.
+
+    `path` names them together. They are those of `config.split`, of which `asked` is that of
+    `kept_shards`. Saved tables are mapped into memory; parquet is read as a whole, still encoded. The
+    labels are those of the column `label`, of another such column, or of `config.labels_from`:
+    numbers or words. Raises ValueError without pyarrow, and when there is no column of pictures or a
+    file is damaged.
     """
-    paths = files_of(path)
+    paths, notes, _ = kept_shards(str(path), paths, config.split, asked=asked)
+    folders = sorted({str(file.parent) for file in paths})
+    if len(folders) > 1 and config.split != "all":
+        raise ValueError(f"{path} holds tables in {said(folders)}: give the path of one folder")
     rows = _rows(path, paths)
     features = _features(rows.schema)
-    column = _picture_column(path, rows, features)
-    labels, classes = _labels(path, rows, features)
+    column, more = _picture_column(path, rows, features)
+    labels, classes = None, ()
+    if config.labels:
+        labels, classes, also = _labels(path, rows, features, column, config.labels_from)
+        more += also
     if not len(rows):
         raise ValueError(f"no pictures in {path}: the table has no rows")
     sizes = [(file.name, file.stat().st_size) for file in paths]
@@ -37,11 +56,12 @@ def table(path: Path, *, name: str = "", outside: bool = False) -> PictureFiles:
         labels,
         classes,
         digest(*sizes, len(rows), column, labels),
-        _Cells(path, paths, column, outside, rows.column(column)),
+        _Cells(path, paths, column, config.outside, rows.column(column)),
+        notes=notes + more,
     )
 
 
-def _rows(path: Path, paths: list[Path]) -> Any:
+def _rows(path: Path, paths: Sequence[Path]) -> Any:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -63,7 +83,7 @@ class _Cells:
     """Opens the picture in a cell by its number; pickled without the table, which is read again."""
 
     def __init__(
-        self, path: Path, paths: list[Path], column: str, outside: bool, cells: Any = None
+        self, path: Path, paths: Sequence[Path], column: str, outside: bool, cells: Any = None
     ) -> None:
         self.of = path, paths, column, outside
         self.cells = _rows(path, paths).column(column) if cells is None else cells
@@ -83,8 +103,10 @@ class _Cells:
         return io.BytesIO(cell)
 
 
-def hub_table(name: str) -> PictureFiles:
-    """The pictures of `OWNER/NAME`, or `OWNER/NAME:PART`, on the Hugging Face hub; `train` by default.
+def hub_table(name: str, config: DataConfig) -> PictureFiles:
+    """The pictures of `OWNER/NAME`, or `OWNER/NAME:PART`, on the Hugging Face hub.
+
+    By default the part is `config.split`.
 
     The hub keeps every public data set as parquet. It is downloaded once, to the hub's cache.
     Raises ValueError where there is no such data set or part.
@@ -92,7 +114,7 @@ def hub_table(name: str) -> PictureFiles:
     from huggingface_hub import snapshot_download
 
     owner_and_name, _, part = name.partition(":")
-    part = part or "train"
+    part = part or config.split
     try:
         folder = Path(
             snapshot_download(
@@ -114,25 +136,30 @@ def hub_table(name: str) -> PictureFiles:
             f"{owner_and_name} has {len(found)} tables called {part}"
             + (f" ({which}): give the path of one, {found[0]}" if found else ": name another part")
         )
-    return table(found[0], name=owner_and_name.rpartition("/")[2])
+    files = sorted(found[0].glob("*.parquet"))
+    whole = replace(config, split="all")  # it was chosen by its folder
+    return table(found[0], files, whole, name=owner_and_name.rpartition("/")[2])
 
 
-def files_of(path: Path) -> list[Path]:
-    """The tables at `path`, in order; none where it is no table."""
-    if path.is_file():
-        return [path] if path.suffix in (".parquet", ".arrow") else []
-    if (path / "dataset_dict.json").is_file():
-        path = path / "train"
-    if (path / "state.json").is_file():
-        try:
-            listed = json.loads((path / "state.json").read_text(encoding="utf-8"))
-            if "_data_files" in listed:  # else another program wrote it
-                return [inside(path, entry["filename"]) for entry in listed["_data_files"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path / 'state.json'} is damaged ({error}): save the data set again"
-            ) from error
-    return sorted(path.glob("*.parquet"))
+def saved(path: Path, split: str) -> list[Path]:
+    """The tables in order, where `datasets` saved them to the folder `path`; none for another folder.
+
+    Raises ValueError for a part that is not there, and for a damaged list."""
+    whole = path / "dataset_dict.json"
+    if whole.is_file():
+        parts = sorted(part.parent.name for part in path.glob("*/state.json"))
+        if split not in parts:
+            raise ValueError(missing_split(str(path), split, said(parts)))
+        path = path / split
+    if not (path / "state.json").is_file():
+        return []
+    try:
+        listed = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        if "_data_files" not in listed:  # another program wrote it
+            return []
+        return [inside(path, entry["filename"]) for entry in listed["_data_files"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path / 'state.json'} is damaged ({error}): save the data set again") from error
 
 
 def _mapped(path: Path) -> Any:
@@ -154,49 +181,96 @@ def _features(schema: Any) -> dict[str, Any]:
         return {}
 
 
-def _picture_column(path: Path, rows: Any, features: dict[str, Any]) -> str:
-    for name in rows.column_names:
+def _picture_column(
+    path: Path, rows: Any, features: dict[str, Any]
+) -> tuple[str, tuple[str, ...]]:
+    """The column of pictures, and a note if there are more."""
+
+    def holds_pictures(name: str) -> bool:
         feature = features.get(name)
         if isinstance(feature, dict) and feature.get("_type") == "Image":
-            return name
-    for name in ("image", "img", "picture", "png", "jpg", "jpeg", "webp"):
-        if name in rows.column_names:
-            kind = str(rows.schema.field(name).type)
-            if kind.startswith("struct<bytes") or kind in ("binary", "large_binary"):
-                return name
-    raise ValueError(
-        f"{path} has no column of encoded pictures, `image` or `img`: "
-        f"it has {', '.join(rows.column_names)}"
-    )
+            return True
+        kind = str(rows.schema.field(name).type)
+        return name in _PICTURES and (
+            kind.startswith("struct<bytes") or kind in ("binary", "large_binary")
+        )
+
+    columns = [name for name in rows.column_names if holds_pictures(name)]
+    if not columns:
+        raise ValueError(
+            f"{path} has no column of encoded pictures, `image` or `img`: "
+            f"it has {said(rows.column_names, most=20)}"
+        )
+    column = next((name for name in _PICTURES if name in columns), columns[0])
+    if len(columns) == 1:
+        return column, ()
+    if column not in _PICTURES:
+        raise ValueError(
+            f"{path} has several columns of pictures, {said(columns)}: rename the one to read to `image`"
+        )
+    others = said([name for name in columns if name != column])
+    return column, (f"{path}: the pictures are those of the column {column}, not of {others}",)
 
 
 def _labels(
-    path: Path, rows: Any, features: dict[str, Any]
-) -> tuple[torch.Tensor | None, tuple[str, ...]]:
-    for name in ("label", "labels", "cls", "class", "fine_label"):
-        if name not in rows.column_names:
-            continue
-        values = rows.column(name).to_pylist()
-        if None in values:
-            raise ValueError(f"{path}: some cells of column {name} are empty: fill or remove them")
-        if all(isinstance(value, str) for value in values):
-            words = tuple(sorted(set(values)))
-            place = {word: number for number, word in enumerate(words)}
-            return torch.tensor([place[value] for value in values]), words
-        if not all(type(value) is int for value in values):
+    path: Path, rows: Any, features: dict[str, Any], pictures: str, asked: str
+) -> tuple[torch.Tensor | None, tuple[str, ...], tuple[str, ...]]:
+    """The labels, the names of the classes, and notes."""
+    others = [name for name in rows.column_names if name != pictures]
+    if asked:
+        if asked not in others:
             raise ValueError(
-                f"{path}: column {name} must hold whole numbers or words; "
-                f"it holds {rows.schema.field(name).type}"
+                f"{path} has no column {printable(asked)}, only {said(others, most=20)}: set data.labels_from to one"
             )
-        noted = features.get(name)
-        names = tuple(noted.get("names") or ()) if isinstance(noted, dict) else ()
-        low, high = min(values, default=0), max(values, default=-1)
-        if low < 0 or (names and high >= len(names)):
-            expected = f"in 0..{len(names) - 1}" if names else "0 or more"
+        return *_of_column(path, rows, features, asked), ()
+    noted = [name for name in others if _is_class(features.get(name))]
+    known = [name for name in _LABELS if name in others]
+    found = list(dict.fromkeys([*known, *noted]))
+    if not found:
+        hint = f"{path} has no column `label`, only {said(others)}: if one holds classes, set data.labels_from"
+        return None, (), (hint,) if others else ()
+    first, *more = found
+    labels, names = _of_column(path, rows, features, first)
+    notes = () if first == "label" else (f"{path}: the labels are those of the column {first}",)
+    for name in more:
+        other, _ = _of_column(path, rows, features, name)
+        pairs = torch.stack([labels, other]).unique(dim=1).shape[1]
+        if pairs > min(len(labels.unique()), len(other.unique())):
+            if first == "fine_label":  # as CIFAR-100 has it
+                notes = (f"{path}: the labels are those of the column {first}, not of {said(more)}",)
+                break
             raise ValueError(
-                f"{path}: labels must be {expected}; got {low}..{high}: "
-                "parts without labels have -1"
+                f"{path} has labels in the columns {said(found)}, which differ: set data.labels_from to one"
             )
-        count = count_classes(str(path), values) if values else 0
-        return torch.tensor(values), names or tuple(map(str, range(count)))
-    return None, ()
+    return labels, names, notes
+
+
+def _is_class(feature: Any) -> bool:
+    return isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+
+
+def _of_column(
+    path: Path, rows: Any, features: dict[str, Any], name: str
+) -> tuple[torch.Tensor, tuple[str, ...]]:
+    values = rows.column(name).to_pylist()
+    if None in values:
+        raise ValueError(f"{path}: some cells of column {name} are empty: fill or remove them")
+    if all(isinstance(value, str) for value in values):
+        words = tuple(sorted(set(values)))
+        place = {word: number for number, word in enumerate(words)}
+        return torch.tensor([place[value] for value in values]), words
+    if not all(type(value) is int for value in values):
+        raise ValueError(
+            f"{path}: column {name} must hold whole numbers or words; "
+            f"it holds {rows.schema.field(name).type}"
+        )
+    noted = features.get(name)
+    names = tuple(noted.get("names") or ()) if isinstance(noted, dict) else ()
+    low, high = min(values, default=0), max(values, default=-1)
+    if low < 0 or (names and high >= len(names)):
+        expected = f"in 0..{len(names) - 1}" if names else "0 or more"
+        raise ValueError(
+            f"{path}: labels must be {expected}; got {low}..{high}: parts without labels have -1"
+        )
+    count = count_classes(str(path), values) if values else 0
+    return torch.tensor(values), names or tuple(map(str, range(count)))

@@ -144,7 +144,7 @@ def choose_data(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
         data = replace(asked, size=max(asked.size, 0), channels=max(asked.channels, 0))
         config = replace(config, data=data)
         return config, [*picks, "size and channels are those of the arrays", *_flipping(config)]
-    files = files_at(asked.path, outside=asked.outside)
+    files = files_at(asked)
     read = headers(files, asked.threads, span=asked.range)
     found: list[Header] = [header for header in read if not isinstance(header, str)]
     if not found:
