@@ -102,9 +102,7 @@ def test_how_data_were_read_is_said_once_by_every_command(photos, tmp_path, caps
     monkeypatch.setattr(
         import_module("eqm.data.open_source"),
         "folder",
-        lambda path, **settings: replace(
-            folder(path, **settings), notes=("read in one of two ways",)
-        ),
+        lambda *given: replace(folder(*given), notes=("read in one of two ways",)),
     )
     run = tmp_path.parent / f"{tmp_path.name}-run"
     denoise = ["denoise", "fashion-mnist", str(photos), "--output", str(run / "a.png")]

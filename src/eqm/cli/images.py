@@ -238,6 +238,7 @@ def _rows(path: str, wanted: tuple[int, int] | None, count: int) -> Tensor:
 
 
 def _files(path: str) -> PictureFiles:
+    from eqm.data import DataConfig
     from eqm.data.archives import PictureFiles
     from eqm.data.decoding import is_picture
     from eqm.data.open_source import files_at
@@ -247,7 +248,7 @@ def _files(path: str) -> PictureFiles:
         if not Path(path).exists():
             raise ValueError(f"cannot read the picture {path} (No such file): check its name")
         return PictureFiles(path, [path], None, (), path, lambda index: open_regular(path))
-    return files_at(path)
+    return files_at(DataConfig(path, labels=False))
 
 
 def _words(shape: tuple[int, ...]) -> str:

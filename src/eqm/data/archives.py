@@ -298,7 +298,7 @@ def zipped(path: Path, config: DataConfig) -> PictureFiles:
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
         raise ValueError(f"{path} is not a whole zip file ({error}): copy it again") from error
     files = [
-        File(_slashed(one), one.file_size, one) for one in members if not _slashed(one)[-1:] == "/"
+        File(_slashed(one), one.file_size, one) for one in members if _slashed(one)[-1:] != "/"
     ]
     if any(file.place.flag_bits & 1 for file in files if not is_litter(file.name)):
         raise ValueError(f"{path} needs a password: unpack it, and give the folder")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 import unicodedata
 from collections import defaultdict
@@ -20,6 +19,7 @@ from torch import Tensor
 from eqm.data.images import count_classes
 from eqm.data.layout import classes_of, said, simple
 from eqm.files import printable
+from eqm.schema import parse_json
 
 Label = int | str
 TABLES = (
@@ -533,12 +533,8 @@ def _text(content: bytes, name: str) -> str:
 
 
 def _json(content: bytes, contents: Contents, row: int) -> Any:
-    try:
-        return json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{contents.where}: {printable(contents.others[row])} must be JSON ({error}): save it again"
-        ) from error
+    name = f"{contents.where}: {printable(contents.others[row])}"
+    return parse_json(content, Any, name, advice="save it again")
 
 
 def _base(name: str) -> str:

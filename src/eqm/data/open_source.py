@@ -168,7 +168,9 @@ def _in_folder(path: Path, config: DataConfig) -> PictureFiles:
         return folder(path, config, walked)
     kinds = {Path(name).suffix.lower() for name in packed}
     if len(kinds) > 1:
-        raise ValueError(f"{path} holds {', '.join(sorted(kinds))} files: give the path of one kind")
+        raise ValueError(
+            f"{path} holds {', '.join(sorted(kinds))} files: give the path of one kind"
+        )
     files = [path / name for name in packed]
     if kinds == {".tar"}:
         return tars(str(path), files, config, asked=False)

@@ -181,9 +181,7 @@ def _features(schema: Any) -> dict[str, Any]:
         return {}
 
 
-def _picture_column(
-    path: Path, rows: Any, features: dict[str, Any]
-) -> tuple[str, tuple[str, ...]]:
+def _picture_column(path: Path, rows: Any, features: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
     """The column of pictures, and a note if there are more."""
 
     def holds_pictures(name: str) -> bool:
@@ -237,7 +235,9 @@ def _labels(
         pairs = torch.stack([labels, other]).unique(dim=1).shape[1]
         if pairs > min(len(labels.unique()), len(other.unique())):
             if first == "fine_label":  # as CIFAR-100 has it
-                notes = (f"{path}: the labels are those of the column {first}, not of {said(more)}",)
+                notes = (
+                    f"{path}: the labels are those of the column {first}, not of {said(more)}",
+                )
                 break
             raise ValueError(
                 f"{path} has labels in the columns {said(found)}, which differ: set data.labels_from to one"

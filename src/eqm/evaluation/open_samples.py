@@ -80,7 +80,7 @@ def open_images(path: str, config: DataConfig = DataConfig()) -> Source | Statis
 
     `config` gives size and channels. Raises ValueError if nothing there can be read.
     """
-    if not (Path(path).exists() or path in names("source") or set(path) & set(":*[")):
+    if not (Path(path).exists() or path in names("source") or set(path) & set(":*?[{")):
         raise ValueError(
             f"there is no {path}: give a folder of pictures, an .npz, a data set "
             f"({', '.join(names('source'))}) or, for samples, a model ({', '.join(bundled())})"
