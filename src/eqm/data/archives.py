@@ -230,7 +230,8 @@ def _one_of_each_sample(
     samples: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
     for row in rows:
         samples[pictures[row].archive, key_of(pictures[row].name)[0]].append(row)
-    kept, left = [], []
+    kept: list[int] = []
+    left: list[int] = []
     for row in rows:
         same = samples[pictures[row].archive, key_of(pictures[row].name)[0]]
         plain = [one for one in same if "." not in key_of(pictures[one].name)[1]]

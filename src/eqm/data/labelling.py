@@ -225,7 +225,7 @@ def _first_difference(one: Labelled, other: Labelled) -> int | None:
 
 def _named(contents: Contents, places: Mapping[str, Labelled]) -> Labelled:
     """Of places that agree, the numbers beside the pictures, else the last; with names that are no numbers."""
-    name = next((name for name, one in places.items() if one.beside), next(reversed(places)))
+    name = next((name for name, one in places.items() if one.beside), list(places)[-1])
     chosen = places[name]
     assert chosen.labels is not None
     names, notes = chosen.class_names, list(chosen.notes)

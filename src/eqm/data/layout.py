@@ -160,12 +160,12 @@ def kept_split(
                 "set data.split to its name, or to all if they are classes"
             )
     there = ", ".join(f"{printable(name)} ({number:,})" for name, number in sorted(left.items()))
-    beside = f"{counted(len(outside), noun)} outside of them" if outside else ""
+    loose = f"{counted(len(outside), noun)} outside of them" if outside else ""
     if not rows:
-        raise ValueError(missing_split(where, split, there or beside))
+        raise ValueError(missing_split(where, split, there or loose))
     if left or outside:
-        beside = beside and f"{beside}, such as {printable(outside[0])}"
-        others = ", and ".join(filter(None, (there, beside)))
+        loose = loose and f"{loose}, such as {printable(outside[0])}"
+        others = ", and ".join(filter(None, (there, loose)))
         notes.append(
             f"{where}: the split {split} is read, {counted(len(rows), noun)}; left out: {others}; data.split takes "
             "others"

@@ -43,7 +43,8 @@ def table(
     rows = _rows(path, paths)
     features = _features(rows.schema)
     column, more = _picture_column(path, rows, features)
-    labels, classes = None, ()
+    labels: torch.Tensor | None = None
+    classes: tuple[str, ...] = ()
     if config.labels:
         labels, classes, also = _labels(path, rows, features, column, config.labels_from)
         more += also
