@@ -160,7 +160,9 @@ def saved(path: Path, split: str) -> list[Path]:
             return []
         return [inside(path, entry["filename"]) for entry in listed["_data_files"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path / 'state.json'} is damaged ({error}): save the data set again") from error
+        raise ValueError(
+            f"{path / 'state.json'} is damaged ({error}): save the data set again"
+        ) from error
 
 
 def _mapped(path: Path) -> Any:
