@@ -16,7 +16,16 @@ from functools import cache
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 import msgspec
 from msgspec import Meta
@@ -87,22 +96,23 @@ def parse_json(content: bytes | str, kind: Any, source: str, *, advice: str = ""
     return convert(value, kind, f"{source}: ", advice=advice)
 
 
-def convert(value: Any, kind: Any, source: str = "", *, advice: str = "") -> Any:
+def convert(value: Any, kind: Any, source: str = "", *, name: str = "", advice: str = "") -> Any:
     """The value as an object of the type `kind`: lists become tuples, objects become dataclasses.
 
-    Raises ValueError for another type, a value out of range, and an unknown or missing key.
+    Errors begin with `source`, then `name` of the value, and end with `advice`. Raises ValueError for
+    another type, a value out of range, and an unknown or missing key.
 
     >>> convert([1, 2], tuple[int, ...])
     (1, 2)
     """
     ending = advice and f": {advice}"
     try:
-        _refuse_unknown(value, kind, "")
+        _refuse_unknown(value, kind, name and f"{name}.")
         return msgspec.convert(value, kind)
     except RecursionError:
         raise ValueError(f"{source}a value is nested too deeply{ending}") from None
     except msgspec.ValidationError as error:
-        sentence = _sentence(error, value, kind)
+        sentence = _sentence(error, value, kind, name)
     except ValueError as error:
         sentence = str(error)
     raise ValueError(f"{source}{sentence}{ending}")
@@ -134,6 +144,8 @@ def check_fields(settings: Any, *, prefix: str = "") -> None:
         plain = _without_numpy(value)
         try:
             found = msgspec.convert(plain, kind)
+        except TypeError:  # a type that JSON does not have
+            continue
         except msgspec.ValidationError as error:
             sentence = _sentence(error, value, kind, field.name)
             raise ValueError(prefix + sentence) from None
@@ -245,7 +257,8 @@ def _expected(kind: Any) -> str:
         if origin is Literal:
             words[f"one of {', '.join(map(str, parts))}"] = None
         elif origin in (tuple, list) and parts:
-            count = "" if parts[-1] is ... or origin is list else f"{len(parts)} "
+            bounded = origin is tuple and parts[-1] is not ...
+            count = f"{len(parts)} " if bounded else _length(kind)
             inner = _options(parts[0])[0]
             plural = _NAMES.get(inner, ("", "lists" if get_args(inner) else "objects"))[1]
             ranges = _range(parts[0])
@@ -264,10 +277,8 @@ def _range(kind: Any) -> str:
         return next(filter(None, map(_range, get_args(kind))), "")
     for meta in getattr(kind, "__metadata__", ()):
         if isinstance(meta, Meta):
-            if meta.min_length or meta.max_length:
-                return (
-                    f" with {meta.min_length or 0} to {meta.max_length or 'any number of'} entries"
-                )
+            if (meta.ge, meta.gt, meta.le, meta.lt) == (None,) * 4:
+                continue
             low = f"from {meta.ge:,}" if _bounded(meta.ge) else ""
             low = f"above {meta.gt:,}" if _bounded(meta.gt) else low
             high = f"to {meta.le:,}" if _bounded(meta.le) else ""
@@ -277,6 +288,16 @@ def _range(kind: Any) -> str:
             if low or high:
                 return " " + (low.replace("from", "of at least") or f"up {high}")
             return " that is finite"
+    return ""
+
+
+def _length(kind: Any) -> str:
+    """The length of a list in words that stand before its entries; empty if any length will do."""
+    for meta in getattr(kind, "__metadata__", ()):
+        if isinstance(meta, Meta) and meta.max_length:
+            return f"{meta.min_length or 0} to {meta.max_length:,} "
+        if isinstance(meta, Meta) and meta.min_length:
+            return f"{meta.min_length} or more "
     return ""
 
 
@@ -298,14 +319,16 @@ def _options(kind: Any) -> tuple[Any, ...]:
 
 
 def _is_settings(kind: Any) -> bool:
-    return isinstance(kind, type) and is_dataclass(kind)
+    return isinstance(kind, type) and (is_dataclass(kind) or is_typeddict(kind))
 
 
 @cache
 def _hints(kind: Any) -> dict[str, Any]:
     """The annotations of the fields of a dataclass."""
     hints = get_type_hints(kind, include_extras=True)
-    return {field.name: hints[field.name] for field in fields(kind) if field.init}
+    return (
+        hints if is_typeddict(kind) else {field.name: hints[field.name] for field in fields(kind)}
+    )
 
 
 def _plain(text: str) -> str:

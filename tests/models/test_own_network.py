@@ -79,9 +79,9 @@ def test_its_outer_layers_are_not_for_muon():
     ("changes", "message"),
     [
         ({"width": 2.5}, "width must be a whole number; got 2.5"),
-        ({"rates": (1, "2")}, "rates must be a list of numbers; got"),
+        ({"rates": (1, "2")}, r"rates\[1\] must be a number; got '2'"),
         ({"activation": 3}, "activation must be text; got 3"),
-        ({"shape": (0,)}, "shape must be positive"),
+        ({"shape": (0,)}, r"shape\[0\] must be a whole number from 1 to"),
     ],
 )
 def test_its_config_is_checked(changes, message):

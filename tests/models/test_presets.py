@@ -41,18 +41,27 @@ def test_unknown_preset_is_answered_with_the_closest(name, suggestion):
 @pytest.mark.parametrize(
     ("config_type", "sizes", "message"),
     [
-        (TransformerConfig, {"shape": (32, 32)}, r"shape must be \(channels, height, width\)"),
+        (
+            TransformerConfig,
+            {"shape": (32, 32)},
+            "shape must be a list of 3 whole numbers, each from 1 to",
+        ),
         (TransformerConfig, {"shape": (4, 33, 32)}, "divisible by the patch size 2; got 33x32"),
         (TransformerConfig, {"width": 100}, "number of heads 6; got 100: take 102"),
         (TransformerConfig, {"width": 18, "heads": 2}, "divisible by the number 4"),
-        (TransformerConfig, {"depth": 0}, "depth must be positive; got 0"),
+        (TransformerConfig, {"depth": 0}, "depth must be a whole number from 1 to 1,024; got 0"),
         (UNetConfig, {"shape": (1, 6, 8), "multipliers": (1, 2, 4)}, "with 3 levels; got 6x8"),
-        (UNetConfig, {"multipliers": ()}, "multipliers must be positive"),
+        (UNetConfig, {"multipliers": ()}, "multipliers must be a list of 1 to 16 whole numbers"),
         (UNetConfig, {"heads": 3}, "lowest level's width must be divisible"),
-        (UNetConfig, {"heads": -1}, "heads must be 0"),
-        (MLPConfig, {"shape": ()}, "shape must be a tuple with at least one size"),
-        (MLPConfig, {"shape": (2, 0)}, "shape must be positive"),
-        (MLPConfig, {"num_classes": -1}, "num_classes must be 0"),
+        (UNetConfig, {"heads": -1}, "heads must be a whole number from 0 to 65,536; got -1"),
+        (MLPConfig, {"shape": ()}, "shape must be a list of 1 to 8 whole numbers"),
+        (MLPConfig, {"shape": (2, 0)}, r"shape\[1\] must be a whole number from 1 to"),
+        (
+            MLPConfig,
+            {"shape": (2**20, 2**20)},
+            "shape must have at most 1,073,741,824 numbers in all",
+        ),
+        (MLPConfig, {"num_classes": -1}, "num_classes must be a whole number from 0 to"),
     ],
 )
 def test_sizes_that_do_not_fit_are_explained(config_type, sizes, message):

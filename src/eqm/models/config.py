@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Any, get_args, get_type_hints
+from math import prod
+from typing import Annotated
 
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+from msgspec import Meta
+
+from eqm.schema import check_fields
+
+Size = Annotated[int, Meta(ge=1, le=2**16)]
+"""A number of channels or features, or a side."""
+Layers = Annotated[int, Meta(ge=1, le=2**10)]
+"""A number of equal layers or blocks."""
+Side = Annotated[int, Meta(ge=1, le=2**24)]
+Shape = Annotated[tuple[Side, ...], Meta(min_length=1, max_length=8)]
+MOST_VALUES = 2**30
+"""One sample has at most so many numbers, 4 GiB."""
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """What every network's config has; the config of your own network derives from this class.
 
-    Raises ValueError for a value of the wrong type, an empty shape, a size below 1 and a negative
-    number of classes.
+    The annotations are checked, with their ranges: `Annotated[int, msgspec.Meta(ge=1)]`. Raises
+    ValueError for a value of the wrong type or out of range, and a sample of more than MOST_VALUES
+    numbers.
 
     >>> @dataclass(frozen=True)
     ... class MineConfig(NetworkConfig):
@@ -24,22 +37,20 @@ class NetworkConfig:
     MineConfig(shape=(1, 8, 8), num_classes=0, noise_conditioning=False, width=64)
     """
 
-    shape: tuple[int, ...] = (1, 8, 8)
+    shape: Shape = (1, 8, 8)
     """Shape of one sample."""
-    num_classes: int = 0
+    num_classes: Annotated[int, Meta(ge=0, le=2**24)] = 0
     """Number of class labels; 0 makes the network unconditional."""
     noise_conditioning: bool = False
     """Condition the network on the noise level gamma (the paper's ablation)."""
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for field in fields(self):
-            _check_kind(field.name, getattr(self, field.name), hints[field.name])
-        if not self.shape:
-            raise ValueError("shape must be a tuple with at least one size; got ()")
-        _check_positive(self, "shape")
-        if self.num_classes < 0:
-            raise ValueError(f"num_classes must be 0 (no labels) or more; got {self.num_classes}")
+        check_fields(self)
+        if prod(self.shape) > MOST_VALUES:
+            raise ValueError(
+                f"shape must have at most {MOST_VALUES:,} numbers in all; got {self.shape}: "
+                "take smaller samples"
+            )
 
 
 @dataclass(frozen=True)
@@ -49,24 +60,23 @@ class TransformerConfig(NetworkConfig):
     Raises ValueError for sizes that do not fit together.
     """
 
-    shape: tuple[int, int, int] = (4, 32, 32)
+    shape: tuple[Side, Side, Side] = (4, 32, 32)
     """Channels, height and width of one sample."""
-    patch: int = 2
+    patch: Size = 2
     """Side of the square patch that becomes one token."""
-    width: int = 384
+    width: Size = 384
     """Channels of a token."""
-    depth: int = 12
+    depth: Layers = 12
     """Number of transformer blocks."""
-    heads: int = 6
+    heads: Size = 6
     """Attention heads of a block."""
-    mlp_ratio: float = 4.0
+    mlp_ratio: Annotated[float, Meta(gt=0, le=2**10)] = 4.0
     """Hidden width of a block's MLP, in units of `width`."""
     unused_outputs: bool = False
     """Give the last layer twice the channels and ignore the second half, as the released models."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_positive(self, "patch", "width", "depth", "heads", "mlp_ratio")
         _check_picture(self.shape, self.patch, f"the patch size {self.patch}")
         _check_divisible("width", self.width, 4, "the number 4 (sine and cosine of two axes)")
         _check_divisible("width", self.width, self.heads, f"the number of heads {self.heads}")
@@ -79,27 +89,24 @@ class UNetConfig(NetworkConfig):
     Raises ValueError for sizes that do not fit together.
     """
 
-    shape: tuple[int, int, int] = (1, 8, 8)
+    shape: tuple[Side, Side, Side] = (1, 8, 8)
     """Channels, height and width of one sample."""
-    patch: int = 1
+    patch: Size = 1
     """Side of the square of pixels that becomes one place of the first level. 2 makes 28x28 images
     four times cheaper."""
-    width: int = 16
+    width: Size = 16
     """Channels of the first level."""
-    multipliers: tuple[int, ...] = (1, 2, 4)
+    multipliers: Annotated[tuple[Size, ...], Meta(min_length=1, max_length=16)] = (1, 2, 4)
     """Channels of each level, in units of `width`; each next level halves height and width."""
-    blocks: int = 1
+    blocks: Layers = 1
     """Residual blocks of a level on the way down, and again on the way up."""
-    heads: int = 0
+    heads: Annotated[int, Meta(ge=0, le=2**16)] = 0
     """Attention heads at the lowest level; 0 means no attention."""
     positions: bool = False
     """Add a learned map (C, H, W) to the features of each level."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_positive(self, "patch", "width", "multipliers", "blocks")
-        if self.heads < 0:
-            raise ValueError(f"heads must be 0 (no attention) or more; got {self.heads}")
         levels = len(self.multipliers)
         divisor = self.patch * 2 ** (levels - 1)
         _check_picture(self.shape, divisor, f"patch x 2^(levels - 1) with {levels} levels")
@@ -117,44 +124,15 @@ class MLPConfig(NetworkConfig):
     Raises ValueError for sizes that are not positive.
     """
 
-    shape: tuple[int, ...] = (2,)
+    shape: Shape = (2,)
     """Shape of one sample, which is flattened."""
-    width: int = 256
+    width: Size = 256
     """Hidden features."""
-    depth: int = 3
+    depth: Layers = 3
     """Number of residual blocks."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_positive(self, "width", "depth")
-
-
-def _check_kind(name: str, value: Any, kind: Any) -> None:
-    expected = _KINDS.get(kind)
-    fits = _is(value, kind) if expected else True
-    if (entry := (*get_args(kind), None)[0]) in (int, float):  # a tuple of numbers
-        expected = "a list of whole numbers" if entry is int else "a list of numbers"
-        fits = isinstance(value, tuple) and all(_is(number, entry) for number in value)
-    if not fits:
-        raise ValueError(f"{name} must be {expected}; got {value!r}")
-
-
-def _is(value: object, kind: Any) -> bool:
-    if isinstance(value, bool):
-        return kind is bool
-    return isinstance(value, int | float if kind is float else kind)
-
-
-def _check_positive(config: NetworkConfig, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if not value or min(value if isinstance(value, tuple) else (value,)) <= 0:
-            raise ValueError(f"{name} must be positive; got {value}")
 
 
 def _check_picture(shape: tuple[int, ...], divisor: int, reason: str) -> None:
-    if len(shape) != 3:
-        raise ValueError(f"shape must be (channels, height, width); got {shape}")
     height, width = shape[1:]
     if height % divisor or width % divisor:
         raise ValueError(

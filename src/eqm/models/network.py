@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from threading import get_ident
 from typing import Any, NamedTuple
 
 import torch
@@ -14,9 +16,13 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from eqm.field import Field
+from eqm.memory import free_memory
 from eqm.models.conditioning import LabelEmbedding, check_inputs
 from eqm.models.config import NetworkConfig
 from eqm.registry import lookup, names
+
+MOST_TENSORS = 100_000
+"""A network has at most so many parameters and buffers."""
 
 
 class Network(nn.Module):
@@ -90,12 +96,18 @@ class Network(nn.Module):
 def build(config: NetworkConfig) -> Network:
     """A new network with random weights for `config`.
 
-    Raises ValueError if no registered network has this class of config.
+    Raises ValueError if no registered network has this class of config, and if the memory is too small
+    for its weights.
 
     >>> from eqm.models import MLPConfig
     >>> sum(p.numel() for p in build(MLPConfig(shape=(2,), width=8, depth=1)).parameters())
     338
     """
+    build_empty(config)  # raises before memory is taken
+    return _make(config)
+
+
+def _make(config: NetworkConfig) -> Network:
     for name in names("network"):
         if _annotation(lookup("network", name)) is type(config):
             network: Network = lookup("network", name)(config)
@@ -107,17 +119,49 @@ def build(config: NetworkConfig) -> Network:
     )
 
 
-def build_empty(config: NetworkConfig) -> Network:
+def build_empty(
+    config: NetworkConfig, *, tensors: int = MOST_TENSORS, values: int | None = None
+) -> Network:
     """The network of `config` on the meta device, without memory for its weights.
 
-    A network that reads values of tensors while it is built is on the CPU instead.
+    A network that reads values of tensors while it is built is on the CPU instead. Raises ValueError as
+    soon as it has more than so many `tensors`, or `values` in them, by default what fits into memory.
     """
+    most = free_memory() // 4 if values is None else values
     try:
-        with torch.device("meta"):
-            return build(config)
+        with _at_most(tensors, most), torch.device("meta"):
+            return _make(config)
     except NotImplementedError:
-        with torch.random.fork_rng(devices=[]):
-            return build(config)
+        with _at_most(tensors, most), torch.random.fork_rng(devices=[]):
+            return _make(config)
+
+
+@contextmanager
+def _at_most(tensors: int, values: int) -> Iterator[None]:
+    """A block that builds a network; ValueError once it has more tensors, or more values in them."""
+    found = [0, 0]
+    thread = get_ident()
+
+    def count(module: nn.Module, name: str, tensor: Tensor | None) -> None:
+        if tensor is None or get_ident() != thread:
+            return
+        found[0] += 1
+        found[1] += tensor.numel()
+        if found[0] > tensors or found[1] > values:
+            raise ValueError(
+                f"the network must have at most {tensors:,} tensors with {values:,} numbers in all, which "
+                f"fit here; {type(module).__name__} exceeds that: take a smaller width, depth or shape"
+            )
+
+    hooks = [
+        nn.modules.module.register_module_parameter_registration_hook(count),
+        nn.modules.module.register_module_buffer_registration_hook(count),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def config_type(name: str) -> type[NetworkConfig]:

@@ -6,14 +6,13 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, NotRequired, TypedDict, TypeVar, overload
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from eqm.energy import DotEnergy, Energy, NormEnergy
@@ -23,10 +22,25 @@ from eqm.models.config import NetworkConfig
 from eqm.models.inference import Frozen
 from eqm.models.network import Network, build, build_empty, config_type
 from eqm.registry import did_you_mean, name_of
+from eqm.schema import convert, read_json, shown
+from eqm.tensor_files import read_tensors
 
 _BUNDLED = Path(__file__).parent / "weights"  # trained models that come with the package
 _WEIGHTS, _CONFIG, _CARD, _VERSION = "model.safetensors", "config.json", "README.md", 1
 _ENERGIES: dict[str, type[Energy]] = {"dot": DotEnergy, "norm": NormEnergy}
+_Description = TypedDict(
+    "_Description",
+    {
+        "format": str,
+        "version": int,
+        "architecture": str | None,
+        "class": NotRequired[str],
+        "network": dict[str, Any],
+        "energy": Literal["implicit", "dot", "norm"],
+        "metadata": dict[str, Any],
+    },
+)
+"""The content of config.json."""
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -131,16 +145,11 @@ def from_pretrained(
     folder = folder_of(os.fspath(name))
     description = _read_description(folder / _CONFIG)
     path = folder / _WEIGHTS
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{folder} must hold {_WEIGHTS}; it does not: save or download it again")
     if network is None:
         config = _network_config(description, folder / _CONFIG)
-    try:
-        tensors = load_file(path, device=str(device))
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path} must be a complete safetensors file; got {error}: save or download it again"
-        ) from None
+    tensors = read_tensors(path)
     if folder.parent == _BUNDLED:  # stored in float16 to save space
         tensors = {name: tensor.float() for name, tensor in tensors.items()}
     if network is None:
@@ -195,7 +204,14 @@ def load_weights(config: NetworkConfig, tensors: Mapping[str, Tensor], source: s
     Raises ValueError, naming `source`, for tensors that are missing, unexpected, of another shape or
     not floating point.
     """
-    network = build_empty(config)
+    # A network may build something that it throws away, but not much more than its tensors.
+    values = sum(tensor.numel() for tensor in tensors.values())
+    try:
+        network = build_empty(config, tensors=4 * len(tensors) + 100, values=4 * values + 10**6)
+    except ValueError as error:
+        raise ValueError(
+            f"{source} does not hold the tensors of its config.json: {error}"
+        ) from None
     _check_tensors(network, tensors, source)
     unsaved = {name for name, _ in network.named_buffers()} - network.state_dict().keys()
     if unsaved and network.get_buffer(unsaved.pop()).is_meta:
@@ -290,58 +306,41 @@ def _reason(error: Exception) -> str:
 
 
 def _read_description(path: Path) -> dict[str, Any]:
+    advice = "save or download it again"
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path, dict[str, Any], advice=advice)
     except FileNotFoundError:
-        runs = (path.parent / "log.jsonl").exists()
-        advice = "wait until the run has saved its weights" if runs else "save or download it again"
+        if (path.parent / "log.jsonl").exists():
+            advice = "wait until the run has saved its weights"
         raise ValueError(f"{path.parent} must hold {_CONFIG}; it does not: {advice}") from None
-    except ValueError as error:
-        raise ValueError(f"{path} must be JSON; {error}: save or download it again") from None
-    if not isinstance(description, dict) or description.get("format") != "eqm":
+    if found.get("format") != "eqm":
         raise ValueError(f'{path} must say "format": "eqm"; it does not: it is not a model of eqm')
-    version = description.get("version")
-    if version != _VERSION:
-        raise ValueError(f"{path} must have version {_VERSION}; got {version!r}: upgrade eqm")
-    energy = description.setdefault("energy", "implicit")
-    if energy not in ("implicit", *_ENERGIES):
-        known = ", ".join(("implicit", *_ENERGIES))
-        raise ValueError(f"{path} must have an energy among {known}; got {energy!r}")
-    if not isinstance(description.setdefault("metadata", {}), dict):
-        raise ValueError(f"{path} must have an object as metadata; got {description['metadata']!r}")
+    if (version := found.get("version")) != _VERSION:
+        raise ValueError(f"{path} must have version {_VERSION}; got {shown(version)}: upgrade eqm")
+    found = {"energy": "implicit", "metadata": {}, **found}
+    description: dict[str, Any] = convert(found, _Description, f"{path}: ", advice=advice)
     for name in ("data", "training"):
-        if not isinstance(part := description["metadata"].get(name) or {}, dict):
-            raise ValueError(f"{path} must have an object as metadata.{name}; got {part!r}")
+        convert(
+            description["metadata"].get(name) or {},
+            dict[str, Any],
+            f"{path}: ",
+            name=f"metadata.{name}",
+        )
     return description
 
 
 def _network_config(description: Mapping[str, Any], path: Path) -> NetworkConfig:
-    name, network = description.get("architecture"), description.get("network")
+    name = description["architecture"]
     if name is None:
         raise ValueError(
-            f"{path} is of the class {description.get('class')!r}, which is not registered: pass "
+            f"{path} is of the class {shown(description.get('class'))}, which is not registered: pass "
             "network=... to from_pretrained, or put @eqm.register above the class and save again"
         )
-    if not isinstance(name, str):
-        raise ValueError(f"{path} must have the name of a network as architecture; got {name!r}")
     try:
         config_class = config_type(name)
     except ValueError as error:
         raise ValueError(f"{path} needs a network that is not registered; {error}") from None
-    if not isinstance(network, dict):
-        raise ValueError(f"{path} must have an object as network; got {network!r}")
-    known = {field.name for field in fields(config_class)}
-    if unknown := sorted(network.keys() - known):
-        raise ValueError(
-            f"{path} must describe its {name} with {', '.join(sorted(known))}; "
-            f"got {', '.join(unknown)}"
-        )
-    try:
-        return config_class(**{key: _tuples(value) for key, value in network.items()})
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} must describe a possible {name}; {error}") from None
-
-
-def _tuples(value: Any) -> Any:
-    """JSON has lists where configs have tuples."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+    config: NetworkConfig = convert(
+        description["network"], config_class, f"{path}: ", name="network"
+    )
+    return config
