@@ -27,7 +27,7 @@ def check_memory(what: str, needed: int, advice: str) -> None:
 
     >>> check_memory("a sheet of 10^12 pictures", 10**15, "write fewer")
     Traceback (most recent call last):
-    ValueError: a sheet of 10^12 pictures needs 909.5 TiB of memory; ... is free: write fewer
+    ValueError: a sheet of 10^12 pictures needs 909.4 TiB of memory; ... is free: write fewer
     """
     if needed > (free := free_memory()):
         raise ValueError(

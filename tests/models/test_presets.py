@@ -49,7 +49,7 @@ def test_unknown_preset_is_answered_with_the_closest(name, suggestion):
         (TransformerConfig, {"shape": (4, 33, 32)}, "divisible by the patch size 2; got 33x32"),
         (TransformerConfig, {"width": 100}, "number of heads 6; got 100: take 102"),
         (TransformerConfig, {"width": 18, "heads": 2}, "divisible by the number 4"),
-        (TransformerConfig, {"depth": 0}, "depth must be a whole number from 1 to 1,024; got 0"),
+        (TransformerConfig, {"depth": 0}, "depth must be a whole number from 1 to 512; got 0"),
         (UNetConfig, {"shape": (1, 6, 8), "multipliers": (1, 2, 4)}, "with 3 levels; got 6x8"),
         (UNetConfig, {"multipliers": ()}, "multipliers must be a list of 1 to 16 whole numbers"),
         (UNetConfig, {"heads": 3}, "lowest level's width must be divisible"),

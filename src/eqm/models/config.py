@@ -14,7 +14,7 @@ from eqm.schema import check_fields
 
 Size = Annotated[int, Meta(ge=1, le=2**16)]
 """A number of channels or features, or a side."""
-Layers = Annotated[int, Meta(ge=1, le=2**10)]
+Layers = Annotated[int, Meta(ge=1, le=2**9)]
 """A number of equal layers or blocks."""
 Side = Annotated[int, Meta(ge=1, le=2**24)]
 Shape = Annotated[tuple[Side, ...], Meta(min_length=1, max_length=8)]

@@ -21,7 +21,7 @@ from eqm.models.conditioning import LabelEmbedding, check_inputs
 from eqm.models.config import NetworkConfig
 from eqm.registry import lookup, names
 
-MOST_TENSORS = 100_000
+MOST_TENSORS = 20_000
 """A network has at most so many parameters and buffers."""
 
 
