@@ -9,15 +9,17 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from functools import partial, wraps
+from typing import Any
 
 import tyro
 
 import eqm
 from eqm.cli.messages import one_line, plain_messages, sentence_of
 from eqm.cli.parser import rules
-from eqm.files import DISK_ERRORS
+from eqm.files import DISK_ERRORS, printable
 from eqm.recipes import DESCRIPTIONS, find_recipe
 from eqm.registry import load_plugin, lookup, names
 
@@ -112,17 +114,18 @@ def _run(arguments: list[str]) -> int:
         description = None
         # tyro keeps the line breaks inside the help of an option
         command.__doc__ = re.sub(r"\n {8}(?=\S)", " ", inspect.getdoc(command) or "")
+        later = _later(command)
         if name == "train":
             rest, networks = _taken(rest, "--model")
             if len(networks) > 1:
                 raise ValueError("--model was given twice: give it once")
             if rest and not rest[0].startswith("-"):
                 recipe, *rest = rest
-                command = partial(command, config=find_recipe(recipe))
+                later = partial(later, config=find_recipe(recipe))
                 name, description = f"train {recipe}", DESCRIPTIONS[recipe]
-        with rules(networks[-1] if networks else None):
-            status = tyro.cli(
-                command,
+        with rules(networks[-1] if networks else None), _plain_refusal():
+            call = tyro.cli(
+                later,
                 prog=f"eqm {name}",
                 args=rest,
                 description=description,
@@ -132,7 +135,30 @@ def _run(arguments: list[str]) -> int:
                     tyro.conf.FlagCreatePairsOff,
                 ),
             )
+        status = call()
     return status if isinstance(status, int) else 0
+
+
+def _later(command: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:
+    """A function with the arguments of the command, that only returns the call."""
+
+    @wraps(command)
+    def later(*arguments: Any, **options: Any) -> Callable[[], Any]:
+        return partial(command, *arguments, **options)
+
+    return later
+
+
+@contextmanager
+def _plain_refusal() -> Iterator[None]:
+    """Prints what tyro says of wrong options without the control characters that they hold."""
+    words = io.StringIO()
+    try:
+        with redirect_stderr(words):
+            yield
+    finally:
+        for line in words.getvalue().split("\n")[:-1]:
+            print(printable(line), file=sys.stderr)
 
 
 def _check_arguments(arguments: list[str]) -> None:

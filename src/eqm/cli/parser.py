@@ -21,6 +21,8 @@ from eqm.train.config import TrainConfig
 
 STORED = tyro.conf.arg(help_behavior_hint="(default: the value stored with the model)")
 
+NUMBERS = {"INT": "a whole number", "FLOAT": "a number"}
+
 
 class RefusedError(Exception):
     """A value that settings refused. Not a ValueError: tyro would put its own words around it."""
@@ -84,15 +86,35 @@ def rules(network: str | None = None) -> ConstructorRegistry:
         spec = default_spec(registry.get_primitive_spec, info)
         if not isinstance(spec, PrimitiveConstructorSpec):
             return None
-        is_instance, words = spec.is_instance, spec.str_from_instance
+        is_instance, words, parsed = (
+            spec.is_instance,
+            spec.str_from_instance,
+            spec.instance_from_str,
+        )
+        metavar = re.sub(r"\[(.+) \[\1 \.\.\.\]\]", r"\1 ...", spec.metavar)
+
+        def instance(given: list[str]) -> Any:
+            try:
+                return parsed(given)
+            except (ValueError, OverflowError):
+                expected = NUMBERS.get(metavar, metavar)
+                raise ValueError(f"expected {expected}; got {_short(given)}") from None
+
         return replace(
             spec,
-            metavar=re.sub(r"\[(.+) \[\1 \.\.\.\]\]", r"\1 ...", spec.metavar),
+            metavar=metavar,
+            instance_from_str=instance,
             is_instance=lambda value: value is None or is_instance(value),
             str_from_instance=lambda value: ["none"] if value in (None, ()) else words(value),
         )
 
     return registry
+
+
+def _short(given: list[str]) -> str:
+    """The words that were given, cut to a line."""
+    text = repr(" ".join(given))
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _joined(text: Any) -> str:
