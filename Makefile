@@ -11,7 +11,7 @@ PYTHON ?= python3.13 python3.12 python3.11 python3
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-oldest check docs release-check bench experiments format constraints clean FORCE
+.PHONY: help demo test test-slow test-oldest fuzz check docs release-check bench experiments format constraints clean FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,9 @@ demo: $(READY) ## Train a small model, then generate, denoise, detect and compos
 
 test: $(READY) ## Run the tests but the slow ones
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+fuzz: $(READY) ## Call the command line at random with hostile options and files, 1,000 times
+	@$(BIN)/python tools/fuzz.py $(ARGS)
 
 test-slow: $(READY) ## Run the slow tests
 	@$(BIN)/python -m pytest -m slow $(ARGS)

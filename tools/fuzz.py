@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections import Counter
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -50,7 +51,7 @@ RAW = re.compile(
     r"could not broadcast|division by zero|cannot convert|math domain|maximum recursion|\[Errno|state_dict|"
     r"\w+Error\b|\w+Exception\b|<class|object at 0x|site-packages|\.py:\d|NoneType|unhashable|keyword argument|"
     r"positional argument|__\w+__|DefaultCPUAllocator|\w+Warning\b|dtype\('|torch\.Size|not iterable|TypedStorage|"
-    r"expected .* but got|\bnot a valid\b|Expected .*tensor|can't convert|np\.|numpy\.|too large to",
+    r"expected .* but got|\bnot a valid\b|Expected .*[Tt]ensor\b|can't convert|np\.|numpy\.|too large to",
     re.MULTILINE,
 )
 """What no sentence of eqm holds."""
@@ -378,6 +379,7 @@ class Fuzz:
             sorted({*tops, "run/config.json", "run/best"} - {"home", "tmp", "broken"})
         )
         self.longest, self.largest = 0.0, 0
+        self.statuses: Counter[int] = Counter()
 
     def fill(self) -> None:
         shutil.rmtree(self.work, ignore_errors=True)
@@ -405,6 +407,7 @@ class Fuzz:
 
         log = self.folder / "log"
         status, seconds, memory = in_child(child, log, seconds=SECONDS)
+        self.statuses[status] += 1
         self.longest, self.largest = max(self.longest, seconds), max(self.largest, memory)
         out, err = ((log / name).read_text("utf-8", "surrogateescape") for name in ("out", "err"))
         wrong = []
@@ -567,7 +570,7 @@ def run() -> int:
     shutil.rmtree(folder, ignore_errors=True)
     print(
         f"{calls} calls in {time.monotonic() - started:.0f} s, {failures} failed; "
-        f"the longest took {fuzz.longest:.1f} s, the largest {fuzz.largest >> 20} MB"
+        f"statuses {dict(fuzz.statuses)}, the longest took {fuzz.longest:.1f} s, the largest {fuzz.largest >> 20} MB"
     )
     return 1 if failures else 0
 
