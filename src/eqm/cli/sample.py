@@ -83,6 +83,7 @@ def sample(
     if count < 1:
         raise ValueError(f"count must be at least 1; got {count}")
     chosen = [classes[k * len(classes) // count] for k in range(count)] if classes else None
+    labels_drawn = None if chosen is None else torch.tensor(chosen)
     if dry_run:
         about = {"count": count, "labels": chosen, "encoder": encoder.name, "output": output}
         show_settings({**asdict(settings), **about})
@@ -94,7 +95,7 @@ def sample(
     failure: BaseException | None = None
     try:
         for end in draw(
-            network, chosen, count=count, seed=seed, sampling=settings, batch_size=batch_size
+            network, labels_drawn, count=count, seed=seed, sampling=settings, batch_size=batch_size
         ):
             ends.append(end)
     except (KeyboardInterrupt, ValueError, RuntimeError, MemoryError) as error:
@@ -129,11 +130,10 @@ def sample(
         raise (KeyboardInterrupt if isinstance(failure, KeyboardInterrupt) else RuntimeError)(
             sentence
         ) from failure
-    labels_drawn = None if chosen is None else torch.tensor(chosen)
     for sentence in diagnose(network, solution, labels_drawn, sampling=settings, seed=seed):
         print(f"eqm: note: {sentence}", file=sys.stderr)
     if animate is not None:
-        shown = None if chosen is None else chosen[:100]
+        shown = None if labels_drawn is None else labels_drawn[:100]
         small = replace(settings, multistep_coefficients=())  # fitted steps are too few to animate
         moving = trajectory(network, shown, count=min(count, 100), seed=seed, sampling=small)
         scale = max(1, 32 // shape[-1])

@@ -199,7 +199,7 @@ def _chosen(
         pictures, paths = [pictures[row] for row in rows], [paths[row] for row in rows]
         notes += more
     found = Labelled(None)
-    if config.labels:
+    if config.labels or config.classes:
 
         def content(row: int, most: int) -> bytes:
             start = read(others[row], most + 1)

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from eqm.data.images import count_classes
-from eqm.data.layout import classes_of, said, simple
+from eqm.data.layout import classes_of, said
 from eqm.files import printable
+from eqm.naming import simple
 from eqm.schema import parse_json
 
 Label = int | str

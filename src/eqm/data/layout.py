@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from eqm.files import printable
+from eqm.naming import simple
 
 DOCUMENTS = (
     *(".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".html"),
@@ -82,12 +82,6 @@ def said(names: Sequence[str], *, most: int = 3) -> str:
 def counted(number: int, noun: str = "picture") -> str:
     """The number with its noun, such as `1 picture` or `2,000 pictures`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def simple(name: str) -> str:
-    """The name without the differences that people do not type: case, Unicode form, spaces, _ and -."""
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-    return re.sub(r"[\s_-]+", " ", folded).strip()
 
 
 @dataclass(frozen=True)

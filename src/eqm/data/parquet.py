@@ -45,7 +45,7 @@ def table(
     column, more = _picture_column(path, rows, features)
     labels: torch.Tensor | None = None
     classes: tuple[str, ...] = ()
-    if config.labels:
+    if config.labels or config.classes:
         labels, classes, also = _labels(path, rows, features, column, config.labels_from)
         more += also
     if not len(rows):

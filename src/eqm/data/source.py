@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from eqm.files import printable
+from eqm.naming import find_class
 from eqm.randomness import SampleRandom
 
 LOG = logging.getLogger("eqm.data")
@@ -193,29 +195,26 @@ def class_names(source: Source) -> tuple[str, ...]:
     return names or tuple(str(number) for number in range(source.num_classes))
 
 
-def of_classes(source: Source, wanted: Sequence[str]) -> Source:
+def of_classes(source: Source, wanted: Sequence[str | int]) -> Source:
     """The samples of some classes, numbered anew in the order of `wanted`.
 
-    Raises ValueError for classes that `source` does not have.
+    Names and numbers are those of `find_class`. Raises ValueError for classes that `source` does not have.
     """
     names = class_names(source)
     if source.labels is None:
         raise ValueError(
             f"{source.name} has no classes to choose from: leave data.classes empty; "
-            f"got {', '.join(wanted)}"
+            f"got {', '.join(map(str, wanted))}"
         )
     numbers = []
     for name in wanted:
-        if name in names:
-            numbers.append(names.index(name))
-        elif name.isdecimal() and int(name) < source.num_classes:
-            numbers.append(int(name))
-        else:
-            raise ValueError(
-                f"{source.name} has no class {name!r}: its classes are {', '.join(names)}"
-            )
+        number = find_class(name, names)
+        if number is None:
+            known = ", ".join(map(printable, names))
+            raise ValueError(f"{source.name} has no class {name!r}: its classes are {known}")
+        numbers.append(number)
     if len(set(numbers)) < len(numbers):
-        raise ValueError(f"data.classes names a class twice: {', '.join(wanted)}")
+        raise ValueError(f"data.classes names a class twice: {', '.join(map(str, wanted))}")
     renumbered = torch.full((source.num_classes,), -1)
     renumbered[numbers] = torch.arange(len(numbers))
     labels = renumbered[source.labels]

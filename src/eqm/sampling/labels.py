@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Hashable, Sequence
 from difflib import get_close_matches
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from eqm.naming import find_class
 from eqm.sampling.model import Model, describe
 
 Labels = Tensor | Sequence[int | str] | int | str | None
@@ -28,44 +30,46 @@ def class_names(model: Model) -> list[str]:
     return [str(name) for name in names]
 
 
-def label_number(model: Model, label: str) -> int:
+def label_number(model: Model, label: str | int) -> int:
     """The number of the class called `label`; for `none` or `null` the null label.
 
-    Names match in any case; the exact case wins where two names differ only in case. A whole number
-    that is no name is a class number. Raises ValueError for a class that the model does not have,
-    with the names that are most like it.
+    Names match as people type them: see `find_class`. A whole number that is no name is a class
+    number, and `2` and `"2"` mean the same. Raises ValueError for a class that the model does not
+    have, with the names that are most like it, and for a name that may mean several.
     """
-    count, written = describe(model).num_classes, class_names(model)
-    names = [name.lower() for name in written]
-    if label in written:
-        return written.index(label)
-    if label.lower() in names:
-        return names.index(label.lower())
+    count, names = describe(model).num_classes, class_names(model)
+    text = str(label).strip()
+    known = names or [str(number) for number in range(count or 0)]
+    if (found := find_class(label, known)) is not None:
+        return found
     if count == 0:
         raise ValueError("this model was trained without classes: leave labels out")
-    if label.isdecimal() and (count is None or int(label) <= count):
-        return int(label)
+    whole = re.fullmatch(r"[+-]?\d{1,30}", text) is not None
     if count is None:
+        if whole and int(text) >= 0:
+            return int(text)
         raise ValueError(f"this field has no class names: give a number instead of {label!r}")
-    if label.lower() in NONE:
+    if text.lower() in NONE:
         return count
-    if label.isdecimal():
-        raise ValueError(f"labels must lie in 0..{count - 1}, or be {count} for none; got {label}")
+    if whole and not (names and all(name.isdecimal() for name in names)):
+        raise ValueError(f"labels must lie in 0..{count - 1}, or be none for no class; got {text}")
     if not names:
-        raise ValueError(f"there is no class {label!r}, only numbers 0..{count - 1}")
-    near = _near(label.lower(), written)
+        raise ValueError(f"there is no class {text!r}, only numbers 0..{count - 1}")
+    near = _near(text.lower(), names)
     hint = f": did you mean {', '.join(near)}?" if near else ""
     if len(names) <= FEW:
-        raise ValueError(f"there is no class {label!r}, only {', '.join(written)}{hint}")
+        raise ValueError(f"there is no class {text!r}, only {', '.join(names)}{hint}")
     listed = " `eqm info MODEL` lists all" if near else ": `eqm info MODEL` lists them"
-    raise ValueError(f"there is no class {label!r} among {len(names)}{hint}{listed}")
+    raise ValueError(f"there is no class {text!r} among {len(names)}{hint}{listed}")
 
 
 def chosen_labels(model: Model, labels: Labels, count: int | None) -> Tensor | None:
     """The class of each sample, (count,) int64, or None for a model without classes.
 
-    `labels` are one a sample, or one for all; without labels the classes take turns. Raises
-    ValueError for labels that the model does not have, or a number of them other than `count`.
+    `labels` are one a sample, or one for all; without labels the classes take turns. Names and
+    numbers, alone or in a list, are those of `label_number`. A tensor or array of whole numbers holds
+    class numbers, as in training; there the number of classes is the null label. Raises ValueError
+    for labels that the model does not have, or a number of them other than `count`.
     """
     num_classes = describe(model).num_classes
     if count is not None and count < 1:
@@ -76,18 +80,16 @@ def chosen_labels(model: Model, labels: Labels, count: int | None) -> Tensor | N
         return torch.arange(num_classes if count is None else count) % num_classes
     if num_classes == 0:
         raise ValueError("this model was trained without classes: leave labels out")
-    numbers: Any = labels
-    if isinstance(labels, str):
-        numbers = label_number(model, labels)
-    elif isinstance(labels, Iterable) and not isinstance(labels, Tensor):
-        numbers = [label_number(model, one) if isinstance(one, str) else one for one in labels]
-    chosen = torch.as_tensor(numbers)
-    if chosen.ndim == 0:
+    chosen = _numbers(model, labels)
+    if chosen is not None and chosen.ndim == 0:
         chosen = chosen.expand(1 if count is None else count)
     if (
-        chosen.ndim != 1
+        chosen is None
+        or chosen.ndim != 1
         or len(chosen) == 0
+        or chosen.dtype == torch.bool
         or chosen.is_floating_point()
+        or chosen.is_complex()
         or (count is not None and len(chosen) != count)
     ):
         raise ValueError(
@@ -99,6 +101,34 @@ def chosen_labels(model: Model, labels: Labels, count: int | None) -> Tensor | N
             allowed = f"lie in 0..{num_classes - 1}, or be {num_classes} for none"
         raise ValueError(f"labels must {allowed}; got {int(chosen.min())}..{int(chosen.max())}")
     return chosen.long()
+
+
+def _numbers(model: Model, labels: object) -> Tensor | None:
+    """Labels as a tensor, or None for what can be no labels."""
+    if isinstance(labels, Tensor) or (
+        isinstance(labels, np.ndarray) and labels.dtype.kind in "biu"
+    ):
+        return torch.as_tensor(labels)
+    if not isinstance(labels, list | tuple | range | np.ndarray):
+        number = _number(model, labels)
+        return None if number is None else torch.tensor(number)
+    known: dict[object, int | None] = {}  # for 50,000 labels of a few classes
+    for one in labels:
+        if not isinstance(one, Hashable):
+            return None
+        if (type(one), one) not in known:
+            known[type(one), one] = _number(model, one)
+    numbers = [known[type(one), one] for one in labels]
+    return None if None in numbers else torch.tensor(numbers, dtype=torch.int64)
+
+
+def _number(model: Model, label: object) -> int | None:
+    if isinstance(label, Tensor):
+        whole = label.numel() == 1 and not label.is_floating_point() and label.dtype != torch.bool
+        return int(label) if whole else None
+    if isinstance(label, bool) or not isinstance(label, str | int | np.integer):
+        return None
+    return label_number(model, label if isinstance(label, str) else int(label))
 
 
 def _near(label: str, names: list[str]) -> list[str]:

@@ -13,7 +13,7 @@ from eqm import composition
 from eqm.descent import Solution
 from eqm.field import Field
 from eqm.guidance import in_interval
-from eqm.sampling.labels import class_names, label_number
+from eqm.sampling.labels import NONE, class_names, label_number
 from eqm.sampling.model import Model, check_time_invariant, describe, null_label
 from eqm.sampling.settings import Sampling
 from eqm.shapes import per_sample
@@ -188,21 +188,18 @@ def _found(term: Term, models: Mapping[str, Model], expression: str) -> tuple[st
             else f"there is no model {name!r}, only {', '.join(name or 'one without a name' for name in models)}"
         )
     classes = describe(models[name]).num_classes or 0
-    if isinstance(label, int) and str(label) in class_names(models[name]):
-        label = str(label)  # names go before numbers, as everywhere
-    if isinstance(label, str):
-        try:
-            label = label_number(models[name], label)
-        except ValueError as error:
-            rest = expression[term.position - 1 :].lower()
-            meant = [known for known in class_names(models[name]) if rest.startswith(known.lower())]
-            how = f"write the class {max(meant, key=len)!r} in quotes" if meant else str(error)
-            raise wrong(how) from None
-        label = None if label == classes else label
-    if label is not None and not 0 <= label < classes:
-        has = f"labels 0..{classes - 1} and none" if classes else "no classes, only none"
-        raise wrong(f"the model has {has}; got {label}")
-    return name, label
+    if label is None or str(label).lower() in NONE:
+        return name, None
+    if not classes:
+        raise wrong(f"the model has no classes, only none; got {label}")
+    try:
+        number = label_number(models[name], label)
+    except ValueError as error:
+        rest = expression[term.position - 1 :].lower()
+        meant = [known for known in class_names(models[name]) if rest.startswith(known.lower())]
+        how = f"write the class {max(meant, key=len)!r} in quotes" if meant else str(error)
+        raise wrong(how) from None
+    return name, number
 
 
 def _weight(term: Term, masks: Mapping[str, Tensor], expression: str) -> composition.Weight:

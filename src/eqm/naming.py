@@ -1,0 +1,46 @@
+"""Names as people type them."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from eqm.files import printable
+
+
+def simple(name: str) -> str:
+    """The name without the differences that people do not type: case, Unicode form, spaces, _ and -.
+
+    >>> simple("T-Shirt") == simple(" t_shirt")
+    True
+    """
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    return re.sub(r"[\s_-]+", " ", folded).strip()
+
+
+def find_class(given: str | int, names: Sequence[str]) -> int | None:
+    """The number of the class that is meant by a name or a number; None if there is none.
+
+    A name is found as `simple` compares names; the same spelling comes first. A number is the class
+    number, unless a class has it for a name, or all have numbers for names. Raises ValueError where more
+    than one name may be meant.
+
+    >>> find_class("t shirt", ["T-shirt", "coat"]), find_class(1, ["T-shirt", "coat"])
+    (0, 1)
+    >>> find_class(2, ["1", "2"]), find_class("2", ["1", "2"])
+    (1, 1)
+    """
+    text = str(given).strip()
+    if str(given) in names:
+        return names.index(str(given))
+    found = [number for number, name in enumerate(names) if simple(name) == simple(text)]
+    if len(found) > 1:
+        several = ", ".join(printable(names[number]) for number in found)
+        raise ValueError(f"the class {printable(repr(given))} may be {several}: write one in full")
+    if found:
+        return found[0]
+    numbers = all(name.isdecimal() for name in names)
+    if text.isascii() and text.isdecimal() and not numbers and int(text) < len(names):
+        return int(text)
+    return None
