@@ -112,3 +112,22 @@ def test_images_of_a_path_are_named_after_both_pictures(run):
     assert sorted(path.name for path in Path("out/a").iterdir()) == [
         f"x-to-x-00{k}.png" for k in range(3)
     ]
+
+
+def test_pictures_that_cannot_be_read_are_left_out_of_an_evaluation(run, monkeypatch):
+    for k in range(8):
+        Image.fromarray(np.full((8, 8), 30 * k, np.uint8)).save(f"in/b/{k}.png")
+    given = ("eval", "in", "--reference", "digits", "--features", "pixels", "--metrics", "frechet")
+    status, out, err = run(*given, "--output", "a.json")
+    assert status == 1
+    assert "in: cannot read a/bad.png (" in err
+    assert "unreadable 1, such as a/bad.png" in " ".join(out.split())
+    protocol = json.loads(Path("a.json").read_text())["measurements"][0]["protocol"]
+    assert protocol["samples"]["count"] == 11
+    Path("in/a/bad.png").rename("bad.png")  # the others alone have the same numbers
+    status, _, _ = run(*given, "--output", "b.json")
+    assert status == 0
+    numbers = [json.loads(Path(f"{k}.json").read_text())["measurements"][0]["value"] for k in "ab"]
+    assert numbers[0] == numbers[1]
+    Path("bad.png").rename("in/a/bad.png")
+    assert run(*given, "--broken", "fail")[0] == 2

@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 
 from eqm.cli import options
 from eqm.cli.options import STORED
+from eqm.files import printable
 from eqm.registry import register
 
 if TYPE_CHECKING:
@@ -48,12 +49,13 @@ def eval_(
     size: int = 0,
     channels: int = 0,
     max_rows: int = 50_000,
+    broken: options.Broken = "skip",
     vae: options.Vae = None,
     batch_size: options.BatchSize = 256,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     sampling: options.SamplingOptions = STORED,
-) -> None:
+) -> int:
     """Measure how close samples are to real images.
 
     Example: `eqm eval fashion-mnist --reference fashion-mnist-test --count 5000`
@@ -110,7 +112,7 @@ def eval_(
         make_folder(path.parent)
     settings = Settings(metrics=metrics, max_rows=max_rows, batch_size=batch_size, seed=seed)
     where = distributed.join(device)
-    config = DataConfig(size=size, channels=channels)
+    config = DataConfig(size=size, channels=channels, broken=broken)
     console = Console(stderr=True, quiet=not distributed.is_main())
     try:
         sample_sets = [
@@ -133,7 +135,7 @@ def eval_(
         if not features:
             name, why = suitable_features(sample_sets[0], real)
             message = f"features: {name} ({why}); choose others by --features"
-            console.print(message, highlight=False, soft_wrap=True)
+            console.print(message, markup=False, highlight=False, soft_wrap=True)
             features = (name,)
         networks = [
             open_features(
@@ -159,6 +161,8 @@ def eval_(
                 save_statistics(save_reference, reports[0].reference[0])
     finally:
         distributed.leave()
+    left_out = any("unreadable" in one.sample_set.settings for one in sample_sets)
+    return 1 if left_out or getattr(real, "broken", None) else 0
 
 
 def _pictures(source: Source) -> Iterator[Tensor]:
@@ -174,7 +178,9 @@ def _shown(samples: Samples, bar: Progress) -> Samples:
     """The same samples, with a progress bar."""
 
     def batches(size: int) -> Iterator[Batch]:
-        task = bar.add_task(samples.sample_set.name, total=len(samples))
+        from rich.markup import escape
+
+        task = bar.add_task(escape(printable(samples.sample_set.name)), total=len(samples))
         for batch in samples.batches(size):
             yield batch
             bar.advance(task, len(batch.numbers))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import math
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 import torch
 
-from eqm.data import Source, open_source, split
+from eqm.data import Pictures, Source, open_source, split
 from eqm.data.array_files import read_npz
 from eqm.data.arrays import from_npz
 from eqm.data.config import DataConfig
+from eqm.data.pictures import headers
 from eqm.data.source import notes_of, say
 from eqm.encoders import encoder_of
 from eqm.evaluation.samples import Samples, drawn, from_source
@@ -25,7 +26,10 @@ from eqm.models import from_pretrained
 from eqm.models.pretrained import bundled
 from eqm.registry import names
 from eqm.sampling import Sampling
+from eqm.schema import read_json
 
+LOG = logging.getLogger(__name__)
+LISTED = 20  # unreadable pictures that are named in warnings
 DRAWN = 1_000  # samples drawn from a model by default
 
 
@@ -89,7 +93,7 @@ def open_images(path: str, config: DataConfig = DataConfig()) -> Source | Statis
     if suffix == ".safetensors":
         return open_statistics(path)
     if suffix != ".npz":
-        return open_source(replace(config, path=path), small=True)
+        return readable(open_source(replace(config, path=path), small=True), config)
     if {"mu", "sigma"} <= read_npz(Path(path)).keys():
         return open_statistics(path)
     source = from_npz(Path(path), config)
@@ -138,7 +142,44 @@ def _data_of(
     except ValueError:  # it was moved or changed
         return None, None
     same = (metadata.get("data") or {}).get("images") in (None, len(trained_on))
-    return (source, trained_on) if same and source.shape == shape else (None, None)
+    if not same or source.shape != shape:
+        return None, None
+    return readable(source, config), readable(trained_on, config)
+
+
+def readable(source: Source, config: DataConfig) -> Source:
+    """The source without the pictures that cannot be decoded, which training replaces by others.
+
+    A warning names them, and so does the `unreadable` of its samples. Raises ValueError where there are
+    any and `config.broken` is "fail", and where no picture can be read.
+    """
+    if not isinstance(source, Pictures):
+        return source
+    numbers = source.rows.tolist()
+    looks = list(
+        headers(source.files, config.threads, span=config.range, rows=numbers, decoded=True)
+    )
+    unreadable = {
+        source.files.names[number]: look
+        for number, look in zip(numbers, looks, strict=True)
+        if isinstance(look, str)
+    }
+    if not unreadable:
+        return source
+    if config.broken == "fail" or len(unreadable) == len(source):
+        name, why = next(iter(unreadable.items()))
+        raise ValueError(
+            f"{source.name}: {len(unreadable)} of {len(source)} pictures cannot be read, the first is {name} "
+            f"({why}): replace or remove them"
+        )
+    for name, why in list(unreadable.items())[:LISTED]:
+        LOG.warning("%s: cannot read %s (%s): it is left out", source.name, name, why)
+    if len(unreadable) > LISTED:
+        LOG.warning("%s: %d more pictures cannot be read", source.name, len(unreadable) - LISTED)
+    rows = torch.tensor([k for k, look in enumerate(looks) if not isinstance(look, str)])
+    labels = None if source.labels is None else source.labels[rows]
+    kept = source.subset(rows, labels, source.num_classes, source.class_names)
+    return replace(kept, broken=unreadable)
 
 
 def suitable_features(*sets: Samples | Source | Statistics) -> tuple[str, str]:
@@ -176,7 +217,7 @@ def _is_model(name: str) -> bool:
     if not path.exists():
         return name in bundled() or (name.count("/") == 1 and ":" not in name and not path.suffix)
     try:
-        text = (path / "config.json").read_text(encoding="utf-8")
-        return json.loads(text).get("format") == "eqm"
-    except (OSError, ValueError, AttributeError):
+        config = read_json(path / "config.json")
+    except (OSError, ValueError):
         return False
+    return isinstance(config, dict) and config.get("format") == "eqm"

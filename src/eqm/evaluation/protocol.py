@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from eqm.schema import Count
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -15,7 +17,7 @@ class SampleSet:
     """A set of images: what it is, and how many images were used."""
 
     name: str
-    count: int | None
+    count: Count | None
     """The number of images used; None if a file of statistics does not say."""
     fingerprint: str
     """Hexadecimal digest of the data or weights; "unknown" if a file does not say."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from eqm.evaluation.protocol import FeatureSpec, Measurement
 from eqm.evaluation.statistics import Statistics
-from eqm.files import replacing
+from eqm.files import printable, replacing
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -41,20 +41,22 @@ class Table:
         from rich.text import Text
 
         first, *others = self.header
-        numbers = table.Table(table.Column(first, no_wrap=True), *others, box=None, pad_edge=False)
+        numbers = table.Table(
+            table.Column(Text(first), no_wrap=True), *others, box=None, pad_edge=False
+        )
         about = table.Table.grid(padding=(0, 2))
         for row in self.rows:
             numbers.add_row(*map(Text, row))
         for name, line in [*self.caption.items(), *(("note", note) for note in self.notes)]:
-            about.add_row(Text(name, style="dim"), Text(line))
+            about.add_row(Text(name, style="dim"), Text(printable(line)))
         return Group(numbers, "", about)
 
     def markdown(self) -> str:
         """The table in Markdown."""
         lines = [self.header, ["---"] * len(self.header), *self.rows]
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        about = "\n".join(f"* {name}: {line}" for name, line in self.caption.items())
-        notes = "".join(f"\n* note: {note}" for note in self.notes)
+        about = "\n".join(f"* {name}: {printable(line)}" for name, line in self.caption.items())
+        notes = "".join(f"\n* note: {printable(note)}" for note in self.notes)
         return f"{table}\n\n{about}{notes}\n"
 
 

@@ -78,7 +78,11 @@ def from_source(source: Source, *, count: int | None = None, skip: int = 0) -> S
             yield Batch(source.batch(rows, SampleRandom(0, numbers)), labels, numbers)
 
     labels = "none" if source.labels is None else f"its own, of {source.num_classes} classes"
-    sample_set = SampleSet(source.name, len(picked), source.fingerprint, labels)
+    left_out = getattr(source, "broken", {})
+    unreadable = (
+        {"unreadable": f"{len(left_out):,}, such as {next(iter(left_out))}"} if left_out else {}
+    )
+    sample_set = SampleSet(source.name, len(picked), source.fingerprint, labels, unreadable)
     return Samples(sample_set, tuple(source.shape), source.num_classes, batches)
 
 

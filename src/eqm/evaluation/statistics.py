@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, distributed
 
@@ -22,10 +21,12 @@ from eqm.evaluation.protocol import FeatureSpec, SampleSet
 from eqm.evaluation.samples import Samples
 from eqm.features import Activations, Features
 from eqm.features.features import joined
-from eqm.files import replacing
+from eqm.files import printable, replacing
 from eqm.metrics import Moments, nearest_distances
 from eqm.randomness import generator_at
+from eqm.schema import parse_json
 from eqm.shapes import all_finite
+from eqm.tensor_files import open_tensors
 
 _MERGED_ROWS = 2048  # rows per batch of moments; a merge costs about as much as this many rows
 _MAX_SIZE = 20_000  # the longest feature vector; a larger covariance takes more than 3 GB
@@ -270,32 +271,55 @@ def open_statistics(path: Path | str) -> Statistics:
     or which features it comes from, so only the length of the vectors can be checked. Raises ValueError
     for another file.
     """
-    path, about = Path(path), ""
+    path, about = Path(path), None
     if path.suffix == ".npz":
         arrays = read_npz(path)
         names = arrays.keys() & {"mu", "sigma", "mu_s", "sigma_s"}
+        if strange := [name for name in sorted(names) if arrays[name].dtype.kind not in "fiu"]:
+            raise ValueError(
+                f"{path}: {strange[0]} must hold numbers; got {arrays[strange[0]].dtype}"
+            )
         tensors = {name: torch.from_numpy(arrays[name].copy()) for name in names}
     else:
-        try:
-            with safe_open(path, "pt") as file:
-                about = (file.metadata() or {}).get("about", "")
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path} is not a complete safetensors file ({error})") from error
+        with open_tensors(path) as file:
+            text = (file.metadata() or {}).get("about")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about = None if text is None else parse_json(text, _About, f"{path}, about")
     if not {"mu", "sigma"} <= tensors.keys() or ("mu_s" in tensors) != ("sigma_s" in tensors):
         raise ValueError(
             f"{path} must hold mu and sigma, and mu_s and sigma_s or neither; it holds "
-            f"{', '.join(sorted(tensors)) or 'none of these'}"
+            f"{', '.join(map(printable, sorted(tensors))) or 'none of these'}"
         )
-    sample_set, spec, shape = SampleSet(path.stem, None, "unknown", "unknown"), None, None
-    if about:
-        saved = json.loads(about)
-        sample_set, spec = SampleSet(**saved["sample_set"]), FeatureSpec(**saved["spec"])
-        shape = saved["shape"] and tuple(saved["shape"])
+    sample_set = (
+        SampleSet(path.stem, None, "unknown", "unknown") if about is None else about.sample_set
+    )
     # 2 stands for an unknown count, the least that has a covariance.
     count = sample_set.count or 2
-    spatial = None
-    if "mu_s" in tensors:
-        spatial = Moments(tensors["mu_s"], tensors["sigma_s"], count)
-    moments = Moments(tensors["mu"], tensors["sigma"], count)
-    return Statistics(sample_set, spec, moments, spatial, tensors.get("vectors"), shape=shape)
+    try:
+        moments = Moments(tensors["mu"], tensors["sigma"], count)
+        spatial = Moments(tensors["mu_s"], tensors["sigma_s"], count) if "mu_s" in tensors else None
+        vectors = tensors.get("vectors")
+        if vectors is not None:
+            kept = Moments.of(vectors)  # checks them
+            if len(kept.mean) != len(moments.mean):
+                raise ValueError(
+                    f"vectors must have as many columns as mu, {len(moments.mean)}; got {len(kept.mean)}"
+                )
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if about is None:
+        return Statistics(sample_set, None, moments, spatial, vectors)
+    if about.spec.size != len(moments.mean):
+        raise ValueError(
+            f"{path} must hold {about.spec.size} numbers per image, as it says; got {len(moments.mean)}"
+        )
+    return Statistics(sample_set, about.spec, moments, spatial, vectors, shape=about.shape)
+
+
+@dataclass(frozen=True)
+class _About:
+    """What a file of `save_statistics` says of itself."""
+
+    sample_set: SampleSet
+    spec: FeatureSpec
+    shape: tuple[int, ...] | None
