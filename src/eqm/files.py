@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import stat
+import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import BinaryIO
+from weakref import WeakValueDictionary
 
 FULL = 1 << 16
 """A disk with fewer free bytes counts as full; safetensors does not always report the reason."""
@@ -370,26 +371,65 @@ def _format_of(path: Path) -> str | None:
     return said if isinstance(said, str) else ""
 
 
-def lock_folder(folder: Path | str) -> BinaryIO:
-    """An open file that locks `folder` against other processes, until it is closed or the process ends.
+class FolderLock:
+    """A lock on a folder, until it is closed or deleted, or the process ends."""
 
-    Raises ValueError if another process holds the lock. Systems and disks without locks are not locked.
+    def __init__(self, number: int) -> None:
+        self._number: int | None = number
+
+    @property
+    def closed(self) -> bool:
+        """Whether the lock has ended."""
+        return self._number is None
+
+    def close(self) -> None:
+        """Ends the lock."""
+        number, self._number = self._number, None
+        if number is not None:
+            os.close(number)
+
+    __del__ = close
+
+
+def lock_folder(folder: Path | str) -> FolderLock:
+    """A lock that keeps other runs out of `folder`.
+
+    Raises ValueError if another run holds the lock, in another process or in this one. Systems and
+    disks without locks lock only against runs of this process.
     """
-    folder = Path(folder)
-    with writing(folder / ".lock"):
-        file = (folder / ".lock").open("ab")
-    try:
-        import fcntl
+    path = Path(folder).resolve() / ".lock"
+    with _locking:
+        held = _locks.get((os.getpid(), path))
+        # A second file must not be opened: closing it would end the lock of this process.
+        if held is not None and not held.closed:
+            raise ValueError(f"this process is writing to {folder} already: {_WAIT}")
+        with writing(path):
+            lock = FolderLock(os.open(path, os.O_RDWR | os.O_CREAT, 0o666))
+        try:
+            import fcntl
 
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
-        file.close()
-        raise ValueError(
-            f"another process is writing to {folder}: wait until it ends, or choose another folder"
-        ) from error
-    except (ImportError, OSError):
-        pass
-    return file
+            fcntl.lockf(lock._number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            lock.close()
+            raise ValueError(f"another process is writing to {folder}: {_WAIT}") from error
+        except (ImportError, OSError):
+            pass
+        _locks[os.getpid(), path] = lock
+    return lock
+
+
+def check_unlocked(folder: Path | str) -> None:
+    """Returns nothing. Raises ValueError if a run is writing to `folder`."""
+    if (Path(folder) / ".lock").exists():
+        lock_folder(folder).close()
+
+
+_locking = threading.Lock()
+_locks: WeakValueDictionary[tuple[int, Path], FolderLock] = WeakValueDictionary()
+"""The locks of this process: fcntl's locks are held by a process, not by a file. A fork holds none."""
+
+
+_WAIT = "wait until it ends, or choose another folder"
 
 
 def _sync_folder(path: Path) -> None:

@@ -26,11 +26,6 @@ def parts():
     return digits().split(0.2)
 
 
-@pytest.fixture(autouse=True)
-def every_step(monkeypatch):
-    monkeypatch.setattr(running, "MIN_INTERVAL", 0.0)
-
-
 class Notes:
     """A tracker that notes what it is told."""
 

@@ -51,8 +51,7 @@ def test_it_is_that_of_the_exact_energy_however_its_weights_are_trained(val_data
         replace(CONFIG, objective=ObjectiveConfig(energy="dot", gradient=gradient))
         for gradient in ("exact", "difference")
     )
-    field = start(exact, CPU).average
-    progress = SimpleNamespace(state=SimpleNamespace(average=field))
+    progress = SimpleNamespace(state=start(exact, CPU))
     seen = [ValidationLoss(config, val_data)(progress).numbers for config in (exact, difference)]
     assert seen[0] == seen[1]
 

@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import torch
@@ -304,16 +305,22 @@ def test_a_run_that_cannot_be_is_named(images, tmp_path, config, message):
         (lambda: replace(TINY, images=0), "images must be at least 1"),
         (lambda: replace(TINY, label_dropout=1.0), "label_dropout must lie in"),
         (lambda: OptimizerConfig(learning_rate=0), "learning_rate must be positive"),
+        (lambda: OptimizerConfig(learning_rate=1e300), "learning_rate must be a finite number"),
+        (lambda: OptimizerConfig(eps=1e-50), "eps must lie in 1e-30..1; got 1e-50"),
         (lambda: OptimizerConfig(clip=-1), "clip must be 0 or more"),
+        (lambda: OptimizerConfig(betas=(0.9,)), "betas must be a tuple of 2, each a finite number"),
+        (lambda: OptimizerConfig(name="sgd"), "name must be one of adamw, muon; got 'sgd'"),
+        (lambda: replace(TINY, seed=2**63), "seed must be a whole number below 2.63"),
+        (lambda: replace(TINY, batch_size=10**12), "batch_size must be at most 1,048,576; got 1,0"),
+        (lambda: replace(TINY, threads=10**9), "threads must be at most 1,024; got 1,000,000,000"),
         (
-            lambda: OptimizerConfig(ema_halflife=math.inf),
-            "ema_halflife must be positive and finite",
+            lambda: replace(TINY, trackers=("wandb",) * 2),
+            "trackers must be different .* wandb, wan",
         ),
         (
-            lambda: OptimizerConfig(weight_decay=math.inf),
-            "weight_decay must be 0 or more, and finite",
+            lambda: ObjectiveConfig(decay_options=(("scale", 1.0), ("scale", 2.0))),
+            "decay_options must name each setting once; got scale, scale",
         ),
-        (lambda: replace(TINY, seed=2**63), "seed must be below 2.63; got 9223372036854775808"),
         (lambda: ObjectiveConfig(start=1.5), "start"),
         (
             lambda: replace(
@@ -336,6 +343,21 @@ def test_a_run_that_cannot_be_is_named(images, tmp_path, config, message):
 def test_settings_without_meaning_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 1e39, 10**400, "1", None, True])
+def test_every_number_of_the_settings_is_a_finite_number(value):
+    """Also the ones that the chosen decay does not use."""
+    for settings in (TINY, TINY.optimizer, TINY.objective):
+        hints = get_type_hints(type(settings))
+        numbers = [name for name, hint in hints.items() if hint in (int, float)]
+        assert numbers
+        for name in numbers:
+            with pytest.raises(ValueError, match=rf"{name} must be a .* number"):
+                replace(settings, **{name: value})
+        for name in [name for name, hint in hints.items() if hint is int]:
+            with pytest.raises(ValueError, match=rf"{name} must be a whole number"):
+                replace(settings, **{name: 2.5})
 
 
 def test_the_average_counts_half_after_its_halflife():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import shutil
 from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
@@ -76,6 +74,13 @@ class Previews:
         self.labels, self.columns = _sheet(config.model.num_classes)
 
     def __call__(self, progress: Progress) -> Metrics:
+        return self._drawn(progress, f"{progress.images:09d}.png", "latest.png")
+
+    def early(self, progress: Progress) -> Metrics:
+        """The same, but only latest.png is drawn, so that no file depends on the speed of the run."""
+        return self._drawn(progress, "latest.png")
+
+    def _drawn(self, progress: Progress, *names: str) -> Metrics:
         average, config = cast("Network | Energy", progress.state.average), self.config
         with in_training_precision(config, next(average.parameters()).device):
             samples, norms = _descend(
@@ -91,12 +96,10 @@ class Previews:
         pictures = self.decode(samples)
         scale = max(1, 64 // pictures.shape[-1])  # so that small ones can be seen
         sheet = grid(pictures, columns=self.columns, scale=scale)
-        path = self.folder / f"{progress.images:09d}.png"
-        with replacing(path) as temporary:
-            sheet.save(temporary, format="png")
-        with replacing(self.folder / "latest.png") as temporary:
-            shutil.copyfile(path, temporary)
-        return Metrics(norms, {"samples": path})
+        for name in names:
+            with replacing(self.folder / name) as temporary:
+                sheet.save(temporary, format="png")
+        return Metrics(norms, {"samples": self.folder / names[0]})
 
 
 def _decoder(progress: Progress, device: torch.device) -> Callable[[Tensor], Tensor]:
@@ -208,10 +211,9 @@ class ValidationLoss:
         keep_best: Callable[[TrainingState, float], object] | None = None,
     ) -> None:
         self.config, self.source, self.keep_best = config, source, keep_best
-        self.lowest, self.worse = math.inf, 0
 
     def __call__(self, progress: Progress) -> Metrics:
-        average, config = progress.state.average, self.config
+        state, average, config = progress.state, progress.state.average, self.config
         device = next(average.parameters()).device
         with in_training_precision(config, device):
             losses = loss_by_gamma(
@@ -224,10 +226,12 @@ class ValidationLoss:
             ).tolist()
         loss = sum(losses) / BANDS
         if self.keep_best is not None:
-            self.keep_best(progress.state, loss)
-        self.worse = 0 if loss < self.lowest else self.worse + 1
-        self.lowest = min(loss, self.lowest)
-        progress.state.stopping = 0 < config.stop_after <= self.worse
+            self.keep_best(state, loss)
+        if loss < state.lowest:
+            state.lowest, state.worse = loss, 0
+        else:
+            state.worse += 1
+        state.stopping = 0 < config.stop_after <= state.worse
         bands = {f"val_loss/{(k + 0.5) / BANDS:.2f}": v for k, v in enumerate(losses)}
         return Metrics({"val_loss": loss, **bands})
 

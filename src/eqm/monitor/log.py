@@ -104,10 +104,10 @@ def draw_curves(folder: Path | str, path: Path | str) -> None:
 
 
 class Curves(Tracker):
-    """A tracker that draws the log as `folder`/pictures/curves.png every `every` images."""
+    """A tracker that draws the log as `folder`/pictures/curves.png every `every` images and at the end."""
 
-    def __init__(self, folder: Path | str, *, every: int) -> None:
-        self.folder, self.every = Path(folder), every
+    def __init__(self, folder: Path | str, *, every: int, total: int) -> None:
+        self.folder, self.every, self.total = Path(folder), every, total
         self.drawn = self.images = 0
 
     def start(self, images: int) -> None:
@@ -115,9 +115,9 @@ class Curves(Tracker):
         self.drawn = self.images = images
 
     def log(self, numbers: Mapping[str, float], images: int) -> None:
-        """Draws if `every` images have passed."""
+        """Draws if `every` images have passed, or all."""
         self.images = images
-        if images // self.every > self.drawn // self.every:
+        if images // self.every > self.drawn // self.every or images >= self.total:
             self.finish()
 
     def finish(self) -> None:

@@ -24,16 +24,17 @@ from eqm.monitor.trackers import Tracker, open_tracker
 from eqm.train.config import TrainConfig
 from eqm.train.distributed import is_main, world_size
 from eqm.train.loop import Progress as TrainingProgress
+from eqm.train.loop import line_due
 from eqm.train.state import TrainingState
 
 T = TypeVar("T")
 
-MIN_INTERVAL, MAX_INTERVAL = 1.0, 10.0
-"""Seconds between two lines of the log, at the start and from the third hour on."""
+REFRESH = 1.0
+"""Seconds between two changes of the progress bar."""
 FIRST_PREVIEW = 60.0
 """Seconds of training before the first preview; the next ones follow at twice the time each."""
 ESTIMATE_AT = 3
-"""The line of the log after which the bar prints the time left; the first ones are slow."""
+"""The change after which the bar prints the time left; the first steps are slow."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Monitor:
     """The numbers for MFU; None to leave it out."""
     early: Callback | None = None
     """Also called after a minute of training, then after 2, 4, 8, ... minutes, until `every` images
-    are seen. It is called in single-process runs alone, because the times of processes differ."""
+    are seen. Only its pictures are used, because the log must not depend on the speed of the run. It is
+    called in single-process runs alone, because the times of processes differ."""
 
 
 def make_monitor(
@@ -73,21 +75,23 @@ def make_monitor(
     """
     every = config.eval_every
     callbacks: list[Callback] = []
-    previews = Previews(config, folder, decode) if every else None
-    if previews is not None:
+    early = None
+    if every:
+        previews = Previews(config, folder, decode)
         callbacks.append(previews)
+        early = previews.early
         if val_data is not None:
             callbacks.append(ValidationLoss(config, val_data, keep_best))
         if evaluate is not None:
             callbacks.append(Evaluation(evaluate))
     trackers = [open_tracker(name, folder, config) for name in config.trackers if is_main()]
     if every and find_spec("matplotlib"):
-        trackers.append(Curves(folder, every=every))
+        trackers.append(Curves(folder, every=every, total=config.images))
     work = None
     if is_main():
         with suppress(ValueError):  # the cost of a network that is not registered is unknown
             work = work_of(config, pick_device(config.device))
-    return Monitor(tuple(callbacks), every, tuple(trackers), work, previews)
+    return Monitor(tuple(callbacks), every, tuple(trackers), work, early)
 
 
 def monitored(
@@ -99,8 +103,9 @@ def monitored(
 ) -> Iterator[TrainingProgress]:
     """The same steps, after their numbers went to the trackers of `monitor`.
 
-    Trackers get numbers every second at first, later every ten, and after each call of the callbacks,
-    whose time does not count as training. Only those of the first process get them. If a callback or
+    Trackers get numbers where `eqm.train.loop.line_due` says so, and after each call of the callbacks,
+    whose time does not count as training. Which numbers they get depends on the images seen alone, so a
+    resumed run has the same log, but for times. Only those of the first process get them. If a callback or
     tracker fails, `say` gets a sentence once for each reason (by default it goes to standard error),
     and training goes on.
     """
@@ -128,9 +133,9 @@ def monitored(
         pictures = {k: v for metrics in metrics for k, v in metrics.pictures.items()}
         return Metrics(numbers | {"callback_seconds": seconds}, pictures)
 
-    throughput, began, position = Throughput(monitor.work), time.perf_counter(), -1
+    throughput, position = Throughput(monitor.work), -1
     early = () if monitor.early is None or world_size() > 1 else (monitor.early,)
-    first, preview_at = began, FIRST_PREVIEW
+    first, preview_at = time.perf_counter(), FIRST_PREVIEW
     try:
         for progress in steps:
             before = progress.images - progress.batch
@@ -142,21 +147,21 @@ def monitored(
             done = position >= total
             throughput.add(progress)
             due = monitor.every and (position // monitor.every > before // monitor.every or done)
-            now = time.perf_counter()
-            preview = early and not due and position < monitor.every and now - first >= preview_at
-            interval = min(max(MIN_INTERVAL, (now - began) / 1000), MAX_INTERVAL)
-            if due or done or preview or throughput.seconds >= interval:
+            pictures: Mapping[str, Path] = {}
+            if due or done or line_due(before, position):
                 numbers = throughput.measure()
-                metrics = Metrics()
-                if due or preview:
-                    metrics = call(monitor.callbacks if due else early, progress)
-                if preview:
-                    preview_at *= 2
+                metrics = call(monitor.callbacks, progress) if due else Metrics()
                 for tracker in trackers:
                     attempt(tracker, tracker.log, numbers | dict(metrics.numbers), position)
-                    for name, path in metrics.pictures.items():
-                        attempt(tracker, tracker.picture, name, path, position)
+                pictures = metrics.pictures
                 throughput.restart()
+            preview = early and not due and position < monitor.every
+            if preview and time.perf_counter() - first >= preview_at:
+                pictures = call(early, progress).pictures
+                preview_at *= 2
+            for name, path in pictures.items():
+                for tracker in trackers:
+                    attempt(tracker, tracker.picture, name, path, position)
             yield progress
     finally:
         for tracker in trackers:
@@ -183,6 +188,7 @@ def run(
         everything = replace(monitor, trackers=ours)
         for progress in monitored(steps, total=total, monitor=everything, say=bar.say):
             last = progress
+            bar.show(progress)
         if last is not None and last.state.stopping and is_main():
             bar.say("stopped early: the validation loss no longer falls; see the folder best")
     return last
@@ -204,7 +210,8 @@ class Bar(Tracker):
             disable=not is_main(),
         )
         self.task = self.bar.add_task(title, total=total, note="")
-        self.started, self.lines = False, 0
+        self.started, self.shown = False, 0
+        self.since, self.images = time.perf_counter(), 0
 
     def __enter__(self) -> Bar:
         self.bar.start()
@@ -222,15 +229,28 @@ class Bar(Tracker):
     def start(self, images: int) -> None:
         """Continues from here."""
         self.started = True
-        self.bar.update(self.task, completed=images)
+        self._restart(images)
+
+    def show(self, progress: TrainingProgress) -> None:
+        """Shows throughput and loss, and the time left once; at most one time a second."""
+        now = time.perf_counter()
+        if now - self.since < REFRESH or progress.images == self.images or not is_main():
+            return
+        rate = (progress.images - self.images) / (now - self.since)
+        self.shown += 1
+        if self.shown == ESTIMATE_AT and progress.images < self.total:
+            left = duration((self.total - progress.images) / rate)
+            self.say(f"about {left} left, at {rate:,.0f} images/s")
+        note = f"{rate:,.0f} images/s  loss {float(progress.means[0]):.4f}"
+        self.bar.update(self.task, note=note)
+        self._restart(progress.images)
 
     def log(self, numbers: Mapping[str, float], images: int) -> None:
-        """Shows throughput, loss, the time left (once) and each validation loss."""
-        note = f"{numbers['images_per_second']:,.0f} images/s  loss {numbers['loss']:.4f}"
+        """Shows each validation loss. The time of the validation counts as none of training."""
         if "val_loss" in numbers:
             self.say(f"{images:>9,} images: validation loss {numbers['val_loss']:.4f}")
-        self.lines += 1
-        if self.lines == ESTIMATE_AT and images < self.total:
-            left = duration((self.total - images) / numbers["images_per_second"])
-            self.say(f"about {left} left, at {numbers['images_per_second']:,.0f} images/s")
-        self.bar.update(self.task, completed=images, note=note)
+            self._restart(images)
+
+    def _restart(self, images: int) -> None:
+        self.since, self.images = time.perf_counter(), images
+        self.bar.update(self.task, completed=images)

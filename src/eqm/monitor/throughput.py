@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from eqm.data import Source, batches
 from eqm.devices import pick_device
@@ -109,46 +108,33 @@ def _synchronizer(device: torch.device) -> Callable[[], None]:
 
 
 class Throughput:
-    """Means of the steps since the last measurement, and their speed.
+    """The speed of the steps since the last measurement, and their means since the last regular line.
 
     Only `measure` waits for the device.
     """
 
     def __init__(self, work: Work | None = None) -> None:
         self.work = work
-        self.once = (
-            {} if work is None else {"matmul_flops_per_second": work.matmul_flops_per_second}
-        )
         self.restart()
 
     def restart(self) -> None:
         """Starts to count from now."""
         self.since = time.perf_counter()
         self.images, self.waited = 0, 0.0
-        self.losses: list[Tensor] = []
-        self.norms: list[Tensor] = []
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the last measurement."""
-        return time.perf_counter() - self.since
 
     def add(self, step: Progress) -> None:
         """Adds a step."""
         self.last = step
         self.images += step.batch
         self.waited += step.waited
-        self.losses.append(step.loss)
-        self.norms.append(step.gradient_norm)
 
     def measure(self) -> dict[str, float]:
         """The numbers of the steps since the last call, of which there must be one or more.
 
-        Means leave out values that are not finite, as those of skipped steps.
+        Throughput, waiting and MFU depend on the machine; the others on the run alone.
         """
-        means = torch.stack([_mean(self.losses), _mean(self.norms), self.last.skipped.float()])
-        loss, norm, skipped = means.tolist()
-        seconds = self.seconds  # after the device has done what it was asked
+        loss, norm, skipped = torch.cat([self.last.means, self.last.skipped[None]]).tolist()
+        seconds = time.perf_counter() - self.since  # after the device has done what it was asked
         rate = self.images / seconds
         numbers = {
             "loss": loss,
@@ -159,13 +145,10 @@ class Throughput:
             "data_wait_share": min(self.waited / seconds, 1.0),
         }
         if self.work is not None:
-            achieved = self.work.flops * rate / world_size()
-            numbers["mfu"] = achieved / self.work.matmul_flops_per_second
-        once, self.once = self.once, {}
+            achieved, rated = (
+                self.work.flops * rate / world_size(),
+                self.work.matmul_flops_per_second,
+            )
+            numbers |= {"mfu": achieved / rated, "matmul_flops_per_second": rated}
         self.restart()
-        return numbers | once
-
-
-def _mean(values: list[Tensor]) -> Tensor:
-    stacked = torch.stack(values).float()
-    return stacked.where(stacked.isfinite(), torch.nan).nanmean()
+        return numbers

@@ -2,7 +2,8 @@
 
 `checkpoints/000007.safetensors` holds every tensor of the run, gathered from all processes.
 `000007.json` describes them, with their SHA-256. The JSON file is written last: without it the
-checkpoint does not count.
+checkpoint does not count. `best/000000640.safetensors` is a copy of the weights in the run's folder
+`best`, saved after 640 images. A damaged checkpoint is moved to the folder `damaged-000007`.
 """
 
 from __future__ import annotations
@@ -10,26 +11,29 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from eqm.files import DiskFullError, replacing
-from eqm.models import with_energy
+from eqm.models import from_pretrained, with_energy
 from eqm.models.network import build_empty
 from eqm.models.pretrained import write_pretrained
 from eqm.train.config import TrainConfig
-from eqm.train.disk_space import bytes_of, lack_of_space, refuse
-from eqm.train.distributed import is_main, on_main
-from eqm.train.state import TrainingState, average_of, load_tensors, start, tensors_of
+from eqm.train.disk_space import bytes_of, lack_of_space
+from eqm.train.distributed import is_main, on_main, refuse
+from eqm.train.ema import FOLDER, sha256_of
+from eqm.train.state import Best, TrainingState, average_of, load_tensors, start, tensors_of
 
 CHECKPOINTS, BEST, VERSION = "checkpoints", "best", 1
 FREE_TO_CHANGE = {
@@ -65,6 +69,13 @@ class Header:
     sha256: str
     """Digest of the file of tensors."""
     version: int = VERSION
+    sums: tuple[tuple[float, float], tuple[float, float]] = ((0.0, 0.0), (0.0, 0.0))
+    lowest: float | None = None
+    """None for infinity, which JSON does not have."""
+    worse: int = 0
+    stopping: bool = False
+    best: tuple[float, int, str] | None = None
+    snapshots: dict[str, str] = field(default_factory=dict)
     own_sha256: str = ""
     """Digest of the rest of the JSON."""
 
@@ -78,7 +89,7 @@ def save(state: TrainingState, config: TrainConfig, folder: Path, *, data: dict[
     files stay.
     """
     if full := save_if_it_fits(state, config, folder, data=data):
-        on_main(lambda: refuse(full))
+        refuse(DiskFullError(full))
 
 
 def save_if_it_fits(
@@ -88,52 +99,46 @@ def save_if_it_fits(
     if full := lack_of_space(folder, bytes_of(state)):
         return full
     tensors = _gathered(tensors_of(state))
-    skipped = int(state.skipped)
+    skipped, sums = int(state.skipped), state.sums.tolist()
 
     def write() -> None:
         numbers = _numbers(folder)
         number = max(numbers, default=0) + 1
-        _sweep(folder, set(numbers))
+        _sweep(folder, set(numbers), state)
         with replacing(_tensor_file(folder, number)) as path:
             save_file(tensors, path)
-            digest = _sha256(path)
+            digest = sha256_of(path)
         kinds = {
             name: (list(value.shape), str(value.dtype).removeprefix("torch."))
             for name, value in tensors.items()
         }
         settings = settings_of(config, data)
-        header = Header(settings, state.images, skipped, state.rollbacks, kinds, digest)
-        header = replace(header, own_sha256=_own_sha256(header))
+        header = Header(
+            *(settings, state.images, skipped, state.rollbacks, kinds, digest),
+            sums=sums,
+            lowest=state.lowest if math.isfinite(state.lowest) else None,
+            worse=state.worse,
+            stopping=state.stopping,
+            best=None if state.best is None else astuple(state.best),
+            snapshots=dict(state.snapshots),
+        )
+        header = replace(header, own_sha256=_own_sha256(asdict(header)))
         with replacing(_header_file(folder, number)) as path:
             path.write_text(json.dumps(asdict(header)) + "\n", encoding="utf-8")
         for old in sorted(numbers, reverse=True)[config.keep_checkpoints - 1 :]:
             _header_file(folder, old).unlink(missing_ok=True)
             _tensor_file(folder, old).unlink(missing_ok=True)
-        _write_weights(tensors, state, config, folder, data, {})
+        _write_weights(_averaged(tensors), state, config, folder, _about(state, config, data))
 
     def try_to_write() -> str:
         try:
             write()
         except DiskFullError as error:
-            _sweep(folder, set(_numbers(folder)))
+            _sweep(folder, set(_numbers(folder)), state)
             return str(error)
         return ""
 
     return on_main(try_to_write)
-
-
-def has_weights(folder: Path, images: int) -> bool:
-    """Whether `folder` holds averaged weights that were saved after so many images."""
-
-    def found() -> bool:
-        try:
-            description = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            seen = description["metadata"]["training"]["images_seen"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
-        return seen == images and (folder / "model.safetensors").is_file()
-
-    return on_main(found)
 
 
 def load(
@@ -173,6 +178,40 @@ def go_back(
             _put(state, header, file.get_tensor)
     else:
         _put(state, header, lambda name: None)
+    if header.best is None:
+        state.best = on_main(lambda: _best_of(folder / BEST, state))
+    asked = {"images": config.images, "stop_after": config.stop_after}
+    same = all(header.settings.get(name) == value for name, value in asked.items())
+    state.stopping = (header.stopping and same) or 0 < config.stop_after <= state.worse
+
+
+def mend(state: TrainingState, config: TrainConfig, folder: Path, *, data: dict[str, Any]) -> None:
+    """Returns nothing; writes what is damaged or missing of the files that go with a checkpoint.
+
+    These are the averaged weights, the folder `best`, and the last snapshot of the averages. `state` is
+    that of the newest checkpoint. Each is reported; what no checkpoint holds is reported, too. All
+    processes must call this.
+    """
+    average = _averaged(_gathered(average_of(state)))
+    on_main(lambda: _mend_weights(average, state, config, folder, data))
+    on_main(lambda: mend_best(state, config, folder, data))
+    lost = on_main(lambda: _lost_snapshots(state, folder))
+    last = [name for name in lost if int(name.partition("-")[0]) == state.images]
+    if last:
+        state.averages.save(folder / FOLDER, images=state.images, write=is_main())
+    if last and is_main():
+        _log.warning(
+            "%s in %s were damaged or missing: written again from the checkpoint",
+            *(", ".join(last), folder / FOLDER),
+        )
+    if gone := [name for name in lost if name not in last]:
+        refused = ", ".join(gone[:3]) + ", ..." * (len(gone) > 3)
+        if is_main():
+            _log.warning(
+                "%s in %s are damaged or missing, and the checkpoint holds the last snapshot alone: "
+                "train in another folder to get them again",
+                *(refused, folder / FOLDER),
+            )
 
 
 def keep_best(state: TrainingState, value: float, *, lower: bool = True) -> bool:
@@ -184,19 +223,26 @@ def keep_best(state: TrainingState, value: float, *, lower: bool = True) -> bool
     """
     if state.run is None:
         raise ValueError("keep_best needs a run of eqm.train.train, which has a folder")
-    run = state.run
-    best = run.folder / BEST
+    run, before = state.run, state.best
 
     def better() -> bool:
-        before = _best_value(best)
-        return value == value and (before is None or (value < before if lower else value > before))
+        if not math.isfinite(value):
+            return False
+        return before is None or (value < before.value if lower else value > before.value)
 
     if not on_main(better):
         return False
-    tensors = _gathered(average_of(state))
-    on_main(
-        lambda: _write_weights(tensors, state, run.config, best, run.data, {"best": float(value)})
-    )
+    tensors = _averaged(_gathered(average_of(state)))
+
+    def write() -> Best:
+        best = Best(float(value), state.images, digest_of(tensors))
+        with replacing(_best_file(run.folder, best.images)) as path:
+            save_file(tensors, path)
+        about = _about(state, run.config, run.data) | {"best": best.value}
+        _write_weights(tensors, state, run.config, run.folder / BEST, about)
+        return best
+
+    state.best = on_main(write)
     return True
 
 
@@ -211,6 +257,11 @@ def _put(state: TrainingState, header: Header, read: Callable[[str], Tensor | No
     state.images, state.rollbacks = header.images, header.rollbacks
     state.skipped.fill_(header.skipped)
     state.bad_steps.zero_()
+    state.sums.copy_(torch.tensor(header.sums))
+    state.lowest = math.inf if header.lowest is None else header.lowest
+    state.worse, state.snapshots = header.worse, dict(header.snapshots)
+    state.settings = header.settings
+    state.best = None if header.best is None else Best(*header.best)
 
 
 def _unsharded(config: TrainConfig, state: TrainingState) -> TrainingState:
@@ -227,39 +278,135 @@ def _gathered(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
     return tensors
 
 
-def _write_weights(
-    tensors: dict[str, Tensor],
-    state: TrainingState,
-    config: TrainConfig,
-    folder: Path,
-    data: dict[str, Any],
-    more: dict[str, Any],
-) -> None:
-    network = build_empty(config.model) if state.network is None else deepcopy(state.network)
-    model = with_energy(network, config.objective.energy)
-    average = {
+def _averaged(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The averaged weights among the tensors of a run, by their names in the model."""
+    return {
         name.removeprefix("average."): value
         for name, value in tensors.items()
         if name.startswith("average.")
     }
-    model.load_state_dict(average, assign=True)
-    about = {
+
+
+def _about(state: TrainingState, config: TrainConfig, data: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of the averaged weights."""
+    return {
         "data": data,
         "sampling": asdict(config.sampling),
         "training": {"images_seen": state.images, **config.flat()},
     }
-    write_pretrained(model, folder, metadata=about | more)
 
 
-def _best_value(folder: Path) -> float | None:
+def _write_weights(
+    average: dict[str, Tensor],
+    state: TrainingState,
+    config: TrainConfig,
+    folder: Path,
+    about: dict[str, Any],
+) -> None:
+    network = build_empty(config.model) if state.network is None else deepcopy(state.network)
+    model = with_energy(network, config.objective.energy)
+    model.load_state_dict(average, assign=True)
+    write_pretrained(model, folder, metadata=about)
+
+
+def _weights_in(folder: Path, state: TrainingState) -> tuple[dict[str, Any], int, str] | None:
+    """Metadata, images seen and digest of the averaged weights in `folder`; None if they are damaged."""
     try:
-        description = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return float(description["metadata"]["best"])
-    except FileNotFoundError:
+        if state.network is None:
+            model: nn.Module = from_pretrained(folder)
+        else:
+            model = from_pretrained(folder, network=deepcopy(state.network))
+        about: dict[str, Any] = dict(getattr(model, "metadata", None) or model.net.metadata)
+        images = about["training"]["images_seen"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    except (ValueError, KeyError, TypeError):
-        _log.warning("%s cannot be read: the next validation replaces it", folder)
+    return (about, images, digest_of(model.state_dict())) if isinstance(images, int) else None
+
+
+def _best_of(best: Path, state: TrainingState) -> Best | None:
+    """The best weights of a run whose checkpoint does not know them; None if they are not of the run."""
+    found = _weights_in(best, state)
+    if found is None:
         return None
+    about, images, digest = found
+    value = about.get("best")
+    return (
+        Best(value, images, digest) if isinstance(value, float) and images <= state.images else None
+    )
+
+
+def _mend_weights(
+    average: dict[str, Tensor],
+    state: TrainingState,
+    config: TrainConfig,
+    folder: Path,
+    data: dict[str, Any],
+) -> None:
+    saved, expected = state.settings, _about(state, config, data)
+    expected["training"] |= {k: v for k, v in saved.items() if not k.startswith("data.")}
+    expected["sampling"] = {k: saved[f"sampling.{k}"] for k in expected["sampling"]}
+    found = _weights_in(folder, state)
+    if found is not None and found[1:] == (state.images, digest_of(average)):
+        about = found[0]
+        tuned = about.get("sampling") if "tuned" in about else expected["sampling"]
+        training = expected["training"].items()
+        if (
+            about.get("sampling") == tuned
+            and all(about["training"].get(name) == value for name, value in training)
+            and about.get("data", {}).get("fingerprint") == data.get("fingerprint")
+        ):
+            return
+    _write_weights(average, state, config, folder, expected)
+    _log.warning(
+        "the weights in %s were damaged or missing: written again from the checkpoint", folder
+    )
+
+
+def mend_best(
+    state: TrainingState, config: TrainConfig, folder: Path, data: dict[str, Any]
+) -> None:
+    """Returns nothing; makes the folder `best` hold the weights that `state` knows as the best.
+
+    A killed run may have left later ones. Damage is reported."""
+    if state.best is None:
+        return
+    value, images, digest = astuple(state.best)
+    found = _weights_in(folder / BEST, state)
+    if found is not None and found[1:] == (images, digest) and found[0].get("best") == value:
+        return
+    level = logging.WARNING if found is None or found[1] <= state.images else logging.DEBUG
+    try:
+        tensors = load_file(_best_file(folder, images))
+    except (OSError, SafetensorError):
+        tensors = {}
+    if digest_of(tensors) != digest:
+        said = "so is their copy: train in another folder to get them again"
+    else:
+        about = _about(replace(state, images=images), config, data) | {"best": value}
+        _write_weights(tensors, state, config, folder / BEST, about)
+        said = "were written again from their copy"
+    _log.log(level, "the weights in %s were damaged or missing, and %s", folder / BEST, said)
+
+
+def _lost_snapshots(state: TrainingState, folder: Path) -> list[str]:
+    """The names of the snapshots of the averages that are damaged or missing."""
+
+    def whole(name: str, digest: str) -> bool:
+        try:
+            return sha256_of(folder / FOLDER / name) == digest
+        except OSError:
+            return False
+
+    return [name for name, digest in state.snapshots.items() if not whole(name, digest)]
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of names, dtypes, shapes and bytes of tensors on the CPU."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _newest(config: TrainConfig, folder: Path, data: dict[str, Any]) -> tuple[int, Header] | None:
@@ -272,9 +419,7 @@ def _newest(config: TrainConfig, folder: Path, data: dict[str, Any]) -> tuple[in
             continue
         _check_same(header.settings, settings_of(config, data), folder)
         for bad in damaged:
-            path = _header_file(folder, bad)
-            _log.warning("%s is damaged: going on from the checkpoint before", path)
-            path.rename(path.with_suffix(".damaged"))  # ignored from now on
+            _set_aside(folder, bad)
         return number, header
     if numbers:
         raise ValueError(
@@ -286,16 +431,37 @@ def _newest(config: TrainConfig, folder: Path, data: dict[str, Any]) -> tuple[in
 
 def _readable(folder: Path, number: int) -> Header | None:
     """The header of a checkpoint, or None if a file is damaged."""
+    path = _header_file(folder, number)
     try:
-        header = Header(**json.loads(_header_file(folder, number).read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        header = Header(**content)
         intact = (
             header.version == VERSION
-            and header.own_sha256 in ("", _own_sha256(header))
-            and header.sha256 == _sha256(_tensor_file(folder, number))
+            and header.own_sha256 in ("", _own_sha256(content))
+            and header.sha256 == sha256_of(_tensor_file(folder, number))
         )
-    except (OSError, ValueError, TypeError):
+    except PermissionError as error:  # that is no damage
+        raise OSError(f"cannot read {error.filename}: give yourself the permission") from None
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     return header if intact else None
+
+
+def _set_aside(folder: Path, number: int) -> None:
+    """Returns nothing; moves the files of a damaged checkpoint to a folder of their own."""
+    damaged = folder / CHECKPOINTS / f"damaged-{number:06d}"
+    while damaged.exists():
+        damaged = damaged.with_name(f"{damaged.name}-again")
+    damaged.mkdir()
+    header = _header_file(folder, number)
+    for path in (header, _tensor_file(folder, number)):  # without its header it is none
+        if path.exists():
+            path.rename(damaged / path.name)
+    _log.warning(
+        "%s is damaged: going on from the checkpoint before; its files are now in %s",
+        header,
+        damaged,
+    )
 
 
 def _check_same(saved: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
@@ -317,12 +483,22 @@ def _numbers(folder: Path) -> list[int]:
     return [int(file.stem) for file in files if file.stem.isdecimal()]
 
 
-def _sweep(folder: Path, numbers: set[int]) -> None:
-    """Removes the tensors of checkpoints that were not completed."""
-    for path in (folder / CHECKPOINTS).glob("*.safetensors"):
-        name = re.fullmatch(r"([0-9]{6,})\.safetensors", path.name)
-        if name and int(name[1]) not in numbers:
-            path.unlink(missing_ok=True)
+def _sweep(folder: Path, numbers: set[int], state: TrainingState) -> None:
+    """Removes the tensors of checkpoints that were not completed, and copies of weights that are no longer the best."""
+    best = set() if state.best is None else {state.best.images}
+    for number in numbers:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            content = json.loads(_header_file(folder, number).read_text(encoding="utf-8"))
+            best.add(content["best"][1])
+    for place, kept in ((folder / CHECKPOINTS, numbers), (folder / CHECKPOINTS / BEST, best)):
+        for path in place.glob("*.safetensors"):
+            name = re.fullmatch(r"([0-9]{6,})\.safetensors", path.name)
+            if name and int(name[1]) not in kept:
+                path.unlink(missing_ok=True)
+
+
+def _best_file(folder: Path, images: int) -> Path:
+    return folder / CHECKPOINTS / BEST / f"{images:09d}.safetensors"
 
 
 def _tensor_file(folder: Path, number: int) -> Path:
@@ -333,11 +509,6 @@ def _header_file(folder: Path, number: int) -> Path:
     return folder / CHECKPOINTS / f"{number:06d}.json"
 
 
-def _own_sha256(header: Header) -> str:
-    text = json.dumps(asdict(replace(header, own_sha256="")))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _own_sha256(content: dict[str, Any]) -> str:
+    """The digest of a header, except for its own digest."""
+    return hashlib.sha256(json.dumps({**content, "own_sha256": ""}).encode()).hexdigest()

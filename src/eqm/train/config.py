@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cache
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from eqm import registry
 from eqm.corruption import Decay
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from eqm.data import Source
     from eqm.objective import EquilibriumMatching
 
+LARGEST_INT, LARGEST_FLOAT = 2**63 - 1, 3e38
+"""Settings are numbers that int64 and float32 can hold."""
+MAX_BATCH, MAX_THREADS = 2**20, 1024
 MAX_SIGMA_REL = 12**-0.5
 """Up to this relative width, a power-function average has an exponent of at least 0."""
 
@@ -36,6 +41,60 @@ PAPER_EMA_HALFLIFE = ema_halflife(0.9999, 256)
 def _check(holds: bool, expected: str, got: object) -> None:
     if not holds:
         raise ValueError(f"{expected}; got {got}")
+
+
+def check_types(settings: object, prefix: str = "") -> None:
+    """Raises ValueError unless each setting of a dataclass is of its annotated type.
+
+    Numbers must be finite, and whole where the annotation is int. Tuples may be lists.
+    """
+    for name, hint in _hints(type(settings)).items():
+        value = getattr(settings, name)
+        if not _fits(value, hint):
+            huge = (
+                isinstance(value, int) and abs(value) > LARGEST_INT
+            )  # repr may refuse to print it
+            got = "a larger one" if huge else repr(value)
+            raise ValueError(f"{prefix}{name} must be {_described(hint)}; got {got}")
+
+
+@cache
+def _hints(settings: type) -> dict[str, Any]:
+    return get_type_hints(settings)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is tuple:
+        kinds = get_args(hint)
+        if not isinstance(value, tuple | list):
+            return False
+        kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
+        return len(value) == len(kinds) and all(map(_fits, value, kinds))
+    if hint is int:
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        return whole and abs(value) <= LARGEST_INT
+    if hint is float:
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        return number and abs(value) <= LARGEST_FLOAT
+    return isinstance(value, hint)
+
+
+def _described(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(get_args(hint))}"
+    if get_origin(hint) is tuple:
+        kinds = get_args(hint)
+        count = "any number" if kinds[-1] is Ellipsis else str(len(kinds))
+        return f"a tuple of {count}, each {_described(kinds[0])}"
+    names = {
+        int: "a whole number below 2^63",
+        float: "a finite number (of float32)",
+        str: "text",
+        bool: "True or False",
+    }
+    return names.get(hint) or f"a {hint.__name__}"
 
 
 @dataclass(frozen=True)
@@ -60,6 +119,13 @@ class ObjectiveConfig:
     The difference is wrong by about 0.2 % and needs no second derivative."""
 
     def __post_init__(self) -> None:
+        check_types(self, "objective.")
+        names = [name for name, _ in self.decay_options]
+        _check(
+            len(set(names)) == len(names),
+            "objective.decay_options must name each setting once",
+            ", ".join(names),
+        )
         self.make_decay()
         _check(
             self.gradient == "exact" or self.energy != "implicit",
@@ -118,10 +184,13 @@ class OptimizerConfig:
             if not holds:
                 raise ValueError(f"optimizer.{name} must {expected}; got {getattr(self, name)}")
 
-        for name in ("learning_rate", "eps", "ema_halflife"):
-            check(name, 0 < getattr(self, name) < math.inf, "be positive and finite")
-        for name in ("warmup", "hold", "weight_decay", "clip", "ema_ramp", "ema_every"):
-            check(name, 0 <= getattr(self, name) < math.inf, "be 0 or more, and finite")
+        check_types(self, "optimizer.")
+        check("learning_rate", 0 < self.learning_rate <= 1000, "be positive and at most 1000")
+        check("eps", 1e-30 <= self.eps <= 1, "lie in 1e-30..1")
+        check("weight_decay", 0 <= self.weight_decay <= 1000, "lie in 0..1000")
+        check("ema_halflife", self.ema_halflife > 0, "be positive")
+        for name in ("warmup", "hold", "clip", "ema_ramp", "ema_every"):
+            check(name, getattr(self, name) >= 0, "be 0 or more")
         check("cooldown", 0 < self.cooldown <= 1, "be above 0 and at most 1")
         check("betas", all(0 <= beta < 1 for beta in self.betas), "lie in [0, 1)")
         check("momentum", 0 <= self.momentum < 1, "lie in [0, 1)")
@@ -196,13 +265,21 @@ class TrainConfig:
     """Seed of the initial weights, the order of the data and the noise."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         _check(self.images >= 1 or self.images == -1, "images must be at least 1", self.images)
         for name in ("batch_size", "checkpoint_every", "keep_checkpoints", "max_bad_steps"):
             _check(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
         _check(0 <= self.label_dropout < 1, "label_dropout must lie in [0, 1)", self.label_dropout)
         for name in ("seed", "threads", "micro_batch", "eval_every", "stop_after"):
             _check(getattr(self, name) >= 0, f"{name} must be 0 or more", getattr(self, name))
-        _check(self.seed < 2**63, "seed must be below 2^63", self.seed)
+        for name, most in (("batch_size", MAX_BATCH), ("threads", MAX_THREADS)):
+            value = getattr(self, name)
+            _check(value <= most, f"{name} must be at most {most:,}", f"{value:,}")
+        _check(
+            len(set(self.trackers)) == len(self.trackers),
+            "trackers must be different from one another",
+            ", ".join(self.trackers),
+        )
         _check(
             self.objective.energy == "implicit" or not self.model.noise_conditioning,
             "model.noise_conditioning must be off for an explicit energy",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from eqm.files import DiskFullError
 from eqm.train.config import TrainConfig
-from eqm.train.distributed import on_main
+from eqm.train.distributed import on_main, refuse
 from eqm.train.ema import snapshots_due
 from eqm.train.state import TrainingState
 
@@ -20,12 +20,12 @@ def check_space(state: TrainingState, config: TrainConfig, folder: Path) -> None
     it, does not fit on the disk."""
     ahead = bytes_of(state)
     if config.eval_every and config.data.val_fraction:
-        ahead += _bytes(state.average.state_dict().values())  # `best`, beside the old one
+        ahead += 2 * _bytes(state.average.state_dict().values())  # `best` and its copy
     until = min(state.images + config.checkpoint_every, config.images)
     count = snapshots_due(config.optimizer, before=state.images, after=until, total=config.images)
     ahead += count * sum(_bytes(tensors.values()) for tensors in state.averages.tensors.values())
     if full := lack_of_space(folder, ahead):
-        on_main(lambda: refuse(full))
+        refuse(DiskFullError(full))
 
 
 def bytes_of(state: TrainingState) -> int:
@@ -52,8 +52,3 @@ def lack_of_space(folder: Path, needed: int) -> str:
         f"the disk of {folder} has {free / 1e6:,.0f} MB free, the next checkpoint takes "
         f"{needed / 1e6:,.0f} MB: free some space or choose another folder"
     )
-
-
-def refuse(full: str) -> None:
-    """Raises DiskFullError with the sentence `full`."""
-    raise DiskFullError(full)

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -87,6 +87,16 @@ def on_main(function: Callable[[], T]) -> T:
     if not result[1]:
         raise SystemExit(2)
     return result[0]
+
+
+def refuse(error: Exception) -> NoReturn:
+    """Raises `error` on process 0; the others exit quietly with status 2. All must call this."""
+
+    def fail() -> NoReturn:
+        raise error
+
+    on_main(fail)
+    raise AssertionError
 
 
 def all_agree(holds: bool, *, within: timedelta | None = None) -> bool:

@@ -8,6 +8,7 @@ by least squares.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Sequence
@@ -98,13 +99,15 @@ class Averages:
         """The tensors by relative width, as text, and parameter; they share memory."""
         return {repr(sigma_rel): dict(tensors) for sigma_rel, tensors in self.tensors.items()}
 
-    def save(self, folder: Path, *, images: int, write: bool = True) -> None:
-        """Returns nothing; writes a snapshot of each average to `folder`, safetensors in float32.
+    def save(self, folder: Path, *, images: int, write: bool = True) -> dict[str, str]:
+        """The SHA-256 of each file by its name, after writing a snapshot of each average to `folder`.
 
-        All processes must call this, because tensors are gathered; one of them has `write` True.
-        Raises OSError if it cannot be written, DiskFullError if the disk is full.
+        A snapshot is a safetensors file in float32. All processes must call this, because tensors are
+        gathered; one of them has `write` True, and the others get nothing. Raises OSError if it cannot
+        be written, DiskFullError if the disk is full.
         """
         failure: OSError | None = None
+        written: dict[str, str] = {}
         for sigma_rel, averages in self.tensors.items():
             tensors: dict[str, Tensor] = {}
             for name, tensor in averages.items():
@@ -113,12 +116,15 @@ class Averages:
                     tensors[name] = gathered.to("cpu", torch.float32).contiguous()
             if write:
                 try:
-                    with replacing(folder / _file_name(images, sigma_rel)) as path:
+                    name = _file_name(images, sigma_rel)
+                    with replacing(folder / name) as path:
                         save_file(tensors, path, metadata={"format": "pt"})
+                        written[name] = sha256_of(path)
                 except OSError as error:
                     failure = error
         if failure is not None:
             raise failure
+        return written
 
 
 def snapshots_due(settings: OptimizerConfig, *, before: int, after: int, total: int) -> int:
@@ -233,6 +239,12 @@ def fit_snapshots(found: Sequence[Snapshot], sigma_rel: float, *, images: int | 
     if not first <= images <= last:
         raise ValueError(f"images must lie in {first:,}..{last:,}, the snapshots; got {images:,}")
     return fit([(s.images, s.sigma_rel) for s in found], (images, sigma_rel))
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 _FILE_NAME = re.compile(r"(?P<images>\d+)-(?P<width>[\d.e-]+)\.safetensors")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,9 @@ from eqm.train.checkpoint import (
     BEST,
     CHECKPOINTS,
     go_back,
-    has_weights,
     load,
+    mend,
+    mend_best,
     save,
     save_if_it_fits,
 )
@@ -36,17 +37,20 @@ from eqm.train.distributed import (
     local,
     on_main,
     rank,
+    refuse,
     world_size,
 )
 from eqm.train.ema import FOLDER, snapshots_due
 from eqm.train.interrupts import Interrupted, interrupts_deferred
 from eqm.train.state import Run, TrainingState
-from eqm.train.step import compiles, make_step
+from eqm.train.step import Step, compiles, make_step
 
 RUN = "eqm-run"
 """What the marker in the folder of a run says."""
 MAX_ROLLBACKS = 3
 """How often a run goes back to the same checkpoint before it gives up."""
+LINES, MAX_SPACING = 64, 2**14
+"""Lines of the log each time that the images seen double, at least; images between two lines, at most."""
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +67,9 @@ class Progress:
     """Mean loss of the step."""
     gradient_norm: Tensor
     """Norm of the gradient of all weights, before clipping."""
+    means: Tensor
+    """Mean loss and mean gradient norm since the last regular line of the log (`line_due`), (2,); those
+    that are not finite are left out."""
     skipped: Tensor
     """Steps skipped so far because the loss or the gradient was not finite."""
     learning_rate: float
@@ -84,10 +91,13 @@ def train(
     `num_classes` to train it with labels.
 
     A checkpoint is written every `checkpoint_every` images, at the end, and on Ctrl-C or SIGTERM,
-    which then raise `Interrupted`. If the disk is full, a checkpoint on the way is skipped with a
-    warning. A run whose folder holds a checkpoint of the same settings resumes exactly: all random
-    numbers depend on the seed and the images seen alone, so with as many CPU threads the weights are
-    the same to the bit. A complete run has no steps, and nothing is written.
+    which then raise `Interrupted`. It is written when the next step is asked for, so it comes after
+    all that the caller did with this step: what a killed run did after its last checkpoint is done
+    again. If the disk is full, a checkpoint on the way is skipped with a warning. A run whose folder
+    holds a checkpoint of the same settings resumes exactly: all random numbers depend on the seed and
+    the images seen alone, so with as many CPU threads the weights are the same to the bit. A complete
+    run has no steps. Nothing is written, unless its weights are damaged: then they are written again,
+    with a warning. A run that stopped early is complete, until `images` or `stop_after` change.
 
     Under `torchrun` every process calls this, iterates, and takes its share of each batch; the first
     one writes. The number of processes may change when a run is resumed.
@@ -96,9 +106,9 @@ def train(
     `threads` sets torch's number of threads. Both are restored when it ends or is closed.
 
     Raises ValueError if the data do not fit the network, the batch cannot be shared equally, the
-    folder holds other files or another run or is used by another process, weights are not finite at a checkpoint
-    (the one before is kept), or steps fail repeatedly. Raises OSError if `folder` cannot be written
-    or has too little space.
+    folder holds other files or another run, or is used by another one, weights are not finite at a
+    checkpoint (the one before is kept), steps fail repeatedly, or no step was finite. Raises OSError
+    if `folder` cannot be written or has too little space.
     """
     source: Source = as_source(data, config=config.data)
     if model is not None:
@@ -113,12 +123,48 @@ def train(
         about["classes"] = names
     run = Run(config, Path(folder), about)
     on_main(lambda: check_folder(folder, RUN, name="the folder of a run"))
-    state = load(config, run.folder, device, data=about, network=model)
-    state.run = run
-    if not _is_complete(run, state):
+    with ExitStack() as stack:
+        if there := on_main(run.folder.is_dir):
+            _lock(run, stack)
+        state = load(config, run.folder, device, data=about, network=model)
+        state.run = run
+        if _is_complete(run, state):
+            mend(state, config, run.folder, data=about)
+            return _steps(run, state, source, device, ExitStack())
         on_main(lambda: claim_folder(folder, RUN))
         check_space(state, config, run.folder)
-    return _steps(run, state, source, device)
+        if not there:
+            _lock(run, stack)
+        on_main(lambda: mend_best(state, config, run.folder, about))
+        return _steps(run, state, source, device, stack.pop_all())
+
+
+def _lock(run: Run, stack: ExitStack) -> None:
+    """Returns nothing; keeps other runs out of the folder until the stack is closed, and removes what
+    killed ones left there.
+
+    A folder that cannot be written to is not locked: a complete run needs no more."""
+
+    def lock() -> None:
+        with suppress(OSError):
+            stack.enter_context(closing(lock_folder(run.folder)))
+            for part in ("", CHECKPOINTS, f"{CHECKPOINTS}/{BEST}", BEST, FOLDER, "pictures"):
+                sweep(run.folder / part, locked=True)
+
+    on_main(lock)
+
+
+def line_due(before: int, after: int) -> bool:
+    """Whether the log has a line at the step from `before` to `after` images.
+
+    It depends on the images alone, so that a resumed run has the same lines. Every step has one at
+    first. Later there are 64 to 128 until the number of images doubles, then one every 16,384 images.
+
+    >>> [line_due(n - 256, n) for n in (256, 2**14, 2**16 + 256, 2**16 + 1024)]
+    [True, True, False, True]
+    """
+    spacing = min(max((1 << after.bit_length() - 1) // LINES, 1), MAX_SPACING)
+    return after // spacing > before // spacing
 
 
 def _config_of(model: nn.Module, source: Source) -> NetworkConfig:
@@ -134,18 +180,17 @@ def _config_of(model: nn.Module, source: Source) -> NetworkConfig:
 
 
 def _steps(
-    run: Run, state: TrainingState, source: Source, device: torch.device
+    run: Run, state: TrainingState, source: Source, device: torch.device, lock: ExitStack
 ) -> Iterator[Progress]:
     config = run.config
-    interrupted_anywhere, rollbacks = Flag(), 0
+    interrupted_anywhere, stopped, rollbacks = Flag(), False, 0
     saved = state.images if _is_complete(run, state) else -1
-    locked = nullcontext() if saved == state.images else _locked(run.folder)
-    with locked, cpu_threads(config.threads), interrupts_deferred() as interrupted:
+    with lock, cpu_threads(config.threads), interrupts_deferred() as interrupted:
         step = make_step(config, state, device)
         batches = _batches(run, state, source, device)
         state.model.train()
         interrupted.immediate = compiles(config, device)  # the first step compiles, for minutes
-        while state.images < config.images and not state.stopping:
+        while not _is_complete(run, state):
             batch, before = next(batches), state.images
             labels = batch.labels if config.model.num_classes else None
             done = step(batch.data, labels, _redrawn(batch.random, state.rollbacks))
@@ -154,12 +199,7 @@ def _steps(
                 config.optimizer, before=before, after=state.images, total=config.images
             ):
                 _snapshot(run, state)
-            if interrupted_anywhere.raised(interrupted()):
-                _checkpoint(run, state)
-                raise Interrupted(
-                    f"interrupted after {state.images:,} of {config.images:,} images, saved: "
-                    "run the same command to resume"
-                )
+            stopped = interrupted_anywhere.raised(interrupted())
             if _passed(config.max_bad_steps * config.batch_size, before, state) and _is_stuck(
                 run, state
             ):
@@ -167,6 +207,28 @@ def _steps(
                 _roll_back(run, state, rollbacks)
                 batches = _batches(run, state, source, device)
                 continue
+            state.sums += _finite(done)
+            sums = state.sums.clone()
+            if line_due(before, state.images):
+                state.sums.zero_()
+            yield Progress(
+                images=state.images,
+                batch=config.batch_size,
+                loss=done.loss,
+                gradient_norm=done.gradient_norm,
+                means=sums[0] / sums[1],
+                skipped=state.skipped.clone(),
+                learning_rate=done.learning_rate,
+                waited=batch.waited,
+                state=state,
+            )
+            # After the yield, so that a checkpoint follows the evaluation of the same weights.
+            if stopped and not _is_complete(run, state):
+                _checkpoint(run, state)
+                raise Interrupted(
+                    f"interrupted after {state.images:,} of {config.images:,} images, saved: "
+                    "run the same command to resume"
+                )
             if _passed(config.checkpoint_every, before, state):
                 _check_finite(run, state)
                 if not state.bad_steps.item():  # otherwise there may be nothing good to go back to
@@ -175,19 +237,11 @@ def _steps(
                         _warn(full, "going on without this checkpoint")
                     else:
                         rollbacks, saved = 0, state.images
-            yield Progress(
-                images=state.images,
-                batch=config.batch_size,
-                loss=done.loss,
-                gradient_norm=done.gradient_norm,
-                skipped=state.skipped.clone(),
-                learning_rate=done.learning_rate,
-                waited=batch.waited,
-                state=state,
-            )
         if saved != state.images:
+            _check_some_finite(run, state)
             _checkpoint(run, state)
-        if interrupted_anywhere.last() or (interrupted() and world_size() == 1):
+        last = interrupted() if world_size() == 1 else interrupted_anywhere.last()
+        if stopped or last:
             raise Interrupted("interrupted after the last image: the run is complete and saved")
 
 
@@ -221,7 +275,8 @@ def _checkpoint(run: Run, state: TrainingState) -> None:
 
 def _snapshot(run: Run, state: TrainingState) -> None:
     try:
-        state.averages.save(run.folder / FOLDER, images=state.images, write=is_main())
+        folder = run.folder / FOLDER
+        state.snapshots |= state.averages.save(folder, images=state.images, write=is_main())
     except DiskFullError as error:
         _warn(error, "going on without this snapshot")
 
@@ -232,15 +287,35 @@ def _warn(reason: object, consequence: str) -> None:
 
 
 def _is_complete(run: Run, state: TrainingState) -> bool:
-    return state.images >= run.config.images and has_weights(run.folder, state.images)
+    return state.images >= run.config.images or state.stopping
+
+
+def _finite(done: Step) -> Tensor:
+    """Loss and gradient norm, 0 where they are not finite; below, 1 where they are finite; (2, 2)."""
+    values = torch.stack([done.loss, done.gradient_norm]).float()
+    finite = values.isfinite()
+    return torch.stack([values.where(finite, 0.0), finite.float()])
+
+
+def _check_some_finite(run: Run, state: TrainingState) -> None:
+    steps = state.images // run.config.batch_size
+    if state.skipped.item() >= steps:
+        refuse(
+            ValueError(
+                f"none of the {steps:,} steps had a finite loss and gradient, so nothing was learnt: "
+                f"{_advice(run)}, or lower objective.scale"
+            )
+        )
 
 
 def _check_finite(run: Run, state: TrainingState) -> None:
     finite = all(local(weight).isfinite().all() for weight in state.model.parameters())
     if not all_agree(finite):
-        raise ValueError(
-            f"the weights are no longer finite after {state.images:,} images: {_advice(run)}; "
-            f"the checkpoint before, if any, is kept in {run.folder}"
+        refuse(
+            ValueError(
+                f"the weights are no longer finite after {state.images:,} images: {_advice(run)}; "
+                f"the checkpoint before, if any, is kept in {run.folder}"
+            )
         )
 
 
@@ -258,10 +333,12 @@ def _roll_back(run: Run, state: TrainingState, times: int) -> None:
     bad, images = int(state.bad_steps), state.images
     _check_finite(run, state)
     if times > MAX_ROLLBACKS:
-        raise ValueError(
-            f"{bad} steps in a row before image {images:,} had no finite loss and gradient, also "
-            f"after {MAX_ROLLBACKS} tries with other random numbers: {_advice(run)}; "
-            f"the last checkpoint, if any, is kept in {run.folder}"
+        refuse(
+            ValueError(
+                f"{bad} steps in a row before image {images:,} had no finite loss and gradient, also "
+                f"after {MAX_ROLLBACKS} tries with other random numbers: {_advice(run)}; "
+                f"the last checkpoint, if any, is kept in {run.folder}"
+            )
         )
     go_back(state, run.config, run.folder, data=run.data)
     state.rollbacks += times
@@ -271,24 +348,6 @@ def _roll_back(run: Run, state: TrainingState, times: int) -> None:
             "going back to image %s, with other random numbers",
             *(bad, f"{images:,}", f"{state.images:,}"),
         )
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keeps other runs out of the folder inside the context; removes what killed ones left there."""
-    files: list[BinaryIO] = []
-
-    def lock() -> None:
-        files.append(lock_folder(folder))
-        for part in ("", CHECKPOINTS, BEST, FOLDER, "pictures"):
-            sweep(folder / part, locked=True)
-
-    on_main(lock)
-    try:
-        yield
-    finally:
-        for file in files:
-            file.close()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -30,6 +31,17 @@ class Run:
     data: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Best:
+    """The averaged weights with the best value of a run, in its folder `best`."""
+
+    value: float
+    images: int
+    """Images seen when they were saved."""
+    sha256: str
+    """Digest of their tensors, as `checkpoint.digest_of` gives it."""
+
+
 @dataclass
 class TrainingState:
     """The state between two steps. With FSDP each process holds a part of every weight."""
@@ -46,6 +58,19 @@ class TrainingState:
     """Steps skipped so far because the loss or the gradient was not finite; on the device."""
     bad_steps: Tensor = field(default_factory=lambda: torch.zeros(()))
     """Steps in a row that were skipped just now; on the device."""
+    sums: Tensor = field(default_factory=lambda: torch.zeros(2, 2))
+    """Since the last regular line of the log, of the losses and of the gradient norms: the sum and the
+    count of the finite ones; on the device."""
+    lowest: float = math.inf
+    """The lowest validation loss so far."""
+    worse: int = 0
+    """Validations in a row without a lower loss."""
+    best: Best | None = None
+    """The weights in the folder `best`."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The settings and the data of the checkpoint that was loaded, by name."""
+    snapshots: dict[str, str] = field(default_factory=dict)
+    """The files of the snapshots of the averages: SHA-256 by name."""
     rollbacks: int = 0
     """How often the run went back to a checkpoint. The random numbers depend on it."""
     run: Run | None = None
@@ -90,6 +115,7 @@ def start(
         make_optimizer(model, config.optimizer, device),
         skipped=torch.zeros((), device=device),
         bad_steps=torch.zeros((), device=device),
+        sums=torch.zeros(2, 2, device=device),
         network=network,
     )
 
