@@ -40,7 +40,7 @@ LARGEST = sys.float_info.max
 
 Count = Annotated[int, Meta(ge=1, le=2**62)]
 CountOrZero = Annotated[int, Meta(ge=0, le=2**62)]
-Seed = Annotated[int, Meta(ge=0, lt=2**63)]
+Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # msgspec takes bounds that fit into int64
 Finite = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
 Positive = Annotated[float, Meta(gt=0, le=LARGEST)]
 NonNegative = Annotated[float, Meta(ge=0, le=LARGEST)]

@@ -303,16 +303,19 @@ def test_a_run_that_cannot_be_is_named(images, tmp_path, config, message):
     ("make", "message"),
     [
         (lambda: replace(TINY, images=0), "images must be at least 1"),
-        (lambda: replace(TINY, label_dropout=1.0), "label_dropout must lie in"),
-        (lambda: OptimizerConfig(learning_rate=0), "learning_rate must be positive"),
-        (lambda: OptimizerConfig(learning_rate=1e300), "learning_rate must be a finite number"),
-        (lambda: OptimizerConfig(eps=1e-50), "eps must lie in 1e-30..1; got 1e-50"),
-        (lambda: OptimizerConfig(clip=-1), "clip must be 0 or more"),
-        (lambda: OptimizerConfig(betas=(0.9,)), "betas must be a tuple of 2, each a finite number"),
+        (
+            lambda: replace(TINY, label_dropout=1.0),
+            "label_dropout must be a number from 0 to below 1",
+        ),
+        (lambda: OptimizerConfig(learning_rate=0), "learning_rate must be a number above 0"),
+        (lambda: OptimizerConfig(learning_rate=1e300), "learning_rate must be .* up to 1,000"),
+        (lambda: OptimizerConfig(eps=1e-50), "eps must be a number from 1e-30 to 1; got 1e-50"),
+        (lambda: OptimizerConfig(clip=-1), "clip must be a number of at least 0"),
+        (lambda: OptimizerConfig(betas=(0.9,)), "betas must be a list of 2 numbers"),
         (lambda: OptimizerConfig(name="sgd"), "name must be one of adamw, muon; got 'sgd'"),
-        (lambda: replace(TINY, seed=2**63), "seed must be a whole number below 2.63"),
-        (lambda: replace(TINY, batch_size=10**12), "batch_size must be at most 1,048,576; got 1,0"),
-        (lambda: replace(TINY, threads=10**9), "threads must be at most 1,024; got 1,000,000,000"),
+        (lambda: replace(TINY, seed=2**63), "seed must be a whole number"),
+        (lambda: replace(TINY, batch_size=10**12), "batch_size must be .* from 1 to 1,048,576"),
+        (lambda: replace(TINY, threads=10**9), "threads must be .* from 0 to 1,024"),
         (
             lambda: replace(TINY, trackers=("wandb",) * 2),
             "trackers must be different .* wandb, wan",
@@ -345,7 +348,7 @@ def test_settings_without_meaning_are_named(make, message):
         make()
 
 
-@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 1e39, 10**400, "1", None, True])
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 10**400, "1", None, True])
 def test_every_number_of_the_settings_is_a_finite_number(value):
     """Also the ones that the chosen decay does not use."""
     for settings in (TINY, TINY.optimizer, TINY.objective):
@@ -353,9 +356,9 @@ def test_every_number_of_the_settings_is_a_finite_number(value):
         numbers = [name for name, hint in hints.items() if hint in (int, float)]
         assert numbers
         for name in numbers:
-            with pytest.raises(ValueError, match=rf"{name} must be a .* number"):
+            with pytest.raises(ValueError, match=rf"{name} must be a .*number"):
                 replace(settings, **{name: value})
-        for name in [name for name, hint in hints.items() if hint is int]:
+        for name in [name for name in numbers if hints[name] is int]:
             with pytest.raises(ValueError, match=rf"{name} must be a whole number"):
                 replace(settings, **{name: 2.5})
 

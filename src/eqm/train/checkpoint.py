@@ -69,7 +69,7 @@ class Header:
     sha256: str
     """Digest of the file of tensors."""
     version: int = VERSION
-    sums: tuple[tuple[float, float], tuple[float, float]] = ((0.0, 0.0), (0.0, 0.0))
+    sums: list[list[float]] = field(default_factory=lambda: [[0.0, 0.0], [0.0, 0.0]])
     lowest: float | None = None
     """None for infinity, which JSON does not have."""
     worse: int = 0
@@ -316,7 +316,7 @@ def _weights_in(folder: Path, state: TrainingState) -> tuple[dict[str, Any], int
             model: nn.Module = from_pretrained(folder)
         else:
             model = from_pretrained(folder, network=deepcopy(state.network))
-        about: dict[str, Any] = dict(getattr(model, "metadata", None) or model.net.metadata)
+        about: Any = getattr(model, "metadata", None)
         images = about["training"]["images_seen"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -405,7 +405,7 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
-from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from eqm import registry
 from eqm.corruption import Decay
 from eqm.data.config import DataConfig
 from eqm.models.config import NetworkConfig, UNetConfig
 from eqm.sampling.settings import Sampling
+from eqm.schema import (
+    Count,
+    CountOrZero,
+    Finite,
+    Fraction,
+    Meta,
+    NonNegative,
+    Positive,
+    Ratio,
+    Seed,
+    check_fields,
+)
 
 if TYPE_CHECKING:
     from eqm.data import Source
     from eqm.objective import EquilibriumMatching
 
-LARGEST_INT, LARGEST_FLOAT = 2**63 - 1, 3e38
-"""Settings are numbers that int64 and float32 can hold."""
-MAX_BATCH, MAX_THREADS = 2**20, 1024
 MAX_SIGMA_REL = 12**-0.5
 """Up to this relative width, a power-function average has an exponent of at least 0."""
 
@@ -43,60 +50,6 @@ def _check(holds: bool, expected: str, got: object) -> None:
         raise ValueError(f"{expected}; got {got}")
 
 
-def check_types(settings: object, prefix: str = "") -> None:
-    """Raises ValueError unless each setting of a dataclass is of its annotated type.
-
-    Numbers must be finite, and whole where the annotation is int. Tuples may be lists.
-    """
-    for name, hint in _hints(type(settings)).items():
-        value = getattr(settings, name)
-        if not _fits(value, hint):
-            huge = (
-                isinstance(value, int) and abs(value) > LARGEST_INT
-            )  # repr may refuse to print it
-            got = "a larger one" if huge else repr(value)
-            raise ValueError(f"{prefix}{name} must be {_described(hint)}; got {got}")
-
-
-@cache
-def _hints(settings: type) -> dict[str, Any]:
-    return get_type_hints(settings)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) is tuple:
-        kinds = get_args(hint)
-        if not isinstance(value, tuple | list):
-            return False
-        kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
-        return len(value) == len(kinds) and all(map(_fits, value, kinds))
-    if hint is int:
-        whole = isinstance(value, Integral) and not isinstance(value, bool)
-        return whole and abs(value) <= LARGEST_INT
-    if hint is float:
-        number = isinstance(value, Real) and not isinstance(value, bool)
-        return number and abs(value) <= LARGEST_FLOAT
-    return isinstance(value, hint)
-
-
-def _described(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return f"one of {', '.join(get_args(hint))}"
-    if get_origin(hint) is tuple:
-        kinds = get_args(hint)
-        count = "any number" if kinds[-1] is Ellipsis else str(len(kinds))
-        return f"a tuple of {count}, each {_described(kinds[0])}"
-    names = {
-        int: "a whole number below 2^63",
-        float: "a finite number (of float32)",
-        str: "text",
-        bool: "True or False",
-    }
-    return names.get(hint) or f"a {hint.__name__}"
-
-
 @dataclass(frozen=True)
 class ObjectiveConfig:
     """What the field learns."""
@@ -104,13 +57,13 @@ class ObjectiveConfig:
     decay: str = "truncated"
     """Gradient magnitude c(gamma): truncated, linear, piecewise, constant, or one of your own.
     Constant with scale 1 is flow matching."""
-    start: float = 0.8
+    start: Finite = 0.8
     """Gamma at which a truncated or piecewise decay begins to fall (the paper's a)."""
-    initial: float = 1.4
+    initial: Finite = 1.4
     """Value of a piecewise decay at gamma 0 (the paper's b)."""
-    scale: float = 4.0
+    scale: Finite = 4.0
     """Multiplier of the decay (the paper's lambda)."""
-    decay_options: tuple[tuple[str, float], ...] = ()
+    decay_options: tuple[tuple[str, Finite], ...] = ()
     """Further settings of a decay of your own: pairs of name and number."""
     energy: Literal["implicit", "dot", "norm"] = "implicit"
     """Train the field itself (implicit), or a scalar energy whose gradient is the field."""
@@ -119,7 +72,7 @@ class ObjectiveConfig:
     The difference is wrong by about 0.2 % and needs no second derivative."""
 
     def __post_init__(self) -> None:
-        check_types(self, "objective.")
+        check_fields(self, prefix="objective.")
         names = [name for name, _ in self.decay_options]
         _check(
             len(set(names)) == len(names),
@@ -146,37 +99,37 @@ class OptimizerConfig:
     name: Literal["adamw", "muon"] = "adamw"
     """AdamW for all weights; or Muon for the matrices and kernels of hidden layers, and AdamW for
     the rest."""
-    learning_rate: float = 1e-4
+    learning_rate: Annotated[float, Meta(gt=0, le=1000)] = 1e-4
     """Highest learning rate. Muon's updates are scaled to the size of AdamW's."""
-    warmup: int = 0
+    warmup: CountOrZero = 0
     """Images over which the learning rate rises from 0."""
     schedule: Literal["constant", "cosine", "linear", "sqrt", "inverse-sqrt"] = "constant"
     """Shape of the learning rate: constant; falling to 0 at the end of the run (cosine, linear, or
     sqrt, which is 1 - sqrt); or falling as 1 / sqrt(images)."""
-    cooldown: float = 1.0
+    cooldown: Ratio = 1.0
     """Last part of the run in which cosine, linear and sqrt fall, as a fraction of the run."""
-    hold: int = 1_000_000
+    hold: CountOrZero = 1_000_000
     """Images after which inverse-sqrt begins to fall."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """AdamW: decay of the mean gradient and of the mean squared gradient, per step."""
-    eps: float = 1e-8
+    eps: Annotated[float, Meta(ge=1e-30, le=1)] = 1e-8
     """AdamW: added to the root of the mean squared gradient."""
-    momentum: float = 0.95
+    momentum: Fraction = 0.95
     """Muon: decay of the mean gradient, per step."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, Meta(ge=0, le=1000)] = 0.0
     """Decoupled weight decay of matrices and kernels. Biases, gains and embeddings have none."""
-    clip: float = 0.0
+    clip: NonNegative = 0.0
     """Gradient clipping: largest norm of the gradient of all weights; 0 means no clipping."""
-    ema_halflife: float = 1_000_000
+    ema_halflife: Positive = 1_000_000
     """Half-life of the moving average of the weights (EMA), in images. The average is what is saved
     and sampled."""
-    ema_ramp: float = 0.1
+    ema_ramp: NonNegative = 0.1
     """Limit of the half-life, as a fraction of the images seen, so that a short run forgets its
     random start; 0 means no limit."""
-    ema_sigma_rel: tuple[float, ...] = ()
+    ema_sigma_rel: tuple[Finite, ...] = ()
     """Relative widths (sigma_rel) of extra power-function averages, such as 0.05 0.1. `eqm ema`
     makes an average of any width from them. Each takes the memory of the weights."""
-    ema_every: int = 0
+    ema_every: CountOrZero = 0
     """Images between snapshots of these averages in the folder `averages`; 0 means 16 per run."""
 
     def __post_init__(self) -> None:
@@ -184,16 +137,7 @@ class OptimizerConfig:
             if not holds:
                 raise ValueError(f"optimizer.{name} must {expected}; got {getattr(self, name)}")
 
-        check_types(self, "optimizer.")
-        check("learning_rate", 0 < self.learning_rate <= 1000, "be positive and at most 1000")
-        check("eps", 1e-30 <= self.eps <= 1, "lie in 1e-30..1")
-        check("weight_decay", 0 <= self.weight_decay <= 1000, "lie in 0..1000")
-        check("ema_halflife", self.ema_halflife > 0, "be positive")
-        for name in ("warmup", "hold", "clip", "ema_ramp", "ema_every"):
-            check(name, getattr(self, name) >= 0, "be 0 or more")
-        check("cooldown", 0 < self.cooldown <= 1, "be above 0 and at most 1")
-        check("betas", all(0 <= beta < 1 for beta in self.betas), "lie in [0, 1)")
-        check("momentum", 0 <= self.momentum < 1, "lie in [0, 1)")
+        check_fields(self, prefix="optimizer.")
         check(
             "ema_sigma_rel",
             all(0 < width < MAX_SIGMA_REL for width in self.ema_sigma_rel),
@@ -223,15 +167,15 @@ class TrainConfig:
     """Folder or name of a trained model to start from; its image size and classes may differ."""
     sampling: Sampling = Sampling()
     """How to sample the trained model; saved with its weights."""
-    images: int = 1_000_000
+    images: Annotated[int, Meta(ge=-1, le=2**62)] = 1_000_000
     """Training images in all, counting repeats. -1 chooses a number that suits the data (recipes
     folder and finetune)."""
-    batch_size: int = 256
+    batch_size: Annotated[int, Meta(ge=1, le=2**20)] = 256
     """Images per step, over all processes."""
-    micro_batch: int = 0
+    micro_batch: CountOrZero = 0
     """Gradient accumulation: images that a process computes at once; 0 means its whole share of the
     batch. It is halved when memory runs out."""
-    label_dropout: float = 0.1
+    label_dropout: Fraction = 0.1
     """Fraction of the labels replaced by the null label, which guidance needs."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Mixed precision: bfloat16 computes the forward and backward pass in bfloat16, with float32
@@ -245,36 +189,28 @@ class TrainConfig:
     """How several processes share the work: each holds all weights (DDP) or a part of them (FSDP2)."""
     device: str = "auto"
     """cpu, cuda, mps, ...; auto means the fastest that is available."""
-    threads: int = 0
+    threads: Annotated[int, Meta(ge=0, le=1024)] = 0
     """CPU threads; 0 means torch's default. Small networks are fastest with 1."""
-    checkpoint_every: int = 100_000
+    checkpoint_every: Count = 100_000
     """Images between checkpoints."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: Count = 2
     """Number of newest checkpoints to keep."""
-    max_bad_steps: int = 20
+    max_bad_steps: Count = 20
     """Steps in a row with a non-finite loss or gradient, after which the run goes back to its last
     checkpoint."""
-    eval_every: int = 100_000
+    eval_every: CountOrZero = 100_000
     """Images between previews and measurements of the validation loss; 0 means none."""
-    stop_after: int = 0
+    stop_after: CountOrZero = 0
     """Early stopping: end the run after so many validations in a row without a lower loss; 0 means
     never. The weights with the lowest validation loss are in the folder `best`."""
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Experiment trackers that get the numbers, besides log.jsonl."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the initial weights, the order of the data and the noise."""
 
     def __post_init__(self) -> None:
-        check_types(self)
+        check_fields(self)
         _check(self.images >= 1 or self.images == -1, "images must be at least 1", self.images)
-        for name in ("batch_size", "checkpoint_every", "keep_checkpoints", "max_bad_steps"):
-            _check(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
-        _check(0 <= self.label_dropout < 1, "label_dropout must lie in [0, 1)", self.label_dropout)
-        for name in ("seed", "threads", "micro_batch", "eval_every", "stop_after"):
-            _check(getattr(self, name) >= 0, f"{name} must be 0 or more", getattr(self, name))
-        for name, most in (("batch_size", MAX_BATCH), ("threads", MAX_THREADS)):
-            value = getattr(self, name)
-            _check(value <= most, f"{name} must be at most {most:,}", f"{value:,}")
         _check(
             len(set(self.trackers)) == len(self.trackers),
             "trackers must be different from one another",
