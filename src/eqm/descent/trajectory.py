@@ -27,6 +27,8 @@ class Trajectory:
     """Their steps so far, (T, B)."""
     path: Tensor
     """Their path so far, the sum of step sizes, (T, B)."""
+    diverged: Tensor
+    """True (B,) for samples that became NaN or infinite; they keep their last finite value."""
 
     def __len__(self) -> int:
         return len(self.x)
@@ -81,8 +83,10 @@ def record_trajectory(
     exact = torch.promote_types(x.dtype, torch.float32)
     path = torch.zeros(len(marks), len(x), dtype=exact, device=x.device)
     reached = torch.zeros(len(x), dtype=torch.int64, device=x.device) + int((marks <= 0).sum())
+    diverged = torch.zeros_like(reached, dtype=torch.bool)
     for step in islice(every, max_steps):
         rows = step.index
+        diverged[rows] = step.diverged
         # Write all moments that are not reached yet: the step that reaches one writes it last, and
         # moments that are never reached keep the end of the sample.
         open_ = order >= reached[rows]  # (T, A)
@@ -94,7 +98,7 @@ def record_trajectory(
         reached[rows] = torch.searchsorted(marks, clock, right=True).to(x.device)
         if (reached[rows] == len(marks)).all():
             break
-    return Trajectory(frames, steps, path)
+    return Trajectory(frames, steps, path, diverged)
 
 
 @torch.no_grad()

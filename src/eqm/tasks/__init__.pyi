@@ -1,4 +1,5 @@
 from .calibration import Calibration as Calibration
+from .calibration import CalibrationWarning as CalibrationWarning
 from .composition import Composition as Composition
 from .composition import compose as compose
 from .denoising import denoise as denoise

@@ -11,7 +11,22 @@ from torch import Tensor
 
 FEWEST = 4
 """The fewest normal images of a calibration."""
+FEWEST_JUDGED = 20
+"""Among fewer images no outliers are looked for."""
+WIDTHS = 5.5
+"""A clear outlier of a score of one number lies so many quartile widths above the median."""
+CLEAR = 6.0
+"""A clear outlier of several numbers lies above this quantile, in standard deviations."""
+QUARTILE = -0.674
+TRIMMED = 0.4
+"""The share of images that a robust fit leaves out."""
+FLOOR = 1e-3
+"""The least standard deviation of a number, as a share of 1 + |mean|."""
 NONE = torch.zeros(0, dtype=torch.float64)
+
+
+class CalibrationWarning(UserWarning):
+    """The normal images of a detector are too few, hold copies, or seem to hold anomalies."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,27 +53,29 @@ class Calibration:
 
         Raises ValueError for fewer than FEWEST images, and for numbers that are not finite.
         """
-        count = len(groups[0]) if groups else 0
-        if count < FEWEST:
-            raise ValueError(
-                f"calibration needs at least {FEWEST} normal images, better 1,000; got {count}"
-            )
-        if not all(group.isfinite().all() for group in groups):
-            raise ValueError(
-                "the scores of normal images must be finite; got NaN or infinity: check the weights, "
-                "or use a smaller sampling.step_size"
-            )
+        check_numbers(groups)
         numbers, expected = torch.cat(list(groups), 1), NONE if errors is None else errors.mean(0)
         if numbers.shape[1] == 1:
             return cls(numbers[:, 0].sort().values, NONE, NONE[:, None], expected)
-        typical, fresh = torch.randperm(count, generator=torch.Generator().manual_seed(0)).chunk(2)
-        centre = numbers[typical].mean(0)
-        precision = torch.block_diag(*(_precision(g[typical]) / g.shape[1] for g in groups))
-        found = cls(NONE, centre, precision, expected)
+        typical, fresh = _halves(len(numbers))
+        found = replace(cls.fitted([group[typical] for group in groups]), expected=expected)
         return replace(found, scores=found.distance(numbers[fresh]).sort().values)
 
+    @classmethod
+    def fitted(cls, groups: Sequence[Tensor]) -> Calibration:
+        """The mean and inverse covariance of numbers, (N, K) for each group, without scores."""
+        precision = torch.block_diag(*(_precision(group) / group.shape[1] for group in groups))
+        return cls(NONE, torch.cat(list(groups), 1).mean(0), precision, NONE)
+
     def distance(self, numbers: Tensor) -> Tensor:
-        """The score of each image (B,) from its numbers (B, K)."""
+        """The score of each image (B,) from its numbers (B, K).
+
+        Raises ValueError for another K than that of the calibration."""
+        if numbers.shape[1] != len(self.centre):
+            raise ValueError(
+                f"the calibration is for {len(self.centre)} numbers an image; this score gives "
+                f"{numbers.shape[1]}: calibrate again"
+            )
         away = numbers - self.centre
         return finite(((away @ self.precision) * away).sum(1))
 
@@ -83,6 +100,20 @@ class Calibration:
         return float(self.scores[-allowed])
 
 
+def check_numbers(groups: Sequence[Tensor]) -> None:
+    """Raises ValueError for numbers of fewer than FEWEST images, and for numbers that are not finite."""
+    count = len(groups[0]) if groups else 0
+    if count < FEWEST:
+        raise ValueError(
+            f"calibration needs at least {FEWEST} normal images, better 1,000; got {count}"
+        )
+    if not all(group.isfinite().all() for group in groups):
+        raise ValueError(
+            "the scores of normal images must be finite; got NaN or infinity: check the weights, "
+            "or use a smaller sampling.step_size"
+        )
+
+
 def check_rate(fpr: float) -> None:
     """Raises ValueError unless `fpr` is a false positive rate."""
     if not 0 < fpr < 1:
@@ -90,18 +121,98 @@ def check_rate(fpr: float) -> None:
 
 
 def finite(scores: Tensor) -> Tensor:
-    """The scores, with infinity for NaN: NaN is as anomalous as possible."""
-    return scores.nan_to_num(math.inf, math.inf, -math.inf)
+    """The scores, with infinity for NaN and minus infinity: what is not finite is most anomalous."""
+    return scores.where(scores.isfinite(), math.inf)
+
+
+def outlyingness(groups: Sequence[Tensor]) -> Tensor:
+    """How far the score of each of N normal images lies above the median, (N,); above 1: a clear outlier.
+
+    The groups are those of `Calibration.of`; the largest value over the groups counts. A single number is
+    taken as it is. Several numbers become the distance to a fit to the other half of the images. The fit
+    leaves out its most distant images until it no longer changes, as the minimum covariance
+    determinant of Rousseeuw and Van Driessen (1999) does, and then only the clear outliers.
+
+    The unit is a multiple of the width from the lower quartile to the median, of logarithms if all
+    scores are positive: WIDTHS of it for a single number, and for several that of a chi-square variable
+    up to its quantile CLEAR. Anomalies change it little if they are fewer than a quarter of the images.
+
+    Raises ValueError as `check_numbers` does.
+    """
+    check_numbers(groups)
+    if len(groups[0]) < FEWEST_JUDGED:
+        return torch.zeros(len(groups[0]), dtype=torch.float64)
+    return torch.stack([_outlyingness(group) for group in groups]).amax(0)
+
+
+def _outlyingness(numbers: Tensor) -> Tensor:
+    if numbers.shape[1] == 1:
+        return _above(numbers[:, 0], WIDTHS)
+    away, halves = numbers.new_zeros(len(numbers)), _halves(len(numbers))
+    for rows, others in (halves, halves[::-1]):
+        away[rows] = _beyond(_robust_fit(numbers[others]), numbers[rows])
+    return away
+
+
+def _halves(count: int) -> tuple[Tensor, Tensor]:
+    first, second = torch.randperm(count, generator=torch.Generator().manual_seed(0)).chunk(2)
+    return first, second
+
+
+def _beyond(fit: Calibration, numbers: Tensor) -> Tensor:
+    """The distances of numbers (N, K) to a fit above their median, in the unit of `outlyingness`."""
+
+    def log_chi_square(normal: float) -> float:  # Wilson and Hilferty (1931)
+        variance = 2 / (9 * numbers.shape[1])
+        return 3 * math.log(1 - variance + normal * variance**0.5)
+
+    middle = log_chi_square(0)
+    widths = (log_chi_square(CLEAR) - middle) / (middle - log_chi_square(QUARTILE))
+    return _above(fit.distance(numbers), widths)
+
+
+def _above(scores: Tensor, widths: float) -> Tensor:
+    """Scores (N,) above their median, in `widths` distances from the lower quartile to the median."""
+    logarithms = bool((scores > 0).all())
+    scores = scores.log() if logarithms else scores
+    low, middle, high = scores.quantile(scores.new_tensor([0.25, 0.5, 0.75])).tolist()
+    width = middle - low if logarithms else max(middle - low, high - middle)
+    width = max(width, 0.05 * max(1.0, abs(middle)))  # scores may all be equal
+    return (scores - middle) / (widths * width)
+
+
+def _robust_fit(numbers: Tensor) -> Calibration:
+    """The fit to those rows (N, K) that lie nearest to it, all but TRIMMED of them."""
+    kept = math.ceil((1 - TRIMMED) * len(numbers))
+    middle = numbers.median(0).values
+    away = (numbers - middle).abs()
+    scaled = away / away.median(0).values.maximum(FLOOR * (1 + middle.abs()))
+    nearest = scaled.mean(1).argsort()[:kept].sort().values
+    for _ in range(10):
+        fit = Calibration.fitted([numbers[nearest]])
+        before, nearest = nearest, fit.distance(numbers).argsort()[:kept].sort().values
+        if torch.equal(before, nearest):
+            break
+    for _ in range(10):
+        before, nearest = nearest, (_beyond(fit, numbers) <= 1).nonzero().flatten()
+        if torch.equal(before, nearest):
+            break
+        fit = Calibration.fitted([numbers[nearest]])
+    return fit
 
 
 def _precision(numbers: Tensor) -> Tensor:
     """The inverse covariance (K, K) of numbers (N, K).
 
     Correlations are shrunk towards 0, more for fewer rows: the OAS estimator of Chen et al. (arXiv
-    0907.4698), in scikit-learn's form for large K."""
+    0907.4698), in scikit-learn's form for large K. Standard deviations are at least FLOOR * (1 + |mean|),
+    so that distances stay finite if all images are equal."""
     count, size = numbers.shape
-    scale = numbers.std(0) + 1e-6
+    spread, least = numbers.std(0) + 1e-6, FLOOR * (1 + numbers.mean(0).abs())
+    scale = spread.maximum(least)
     covariance = torch.cov((numbers / scale).T, correction=0).view(size, size)
+    # a number that hardly varies gets the variance of the floor
+    covariance.diagonal().add_((1 - (spread / least).square()).clamp(min=0))
     squares, trace = covariance.square().sum(), covariance.trace()
     excess = (count + 1) * (squares - trace.square() / size)
     share = ((squares + trace.square()) / excess.clamp(min=1e-12)).clamp(max=1)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,11 +28,20 @@ from eqm.objective import EquilibriumMatching
 from eqm.sampling.labels import Labels, chosen_labels
 from eqm.sampling.model import describe
 from eqm.sampling.settings import Sampling
-from eqm.tasks.calibration import NONE, Calibration, check_rate, finite
+from eqm.tasks.calibration import (
+    NONE,
+    Calibration,
+    CalibrationWarning,
+    check_rate,
+    finite,
+    outlyingness,
+)
 from eqm.tasks.scores import ScoreConfig, ScoreContext, as_columns, check_explicit
 
 MAPPED = 256
 """Anomaly maps are relative to the mean error of this many normal images."""
+TOLERATED = 0.05
+"""The share of clear outliers among normal images that is not worth a warning."""
 _TENSORS, _SETTINGS, _VERSION = "detector.safetensors", "detector.json", 1
 
 
@@ -64,10 +75,17 @@ class EqmDetector:
     batch_size: int = 256
     """Images in one evaluation of the field."""
     calibration: Calibration | None = None
+    contamination: float = 0.0
+    """The largest share of the images given to `fit` that may be anomalous."""
 
     def __post_init__(self) -> None:
         check_count(batch_size=self.batch_size)
         check_rate(self.fpr)
+        if not 0 <= self.contamination < 0.5:
+            raise ValueError(
+                "contamination, the share of anomalies among the normal images, must lie in [0, 0.5); "
+                f"got {self.contamination}"
+            )
         if not self.score:
             raise ValueError(f"score must be the name of a score, or several; got {self.score!r}")
         for name in self._scores:
@@ -82,18 +100,53 @@ class EqmDetector:
         is several numbers an image, a random half of the images gives their mean and covariance, and
         the other half gives the scores that p-values need. `labels` are one an image or one for all.
 
+        Anomalies among these images raise the threshold, and then other anomalies are missed. With
+        `contamination` the clear outliers among the images are left out: those that `outlyingness`
+        puts above 1, the highest first, at most that share of all. A normal image that is left out
+        raises the false positive rate by up to 1/n.
+
         Raises ValueError for images of another shape than the model's, fewer than four images, and
-        labels that the model does not have.
+        labels that the model does not have. Warns with `CalibrationWarning`, which says what to do, of
+        copies among the images, of more than 5 % of clear outliers that are not left out, and of too
+        few images for the rate `fpr`.
         """
+        copies = _Copies()
         found: list[list[Tensor]] = []
         errors: list[Tensor] = []
         for context in self._contexts(images, labels):
             found.append(self._numbers(context))
+            copies.add(context.x)
             if context.x.ndim == 4 and sum(map(len, errors)) < MAPPED:
                 errors.append(_errors(context).transpose(0, 1))  # (B, G, H, W)
         groups = [torch.cat(parts) for parts in zip(*found, strict=True)]  # each (N, K)
-        self.calibration = Calibration.of(groups, torch.cat(errors) if errors else None)
+        kept, problems = self._kept(outlyingness(groups))
+        every = torch.cat(errors) if errors else None
+        self.calibration = Calibration.of(
+            [group[kept] for group in groups],
+            None if every is None else every[kept[: len(every)]],
+        )
+        try:
+            self.threshold()
+        except ValueError as error:
+            problems.append(str(error))
+        for problem in [*copies.problems(), *problems]:
+            warnings.warn(problem, CalibrationWarning, stacklevel=2)
         return self
+
+    def _kept(self, away: Tensor) -> tuple[Tensor, list[str]]:
+        """Which of N normal images calibrate, (N,), and what is wrong with the others."""
+        outliers = int((away > 1).sum())
+        left_out = min(outliers, math.ceil(self.contamination * len(away)))
+        kept = torch.ones(len(away), dtype=torch.bool)
+        kept[away.argsort(descending=True)[:left_out]] = False
+        rest = outliers - left_out
+        if rest <= TOLERATED * len(away):
+            return kept, []
+        share = math.ceil(100 * outliers / len(away)) / 100
+        return kept, [
+            f"{rest:,} of {len(away):,} normal images are clear outliers, and anomalies like them will be "
+            f"missed: remove them, or leave them out with contamination={min(share, 0.49):g}"
+        ]
 
     def score_samples(self, images: Tensor | Iterable[Tensor], labels: Labels = None) -> Tensor:
         """The score of each image, (N,) float64 on the CPU: higher = more anomalous.
@@ -328,6 +381,27 @@ class EqmDetector:
             return x
         weight = next(self.field.parameters(), x)
         return x.to(weight.device, getattr(self.field, "dtype", weight.dtype))
+
+
+class _Copies:
+    """Counts the images that are equal to an earlier one."""
+
+    def __init__(self) -> None:
+        self.count, self.different = 0, set[bytes]()
+
+    def add(self, x: Tensor) -> None:
+        rows = x.detach().flatten(1).cpu().contiguous().view(torch.uint8).numpy()
+        self.count += len(rows)
+        self.different.update(hashlib.blake2b(row.data, digest_size=16).digest() for row in rows)
+
+    def problems(self) -> list[str]:
+        copies = self.count - len(self.different)
+        if not copies:
+            return []
+        return [
+            f"{copies:,} of {self.count:,} normal images are copies of others: the false positive rate "
+            f"holds only for different images, here {len(self.different):,}; give each image once"
+        ]
 
 
 @torch.no_grad()

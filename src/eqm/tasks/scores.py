@@ -27,7 +27,7 @@ from eqm.shapes import norms
 
 GAMMAS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 CELLS = 4
-"""The score `residuals` divides an image into CELLS x CELLS cells."""
+"""The score `residuals` divides an image into CELLS x CELLS cells, and other samples into as many parts."""
 START = 0.5
 """The gamma at which the scores `reconstruction` and `steps` start."""
 RATIO = 0.2
@@ -169,13 +169,15 @@ def gradient_norm(context: ScoreContext) -> Tensor:
 
 @register("score", "work")
 def work(context: ScoreContext) -> Tensor:
-    """The work of the field during the descent from the image, the line integral of -f . dx."""
+    """The work of the field during the descent from the image, the line integral of -f . dx; infinite
+    where it diverges."""
     context.check_descends()
     rule, steps = context.config.sampling.make_rule(), context.config.sampling.max_steps
     trajectory = record_trajectory(
         context.field, context.x, context.labels, rule=rule, at=range(steps + 1), max_steps=steps
     )
-    return -measure_trajectory(context.field, trajectory, context.labels).work[-1]
+    work = -measure_trajectory(context.field, trajectory, context.labels).work[-1]
+    return work.masked_fill(trajectory.diverged, torch.inf)
 
 
 @register("score", "displacement")
@@ -192,8 +194,10 @@ def reconstruction(context: ScoreContext) -> Tensor:
 
 @register("score", "steps")
 def steps(context: ScoreContext) -> Tensor:
-    """The steps from the noisy image until the gradient norm has fallen to a fifth."""
-    return context.descend(context.noisy(), RelativeGradientNorm(RATIO)).steps
+    """The steps from the noisy image until the gradient norm has fallen to a fifth; infinite where it
+    diverges."""
+    end = context.descend(context.noisy(), RelativeGradientNorm(RATIO))
+    return end.steps.double().masked_fill(_diverged(end), torch.inf)
 
 
 @register("score", "loss")
@@ -210,9 +214,11 @@ def losses(context: ScoreContext) -> Tensor:
 
 @register("score", "residuals")
 def residuals(context: ScoreContext) -> Tensor:
-    """The logarithm of the training loss in each cell of a grid at each gamma, (B, K)."""
-    found = [adaptive_avg_pool2d(_image(e).mean(1), CELLS).flatten(1) for e in context.errors]
-    return _log(torch.cat(found, 1))
+    """The logarithm of the training loss in each cell of a grid at each gamma, (B, K).
+
+    Samples that are not images are cut into up to 16 parts. Every value counts in one part only.
+    """
+    return _log(torch.cat([_parts(errors) for errors in context.errors], 1))
 
 
 @register("score", "complexity")
@@ -268,13 +274,27 @@ def check_explicit(field: Any) -> None:
 
 
 def _distance(context: ScoreContext, end: Solution) -> Tensor:
-    diverged = torch.tensor([outcome is Outcome.DIVERGED for outcome in end.outcome])
-    return norms(end.x - context.x).masked_fill(diverged.to(context.x.device), torch.inf)
+    return norms(end.x - context.x).masked_fill(_diverged(end), torch.inf)
+
+
+def _diverged(end: Solution) -> Tensor:
+    diverged = [outcome is Outcome.DIVERGED for outcome in end.outcome]
+    return torch.tensor(diverged, dtype=torch.bool, device=end.x.device)
 
 
 def _image(x: Tensor) -> Tensor:
     """x (B, ...) as images (B, C, H, W); other samples become one row of pixels."""
     return x if x.ndim == 4 else x.flatten(1)[:, None, None]
+
+
+def _parts(errors: Tensor) -> Tensor:
+    """The means of the parts of a sample, (B, parts), from errors (B, ...)."""
+    if errors.ndim == 4:
+        cells = [min(CELLS, side) for side in errors.shape[2:]]
+        return adaptive_avg_pool2d(errors.mean(1), cells).flatten(1)
+    flat = errors.flatten(1)
+    parts = flat.tensor_split(min(CELLS**2, flat.shape[1]), 1)
+    return torch.stack([part.mean(1) for part in parts], 1)
 
 
 def _log(errors: Tensor) -> Tensor:
