@@ -105,4 +105,4 @@ def test_steps_end_at_rising_moments_and_at_the_end(steps, exponent):
 def test_trajectories_that_cannot_be_fitted_are_named(x, settings, message):
     count = torch.zeros(x.shape[:2])
     with pytest.raises(ValueError, match=message):
-        fit_multistep(lambda x, y: x, Trajectory(x, count, count), **settings)
+        fit_multistep(lambda x, y: x, Trajectory(x, count, count, count[0] > 0), **settings)

@@ -11,13 +11,10 @@ from torch import Tensor
 
 FEWEST = 4
 """The fewest normal images of a calibration."""
-FEWEST_JUDGED = 20
+FEWEST_JUDGED = 40
 """Among fewer images no outliers are looked for."""
-WIDTHS = 5.5
-"""A clear outlier of a score of one number lies so many quartile widths above the median."""
-CLEAR = 6.0
-"""A clear outlier of several numbers lies above this quantile, in standard deviations."""
-QUARTILE = -0.674
+WIDTHS = {"single": 5.5, "joint": 8.5}
+"""A clear outlier lies so many quartile widths above the median: 4 or 6 standard deviations."""
 TRIMMED = 0.4
 """The share of images that a robust fit leaves out."""
 FLOOR = 1e-3
@@ -81,7 +78,9 @@ class Calibration:
 
     def p_values(self, scores: Tensor) -> Tensor:
         """The conformal p-value of each score, (N,): (1 + #{calibration scores >= it}) / (n + 1)."""
-        at_least = len(self.scores) - torch.searchsorted(self.scores, scores.to(self.scores))
+        at_least = len(self.scores) - torch.searchsorted(
+            self.scores, finite(scores.to(self.scores))
+        )
         return (1 + at_least).double() / (len(self.scores) + 1)
 
     def threshold(self, fpr: float) -> float:
@@ -133,9 +132,9 @@ def outlyingness(groups: Sequence[Tensor]) -> Tensor:
     leaves out its most distant images until it no longer changes, as the minimum covariance
     determinant of Rousseeuw and Van Driessen (1999) does, and then only the clear outliers.
 
-    The unit is a multiple of the width from the lower quartile to the median, of logarithms if all
-    scores are positive: WIDTHS of it for a single number, and for several that of a chi-square variable
-    up to its quantile CLEAR. Anomalies change it little if they are fewer than a quarter of the images.
+    The unit is WIDTHS times the width from the lower quartile to the median. It is that of a nearly
+    normal number: the cube root of a distance (Wilson and Hilferty 1931), or the logarithm of single
+    numbers if all are positive. Anomalies change it little if they are fewer than a quarter of the images.
 
     Raises ValueError as `check_numbers` does.
     """
@@ -147,7 +146,8 @@ def outlyingness(groups: Sequence[Tensor]) -> Tensor:
 
 def _outlyingness(numbers: Tensor) -> Tensor:
     if numbers.shape[1] == 1:
-        return _above(numbers[:, 0], WIDTHS)
+        alone = numbers[:, 0]
+        return _above(alone.log() if (alone > 0).all() else alone, WIDTHS["single"])
     away, halves = numbers.new_zeros(len(numbers)), _halves(len(numbers))
     for rows, others in (halves, halves[::-1]):
         away[rows] = _beyond(_robust_fit(numbers[others]), numbers[rows])
@@ -160,24 +160,13 @@ def _halves(count: int) -> tuple[Tensor, Tensor]:
 
 
 def _beyond(fit: Calibration, numbers: Tensor) -> Tensor:
-    """The distances of numbers (N, K) to a fit above their median, in the unit of `outlyingness`."""
-
-    def log_chi_square(normal: float) -> float:  # Wilson and Hilferty (1931)
-        variance = 2 / (9 * numbers.shape[1])
-        return 3 * math.log(1 - variance + normal * variance**0.5)
-
-    middle = log_chi_square(0)
-    widths = (log_chi_square(CLEAR) - middle) / (middle - log_chi_square(QUARTILE))
-    return _above(fit.distance(numbers), widths)
+    """The distances of numbers (N, K) to a fit, above their median, in the unit of `outlyingness`."""
+    return _above(fit.distance(numbers) ** (1 / 3), WIDTHS["joint"])
 
 
 def _above(scores: Tensor, widths: float) -> Tensor:
-    """Scores (N,) above their median, in `widths` distances from the lower quartile to the median."""
-    logarithms = bool((scores > 0).all())
-    scores = scores.log() if logarithms else scores
-    low, middle, high = scores.quantile(scores.new_tensor([0.25, 0.5, 0.75])).tolist()
-    width = middle - low if logarithms else max(middle - low, high - middle)
-    width = max(width, 0.05 * max(1.0, abs(middle)))  # scores may all be equal
+    low, middle = scores.quantile(scores.new_tensor([0.25, 0.5])).tolist()
+    width = max(middle - low, 0.05 * max(1.0, abs(middle)))  # scores may all be equal
     return (scores - middle) / (widths * width)
 
 

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -41,7 +41,11 @@ from eqm.tasks.scores import ScoreConfig, ScoreContext, as_columns, check_explic
 MAPPED = 256
 """Anomaly maps are relative to the mean error of this many normal images."""
 TOLERATED = 0.05
-"""The share of clear outliers among normal images that is not worth a warning."""
+"""The share of clear outliers among normal images that is not worth a warning, at least a few images."""
+SLACK = 0.02
+"""So much more than the share `contamination` may be left out, as it is known roughly."""
+TOLERATED_COPIES = 0.01
+"""The share of copies among normal images that is not worth a warning."""
 _TENSORS, _SETTINGS, _VERSION = "detector.safetensors", "detector.json", 1
 
 
@@ -86,12 +90,16 @@ class EqmDetector:
                 "contamination, the share of anomalies among the normal images, must lie in [0, 0.5); "
                 f"got {self.contamination}"
             )
-        if not self.score:
-            raise ValueError(f"score must be the name of a score, or several; got {self.score!r}")
+        names = self.score if isinstance(self.score, str | tuple | list) else ()
+        if not names or (not isinstance(names, str) and len(set(names)) < len(names)):
+            raise ValueError(
+                f"score must be the name of a score, or several different ones; got {self.score!r}"
+            )
         for name in self._scores:
             registry.lookup("score", name)
         if "energy" in self._scores:
             check_explicit(self.field)
+        self._shape: tuple[int, ...] | None = None  # of an image given to `fit`
 
     def fit(self, images: Tensor | Iterable[Tensor], labels: Labels = None) -> Self:
         """The detector itself, calibrated on normal images (N, C, H, W), or batches of them.
@@ -102,24 +110,25 @@ class EqmDetector:
 
         Anomalies among these images raise the threshold, and then other anomalies are missed. With
         `contamination` the clear outliers among the images are left out: those that `outlyingness`
-        puts above 1, the highest first, at most that share of all. A normal image that is left out
-        raises the false positive rate by up to 1/n.
+        puts above 1, the highest first, at most that share of all and 2 % more. A normal image that
+        is left out raises the false positive rate by up to 1/n.
 
         Raises ValueError for images of another shape than the model's, fewer than four images, and
         labels that the model does not have. Warns with `CalibrationWarning`, which says what to do, of
         copies among the images, of more than 5 % of clear outliers that are not left out, and of too
         few images for the rate `fpr`.
         """
-        copies = _Copies()
+        self._shape, copies = None, _Copies()
         found: list[list[Tensor]] = []
         errors: list[Tensor] = []
         for context in self._contexts(images, labels):
             found.append(self._numbers(context))
             copies.add(context.x)
+            self._shape = tuple(context.x.shape[1:])
             if context.x.ndim == 4 and sum(map(len, errors)) < MAPPED:
                 errors.append(_errors(context).transpose(0, 1))  # (B, G, H, W)
         groups = [torch.cat(parts) for parts in zip(*found, strict=True)]  # each (N, K)
-        kept, problems = self._kept(outlyingness(groups))
+        kept, problems = self._kept(groups)
         every = torch.cat(errors) if errors else None
         self.calibration = Calibration.of(
             [group[kept] for group in groups],
@@ -133,19 +142,25 @@ class EqmDetector:
             warnings.warn(problem, CalibrationWarning, stacklevel=2)
         return self
 
-    def _kept(self, away: Tensor) -> tuple[Tensor, list[str]]:
+    def _kept(self, groups: Sequence[Tensor]) -> tuple[Tensor, list[str]]:
         """Which of N normal images calibrate, (N,), and what is wrong with the others."""
+        count, away = len(groups[0]) if groups else 0, outlyingness(groups)
         outliers = int((away > 1).sum())
-        left_out = min(outliers, math.ceil(self.contamination * len(away)))
-        kept = torch.ones(len(away), dtype=torch.bool)
-        kept[away.argsort(descending=True)[:left_out]] = False
-        rest = outliers - left_out
-        if rest <= TOLERATED * len(away):
-            return kept, []
-        share = math.ceil(100 * outliers / len(away)) / 100
-        return kept, [
-            f"{rest:,} of {len(away):,} normal images are clear outliers, and anomalies like them will be "
-            f"missed: remove them, or leave them out with contamination={min(share, 0.49):g}"
+        kept = torch.arange(count)
+        budget = math.ceil((self.contamination + SLACK) * count) if self.contamination else 0
+        while budget and (away > 1).any():  # without the most distant ones others stand out
+            order = away.argsort(descending=True, stable=True)[: min(budget, int((away > 1).sum()))]
+            budget -= len(order)
+            kept = kept[torch.ones(len(kept), dtype=torch.bool).index_fill(0, order, False)]
+            away = outlyingness([group[kept] for group in groups])
+        mask = torch.zeros(count, dtype=torch.bool).index_fill(0, kept, True)
+        rest = outliers - (count - len(kept))
+        if rest <= max(3, TOLERATED * count, self.fpr / 2 * count):
+            return mask, []
+        share = math.ceil(20 * outliers / count) / 20
+        return mask, [
+            f"{rest:,} of {count:,} normal images are clear outliers, and anomalies like them will be "
+            f"missed: remove them, or leave them out with contamination={min(share, 0.45):g}"
         ]
 
     def score_samples(self, images: Tensor | Iterable[Tensor], labels: Labels = None) -> Tensor:
@@ -362,14 +377,15 @@ class EqmDetector:
         if not x.isfinite().all():
             raise ValueError("images must be finite; some values are NaN or infinity")
         info = describe(self.field)
-        if info.shape is None:
+        shape = info.shape or self._shape
+        if shape is None:
             return
-        if x.shape[1:] != info.shape:
+        if x.shape[1:] != shape:
             raise ValueError(
-                f"images must have the model's shape {info.shape}; got {tuple(x.shape[1:])}: "
+                f"images must have the model's shape {shape}; got {tuple(x.shape[1:])}: "
                 "resize them first (`eqm detect --resize` does)"
             )
-        pixels = x.ndim == 4 and not (info.metadata.get("data") or {}).get("encoder")
+        pixels = info.shape and x.ndim == 4 and not (info.metadata.get("data") or {}).get("encoder")
         if pixels and x.numel() and x.abs().max() > 1.001:
             raise ValueError(
                 f"images must lie in -1..1; got {x.min():g}..{x.max():g}: scale them, bytes by "
@@ -396,7 +412,7 @@ class _Copies:
 
     def problems(self) -> list[str]:
         copies = self.count - len(self.different)
-        if not copies:
+        if copies <= TOLERATED_COPIES * self.count:
             return []
         return [
             f"{copies:,} of {self.count:,} normal images are copies of others: the false positive rate "

@@ -30,7 +30,9 @@ class EqmOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     rows and -1 for outliers.
 
     `field` is a field, or the name or folder of a trained model. The other parameters are those of
-    `EqmDetector`, with `scores` for its `score`. `detector_` is the calibrated detector.
+    `EqmDetector`, with other names for two: `scores` for `score`, and `calibration_contamination` for
+    `contamination`, by which scikit-learn means the share of outliers to predict. `detector_` is the
+    calibrated detector. `fit` warns with `CalibrationWarning`, as that of `EqmDetector` does.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class EqmOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         fpr: float = 0.05,
         config: Any = None,
         batch_size: int = 256,
+        calibration_contamination: float = 0.0,
     ) -> None:
         self.field = field
         self.shape = shape
@@ -49,6 +52,7 @@ class EqmOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         self.fpr = fpr
         self.config = config
         self.batch_size = batch_size
+        self.calibration_contamination = calibration_contamination
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """The estimator itself, calibrated on normal rows (N, D); `y` is ignored.
@@ -57,7 +61,14 @@ class EqmOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """
         X = validate_data(self, X, dtype=np.float32, ensure_min_samples=FEWEST)
         field = from_pretrained(self.field) if isinstance(self.field, str) else self.field
-        detector = EqmDetector(field, self.scores, self.fpr, self.config, self.batch_size)
+        detector = EqmDetector(
+            field,
+            self.scores,
+            self.fpr,
+            self.config,
+            self.batch_size,
+            contamination=self.calibration_contamination,
+        )
         self.detector_ = detector.fit(self._images(X, field))
         self.offset_ = -self.detector_.threshold()
         return self
