@@ -20,6 +20,7 @@ from typing import (
     Annotated,
     Any,
     Literal,
+    TypeGuard,
     Union,
     get_args,
     get_origin,
@@ -78,7 +79,7 @@ def parse_json(content: bytes | str, kind: Any, source: str, *, advice: str = ""
 
     >>> parse_json('{"draws": 0}', dict[str, Count], "a.json", advice="calibrate again")
     Traceback (most recent call last):
-    ValueError: a.json: draws must be a whole number of at least 1; got 0: calibrate again
+    ValueError: a.json: draws must be a whole number from 1 to 2^62; got 0: calibrate again
     """
     ending = advice and f": {advice}"
     try:
@@ -133,7 +134,7 @@ def check_fields(settings: Any, *, prefix: str = "") -> None:
     ...         check_fields(self)
     >>> Settings(draws="x")
     Traceback (most recent call last):
-    ValueError: draws must be a whole number of at least 1; got 'x'
+    ValueError: draws must be a whole number from 1 to 2^62; got 'x'
     """
     kinds: Any = type(settings)
     hints = _hints(kinds)
@@ -266,43 +267,57 @@ def _expected(kind: Any) -> str:
         elif _is_settings(option) or origin in (dict, Mapping):
             words["an object"] = None
         else:
-            words[_NAMES.get(option, (f"a {getattr(option, '__name__', option)}",))[0]] = None
+            word = _NAMES.get(option, (f"a {getattr(option, '__name__', option)}",))[0]
+            finite = any(meta.le == LARGEST for meta in _metas(kind))
+            words["a finite number" if finite and option is float else word] = None
     null = " or null" if words.pop("null", words) is None else ""
     return " or ".join(words) + _range(kind) + null
 
 
 def _range(kind: Any) -> str:
     """The range of a type in words that follow the type; empty if it has none."""
-    if get_origin(kind) in (Union, UnionType):
-        return next(filter(None, map(_range, get_args(kind))), "")
-    for meta in getattr(kind, "__metadata__", ()):
-        if isinstance(meta, Meta):
-            if (meta.ge, meta.gt, meta.le, meta.lt) == (None,) * 4:
-                continue
-            low = f"from {meta.ge:,}" if _bounded(meta.ge) else ""
-            low = f"above {meta.gt:,}" if _bounded(meta.gt) else low
-            high = f"to {meta.le:,}" if _bounded(meta.le) else ""
-            high = f"to below {meta.lt:,}" if _bounded(meta.lt) else high
-            if low and high:
-                return f" {low} {high}" if low[0] == "f" else f" {low} and up {high}"
-            if low or high:
-                return " " + (low.replace("from", "of at least") or f"up {high}")
-            return " that is finite"
+    for meta in _metas(kind):
+        if (meta.ge, meta.gt, meta.le, meta.lt) == (None,) * 4:
+            continue
+        low = f"from {_words(meta.ge)}" if _bounded(meta.ge) else ""
+        low = f"above {_words(meta.gt)}" if _bounded(meta.gt) else low
+        high = f"to {_words(meta.le)}" if _bounded(meta.le) else ""
+        high = f"to below {_words(meta.lt)}" if _bounded(meta.lt) else high
+        if low and high:
+            high = high if low[0] == "f" else f"and up {high}".replace("up to below", "below")
+            return f" {low} {high}"
+        if low or high:
+            return " " + (low.replace("from", "of at least") or f"up {high}")
     return ""
 
 
 def _length(kind: Any) -> str:
     """The length of a list in words that stand before its entries; empty if any length will do."""
-    for meta in getattr(kind, "__metadata__", ()):
-        if isinstance(meta, Meta) and meta.max_length:
+    for meta in _metas(kind):
+        if meta.max_length:
             return f"{meta.min_length or 0} to {meta.max_length:,} "
-        if isinstance(meta, Meta) and meta.min_length:
+        if meta.min_length:
             return f"{meta.min_length} or more "
     return ""
 
 
-def _bounded(bound: float | None) -> bool:
-    return bound is not None and abs(bound) < 2**62
+def _metas(kind: Any) -> list[Meta]:
+    """The ranges of a type, of all its options if it is a union."""
+    if get_origin(kind) in (Union, UnionType):
+        return [meta for option in get_args(kind) for meta in _metas(option)]
+    return [meta for meta in getattr(kind, "__metadata__", ()) if isinstance(meta, Meta)]
+
+
+def _bounded(bound: float | None) -> TypeGuard[float]:
+    return bound is not None and abs(bound) < LARGEST
+
+
+def _words(bound: float) -> str:
+    """A bound for people: 2^62 - 1 for a long number."""
+    if bound < 2**53:
+        return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
+    power = round(math.log2(bound))
+    return f"2^{power}" + f" - {2**power - int(bound)}" * (bound != 2**power)
 
 
 def _fixed(parts: tuple[Any, ...]) -> tuple[Any, ...]:

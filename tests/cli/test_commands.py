@@ -175,7 +175,10 @@ def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
         (["sample", "{model}", "--labels", "3", "12"], "labels must lie in 0..9"),
         (["sample", "{model}", "--output", "x.jpg"], "or have no ending for a folder; got x.jpg"),
         (["sample", "{model}", "--count", "0"], "count must be at least 1; got 0"),
-        (["sample", "{model}", "--step-size", "0"], "must be a positive number; got 0.0"),
+        (
+            ["sample", "{model}", "--step-size", "0"],
+            "step_size must be a finite number above 0; got 0.0",
+        ),
         (["sample", "{model}", "--step-size", "7"], "step_size must not exceed path_length"),
         (["sample", "{model}", "--device", "warp"], 'device "warp" is not available'),
         (["sample", "{model}", "--output", "/dev/null/x.png"], "choose another folder"),
@@ -200,7 +203,7 @@ def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
         ),
         (["train", "digits", "--output", "/dev/null/x"], "choose another folder"),
         (["train", "digits", "--output", "{model}"], "holds a run with other settings"),
-        (["train", "digits", "--model.width", "1000000"], "emory"),
+        (["train", "digits", "--model.width", "50000"], "fit here"),
         (
             ["train", "folder", "--data.path", "moons"],
             "needs pictures (channels, height, width)",
@@ -208,7 +211,7 @@ def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
         (["train", "digits", "--images", "0"], "eqm: images must be at least 1; got 0"),
         (
             ["train", "digits", "--optimizer.learning-rate", "-1"],
-            "eqm: optimizer.learning_rate must be positive and finite; got -1.0",
+            "eqm: optimizer.learning_rate must be a finite number above 0; got -1.0",
         ),
         (["demo", "--output", "/dev/null/x"], "choose another folder"),
     ],

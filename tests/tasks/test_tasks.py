@@ -170,7 +170,7 @@ def test_fitted_steps_hold_for_the_settings_they_were_fitted_with():
     assert FITTED.but(guidance=2.0) == replace(FIVE, guidance=2.0)
     assert FITTED.but(rule="gradient-descent") == FIVE
     for rows in ([[1, 2, 3]], 3, [[1, 2, 3, math.inf]], ["abcd"]):
-        with pytest.raises(ValueError, match="multistep_coefficients must be rows of four numbers"):
+        with pytest.raises(ValueError, match="^multistep_coefficients"):
             Sampling(multistep_coefficients=rows)
 
 
@@ -190,24 +190,24 @@ def test_a_model_without_classes_takes_no_labels():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"step_size": 0}, "step_size must be a positive number; got 0"),
-        ({"path_length": -1}, "path_length must lie in"),
-        ({"guidance": -1}, r"guidance must lie in \[0, inf\); got -1"),
-        ({"momentum": 5}, r"momentum must lie in \[0, 1\); got 5"),
-        ({"gradient_ratio": 1.5}, "gradient_ratio must lie in"),
-        ({"rule": 3}, "rule and stop must be names; got 3"),
+        ({"step_size": 0}, "step_size must be a finite number above 0; got 0"),
+        ({"path_length": -1}, "path_length must be a finite number above 0; got -1"),
+        ({"guidance": -1}, "guidance must be a finite number of at least 0; got -1"),
+        ({"momentum": 5}, "momentum must be a number from 0 to below 1; got 5"),
+        ({"gradient_ratio": 1.5}, "gradient_ratio must be a number from 0 to below 1"),
+        ({"rule": 3}, "rule must be text; got 3"),
         (
             {"rule_options": (("reach", "far"),)},
-            "rule_options must be pairs of a name and a number",
+            r"rule_options\[0\]\[1\] must be a finite number; got 'far'",
         ),
-        ({"step_size": "big"}, "step_size must be a number; got 'big'"),
+        ({"step_size": "big"}, "step_size must be a finite number above 0; got 'big'"),
         ({"step_size": 1e-320}, "a path takes at most 1e.09 steps; got path_length 0.5 in steps"),
     ],
 )
 def test_impossible_sampling_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         Sampling(**settings)
-    with pytest.raises(ValueError, match="unknown names: colour"):
+    with pytest.raises(ValueError, match="the model's sampling.colour is unknown"):
         Sampling.of({"sampling": {"colour": 3}})
 
 
@@ -298,7 +298,7 @@ def test_settings_that_came_back_from_json_are_the_same():
     assert Sampling.of({"sampling": json.loads(json.dumps(asdict(stored)))}) == stored
     assert stored.make_rule() == eqm.Heun(0.05)
     for interval in ([0.3, 0.1], [0.1], "ab", [0.1, math.inf]):
-        with pytest.raises(ValueError, match="guidance_interval must be two path lengths"):
+        with pytest.raises(ValueError, match="^guidance_interval"):
             Sampling(guidance_interval=interval)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from eqm.schema import Finite, Fraction, check_fields, convert
 
 LAYOUTS = ("HW", "CHW", "HNW", "CHNW", "CLN", "CN")
 """The axes of pictures, signals and points, each sorted by letter."""
@@ -23,9 +26,9 @@ class DataConfig:
     split: str = "train"
     """The part to read where data are divided into folders or files such as train, test and val; `all` reads
     everything, and takes no folder for a part."""
-    val_fraction: float = 0.2
+    val_fraction: Fraction = 0.2
     """Fraction of each class kept for validation; training never sees it."""
-    size: int = 0
+    size: Annotated[int, Meta(ge=-1, le=2**16)] = 0
     """Side of the square to crop and resize pictures to; 0 keeps their size, -1 chooses one that
     suits them (recipe `folder` only)."""
     channels: int = 0
@@ -34,7 +37,7 @@ class DataConfig:
     layout: str = ""
     """Order of the axes of an array, by the letters N (pictures), H, W and C, such as NHWC, NCHW, HWN or HW;
     NCL for signals, NC for points. By default it is found, and refused if it is not certain."""
-    range: tuple[float, ...] = ()
+    range: tuple[Finite, ...] = ()
     """The values of black and white in an array, or in grey pictures of more than 8 bits, such as 0 4095 for
     12 bits that are stored as 16. By default those of the file's type; refused if they are not certain."""
     standardise: bool = False
@@ -54,18 +57,13 @@ class DataConfig:
     `fail` ends the run."""
     outside: bool = False
     """Read files outside the data set too, where a table or a link in it leads to them."""
-    workers: int = 0
+    workers: Annotated[int, Meta(ge=0, le=1024)] = 0
     """Threads that decode pictures; 0 means one for each processor core, at most 16."""
-    cache_mb: int = 1024
+    cache_mb: Annotated[int, Meta(ge=0, le=2**30)] = 1024
     """MiB of memory for decoded 8-bit pictures, used if all of them fit; 0 decodes each time."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.val_fraction < 1:
-            raise ValueError(f"data.val_fraction must lie in [0, 1); got {self.val_fraction}")
-        if self.size < -1:
-            raise ValueError(
-                f"data.size must be a side in pixels, 0 (keep) or -1 (choose); got {self.size}"
-            )
+        check_fields(self, prefix="data.")
         if self.channels not in (-1, 0, 1, 3, 4):
             raise ValueError(
                 f"data.channels must be 1, 3, 4, 0 (keep) or -1 (choose); got {self.channels}"
@@ -76,13 +74,10 @@ class DataConfig:
                 f"got {self.layout!r}"
             )
         black_white = len(self.range) == 2 and self.range[0] != self.range[1]
-        if self.range and not (black_white and all(map(math.isfinite, self.range))):
+        if self.range and not black_white:
             raise ValueError(
                 f"data.range must be two different numbers, black and white; got {self.range}"
             )
-        for name in ("workers", "cache_mb"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"data.{name} must not be negative; got {getattr(self, name)}")
 
     @property
     def threads(self) -> int:
@@ -99,5 +94,6 @@ class DataConfig:
         known = {name: value for name, value in stored.items() if value is not None}
         if "path" not in known:
             return None
-        lists = {name: tuple(known.get(name, ())) for name in ("classes", "range")}
-        return cls(**known | lists | {"flip": False, "outside": False})
+        known |= {"flip": False, "outside": False}
+        config: DataConfig = convert(known, cls, "the model's metadata: ")
+        return config

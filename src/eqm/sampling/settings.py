@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
-from math import ceil, isfinite
+from dataclasses import asdict, dataclass, replace
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from eqm.checks import check_positive
 from eqm.registry import make
+from eqm.schema import Finite, Fraction, NonNegative, Positive, check_fields, convert
 
 if TYPE_CHECKING:
     from eqm.descent import Rule, Stop
 
-BOUNDS = [
-    ("step_size", 0, float("inf")),
-    ("momentum", 0, 1),
-    ("path_length", 0, float("inf")),
-    ("gradient_ratio", 0, 1),
-    ("guidance", 0, float("inf")),
-]
 MOST_STEPS = 1e9
-Options = tuple[tuple[str, float], ...]
+Options = tuple[tuple[str, Finite], ...]
 """Further settings of a registered part: pairs of name and value."""
 
 
@@ -34,20 +27,20 @@ class Sampling:
 
     rule: str = "nesterov-lookahead"
     """The update rule: any registered rule. heun evaluates the model twice a step."""
-    step_size: float = 0.02
+    step_size: Positive = 0.02
     """Size of a step; stable below 0.1 with the default decay. The paper takes 0.0017 to 0.003."""
-    momentum: float = 0.3
+    momentum: Fraction = 0.3
     """Momentum, for rules that have one."""
-    path_length: float = 0.5
+    path_length: Positive = 0.5
     """Stop a sample after this path, the sum of its step sizes; about 0.4 reaches the data."""
-    gradient_ratio: float = 0.0
+    gradient_ratio: Fraction = 0.0
     """Stop a sample earlier, when its gradient norm falls below this fraction of the first one; 0
     turns this off."""
-    guidance: float = 1.0
+    guidance: NonNegative = 1.0
     """Classifier-free guidance scale; 1 is none."""
-    guidance_interval: tuple[float, float] | None = None
+    guidance_interval: tuple[NonNegative, NonNegative] | None = None
     """Guide a sample only while its path is between these two lengths; by default always."""
-    multistep_coefficients: tuple[tuple[float, float, float, float], ...] = ()
+    multistep_coefficients: tuple[tuple[Finite, Finite, Finite, Finite], ...] = ()
     """Rows of a `LinearMultistep`, one a step, fitted by `eqm tune`. If there are any, samples from
     noise take these steps; other descents always use the rule."""
     stop: str = ""
@@ -58,15 +51,7 @@ class Sampling:
     """Further settings of the stop, as pairs: NAME VALUE."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.rule, str) or not isinstance(self.stop, str):
-            raise ValueError(f"rule and stop must be names; got {self.rule!r} and {self.stop!r}")
-        for name, low, high in BOUNDS:
-            value = getattr(self, name)
-            if not _is_number(value):
-                raise ValueError(f"{name} must be a number; got {value!r}")
-            if not low <= value < high:
-                raise ValueError(f"{name} must lie in [{low:g}, {high:g}); got {value:g}")
-        check_positive(step_size=self.step_size, path_length=self.path_length)
+        check_fields(self)
         if self.step_size > self.path_length:
             raise ValueError(
                 "step_size must not exceed path_length; "
@@ -77,11 +62,11 @@ class Sampling:
                 f"a path takes at most {MOST_STEPS:g} steps; got path_length {self.path_length:g} in "
                 f"steps of {self.step_size:g}"
             )
-        if self.guidance_interval is not None:
-            object.__setattr__(self, "guidance_interval", _interval(self.guidance_interval))
-        object.__setattr__(self, "multistep_coefficients", _rows(self.multistep_coefficients))
-        for name in ("rule_options", "stop_options"):
-            object.__setattr__(self, name, _options(name, getattr(self, name)))
+        if self.guidance_interval and not self.guidance_interval[0] < self.guidance_interval[1]:
+            raise ValueError(
+                "guidance_interval must be two path lengths in order, such as 0.1 0.3; "
+                f"got {self.guidance_interval}"
+            )
 
     def but(self, **changes: Any) -> Sampling:
         """The same with some settings changed; None keeps a setting.
@@ -124,56 +109,7 @@ class Sampling:
     @classmethod
     def of(cls, metadata: dict[str, Any]) -> Sampling:
         """The settings stored with a model under `sampling`; defaults if there are none."""
-        stored = metadata.get("sampling", {})
-        if not isinstance(stored, dict):
-            raise ValueError(f"the model's sampling settings must be an object; got {stored!r}")
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(set(stored) - known):
-            raise ValueError(
-                f"the model's sampling settings hold unknown names: {', '.join(unknown)}"
-            )
-        return cls(**stored)
-
-
-# JSON has no tuples: what was stored comes back as lists.
-
-
-def _rows(values: Any) -> tuple[tuple[float, ...], ...]:
-    if isinstance(values, list | tuple) and all(
-        isinstance(row, list | tuple) and len(row) == 4 and all(map(_is_finite, row))
-        for row in values
-    ):
-        return tuple(tuple(map(float, row)) for row in values)
-    raise ValueError(
-        f"multistep_coefficients must be rows of four numbers, one row a step; got {values!r}"
-    )
-
-
-def _interval(values: Any) -> tuple[float, float]:
-    if isinstance(values, list | tuple) and len(values) == 2 and all(map(_is_finite, values)):
-        low, high = values
-        if 0 <= low < high:
-            return float(low), float(high)
-    raise ValueError(
-        f"guidance_interval must be two path lengths in order, such as 0.1 0.3; got {values!r}"
-    )
-
-
-def _options(name: str, values: Any) -> Options:
-    if isinstance(values, list | tuple) and all(
-        isinstance(pair, list | tuple)
-        and len(pair) == 2
-        and isinstance(pair[0], str)
-        and _is_finite(pair[1])
-        for pair in values
-    ):
-        return tuple((key, value) for key, value in values)
-    raise ValueError(f"{name} must be pairs of a name and a number; got {values!r}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_finite(value: Any) -> bool:
-    return _is_number(value) and isfinite(value)
+        sampling: Sampling = convert(
+            metadata.get("sampling", {}), cls, "the model's ", name="sampling"
+        )
+        return sampling
