@@ -211,7 +211,7 @@ def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
         (["train", "digits", "--images", "0"], "eqm: images must be at least 1; got 0"),
         (
             ["train", "digits", "--optimizer.learning-rate", "-1"],
-            "eqm: optimizer.learning_rate must be a finite number above 0; got -1.0",
+            "eqm: optimizer.learning_rate must be a number above 0 and up to 1,000; got -1.0",
         ),
         (["demo", "--output", "/dev/null/x"], "choose another folder"),
     ],

@@ -310,7 +310,7 @@ def test_a_run_that_cannot_be_is_named(images, tmp_path, config, message):
         (lambda: OptimizerConfig(learning_rate=0), "learning_rate must be a number above 0"),
         (lambda: OptimizerConfig(learning_rate=1e300), "learning_rate must be .* up to 1,000"),
         (lambda: OptimizerConfig(eps=1e-50), "eps must be a number from 1e-30 to 1; got 1e-50"),
-        (lambda: OptimizerConfig(clip=-1), "clip must be a number of at least 0"),
+        (lambda: OptimizerConfig(clip=-1), "clip must be a finite number of at least 0"),
         (lambda: OptimizerConfig(betas=(0.9,)), "betas must be a list of 2 numbers"),
         (lambda: OptimizerConfig(name="sgd"), "name must be one of adamw, muon; got 'sgd'"),
         (lambda: replace(TINY, seed=2**63), "seed must be a whole number"),
