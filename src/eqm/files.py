@@ -98,6 +98,16 @@ class DiskFullError(OSError):
     unchanged."""
 
 
+def is_file_name(name: str) -> bool:
+    """Whether `name` can name one file or folder on every system, inside the folder that it is put into.
+
+    >>> is_file_name("run 1"), is_file_name("../run")
+    (True, False)
+    """
+    plain = name.isprintable() and not set(name) & set('/\\:*?"<>|') and len(name.encode()) <= 200
+    return plain and name == name.strip(" ") and not name.endswith(".") and bool(name)
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """A block that writes `path`; the failures of writing become one sentence.
@@ -166,6 +176,14 @@ def replacing(path: Path | str) -> Iterator[Path]:
             _sync_folder(target.parent)
 
 
+def check_file(path: Path | str) -> None:
+    """Returns nothing; checks that `replacing` may write `path`, as far as that is known before.
+
+    Raises OSError for a folder, a device, a pipe, a read-only file and a name that is too long."""
+    with writing(Path(path)):
+        _target(Path(path))
+
+
 def _target(path: Path) -> tuple[Path, int | None]:
     """The file that `path` names or links to, and its mode, None if it is missing."""
     target = Path(os.path.realpath(path))
@@ -197,10 +215,6 @@ def new_folder(folder: Path | str) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _temporary(target if filled else target.parent) as temporary:
             yield temporary
-            for path in temporary.rglob("*"):
-                if path.is_file():
-                    with path.open("rb+") as file:
-                        os.fsync(file.fileno())
             if filled:
                 _move_all(temporary, target)
             else:
@@ -317,7 +331,7 @@ def check_folder(
         there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
         if not there and folder.exists() and not folder.is_dir():
             raise ValueError(f"{name} must be a folder; {folder} is a file: choose another name")
-    own = any(map(partial(_is_of_kind, folder), filter(None, (kind, *within))))
+    own = any(map(partial(is_of_kind, folder), filter(None, (kind, *within))))
     for file, said in _files_of(kind).items() if own else ():
         if file in there and _format_of(folder / file) not in (said, None):
             raise ValueError(
@@ -345,7 +359,7 @@ def claim_folder(folder: Path | str, kind: str) -> Path:
     Raises as `check_folder` and `make_folder` do."""
     check_folder(folder, kind)
     folder = make_folder(folder)
-    if not _is_of_kind(folder, kind):
+    if not is_of_kind(folder, kind):
         with replacing(folder / MARKER) as path:
             path.write_text(json.dumps({"format": kind}) + "\n", encoding="utf-8")
     return folder
@@ -355,7 +369,8 @@ def _files_of(kind: str) -> dict[str, str]:
     return KINDS.get(kind, {MARKER: kind} if kind else {})
 
 
-def _is_of_kind(folder: Path, kind: str) -> bool:
+def is_of_kind(folder: Path, kind: str) -> bool:
+    """Whether a file of `folder` says that eqm wrote it as `kind`."""
     return any(_format_of(folder / file) == said == kind for file, said in _files_of(kind).items())
 
 

@@ -189,7 +189,7 @@ def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
         (["train", "digits", "--data.path", "cats"], "data.path must be a folder"),
         (
             ["train", "folder", "--data.path", "{model}", "--output", "{model}/run"],
-            "lie outside of",
+            "lies in the folder",
         ),
         (
             ["train", "digits", "--model.shape", "3", "16", "16"],

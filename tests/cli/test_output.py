@@ -34,7 +34,7 @@ def test_a_folder_holds_each_picture_pixel_by_pixel(tmp_path, channels):
 def test_files_that_are_there_are_not_mixed_with_new_ones(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "kept.png").touch()
-    with pytest.raises(ValueError, match="mine has files in it: choose another name"):
+    with pytest.raises(ValueError, match="mine has files in it, such as 'kept.png': choose"):
         check_output(tmp_path / "mine", STILL)
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="must be a folder; .*file is a file"):

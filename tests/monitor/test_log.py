@@ -61,6 +61,8 @@ def test_a_disk_that_fills_amid_a_line_leaves_whole_lines(tmp_path, monkeypatch)
             return getattr(self.file, name)
 
         def write(self, line):
+            if len(line) < 20:  # the rest
+                raise OSError(errno.ENOSPC, "No space left on device")
             return self.file.write(line[:7])
 
     monkeypatch.setattr(type(log.path), "open", lambda *a, **k: Short(whole(*a, **k)))

@@ -18,6 +18,8 @@ from eqm.registry import register
 if TYPE_CHECKING:
     from torch import Tensor
 
+MAPS = "eqm-maps"
+"""What the marker in a folder of heat maps says."""
 SHOWN = 20
 """Rows of the table that are printed, most anomalous first; --output writes all."""
 
@@ -66,11 +68,13 @@ def detect(
 
     from eqm.cli.images import Given, open_model, range_of, read_images
     from eqm.cli.output import check_output
-    from eqm.files import make_folder
+    from eqm.files import check_folder, claim_folder, make_folder
     from eqm.tasks import EqmDetector
 
     if output is not None:
         check_output(output, (".csv", ".json"))
+    if maps is not None:
+        check_folder(maps, MAPS, name="maps")
     if save and not (normal and Path(model).is_dir()):
         raise ValueError(
             "--save stores the calibration by --normal in the folder of a model; "
@@ -98,8 +102,10 @@ def detect(
         detector = replace(detector, fpr=rate, batch_size=batch_size)
     given, latents = read(images)
     status = given.status
-    for folder in filter(None, [output and output.parent, maps]):
-        make_folder(folder)
+    if maps is not None:
+        claim_folder(maps, MAPS)
+    if output is not None:
+        make_folder(output.parent)
     if normal:
         known, normal_latents = read(normal)
         detector.fit(normal_latents)

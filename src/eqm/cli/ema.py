@@ -29,15 +29,14 @@ def ema(
         run: Folder of the run.
         sigma_rel: Relative width of the average: the standard deviation of its weights over time, as a
             share of the images seen.
-        output: Folder for the model. It must not hold a model yet.
+        output: Folder for the model, new or empty.
         images: Images seen at the end of the average.
     """
-    from eqm.files import make_folder
+    from eqm.files import check_folder, make_folder
     from eqm.models import from_pretrained, save_pretrained
     from eqm.train.ema import fit_snapshots, reconstruct, snapshots
 
-    if (output / "config.json").exists():
-        raise ValueError(f"{output} holds a model already: choose another folder for --output")
+    check_folder(output)
     found = snapshots(run)
     images = found[-1].images if images is None else images
     fit = fit_snapshots(found, sigma_rel, images=images)

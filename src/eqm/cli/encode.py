@@ -53,14 +53,15 @@ def encode(
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from eqm.checks import check_count
-    from eqm.cli.output import check_apart, show_settings
+    from eqm.cli.output import show_settings
     from eqm.data import DataConfig, open_latents, open_source
     from eqm.data import encode as run
     from eqm.data.latents import STORAGE
     from eqm.devices import pick_device
     from eqm.encoders import open_encoder
+    from eqm.files import check_folder
 
-    check_apart(output, path)
+    check_folder(output, "eqm latents")
     check_count(shard_size=shard_size, batch_size=batch_size)
     rank, world_size, local_rank = (
         int(os.environ.get(name, default))

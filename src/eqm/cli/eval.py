@@ -83,6 +83,7 @@ def eval_(
     from rich.console import Console
     from rich.progress import Progress
 
+    from eqm.cli.output import check_output
     from eqm.data import DataConfig
     from eqm.evaluation import (
         Settings,
@@ -107,8 +108,7 @@ def eval_(
     ):
         raise ValueError("--save-reference takes a .safetensors file and one kind of --features")
     for path in (*output, *filter(None, [save_reference])):
-        if path.is_dir():
-            raise ValueError(f"output must be a file; {path} is a folder: choose another name")
+        check_output(path, (path.suffix,))
         make_folder(path.parent)
     settings = Settings(metrics=metrics, max_rows=max_rows, batch_size=batch_size, seed=seed)
     where = distributed.join(device)

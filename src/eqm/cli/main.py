@@ -18,6 +18,7 @@ import tyro
 
 import eqm
 from eqm.cli.messages import one_line, plain_messages, sentence_of
+from eqm.cli.output import check_options
 from eqm.cli.parser import rules
 from eqm.files import DISK_ERRORS, printable
 from eqm.recipes import DESCRIPTIONS, find_recipe
@@ -110,7 +111,7 @@ def _run(arguments: list[str]) -> int:
     elif name.startswith("-"):
         raise ValueError(f"expected a command first; got {name}: `eqm --help` lists the commands")
     else:
-        command, rest, networks = lookup("command", name), arguments[1:], list[str]()
+        command, rest, networks = checked(lookup("command", name)), arguments[1:], list[str]()
         description = None
         # tyro keeps the line breaks inside the help of an option
         command.__doc__ = re.sub(r"\n {8}(?=\S)", " ", inspect.getdoc(command) or "")
@@ -159,6 +160,17 @@ def _plain_refusal() -> Iterator[None]:
     finally:
         for line in words.getvalue().split("\n")[:-1]:
             print(printable(line), file=sys.stderr)
+
+
+def checked(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command, which first checks that it writes over nothing that it reads."""
+
+    @wraps(command)
+    def run(*arguments: Any, **options: Any) -> Any:
+        check_options(inspect.signature(command).bind(*arguments, **options).arguments)
+        return command(*arguments, **options)
+
+    return run
 
 
 def _check_arguments(arguments: list[str]) -> None:

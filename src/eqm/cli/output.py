@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
+from unicodedata import category
 
 from eqm.cli.options import Sheet
-from eqm.files import printable
+from eqm.files import KINDS, check_file, check_folder, is_of_kind, printable
+from eqm.registry import names
+from eqm.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,33 +35,128 @@ def show_settings(settings: Mapping[str, object]) -> None:
         print(f"{printable(name):<{width}}  {'none' if value in ('', None) else printable(value)}")
 
 
-def check_apart(output: Path, pictures: str) -> None:
-    """Raises ValueError where `output` lies inside the folder `pictures`."""
-    place = Path(pictures)
-    if place.is_dir() and output.resolve().is_relative_to(place.resolve()):
-        raise ValueError(
-            f"output must lie outside of the folder of pictures, {pictures}; got {output}: files in it would "
-            "count as pictures"
-        )
+OUTPUTS = ("output", "animate", "maps", "save_reference")
+"""Options of commands that name what is written."""
+MODELS = ("model", "models", "run", "vae", "features", "samples", "compare", "config.init_from")
+"""Options of commands that name models that are read, and other things."""
+DATA = (
+    *("pictures", "images", "normal", "mask", "masks", "path", "data", "reference", "training"),
+    "config.data.path",
+)
+"""Options of commands that name data that are read."""
+MODEL_FILES = (
+    *("config.json", "model.safetensors", "README.md", "detector.json", "detector.safetensors"),
+    *("eqm.json", "log.jsonl", "checkpoints", "best", "averages", "pictures", "tensorboard"),
+)
+"""Names that eqm itself uses in the folder of a model or a run."""
+
+
+def check_options(options: Mapping[str, object]) -> None:
+    """Raises ValueError where a command with these `options` would write over what it reads, or write two
+    results to one place."""
+    if isinstance(config := options.get("config"), TrainConfig):
+        options = {f"config.{name}": value for name, value in config.flat().items()} | options
+    models = [text for name in MODELS for text in _texts(options.get(name))]
+    data = [text for name in DATA for text in _texts(options.get(name))]
+    data = [text for text in data if text.partition(":")[0] not in names("source")]
+    written = [(name, path) for name in OUTPUTS for path in _texts(options.get(name))]
+    for number, (name, path) in enumerate(written):
+        check_apart(Path(path), data, models, name=name)
+        for other, place in written[:number]:
+            if _is_same(Path(path), Path(place)):
+                raise ValueError(f"{name} and {other} are the same, {path}: choose two names")
+
+
+def check_apart(
+    output: Path, data: Sequence[str], models: Sequence[str] = (), *, name: str = "output"
+) -> None:
+    """Raises ValueError where writing `output`, the option `name`, would change what is read.
+
+    It must not be a file or folder that is read, lie in a folder that is read, link to a file in it, or be a
+    folder with something that is read. The folder of a model takes results of other names than MODEL_FILES.
+    """
+    for text in (*data, *models):
+        place, fault = _place(text), ""
+        if place is None:
+            continue
+        if _is_same(output, place):
+            fault = f"{output} is read, too"
+        elif os.path.isdir(place):  # noqa: PTH112
+            inside = _inside(output, place)
+            if text in models and any(is_of_kind(place, kind) for kind in KINDS):
+                if inside and inside[0] in MODEL_FILES:
+                    fault = f"{output} is the place of a file of the model in {place}"
+            elif inside:
+                fault = f"{output} lies in the folder {place}, which is read"
+            elif _links_into(output, place):
+                fault = f"{output} is a link to a file in {place}, which is read"
+        if os.path.isdir(output) and _inside(place, output):  # noqa: PTH112
+            fault = f"{output} is a folder with {place}, which is read"
+        if fault:
+            raise ValueError(
+                f"{name} must not be among what is read; {fault}: choose another place"
+            )
+
+
+def _texts(value: object) -> list[str]:
+    if isinstance(value, (str, Path)):
+        return [str(value)]
+    return [str(part) for part in value] if isinstance(value, (tuple, list)) else []
+
+
+def _place(text: str) -> Path | None:
+    """The file or folder that an argument names, also as NAME=FILE, KIND:FILE or FILE:0-7; None if none."""
+    candidates = [text, text.partition("=")[2], text.partition(":")[2], text.rpartition(":")[0]]
+    for candidate in filter(None, candidates):
+        with suppress(OSError, ValueError):
+            if Path(candidate).exists():
+                return Path(candidate)
+    return None
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    with suppress(OSError, ValueError):
+        return one.samefile(other)
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _inside(path: Path, folder: Path) -> tuple[str, ...]:
+    """The names that lead from the folder to the path; none if it lies elsewhere."""
+    path, folder = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
+    return path.relative_to(folder).parts if path.is_relative_to(folder) else ()
+
+
+def _links_into(path: Path, folder: Path) -> bool:
+    """Whether the file at `path` is, by a link, also in `folder`."""
+    if not os.path.isfile(path):  # noqa: PTH113
+        return False
+    wanted = path.stat()
+    for root, *_ in os.walk(folder):
+        with os.scandir(root) as entries:
+            for entry in entries:
+                if entry.is_symlink() or entry.inode() == wanted.st_ino:
+                    with suppress(OSError):
+                        if os.path.samestat(entry.stat(), wanted):
+                            return True
+    return False
 
 
 def check_output(output: Path, endings: Sequence[str], *, name: str = "output") -> None:
     """Raises ValueError unless `output`, the option `name`, can be written: it must end in one of `endings`
-    and not be a folder; or, for FOLDER, be a new or empty folder."""
+    and not be a folder; or, for FOLDER, be a new or empty folder.
+
+    Raises OSError for a device, a pipe, a read-only file and a name that is too long."""
+    if any(category(letter) == "Cc" for letter in str(output)):
+        raise ValueError(f"{name} must have no control characters; got {printable(output)}")
     if FOLDER in endings and ending_of(output) == FOLDER:
-        if output.is_dir() and any(output.iterdir()):
-            raise ValueError(
-                f"{name} must be a new or an empty folder; {output} has files in it: choose another name"
-            )
-        if output.is_file():
-            raise ValueError(f"{name} must be a folder; {output} is a file: choose another name")
-        return
+        return check_folder(output, name=name)
     if output.suffix not in endings:
         *some, last = filter(None, endings)
         also = ", or have no ending for a folder" * (FOLDER in endings)
         raise ValueError(f"{name} must end in {', '.join(some)} or {last}{also}; got {output}")
-    if output.is_dir():
+    if os.path.isdir(output):  # noqa: PTH112
         raise ValueError(f"{name} must be a file; {output} is a folder: choose another name")
+    check_file(output)
     if output.suffix == ".mp4":
         from eqm.pictures import check_mp4_writer
 
@@ -150,7 +249,8 @@ def with_captions(
 
 def ending_of(output: Path) -> str:
     """The ending of a path, which is FOLDER for a folder."""
-    return FOLDER if output.is_dir() and output.suffix not in ANY else output.suffix
+    is_folder = os.path.isdir(output)  # noqa: PTH112 - False, too, for a name that is too long
+    return FOLDER if is_folder and output.suffix not in ANY else output.suffix
 
 
 def file_names(names: Sequence[str], *, each: int = 1) -> list[str]:

@@ -49,9 +49,8 @@ def train(
         dry_run: Only print the settings, the size and cost of the network, and the time the run takes, from a
             few measured steps.
     """
-    from eqm.cli.output import check_apart, show_settings
+    from eqm.cli.output import check_options, show_settings
     from eqm.data import MissingDataError, open_source, split
-    from eqm.data.open_source import opens_arrays
     from eqm.devices import pick_device
     from eqm.models import cost
     from eqm.monitor import duration, estimate_time, make_monitor, run
@@ -62,8 +61,7 @@ def train(
     from eqm.train.step import compiles
 
     folder = output or Path("runs") / config.name
-    if not opens_arrays(config.data):
-        check_apart(folder, config.data.path)
+    check_options({"config": config, "output": folder})
     picks: list[str] = []
     seen = val_data = None
     asked, recipe = config.model.shape, RECIPES.get(config.name)

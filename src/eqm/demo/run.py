@@ -16,7 +16,7 @@ from eqm.demo.material import Material, prepare
 from eqm.demo.report import Section, write_report
 from eqm.demo.samples import samples
 from eqm.devices import describe_machine
-from eqm.files import make_folder
+from eqm.files import claim_folder
 
 SECTIONS: dict[str, Callable[[Material], Section]] = {
     "drawing samples": samples,
@@ -34,7 +34,7 @@ def run(
 ) -> list[Section]:
     """The sections of the report, which it writes into `folder`; `say` is called with each stage."""
     began = time.monotonic()
-    make_folder(folder)
+    claim_folder(folder, "eqm-demo")
     say("training two models, by equilibrium matching and by flow matching")
     material = prepare(folder, images=images, seed=seed)
     sections = []

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eqm.files import replacing, writing
+from eqm.files import claim_folder, replacing, writing
 from eqm.monitor.trackers import Tracker
+from eqm.train.loop import RUN
 
 NAME = "log.jsonl"
 EARLIER = 3
@@ -30,7 +29,10 @@ class Log(Tracker):
         self.path = Path(folder) / NAME
 
     def start(self, images: int) -> None:
-        """Removes lines after `images` and damaged lines. Raises OSError if it cannot write."""
+        """Removes lines after `images` and damaged lines.
+
+        Raises OSError if it cannot write, and ValueError for a folder with other files than those of a run."""
+        claim_folder(self.path.parent, RUN)
         if not self.path.exists():
             return
         with writing(self.path):
@@ -46,9 +48,12 @@ class Log(Tracker):
         line = (json.dumps({"images": images, **finite}) + "\n").encode()
         with writing(self.path), self.path.open("ab", buffering=0) as file:
             end = file.tell()
-            if file.write(line) < len(line):  # the disk became full on the way
+            try:
+                while line:  # a disk that becomes full takes a part and then says why
+                    line = line[file.write(line) :]
+            except OSError:
                 file.truncate(end)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+                raise
 
 
 def read_log(folder: Path | str) -> list[dict[str, float | None]]:

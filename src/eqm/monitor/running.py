@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from eqm.data import Source
 from eqm.devices import pick_device
+from eqm.files import check_folder
 from eqm.monitor.callbacks import Callback, Evaluation, Metrics, Previews, ValidationLoss
 from eqm.monitor.log import Curves, Log
 from eqm.monitor.throughput import Throughput, Work, duration, work_of
 from eqm.monitor.trackers import Tracker, open_tracker
 from eqm.train.config import TrainConfig
 from eqm.train.distributed import is_main, world_size
+from eqm.train.loop import RUN
 from eqm.train.loop import Progress as TrainingProgress
 from eqm.train.loop import line_due
 from eqm.train.state import TrainingState
@@ -179,8 +181,10 @@ def run(
     """The last of `steps`, after all of them, with a bar of images/s, loss and time left.
 
     These numbers and more go to `log.jsonl` in `folder` and to the trackers of `monitor`. The result
-    is None if there were no steps, because the run was complete.
+    is None if there were no steps, because the run was complete. Raises ValueError for a folder with other
+    files than those of a run.
     """
+    check_folder(folder, RUN, name="folder")
     monitor = monitor or Monitor()
     last = None
     with Bar(total, title) as bar:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from eqm import registry
 from eqm.corruption import Decay
 from eqm.data.config import DataConfig
+from eqm.files import is_file_name
 from eqm.models.config import NetworkConfig, UNetConfig
 from eqm.sampling.settings import Sampling
 from eqm.schema import (
@@ -210,6 +211,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        _check(
+            is_file_name(self.name),
+            "name must be the name of a folder, without / and control characters",
+            repr(self.name),
+        )
         _check(self.images >= 1 or self.images == -1, "images must be at least 1", self.images)
         _check(
             len(set(self.trackers)) == len(self.trackers),
