@@ -43,7 +43,7 @@ def contents(folder):
     """Everything below a folder: the bytes and permissions of files, the targets of links."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        what = os.readlink(path) if path.is_symlink() else path.is_file() and path.read_bytes()
+        what = str(path.readlink()) if path.is_symlink() else path.is_file() and path.read_bytes()
         found[str(path.relative_to(folder))] = (what, stat.S_IMODE(path.lstat().st_mode))
     return found
 
