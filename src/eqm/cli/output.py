@@ -53,7 +53,7 @@ MODEL_FILES = (
 
 def check_options(options: Mapping[str, object]) -> None:
     """Raises ValueError where a command with these `options` would write over what it reads, or write two
-    results to one place."""
+    results to one place or to a name with control characters."""
     if isinstance(config := options.get("config"), TrainConfig):
         options = {f"config.{name}": value for name, value in config.flat().items()} | options
     models = [text for name in MODELS for text in _texts(options.get(name))]
@@ -61,6 +61,8 @@ def check_options(options: Mapping[str, object]) -> None:
     data = [text for text in data if text.partition(":")[0] not in names("source")]
     written = [(name, path) for name in OUTPUTS for path in _texts(options.get(name))]
     for number, (name, path) in enumerate(written):
+        if any(category(letter) == "Cc" for letter in path):
+            raise ValueError(f"{name} must have no control characters; got {printable(path)}")
         check_apart(Path(path), data, models, name=name)
         for other, place in written[:number]:
             if _is_same(Path(path), Path(place)):
@@ -80,7 +82,7 @@ def check_apart(
         if place is None:
             continue
         if _is_same(output, place):
-            fault = f"{output} is read, too"
+            fault = f"{output} is read"
         elif os.path.isdir(place):  # noqa: PTH112
             inside = _inside(output, place)
             if text in models and any(is_of_kind(place, kind) for kind in KINDS):
@@ -93,9 +95,7 @@ def check_apart(
         if os.path.isdir(output) and _inside(place, output):  # noqa: PTH112
             fault = f"{output} is a folder with {place}, which is read"
         if fault:
-            raise ValueError(
-                f"{name} must not be among what is read; {fault}: choose another place"
-            )
+            raise ValueError(f"{name} must not change what is read; {fault}: choose another place")
 
 
 def _texts(value: object) -> list[str]:
@@ -146,8 +146,6 @@ def check_output(output: Path, endings: Sequence[str], *, name: str = "output") 
     and not be a folder; or, for FOLDER, be a new or empty folder.
 
     Raises OSError for a device, a pipe, a read-only file and a name that is too long."""
-    if any(category(letter) == "Cc" for letter in str(output)):
-        raise ValueError(f"{name} must have no control characters; got {printable(output)}")
     if FOLDER in endings and ending_of(output) == FOLDER:
         return check_folder(output, name=name)
     if output.suffix not in endings:

@@ -122,7 +122,7 @@ def train(
     if config.model.num_classes and names != [str(number) for number in range(len(names))]:
         about["classes"] = names
     run = Run(config, Path(folder), about)
-    on_main(lambda: check_folder(folder, RUN, name="the folder of a run"))
+    on_main(lambda: check_folder(folder, RUN, name="folder"))
     with ExitStack() as stack:
         if there := on_main(run.folder.is_dir):
             _lock(run, stack)
