@@ -367,7 +367,9 @@ def save_model(folder):
 
 
 def save_detector(folder):
-    EqmDetector(lambda x, labels: x, "gradient-norm", 0.5).fit(torch.zeros(4, 2)).save(folder)
+    EqmDetector(lambda x, labels: x, "gradient-norm", 0.5).fit(
+        torch.eye(8)[:, :2] + torch.arange(8)[:, None]
+    ).save(folder)
 
 
 def save_classifier(folder):

@@ -150,6 +150,7 @@ def test_a_disk_that_fails_for_a_while_does_not_end_the_run(
     whole = last(train(TINY, images, tmp_path / "whole")).state
     run = train(TINY, images, tmp_path / "torn")
     next(run)
+    next(run)  # after the first checkpoint
     with monkeypatch.context() as patch:
         patch.setattr(
             *{

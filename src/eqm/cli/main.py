@@ -111,7 +111,7 @@ def _run(arguments: list[str]) -> int:
     elif name.startswith("-"):
         raise ValueError(f"expected a command first; got {name}: `eqm --help` lists the commands")
     else:
-        command, rest, networks = checked(lookup("command", name)), arguments[1:], list[str]()
+        command, rest, networks = lookup("command", name), arguments[1:], list[str]()
         description = None
         # tyro keeps the line breaks inside the help of an option
         command.__doc__ = re.sub(r"\n {8}(?=\S)", " ", inspect.getdoc(command) or "")
@@ -136,15 +136,18 @@ def _run(arguments: list[str]) -> int:
                     tyro.conf.FlagCreatePairsOff,
                 ),
             )
+        options = inspect.signature(command).bind(*call.args, **call.keywords)
+        options.apply_defaults()
+        check_options(options.arguments)
         status = call()
     return status if isinstance(status, int) else 0
 
 
-def _later(command: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:
+def _later(command: Callable[..., Any]) -> Callable[..., partial[Any]]:
     """A function with the arguments of the command, that only returns the call."""
 
     @wraps(command)
-    def later(*arguments: Any, **options: Any) -> Callable[[], Any]:
+    def later(*arguments: Any, **options: Any) -> partial[Any]:
         return partial(command, *arguments, **options)
 
     return later
@@ -160,17 +163,6 @@ def _plain_refusal() -> Iterator[None]:
     finally:
         for line in words.getvalue().split("\n")[:-1]:
             print(printable(line), file=sys.stderr)
-
-
-def checked(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The command, which first checks that it writes over nothing that it reads."""
-
-    @wraps(command)
-    def run(*arguments: Any, **options: Any) -> Any:
-        check_options(inspect.signature(command).bind(*arguments, **options).arguments)
-        return command(*arguments, **options)
-
-    return run
 
 
 def _check_arguments(arguments: list[str]) -> None:

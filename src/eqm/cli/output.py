@@ -55,7 +55,7 @@ def check_options(options: Mapping[str, object]) -> None:
     """Raises ValueError where a command with these `options` would write over what it reads, or write two
     results to one place or to a name with control characters."""
     if isinstance(config := options.get("config"), TrainConfig):
-        options = {f"config.{name}": value for name, value in config.flat().items()} | options
+        options = {**options, **{f"config.{k}": value for k, value in config.flat().items()}}
     models = [text for name in MODELS for text in _texts(options.get(name))]
     data = [text for name in DATA for text in _texts(options.get(name))]
     data = [text for text in data if text.partition(":")[0] not in names("source")]

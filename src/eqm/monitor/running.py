@@ -24,9 +24,8 @@ from eqm.monitor.throughput import Throughput, Work, duration, work_of
 from eqm.monitor.trackers import Tracker, open_tracker
 from eqm.train.config import TrainConfig
 from eqm.train.distributed import is_main, world_size
-from eqm.train.loop import RUN
+from eqm.train.loop import RUN, line_due
 from eqm.train.loop import Progress as TrainingProgress
-from eqm.train.loop import line_due
 from eqm.train.state import TrainingState
 
 T = TypeVar("T")
