@@ -47,7 +47,7 @@ def denoise(
     """
     import torch
 
-    from eqm.cli.images import input_of, labels_of, open_model, range_of, read_images
+    from eqm.cli.images import input_of, labels_of, open_model, read_images
     from eqm.cli.output import STILL, check_output, file_names, write_images
     from eqm.corruption import corrupt
     from eqm.files import make_folder
@@ -62,7 +62,7 @@ def denoise(
         raise ValueError("--add mixes in noise itself and takes no --sigma: leave one of them out")
     network, _ = open_model(model, device=device, precision=precision, output=output, latents=False)
     shape = network.config.shape
-    given = read_images(pictures, shape, resize=resize, broken=broken, span=range_of(network))
+    given = read_images(pictures, shape, resize=resize, broken=broken, model=network)
     clean = x = input_of(network, given.images)
     if add:
         noise = starting_noise(shape, seeds=range(seed, seed + len(x))).to(x)

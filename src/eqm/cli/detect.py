@@ -18,6 +18,8 @@ from eqm.registry import register
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from eqm.cli.images import Given
+
 MAPS = "eqm-maps"
 """What the marker in a folder of heat maps says."""
 SHOWN = 20
@@ -66,7 +68,7 @@ def detect(
     """
     from dataclasses import replace
 
-    from eqm.cli.images import Given, open_model, range_of, read_images
+    from eqm.cli.images import open_model, read_images
     from eqm.cli.output import check_output
     from eqm.files import check_folder, claim_folder, make_folder
     from eqm.tasks import EqmDetector
@@ -84,7 +86,7 @@ def detect(
     shape = encoder.image_shape_of(network.config.shape)
 
     def read(paths: Sequence[str]) -> tuple[Given, Tensor]:
-        given = read_images(paths, shape, resize=resize, broken=broken, span=range_of(network))
+        given = read_images(paths, shape, resize=resize, broken=broken, model=network, tiles=True)
         return given, encoder.encode(given.images)[0]
 
     asked = score[0] if len(score) == 1 else score
@@ -110,20 +112,21 @@ def detect(
         known, normal_latents = read(normal)
         detector.fit(normal_latents)
         status = max(status, known.status)
-    threshold = detector.threshold()  # before the work: the calibration may be too small
+    # Before the work, as the calibration may be too small. Of several tiles any may be anomalous by chance.
+    thresholds = {count: detector.threshold(detector.fpr / count) for count in {1, *given.counts}}
     if save:
         detector.save(model)
     scores = detector.score_samples(latents)
-    p_values = detector.p_values_of(scores).tolist()
+    p_values = detector.p_values_of(scores).split(given.counts)
     rows: list[dict[str, Any]] = [
         {
             "image": name,
-            "score": value,
-            "p_value": p,
-            "anomalous": value > threshold,
+            "score": part.max().item(),
+            "p_value": min(len(part) * p.min().item(), 1.0),
+            "anomalous": part.max().item() > thresholds[len(part)],
             "unreadable": "",
         }
-        for name, value, p in zip(given.names, scores.tolist(), p_values, strict=True)
+        for name, part, p in zip(given.names, scores.split(given.counts), p_values, strict=True)
     ]
     nothing = dict.fromkeys(("score", "p_value", "anomalous"))
     rows += [
@@ -132,10 +135,10 @@ def detect(
     _print(rows, f"{len(detector.calibration.scores):,} normal scores", detector.fpr)  # type: ignore[union-attr]
     if output is not None:
         about = {"model": model, "score": detector.score, "fpr": detector.fpr}
-        _write(rows, about | {"threshold": threshold}, output)
+        _write(rows, about | {"threshold": thresholds[1]}, output)
         print(f"every picture: {output}")
     if maps is not None:
-        _draw(given.images, detector.anomaly_map(latents), given.names, maps)
+        _draw(given, detector.anomaly_map(latents), maps)
         print(f"heat maps: {maps}")
     return status
 
@@ -184,7 +187,7 @@ def _with_words(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _draw(pictures: Tensor, maps: Tensor, names: Sequence[str], folder: Path) -> None:
+def _draw(given: Given, maps: Tensor, folder: Path) -> None:
     import torch
     from torch.nn.functional import interpolate
 
@@ -192,11 +195,37 @@ def _draw(pictures: Tensor, maps: Tensor, names: Sequence[str], folder: Path) ->
     from eqm.files import replacing
     from eqm.pictures import grid, heatmap
 
-    size = pictures.shape[-2:]
+    size = given.images.shape[-2:]
     wide = interpolate(maps[:, None], size, mode="bilinear") if maps.shape[-2:] != size else maps
-    for k, name in enumerate(file_names(names)):
-        picture = pictures[k : k + 1, :3]
+    wide = wide.view(-1, 1, *size)
+    parts = zip(
+        given.images.split(given.counts), wide.split(given.counts), given.sizes, strict=True
+    )
+    for name, (tiles, heat, sides) in zip(file_names(given.names), parts, strict=True):
+        picture, strength = (_joined(part, sides) for part in (tiles[:, :3], heat))
         colour = picture if picture.shape[1] == 3 else picture.mean(1, keepdim=True)
-        pair = torch.cat([colour.expand(1, 3, *size), heatmap(picture, wide[k].view(1, *size))])
+        shown = colour.expand(1, 3, *picture.shape[2:]), heatmap(picture, strength[:, 0])
+        scale = max(1, 224 // picture.shape[2])
         with replacing(folder / f"{name}.png") as path:
-            grid(pair, columns=2, scale=max(1, 224 // size[0])).save(path, format="png")
+            grid(torch.cat(shown), columns=2, scale=scale).save(path, format="png")
+
+
+def _joined(tiles: Tensor, sides: tuple[int, int]) -> Tensor:
+    """The picture (1, C, H, W) of its tiles (T, C, S, S): their mean where they overlap.
+
+    `sides` are the height and width of the picture in its file."""
+    import torch
+
+    from eqm.cli.images import tiles_of
+
+    if len(tiles) == 1:
+        return tiles
+    scale = tiles.shape[-1] / min(sides)
+    places = [(round(top * scale), round(left * scale)) for top, left in tiles_of(*sides)]
+    height, width = (place + tiles.shape[-1] for place in places[-1])
+    total, count = (torch.zeros(1, tiles.shape[1], height, width) for _ in range(2))
+    for tile, (top, left) in zip(tiles, places, strict=True):
+        at = ..., slice(top, top + tile.shape[1]), slice(left, left + tile.shape[2])
+        total[at] += tile
+        count[at] += 1
+    return total / count

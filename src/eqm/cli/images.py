@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor
 
-    from eqm.data import DataConfig
+    from eqm.data import DataConfig, Source
     from eqm.data.archives import PictureFiles
     from eqm.encoders import Encoder
 
 LOG = logging.getLogger(__name__)
 LISTED = 20
 """Unreadable pictures that are named in warnings."""
+MAX_TILES = 64
+"""Tiles of one picture at most."""
 Check = Callable[[str, tuple[int, ...]], None]
 """Takes the name of a picture and its shape; raises ValueError for an unwanted shape."""
 
@@ -37,6 +40,10 @@ class Given(NamedTuple):
     """The number of each image among all that were given."""
     unreadable: dict[str, str]
     """The names of the others, and why they cannot be read."""
+    sizes: list[tuple[int, int]]
+    """Height and width of each picture, before it was resized."""
+    counts: list[int]
+    """How many images each name has: 1, or the number of its tiles."""
 
     def labels(self, given: Sequence[str]) -> Sequence[str]:
         """The labels of the images, from those of all that were given."""
@@ -49,6 +56,30 @@ class Given(NamedTuple):
         return 1 if self.unreadable else 0
 
 
+class _Asked(NamedTuple):
+    """What is asked of the pictures at a path."""
+
+    shape: tuple[int, ...]
+    resize: bool
+    tiles: bool
+    check: Check
+    model: Any
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Those of the model."""
+        return getattr(self.model, "metadata", None) or {}
+
+
+class _Picture(NamedTuple):
+    """A picture that was read."""
+
+    images: Tensor
+    """(1, C, H, W), or its tiles (T, C, H, W)."""
+    size: tuple[int, int]
+    """Its height and width in the file."""
+
+
 def read_images(
     paths: Sequence[Path | str],
     shape: Sequence[int],
@@ -56,20 +87,24 @@ def read_images(
     resize: bool | None = False,
     taker: str = "the model takes",
     broken: Literal["skip", "fail"] = "fail",
-    span: Sequence[float] = (),
+    model: Any = None,
+    tiles: bool = False,
 ) -> Given:
     """The pictures at `paths`, and the name of each.
 
     A path is a picture or anything that `eqm train --data.path` takes. `:5` or `:0-7` after it picks
     some pictures, counted from 0. The pictures must have `shape` (C, H, W). `resize` crops them to a
     square, resizes them and converts their channels; None hides that offer in errors, where `taker`
-    says what wants the shape. `span` are the values of black and white in grey pictures of more than 8
-    bits, as in `DataConfig.range`.
+    says what wants the shape. With `tiles` it does not crop: a picture that is no square becomes several
+    images, squares that overlap and cover it, as `tiles_of` places them. Numbers of the kind that the
+    `model` was trained on have the values of black and white of its training data.
 
     Where `broken` is "skip", a picture that cannot be read is left out, with a warning. Raises ValueError
     for missing files, other shapes, numbers out of range, and where no picture can be read.
     """
     import torch
+
+    from eqm.data.source import say
 
     if not paths:
         raise ValueError(
@@ -90,10 +125,8 @@ def read_images(
                 + (f": bring it to that shape{offer}" if len(found) == 3 else "")
             )
 
-    found = [
-        _read(str(path), shape, bool(resize), check, inside=len(paths) > 1, span=tuple(span))
-        for path in paths
-    ]
+    asked = _Asked(shape, bool(resize), bool(resize) and tiles, check, model)
+    found = [_read(str(path), asked, inside=len(paths) > 1) for path in paths]
     names = _apart([name for names, _ in found for name in names])
     read = [image for _, images in found for image in images]
     unreadable = {name: why for name, why in zip(names, read, strict=True) if isinstance(why, str)}
@@ -110,8 +143,39 @@ def read_images(
         LOG.warning("cannot read the picture %s (%s): it is left out", name, unreadable[name])
     if len(unreadable) > LISTED:
         LOG.warning("%d more pictures cannot be read", len(unreadable) - LISTED)
-    images = torch.stack([read[k] for k in kept])  # type: ignore[misc]
-    return Given(images, [names[k] for k in kept], kept, unreadable)
+    good: list[_Picture] = [read[k] for k in kept]  # type: ignore[misc]
+    if any(len(each.images) > 1 for each in good):
+        cut = sum(len(each.images) > 1 for each in good)
+        most = max(len(each.images) for each in good)
+        say(
+            [
+                f"{cut} of {len(good)} pictures are no squares: each is cut into up to {most} square tiles that "
+                "overlap and cover all of it"
+            ]
+        )
+    return Given(
+        torch.cat([each.images for each in good]),
+        [names[k] for k in kept],
+        kept,
+        unreadable,
+        [each.size for each in good],
+        [len(each.images) for each in good],
+    )
+
+
+def tiles_of(height: int, width: int) -> list[tuple[int, int]]:
+    """The top and left of the squares, as wide as the shorter side, that cover a picture.
+
+    They are as few as possible and evenly spread, from the first edge to the last. Raises ValueError
+    where more than 64 are needed."""
+    side, longer = sorted((height, width))
+    count = -(-longer // side)
+    if count > MAX_TILES:
+        raise ValueError(
+            f"it has {width}x{height} pixels and would need {count:,} square tiles: cut it into pieces"
+        )
+    places = [round(k * (longer - side) / max(count - 1, 1)) for k in range(count)]
+    return [(place, 0) if height > width else (0, place) for place in places]
 
 
 def _apart(names: list[str]) -> list[str]:
@@ -124,67 +188,106 @@ def _apart(names: list[str]) -> list[str]:
     return names
 
 
-def _read(
-    where: str,
-    shape: tuple[int, ...],
-    resize: bool,
-    check: Check,
-    *,
-    inside: bool,
-    span: tuple[float, ...],
-) -> tuple[list[str], Sequence[Tensor | str]]:
-    """The names of the pictures at a path, and each picture (C, H, W) or why it cannot be read.
+def _read(where: str, asked: _Asked, *, inside: bool) -> tuple[list[str], Sequence[_Picture | str]]:
+    """The names of the pictures at a path, and each picture or why it cannot be read.
 
     With `inside`, the path of a folder or archive stands before the names of the pictures inside of it."""
-
-    from eqm.data import DataConfig, open_source
+    from eqm.data import DataConfig
     from eqm.data.open_source import opens_arrays
     from eqm.data.source import say
-    from eqm.randomness import SampleRandom
 
     path, wanted = _picked(where)
-    config = DataConfig(path, range=span)
+    config = DataConfig(path)
     if opens_arrays(config):
-        source = open_source(config, small=True)
-        rows = _rows(path, wanted, len(source))
-        if source.shape != shape:
-            check(f"{path} holds pictures", source.shape)
-            config = replace(config, channels=shape[0], size=shape[1])
-            source = open_source(config, small=True)
-        return [f"{path}:{row}" for row in rows.tolist()], source.batch(rows, SampleRandom(0, rows))
+        return _of_arrays(config, wanted, asked)
     files = _files(path)
     say(files.notes)
     rows = _rows(path, wanted, len(files.names))
     names = [files.names[row] for row in rows.tolist()]
     if inside and names != [path]:
         names = [f"{path.rstrip('/')}/{name}" for name in names]
-    return names, _decoded(files, rows, shape, resize, check, config)
+    trained = DataConfig.of(asked.metadata)
+    config = replace(config, range=trained.range if trained else ())
+    return names, _decoded(files, rows, asked, config)
+
+
+def _of_arrays(
+    config: DataConfig, wanted: tuple[int, int] | None, asked: _Asked
+) -> tuple[list[str], list[_Picture]]:
+    """The names and the pictures of arrays."""
+    from eqm.data.source import notes_of, say
+    from eqm.randomness import SampleRandom
+
+    source = _source(config, asked)
+    rows = _rows(config.path, wanted, len(source))
+    shape, height, width = asked.shape, *source.shape[-2:]
+    if source.shape != shape:
+        asked.check(f"{config.path} holds pictures", source.shape)
+        cut = asked.tiles and height != width
+        config = replace(config, channels=shape[0], size=0 if cut else shape[1])
+        source = _source(config, asked)
+    say(notes_of(source))
+    images = source.batch(rows, SampleRandom(0, rows))
+    if images.shape[1:] == shape:
+        parts = list(images[:, None])
+    else:
+        parts = [_tiles(image.numpy(), shape[1]).clamp_(-1, 1) for image in images]
+    names = [f"{config.path}:{row}" for row in rows.tolist()]
+    return names, [_Picture(part, (height, width)) for part in parts]
+
+
+def _source(config: DataConfig, asked: _Asked) -> Source:
+    """The pictures of arrays, with their axes and range as the model takes them."""
+    from eqm.data.arrays import from_npy, from_npz
+    from eqm.data.open_source import open_source
+    from eqm.data.values import Wanted
+
+    path = Path(config.path)
+    readers = {".npz": from_npz, ".npy": from_npy}
+    if not path.is_file() or path.suffix.lower() not in readers:
+        return open_source(config, small=True)
+    wanted = Wanted.of(asked.shape, asked.metadata)
+    return readers[path.suffix.lower()](path, config, wanted=wanted)
+
+
+def _tiles(pixels: np.ndarray, size: int) -> Tensor:
+    """The tiles of a picture (C, H, W) of any type, (T, C, size, size) float32."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from eqm.data.decoding import centre_crop
+
+    side = min(pixels.shape[1:])
+    tiles = [
+        [
+            np.array(centre_crop(Image.fromarray(np.ascontiguousarray(plane)), size), np.float32)
+            for plane in pixels[:, top : top + side, left : left + side]
+        ]
+        for top, left in tiles_of(*pixels.shape[1:])
+    ]
+    return torch.from_numpy(np.array(tiles))
 
 
 def _decoded(
-    files: PictureFiles,
-    rows: Tensor,
-    shape: tuple[int, ...],
-    resize: bool,
-    check: Check,
-    config: DataConfig,
-) -> list[Tensor | str]:
-    """Each picture (C, H, W), or why it cannot be read. All headers are read before any is decoded."""
+    files: PictureFiles, rows: Tensor, asked: _Asked, config: DataConfig
+) -> list[_Picture | str]:
+    """Each picture, or why it cannot be read. All headers are read before any is decoded."""
     from concurrent.futures import ThreadPoolExecutor
 
     import torch
 
     from eqm.data import Pictures
-    from eqm.data.decoding import BROKEN, Header, header, reason
+    from eqm.data.decoding import BROKEN, Header, decode, header, reason
     from eqm.data.pictures import remarks
     from eqm.data.source import say
     from eqm.randomness import SampleRandom
 
-    channels, height, width = shape
+    channels, height, width = asked.shape
     source = Pictures(
         files,
         shape=(channels, height, width),
-        size=height if resize else 0,
+        size=height if asked.resize else 0,
         rows=torch.arange(len(files.names)),
         labels=None,
         num_classes=0,
@@ -193,7 +296,7 @@ def _decoded(
         span=config.range,
     )
     heads: dict[int, Header] = {}
-    found: dict[int, Tensor | str] = {}
+    found: dict[int, _Picture | str] = {}
     for row in rows.tolist():
         try:
             with files.open(row) as file:
@@ -201,19 +304,26 @@ def _decoded(
         except BROKEN as error:
             found[row] = reason(error)
             continue
-        check(f"{files.names[row]} is a picture", (head.channels, head.height, head.width))
+        asked.check(f"{files.names[row]} is a picture", (head.channels, head.height, head.width))
+    say(remarks(files, heads, config.range, 0 if asked.tiles else source.size))
 
-    say(remarks(files, heads, config.range))
-
-    def decode(row: int) -> None:
-        one = torch.tensor([row])
+    def read(row: int) -> None:
+        one, head = torch.tensor([row]), heads[row]
+        size = head.height, head.width
         try:
-            found[row] = source.batch(one, SampleRandom(0, one))[0]
-        except ValueError as error:
+            if asked.tiles and head.height != head.width:
+                tiles_of(*size)  # refuses a long strip before it is decoded
+                with files.open(row) as file:
+                    pixels = decode(file, channels, 0, config.range)
+                images = _tiles(pixels, height).clamp_(0, 255).div_(127.5).sub_(1)
+            else:
+                images = source.batch(one, SampleRandom(0, one))
+            found[row] = _Picture(images, size)
+        except BROKEN as error:
             found[row] = reason(error.__cause__ or error)
 
     with ThreadPoolExecutor(config.threads) as pool:
-        list(pool.map(decode, [row for row in rows.tolist() if row not in found]))
+        list(pool.map(read, [row for row in rows.tolist() if row not in found]))
     return [found[row] for row in rows.tolist()]
 
 
@@ -300,14 +410,6 @@ def input_of(model: Any, images: Tensor) -> Tensor:
     """The images on the device and in the dtype that the model takes."""
     weight = next(model.parameters())
     return images.to(weight.device, getattr(model, "dtype", weight.dtype))
-
-
-def range_of(model: Any) -> tuple[float, ...]:
-    """The values of black and white that the model's data were read with, `DataConfig.range`."""
-    from eqm.data import DataConfig
-
-    config = DataConfig.of(model.metadata)
-    return config.range if config else ()
 
 
 def labels_of(labels: Sequence[str], count: int, model: Any) -> Tensor | None:

@@ -47,7 +47,7 @@ def interpolate(
     """
     import torch
 
-    from eqm.cli.images import open_model, range_of, read_images
+    from eqm.cli.images import open_model, read_images
     from eqm.cli.output import ANY, check_output, file_names, write_images
     from eqm.descent import Outcome
     from eqm.files import make_folder
@@ -59,7 +59,7 @@ def interpolate(
         pictures,
         encoder.image_shape_of(network.config.shape),
         resize=resize,
-        span=range_of(network),
+        model=network,
     )
     images, names = given.images, file_names(given.names)
     if len(images) < 2:

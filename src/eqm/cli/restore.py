@@ -58,7 +58,7 @@ def restore(
     import torch
     from torch.nn import functional
 
-    from eqm.cli.images import input_of, labels_of, open_model, range_of, read_images
+    from eqm.cli.images import input_of, labels_of, open_model, read_images
     from eqm.cli.output import STILL, check_output, file_names, write_images
     from eqm.files import make_folder
     from eqm.sampling import Sampling
@@ -90,7 +90,7 @@ def restore(
     if operator in ("blur", "motion"):
         noise = max(noise, 2 / 255 / 12**0.5)
     taken = shape if measure else what(whole.float()).shape[1:]
-    given = read_images(pictures, taken, resize=resize, broken=broken, span=range_of(network))
+    given = read_images(pictures, taken, resize=resize, broken=broken, model=network)
     y = given.images.to(whole.device)
     if measure or operator == "inpaint":
         y = what(y)

@@ -39,7 +39,7 @@ def vary(
     """
     import torch
 
-    from eqm.cli.images import open_model, range_of, read_images
+    from eqm.cli.images import open_model, read_images
     from eqm.cli.output import STILL, check_output, file_names, write_images
     from eqm.files import make_folder
     from eqm.tasks import vary as varied
@@ -51,7 +51,7 @@ def vary(
         encoder.image_shape_of(network.config.shape),
         resize=resize,
         broken=broken,
-        span=range_of(network),
+        model=network,
     )
     images = given.images
     settings = sampling.applied(network)

@@ -24,18 +24,30 @@ _DAMAGED = (
 )
 
 
+class _ObjectsError(ValueError):
+    """Raised for an array of Python objects, which are not unpickled."""
+
+
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz by name. Those that are not compressed are mapped, not read, as they may
-    be larger than the memory. Raises ValueError for another file."""
+    be larger than the memory. Arrays of Python objects are left out. Raises ValueError for another
+    file, and where no array is left."""
+    found: dict[str, np.ndarray] = {}
+    objects: _ObjectsError | None = None
     try:
         with zipfile.ZipFile(BoundedFile(path)) as archive:
             members = archive.infolist()
             packed = [one for one in members if one.compress_type != zipfile.ZIP_STORED]
             size = path.stat().st_size
             check_unpacked(path.name, size, sum(member.file_size for member in packed))
-            return {
-                one.filename.removesuffix(".npy"): _member(path, archive, one) for one in members
-            }
+            for one in members:
+                try:
+                    found[one.filename.removesuffix(".npy")] = _member(path, archive, one)
+                except _ObjectsError as error:
+                    objects = error
+            if objects and not found:
+                raise objects
+            return found
     except _DAMAGED as error:
         raise ValueError(f"{path} is not a readable .npz of plain arrays ({error})") from error
 
@@ -86,7 +98,7 @@ def _npy_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.d
     read = form.read_array_header_1_0 if old else form.read_array_header_2_0
     shape, fortran, dtype = read(header)
     if dtype.hasobject or not dtype.itemsize:
-        raise ValueError("it holds Python objects or nothing at all, not numbers")
+        raise _ObjectsError("it holds Python objects or nothing at all, not numbers")
     expected, there = math.prod(shape) * dtype.itemsize, size - file.tell()
     if min(shape, default=0) < 0 or expected > there:
         raise ValueError(

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from eqm.data.array_files import read_idx, read_npy, read_npz
 from eqm.data.config import DataConfig
-from eqm.data.decoding import centre_crop
+from eqm.data.decoding import centre_crop, cut_note
 from eqm.data.images import Images, Tensors, check_finite
 from eqm.data.values import (
+    Wanted,
     arranged,
     class_labels,
     find_layout,
@@ -43,14 +44,14 @@ _SPLITS = {
 _PARTS = {"train": "training", "t10k": "test"}
 
 
-def from_npz(path: Path, config: DataConfig, *, shape: Sequence[int] = ()) -> Tensors:
+def from_npz(path: Path, config: DataConfig, *, wanted: Wanted | None = None) -> Tensors:
     """The pictures, signals or points of an .npz with their labels, if there are any.
 
     Pictures are an array called images, image, imgs, img, x, data, samples or arr_0; labels are
     called labels, label, y, targets, target, classes or arr_1. A split is named before or behind, as
-    in train_images and x_train; `config.split` chooses it, and "all" joins them. `shape` (C, H, W) is
-    that of the pictures a model takes. Notes say which other arrays there are. Raises ValueError for
-    anything else, and as `from_array` does.
+    in train_images and x_train; `config.split` chooses it, and "all" joins them. `wanted` are the
+    pictures that a model takes, which need no labels. Notes say which other arrays there are. Raises
+    ValueError for anything else, and as `from_array` does.
     """
     found = read_npz(path)
     images, labels, note = _chosen(path, found, config)
@@ -65,7 +66,7 @@ def from_npz(path: Path, config: DataConfig, *, shape: Sequence[int] = ()) -> Te
         arrays[1] if labels else None,
         config,
         several=bool(split) or base in _SETS,
-        shape=shape,
+        wanted=wanted,
     )
     if names is not None and names.ndim == 1 and len(names) == source.num_classes:
         source = replace(source, class_names=tuple(map(str, names.tolist())))
@@ -143,8 +144,8 @@ def _divided(name: str) -> tuple[str, str]:
     return "", name.lower()
 
 
-def from_npy(path: Path, config: DataConfig, *, shape: Sequence[int] = ()) -> Tensors:
-    """The pictures, signals or points of an .npy; `shape` is as in `from_npz`.
+def from_npy(path: Path, config: DataConfig, *, wanted: Wanted | None = None) -> Tensors:
+    """The pictures, signals or points of an .npy; `wanted` is as in `from_npz`.
 
     Labels come from NAME-labels.npy beside it, if there is one. The file is mapped, not read, as it
     may be larger than the memory.
@@ -152,7 +153,7 @@ def from_npy(path: Path, config: DataConfig, *, shape: Sequence[int] = ()) -> Te
     beside = path.with_name(f"{path.stem}-labels.npy")
     images = read_npy(path)
     labels = read_npy(beside) if beside.is_file() else None
-    return from_array(path.stem, images, labels, config, shape=shape)
+    return from_array(path.stem, images, labels, config, wanted=wanted)
 
 
 def from_array(
@@ -163,18 +164,22 @@ def from_array(
     class_names: tuple[str, ...] = (),
     *,
     several: bool = False,
-    shape: Sequence[int] = (),
+    wanted: Wanted | None = None,
 ) -> Tensors:
     """Pictures, signals or points of an array, with the size and channels that `config` sets.
 
     Its axes and its values of black and white are those that `config` says, else they are found, as
-    `find_layout` and `find_range` do; notes say how. `several` and `shape` are as there.
+    `find_layout` and `find_range` do; notes say how. `several` is as there. For the pictures `wanted` by
+    a model, both are those of its training data, if they are of the same kind, and labels are not read.
     """
     array = plain(name, array)
     counted = None if labels is None or not np.ndim(labels) else max(np.shape(labels)[:2])
     layout = config.layout.upper()
+    if wanted and not layout and len(wanted.layout) == array.ndim:
+        layout = wanted.layout.upper()
     notes: tuple[str, ...] = ()
     if not layout:
+        shape = wanted.shape if wanted else ()
         layout = find_layout(name, array, labels=counted, several=several, shape=shape)
         notes = layout_note(name, array.shape, layout)
     elif len(layout) != array.ndim:
@@ -183,7 +188,7 @@ def from_array(
             f"{array.shape}: name each of its axes"
         )
     array = arranged(array, layout)
-    numbers, classes, words, more = class_labels(name, labels, len(array))
+    numbers, classes, words, more = class_labels(name, None if wanted else labels, len(array))
     notes, class_names = notes + more, class_names or words
     if "H" not in layout:
         if config.range:
@@ -194,13 +199,16 @@ def from_array(
         return Tensors(name, data, numbers, classes, class_names, notes + more, about)
     if config.standardise:
         raise ValueError(f"{name}: data.standardise is for points and signals; these are pictures")
+    known = wanted.limits(array) if wanted else None
     if config.range:
         limits = (config.range[0], config.range[1])
+    elif known:
+        limits = known
     else:
-        limits = find_range(name, array, alone=bool(shape))
+        limits = find_range(name, array, alone=bool(wanted))
         notes += range_note(name, array, limits)
     data = scaled(name, array, limits)
-    notes += cut_note(name, data.shape, config.size)
+    notes += cut_note(name, {name: (array.shape[3], array.shape[2])}, config.size)
     return Images(
         name,
         _fitted(name, data, config),
@@ -211,14 +219,6 @@ def from_array(
         {"values": {"kind": kind_of(array), "range": list(limits)}},
         flip=config.flip,
     )
-
-
-def cut_note(name: str, shape: Sequence[int], size: int) -> tuple[str, ...]:
-    """A sentence about what the crop to a square of side `size` cuts from pictures (..., H, W)."""
-    small, large = sorted(shape[-2:])
-    if size <= 0 or small == large:
-        return ()
-    return (f"{name}: data.size {size} crops away {1 - small / large:.0%} of each picture",)
 
 
 def _fitted(name: str, data: Tensor, config: DataConfig) -> Tensor:

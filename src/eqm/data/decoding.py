@@ -141,6 +141,19 @@ def decode(file: BinaryIO, channels: int, size: int, span: Sequence[float] = ())
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
+def cut_note(name: str, sizes: Mapping[str, tuple[int, int]], size: int) -> tuple[str, ...]:
+    """A sentence about what `centre_crop` cuts away from pictures of these names, widths and heights."""
+    shares = {each: 1 - min(wide) / max(wide) for each, wide in sizes.items()}
+    worst = max(shares, key=shares.__getitem__, default="")
+    if size <= 0 or not worst or not shares[worst]:
+        return ()
+    width, height = sizes[worst]
+    return (
+        f"{name}: the crop to a square of {size}x{size} pixels crops away up to "
+        f"{math.ceil(100 * shares[worst])} % of a picture ({worst} has {width}x{height} pixels)",
+    )
+
+
 def centre_crop(picture: Image.Image, size: int) -> Image.Image:
     """The square of side `size` in the middle, as ADM crops it (guided-diffusion, arXiv 2105.05233).
 

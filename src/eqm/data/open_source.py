@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from math import ceil
 from pathlib import Path
 
 import torch
@@ -230,6 +231,12 @@ class Report:
         said = []
         if len(self.sizes) > 1:
             said.append("sizes differ: set data.size, the side of the square to crop to")
+        shares = [1 - min(sides) / max(sides) for sides in self.sizes if len(sides) == 2]
+        if any(shares):
+            said.append(
+                f"the crop to a square, if data.size is set, crops away up to {ceil(100 * max(shares))} % of "
+                "a picture"
+            )
         if len(self.channels) > 1:
             said.append("channels differ: set data.channels, 1 for grey or 3 for colour")
         if self.broken:

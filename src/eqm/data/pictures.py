@@ -18,7 +18,7 @@ from torch import Tensor
 
 from eqm.data.archives import PictureFiles
 from eqm.data.config import DataConfig
-from eqm.data.decoding import BROKEN, Header, decode, header, reason, values
+from eqm.data.decoding import BROKEN, Header, cut_note, decode, header, reason, values
 from eqm.data.images import in_range, mirrored
 from eqm.data.source import digest
 from eqm.randomness import SampleRandom
@@ -199,10 +199,11 @@ def headers(
 
 
 def remarks(
-    files: PictureFiles, found: Mapping[int, Header], span: Sequence[float] = ()
+    files: PictureFiles, found: Mapping[int, Header], span: Sequence[float] = (), size: int = 0
 ) -> Iterator[str]:
     """Sentences that say how pictures with these headers, by their numbers, are read.
 
+    `size` is the side of the square to crop to, or 0.
     Where grey pictures have more than 8 bits, the values of at most `LOOKED_AT` are read."""
     several = [row for row, look in found.items() if look.several]
     if several:
@@ -210,6 +211,9 @@ def remarks(
             f"{_count(several, found)} {'hold' if len(several) > 1 else 'holds'} several pages or frames, "
             f"such as {files.names[several[0]]}: the first is used"
         )
+    sizes = {files.names[row]: (look.width, look.height) for row, look in found.items()}
+    some = "" if len(found) == len(files.names) else f"; {_count(found, files.names)} were looked at"
+    yield from (f"{sentence}{some}" for sentence in cut_note(files.name, sizes, size))
     deep = [row for row, look in found.items() if look.deep]
     extremes = []
     for row in spread(deep):
@@ -281,7 +285,7 @@ def pictures(files: PictureFiles, config: DataConfig) -> Pictures:
         channels = channels or _agreed_channels(files.name, found)
         if not size:
             height, width = _agreed_size(files.name, found)
-    said = remarks(files, known, config.range)
+    said = remarks(files, known, config.range, size)
     return Pictures(
         replace(files, notes=(*files.notes, *said)),
         (channels, height, width),

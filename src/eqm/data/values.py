@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,39 @@ _KINDS = {
     **dict.fromkeys("SU", "words"),
     "V": "records",
 }
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The pictures that a trained model takes, to which arrays are then read alike."""
+
+    shape: tuple[int, ...]
+    """Channels, height and width."""
+    kind: str = ""
+    """The kind of numbers that the model was trained on, as of `kind_of`; empty if it was not told."""
+    range: Range = SIGNED
+    """Their values of black and white."""
+    layout: str = ""
+    """The axes that the training was told."""
+
+    @classmethod
+    def of(cls, shape: Sequence[int], metadata: Mapping[str, Any]) -> Wanted:
+        """What a model of these metadata takes, pictures of this shape."""
+        data, training = metadata.get("data") or {}, metadata.get("training") or {}
+        values, layout = data.get("values") or {}, training.get("data.layout") or ""
+        try:
+            black, white = map(float, values.get("range", SIGNED))
+            if not (isfinite(black) and isfinite(white) and black != white):
+                raise ValueError(f"black is {black} and white {white}")
+            return cls(tuple(shape), str(values.get("kind", "")), (black, white), str(layout))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"the model's metadata do not say how its data were read ({error}): save it again"
+            ) from error
+
+    def limits(self, array: np.ndarray) -> Range | None:
+        """The range of the training data, if the array holds numbers of the same kind."""
+        return self.range if self.kind == kind_of(array) else None
 
 
 def plain(name: str, values: Any) -> np.ndarray:
