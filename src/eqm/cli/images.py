@@ -220,9 +220,11 @@ def _of_arrays(
 
     source = _source(config, asked)
     rows = _rows(config.path, wanted, len(source))
-    shape, height, width = asked.shape, *source.shape[-2:]
+    shape = asked.shape
     if source.shape != shape:
         asked.check(f"{config.path} holds pictures", source.shape)
+    height, width = source.shape[-2:]
+    if source.shape != shape:
         cut = asked.tiles and height != width
         config = replace(config, channels=shape[0], size=0 if cut else shape[1])
         source = _source(config, asked)

@@ -173,7 +173,8 @@ def from_array(
     a model, both are those of its training data, if they are of the same kind, and labels are not read.
     """
     array = plain(name, array)
-    counted = None if labels is None or not np.ndim(labels) else max(np.shape(labels)[:2])
+    form = np.shape(labels) if labels is not None else ()
+    counted = (max(form) if len(form) == 2 and 1 in form else form[0]) if form else None
     layout = config.layout.upper()
     if wanted and not layout and len(wanted.layout) == array.ndim:
         layout = wanted.layout.upper()
@@ -181,7 +182,8 @@ def from_array(
     if not layout:
         shape = wanted.shape if wanted else ()
         layout = find_layout(name, array, labels=counted, several=several, shape=shape)
-        notes = layout_note(name, array.shape, layout)
+        if layout != "NHW" or counted is None:  # labels tell which axis is N
+            notes = layout_note(name, array.shape, layout, several=several)
     elif len(layout) != array.ndim:
         raise ValueError(
             f"{name}: data.layout {layout} names {len(layout)} axes, but the array has the shape "

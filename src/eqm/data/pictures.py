@@ -212,7 +212,9 @@ def remarks(
             f"such as {files.names[several[0]]}: the first is used"
         )
     sizes = {files.names[row]: (look.width, look.height) for row, look in found.items()}
-    some = "" if len(found) == len(files.names) else f"; {_count(found, files.names)} were looked at"
+    some = (
+        "" if len(found) == len(files.names) else f"; {_count(found, files.names)} were looked at"
+    )
     yield from (f"{sentence}{some}" for sentence in cut_note(files.name, sizes, size))
     deep = [row for row, look in found.items() if look.deep]
     extremes = []

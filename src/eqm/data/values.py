@@ -193,7 +193,11 @@ def _of_three(array: np.ndarray, labels: int | None, several: bool) -> tuple[str
         return ("NHW" if upright else ""), ["NHW", "NCL"]
     if labels == last != first:
         return ("HWN" if lying else ""), ["HWN"]
-    if first == 1 and max(middle, last) <= 8 * min(middle, last):
+    if (
+        first == 1
+        and (1 < min(middle, last) or middle == last)
+        and max(middle, last) <= 8 * min(middle, last)
+    ):
         return "NHW", fitting
     if upright:
         turned = first == middle  # then the first two axes are a square
@@ -225,7 +229,7 @@ _FINDERS: dict[int, _Finder] = {2: _of_two, 3: _of_three, 4: _of_four}
 def _is_picture(height: int, width: int) -> bool:
     """Whether two axes can well be height and width."""
     small, large = sorted((height, width))
-    return small == large or (small >= 5 and large <= 8 * small)
+    return 1 < small == large or (small >= 5 and large <= 8 * small)
 
 
 def _channels_at(sizes: Sequence[int]) -> str:
@@ -369,11 +373,17 @@ def range_note(name: str, array: np.ndarray, limits: Range) -> tuple[str, ...]:
     )
 
 
-def layout_note(name: str, sizes: Sequence[int], layout: str) -> tuple[str, ...]:
-    """A sentence about the axes, unless they are (N, H, W) or points."""
-    return (
-        () if layout in ("NHW", "NC") else (f"{name}: axes are read as {_meaning(sizes, layout)}",)
-    )
+def layout_note(
+    name: str, sizes: Sequence[int], layout: str, *, several: bool = False
+) -> tuple[str, ...]:
+    """A sentence about the axes, unless they can hardly be others."""
+    if layout == "NC" and sizes[1] <= 3:
+        return ()
+    if layout == "NHW" and (several or sizes[0] == 1 or sizes[0] > 16):
+        turned = sizes[1] != sizes[2] and _is_picture(*sizes[:2])  # as (H, W, N)
+        if not turned:
+            return ()
+    return (f"{name}: axes are read as {_meaning(sizes, layout)}",)
 
 
 def standardised(
@@ -432,6 +442,8 @@ def class_labels(
         return torch.from_numpy(array.argmax(1)), classes, (), (note,)
     if array.ndim == 1 and array.dtype.kind in "SU":
         return _words(name, array)
+    if array.dtype.kind == "f":
+        array = array.astype(np.float64)
     if array.dtype.kind == "f" and (array == np.floor(array)).all() and abs(array).max() < 2**53:
         array = array.astype(np.int64)
         notes = (f"{name}: labels that are floats are read as whole numbers",)
