@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from eqm.cli.main import main
+from eqm.data import digits
 from eqm.models import UNet, UNetConfig, save_pretrained
 
 
@@ -109,3 +110,35 @@ def test_another_score_than_the_stored_one_needs_normal_pictures(run):
     status, _, error = run("m", "noise.png", "--score", "dot", "complexity")
     assert status == 2
     assert "is for the score loss; got dot and complexity: give normal pictures" in error
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_what_is_odd_at_the_edge_of_a_long_picture_is_found(run, tmp_path, upright):
+    digit = (digits().data[5, 0].numpy() * 127.5 + 127.5).round().astype(np.uint8)
+    with Image.open("noise.png") as noise:
+        long = np.concatenate([np.asarray(noise), digit, digit, digit], 1)
+    Image.fromarray(long.T if upright else long).save("long.png")
+    Image.fromarray(np.concatenate([digit] * 4, 1)).save("usual.png")
+    given = ("m", "usual.png", "long.png", "--normal", "digits:0-299", "--resize")
+    status, _, error = run(*given, "--output", "a.json", "--maps", "heat")
+    assert status == 0
+    assert "note: 2 of 2 pictures are no squares: each is cut into up to 4 square tiles" in error
+    usual, odd = json.loads((tmp_path / "a.json").read_text())["images"]
+    assert (usual["anomalous"], odd["anomalous"]) == (False, True)
+    assert odd["p_value"] == pytest.approx(
+        4 / 151, abs=1e-6
+    )  # any of four tiles may be odd by chance
+    with Image.open("heat/long.png") as pair:
+        sides = (28 * 19, 28 * 34) if upright else (28 * 67, 28 * 10)
+        assert pair.size == sides
+    assert run("m", "noise.png", "--normal", "digits:0-99", "--save")[0] == 0
+    status, _, error = run("m", "long.png", "--resize", "--fpr", 0.03)
+    assert (status, "needs" in error) == (2, True)  # 0.03 / 4 needs more normal images
+
+
+def test_a_crop_that_takes_something_away_is_said(run):
+    Image.fromarray(np.zeros((10, 8), np.uint8)).save("tall.png")
+    for command in ("denoise", "vary"):
+        assert main([command, "m", "tall.png", "--resize", "--output", "out.png"]) == 0
+    _, _, error = run("m", "noise.png", "--normal", "digits:0-99")
+    assert "crops away up to 20 % of a picture (tall.png has 8x10 pixels)" in error

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from eqm.cli.images import read_images
+from eqm.cli.images import read_images, tiles_of
 from eqm.data import digits
 
 GREY = (1, 8, 8)
@@ -61,3 +63,57 @@ def test_what_cannot_be_read_is_named(folder):
         read_images(["digits"], (1, 8, 6), resize=True)
     with pytest.raises(ValueError, match=r"moons holds pictures of shape \(2,\); the model"):
         read_images(["moons"], GREY, resize=True)
+
+
+@given(height=st.integers(1, 300), width=st.integers(1, 300))
+def test_tiles_cover_all_of_a_picture_and_are_as_few_as_possible(height, width):
+    side = min(height, width)
+    if max(height, width) > 64 * side:
+        with pytest.raises(ValueError, match="square tiles: cut it into pieces"):
+            tiles_of(height, width)
+        return
+    covered = np.zeros((height, width), bool)
+    for top, left in tiles_of(height, width):
+        assert (top >= 0, left >= 0, top + side <= height, left + side <= width) == (True,) * 4
+        covered[top : top + side, left : left + side] = True
+    assert covered.all()
+    assert len(tiles_of(height, width)) == -(-height * width // side**2)
+
+
+@pytest.mark.parametrize("kind", ["png", "npy"])
+def test_tiles_are_squares_of_the_picture_from_edge_to_edge(tmp_path, kind):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 20), dtype=np.uint8)
+    path = tmp_path / f"wide.{kind}"
+    np.save(path, pixels) if kind == "npy" else Image.fromarray(pixels).save(path)
+    found = read_images([path], GREY, resize=True, tiles=True)
+    expected = np.stack([pixels[:, at : at + 8] for at in (0, 6, 12)])[:, None] / 127.5 - 1
+    torch.testing.assert_close(found.images, torch.from_numpy(expected).float())
+    assert (found.counts, found.sizes) == ([3], [(8, 20)])
+    cropped = read_images([path], GREY, resize=True)
+    torch.testing.assert_close(cropped.images[0], found.images[1])
+    assert (cropped.counts, cropped.sizes) == ([1], [(8, 20)])
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (1, 8, 8), (1, 8, 8, 1)])
+def test_one_picture_may_be_an_array(tmp_path, shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    np.save(tmp_path / "one.npy", pixels)
+    found = read_images([tmp_path / "one.npy"], GREY)
+    expected = torch.from_numpy(pixels.reshape(1, 1, 8, 8) / 127.5 - 1).float()
+    torch.testing.assert_close(found.images, expected)
+
+
+def test_arrays_are_read_with_the_range_that_the_model_was_trained_on(tmp_path):
+    class Model:
+        metadata = {"data": {"values": {"kind": "uint16", "range": [0, 4095]}}}
+
+    dark = np.full((8, 8), 7, np.uint16)
+    np.save(tmp_path / "dark.npy", dark)
+    np.save(tmp_path / "bytes.npy", dark.astype(np.uint8))
+    found = read_images([tmp_path / "dark.npy", tmp_path / "bytes.npy"], GREY, model=Model())
+    assert found.images[:, 0, 0, 0].tolist() == pytest.approx([14 / 4095 - 1, 14 / 255 - 1])
+    with pytest.raises(ValueError, match="not certain which values of these uint16 are black"):
+        read_images([tmp_path / "dark.npy"], GREY)
+    Model.metadata = {"data": {"values": {"kind": "uint16", "range": [0, "x"]}}}
+    with pytest.raises(ValueError, match="do not say how its data were read"):
+        read_images([tmp_path / "dark.npy"], GREY, model=Model())

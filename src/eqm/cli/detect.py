@@ -205,7 +205,7 @@ def _draw(given: Given, maps: Tensor, folder: Path) -> None:
         picture, strength = (_joined(part, sides) for part in (tiles[:, :3], heat))
         colour = picture if picture.shape[1] == 3 else picture.mean(1, keepdim=True)
         shown = colour.expand(1, 3, *picture.shape[2:]), heatmap(picture, strength[:, 0])
-        scale = max(1, 224 // picture.shape[2])
+        scale = max(1, 224 // min(picture.shape[2:]))
         with replacing(folder / f"{name}.png") as path:
             grid(torch.cat(shown), columns=2, scale=scale).save(path, format="png")
 

@@ -73,7 +73,7 @@ def plain(name: str, values: Any) -> np.ndarray:
     if isinstance(values, np.ma.MaskedArray):
         if np.ma.is_masked(values):
             raise ValueError(
-                f"{name}: {np.ma.count_masked(values):,} values are masked: pass array.filled(VALUE)"
+                f"{name}: {np.ma.getmaskarray(values).sum():,} values are masked: pass array.filled(VALUE)"
             )
         values = values.data
     array = _as_array(name, values)
@@ -195,7 +195,7 @@ def _of_three(array: np.ndarray, labels: int | None, several: bool) -> tuple[str
         return ("HWN" if lying else ""), ["HWN"]
     if (
         first == 1
-        and (1 < min(middle, last) or middle == last)
+        and (min(middle, last) > 1 or middle == last)
         and max(middle, last) <= 8 * min(middle, last)
     ):
         return "NHW", fitting
@@ -357,7 +357,7 @@ def scaled(name: str, array: np.ndarray, limits: Range) -> Tensor:
     out = torch.empty(array.shape)
     exact = np.float32 if array.dtype.itemsize <= 2 else np.float64
     for start in range(0, len(array), 1024):  # bounds the memory for float64
-        part = array[start : start + 1024].astype(exact)
+        part: Any = array[start : start + 1024].astype(exact)
         out[start : start + 1024] = torch.from_numpy((part - exact(black)) / exact(half) - exact(1))
     return out
 
