@@ -263,7 +263,9 @@ def _notes_on_files(
         notes.append(f"{where}: what a system left behind is skipped, {said(skipped, most=2)}")
     empty = [file.name for file in pictures if not file.size]
     if empty:
-        notes.append(f"{where}: {counted(len(empty))} have no bytes, {said(empty, most=2)}")
+        notes.append(
+            f"{where}: some pictures have no bytes ({len(empty):,}), {said(empty, most=2)}"
+        )
     unknown = [
         file.name
         for file in others
@@ -272,8 +274,7 @@ def _notes_on_files(
     ]
     if unknown:
         notes.append(
-            f"{where}: {counted(len(unknown), 'file')} are not read, as their names do not end as those of "
-            f"pictures do: {said(unknown, most=2)}"
+            f"{where}: files that do not end as pictures do are not read ({len(unknown):,}), {said(unknown, most=2)}"
         )
     return tuple(notes)
 

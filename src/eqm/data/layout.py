@@ -145,8 +145,10 @@ def kept_split(
             paths.append(rest)
             for at, name, _ in marks:
                 taken[at] |= {name} & matching[at]
-        else:
+        elif marks:
             left[_special(marks)[0][1]] += 1
+        else:
+            outside.append(names[row])
     for same in taken.values():
         if len(same) > 1:
             raise ValueError(
