@@ -14,6 +14,9 @@ from eqm.registry import register
 def data(
     action: Annotated[tyro.conf.Positional[Literal["check"]], tyro.conf.arg(metavar="check")],
     path: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH")],
+    split: str = "train",
+    labels: bool = True,
+    labels_from: str = "",
     workers: int = 0,
 ) -> None:
     """Check a data set: read all of it and print what it holds.
@@ -25,12 +28,17 @@ def data(
     Args:
         action: The word check.
         path: A folder, an archive, an array file or a data set by name: whatever --data.path takes.
+        split: The part to read where data are divided, such as train, test or all, as for --data.split.
+        labels: Read the classes.
+        labels_from: Where the classes are, as for --data.labels-from.
         workers: Threads that decode pictures; 0 takes one for each processor core, at most 16.
     """
+    from eqm.cli.messages import one_line
     from eqm.cli.output import show_settings
     from eqm.data import check
+    from eqm.files import printable
 
-    report = check(path, workers=workers)
+    report = check(path, split=split, labels=labels, labels_from=labels_from, workers=workers)
     shown = {
         "name": report.name,
         "readable": f"{report.images:,}",
@@ -42,14 +50,14 @@ def data(
         "fingerprint": report.fingerprint,
     }
     if report.others:
-        shown["ignored"] = f"{len(report.others):,} other files, such as {report.others[0]}"
+        shown["ignored"] = f"{len(report.others):,} other files, such as {printable(report.others[0])}"
     show_settings(shown)
     for sentence in report.notes:
-        print(f"note: {sentence}")
+        print(f"note: {one_line(sentence)}")
     for name, count in report.classes.items():
-        print(f"class {name}: {count:,}")
+        print(f"class {printable(name)}: {count:,}")
     for name, reason in report.broken.items():
-        print(f"broken {name}: {reason}")
+        print(f"broken {printable(name)}: {one_line(reason)}")
     for sentence in report.advice:
         print(sentence)
     if report.faults:

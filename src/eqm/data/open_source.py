@@ -107,7 +107,22 @@ def _source(config: DataConfig) -> Source:
             return from_npz(path, config)
         case ".npy":
             return from_npy(path, config)
-    return from_idx(path, config)
+    return _idx(path, config)
+
+
+def _idx(path: Path, config: DataConfig) -> Source:
+    if path.is_file():
+        return from_idx(path, config)
+    names = {"train": "train", "test": "t10k", "t10k": "t10k"}
+    if config.split.lower() not in names:
+        raise ValueError(f"{path} has the splits train and test; got data.split {config.split}")
+    part = names[config.split.lower()]
+    source = from_idx(path, config, part=part)
+    others = [f.name for f in path.iterdir() if is_idx(f) and part not in f.name]
+    if not others:
+        return source
+    note = f"{path}: the split {config.split} is read, not {', '.join(sorted(others))}; data.split takes others"
+    return replace(source, notes=(*source.notes, note))
 
 
 def files_at(config: DataConfig) -> PictureFiles:
