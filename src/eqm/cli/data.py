@@ -50,7 +50,9 @@ def data(
         "fingerprint": report.fingerprint,
     }
     if report.others:
-        shown["ignored"] = f"{len(report.others):,} other files, such as {printable(report.others[0])}"
+        shown["ignored"] = (
+            f"{len(report.others):,} other files, such as {printable(report.others[0])}"
+        )
     show_settings(shown)
     for sentence in report.notes:
         print(f"note: {one_line(sentence)}")

@@ -18,6 +18,9 @@ def encode(
     output: Path,
     size: int = 0,
     channels: int = 0,
+    split: str = "train",
+    labels: bool = True,
+    labels_from: str = "",
     workers: int = 0,
     storage: Literal["float16", "float32"] = "float16",
     mirrored: bool = True,
@@ -39,6 +42,9 @@ def encode(
         output: Folder for the latents.
         size: Crop and resize pictures to squares of this side; 0 leaves them as they are.
         channels: Convert pictures to 1 (grey) or 3 (colour) channels; 0 leaves them as they are.
+        split: The part to read where data are divided, such as train, test or all, as for --data.split.
+        labels: Keep the classes.
+        labels_from: Where the classes are, as for --data.labels-from.
         workers: Threads that decode pictures; 0 takes one for each processor core, at most 16.
         storage: Type of the stored numbers. float16 needs half the space.
         mirrored: Whether to encode mirror images too, so that training can flip pictures.
@@ -70,7 +76,17 @@ def encode(
     where = pick_device(device)
     if where.type == "cuda" and world_size > 1:
         where = torch.device("cuda", local_rank)
-    source = open_source(DataConfig(path, size=size, channels=channels, workers=workers))
+    source = open_source(
+        DataConfig(
+            path,
+            split=split,
+            size=size,
+            channels=channels,
+            labels=labels,
+            labels_from=labels_from,
+            workers=workers,
+        )
+    )
     encoder = open_encoder(vae, device=where)
     if dry_run:
         shape = encoder.shape_of(source.shape)

@@ -16,6 +16,7 @@ from eqm.data.array_files import read_idx, read_npy, read_npz
 from eqm.data.config import DataConfig
 from eqm.data.decoding import centre_crop, cut_note
 from eqm.data.images import Images, Tensors, check_finite
+from eqm.data.layout import is_litter
 from eqm.data.values import (
     Wanted,
     arranged,
@@ -246,7 +247,8 @@ def _fitted(name: str, data: Tensor, config: DataConfig) -> Tensor:
 
 def is_idx(path: Path) -> bool:
     """Whether a file is named as IDX images are, such as train-images-idx3-ubyte.gz."""
-    return path.name.removesuffix(".gz").endswith("-ubyte") and "images" in path.name
+    name = path.name
+    return name.removesuffix(".gz").endswith("-ubyte") and "images" in name and not is_litter(name)
 
 
 def from_idx(path: Path, config: DataConfig, *, name: str = "", part: str = "train") -> Images:

@@ -117,6 +117,11 @@ def _idx(path: Path, config: DataConfig) -> Source:
     if config.split.lower() not in names:
         raise ValueError(f"{path} has the splits train and test; got data.split {config.split}")
     part = names[config.split.lower()]
+    several = sorted(
+        {f.name.removesuffix(".gz") for f in path.iterdir() if is_idx(f) and part in f.name}
+    )
+    if len(several) > 1:
+        raise ValueError(f"{path} holds {', '.join(several)}: give the path of one")
     source = from_idx(path, config, part=part)
     others = [f.name for f in path.iterdir() if is_idx(f) and part not in f.name]
     if not others:
