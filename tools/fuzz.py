@@ -279,7 +279,7 @@ class Grammar:
         words = list(BASE.get(command, ()))
         if command not in LONG and (not words or rng.random() < 0.1):
             words = [self.value(rng, one) for one in options if not one.names]
-        if rng.random() < 0.6 and words:  # another file in the place of a good one
+        if rng.random() < 0.45 and words:  # another file in the place of a good one
             at = rng.choice(
                 [k for k, word in enumerate(words) if not re.match(r"--|[\d.]+$", word)] or [0]
             )
@@ -303,9 +303,9 @@ class Grammar:
         if one.choices and rng.random() < 0.8:
             return rng.choice(one.choices)
         chance = rng.random()
-        if chance < 0.5:
+        if chance < 0.6:
             return rng.choice(GOOD[one.kind])
-        if chance < 0.75 and one.kind not in ("INT", "FLOAT"):
+        if chance < 0.8 and one.kind not in ("INT", "FLOAT"):
             return rng.choice(self.paths)
         return rng.choice(HOSTILE)
 

@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-from types import FrameType
 
 
 def run() -> int:
@@ -21,10 +20,7 @@ def run() -> int:
     caught = [each for each in signals if each and signal.getsignal(each) != signal.SIG_IGN]
     for each in caught:
         signal.signal(each, signal.SIG_DFL)
-    from eqm.cli.main import Terminated, main
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt if number == signal.SIGINT else Terminated("terminated")
+    from eqm.cli.main import main, stop
 
     for each in caught:
         signal.signal(each, stop)

@@ -178,7 +178,7 @@ def settings_of(kind: str, made: Any) -> tuple[str, dict[str, Any]]:
 def load_plugin(where: str) -> None:
     """Returns nothing; runs a Python file or imports a module, which registers parts.
 
-    Raises ValueError if the file or module does not exist.
+    Raises ValueError if the file or module does not exist, and if it raises an error.
     """
     path = Path(where)
     missing = f"--import takes a Python file or an installed module; there is no {where!r}"
@@ -187,8 +187,10 @@ def load_plugin(where: str) -> None:
             importlib.import_module(where)
         except ModuleNotFoundError as error:
             if error.name not in (where, where.split(".")[0]):
-                raise
+                raise _failed(where, error) from error
             raise ValueError(missing) from None
+        except Exception as error:
+            raise _failed(where, error) from error
         return
     if not path.is_file():
         raise ValueError(missing)
@@ -197,7 +199,16 @@ def load_plugin(where: str) -> None:
     assert spec is not None  # as the suffix is .py
     assert spec.loader is not None
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise _failed(where, error) from error
+
+
+def _failed(where: str, error: Exception) -> ValueError:
+    return ValueError(
+        f"--import {where} failed, with {type(error).__name__} ({error}): mend the code; EQM_TRACEBACK=1 shows where"
+    )
 
 
 def _settings(part: Any) -> dict[str, Parameter]:

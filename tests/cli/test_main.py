@@ -159,9 +159,18 @@ def test_a_network_and_a_rule_of_ones_own_work_by_name(run, tmp_path, monkeypatc
     assert "mlp, one-layer" in run(*train[:2], "--model", "unknown")[2]
 
 
-def test_what_cannot_be_imported_is_one_sentence(run):
+def test_what_cannot_be_imported_is_one_sentence(run, tmp_path):
     assert run("--import", "none.py", "info", "m")[0] == 2
     assert "there is no 'none.py'" in run("--import", "none.py", "info", "m")[2]
+    for code, kind in [
+        ("{}['x']", "KeyError"),
+        ("def", "SyntaxError"),
+        ("import nowhere", "Module"),
+    ]:
+        (tmp_path / "own.py").write_text(code)
+        status, _, err = run("--import", "own.py", "info", "m")
+        assert (status, err.count("\n")) == (2, 1)
+        assert f"--import own.py failed, with {kind}" in err
     assert run("info", "m", "--import") == (2, "", "eqm: --import needs a value after it\n")
 
 

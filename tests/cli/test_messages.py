@@ -145,12 +145,18 @@ def test_what_a_library_raises_for_a_file_names_the_file(error):
         (["info", ""], "an argument is empty: "),
         (["sample", "m", "--output", ""], "an argument is empty, after --output: "),
         (["sample", "m", "--output="], "an argument is empty, after --output: "),
-        (["sample", "m", "--seed", "1", "--seed", "2"], "--seed was given twice: give it once"),
+        (
+            ["sample", "m", "--seed", "1", "--seed", "2"],
+            "warning: --seed was given twice: the last",
+        ),
         (["sample", "m", "--batch_size", "1", "--batch-size=1"], "--batch-size was given twice"),
-        (["train", "digits", "--model", "a", "--model", "b"], "--model was given twice"),
+        (
+            ["train", "digits", "--seed", "a", "--seed", "0", "--images", "0"],
+            "--seed was given twice",
+        ),
     ],
 )
-def test_empty_and_repeated_arguments_are_refused(capsys, arguments, sentence):
+def test_empty_arguments_are_refused_and_repeated_ones_warned_of(capsys, arguments, sentence):
     assert main(arguments) == 2
     assert sentence in capsys.readouterr().err
 
@@ -164,12 +170,25 @@ def test_the_program_ends_in_order_whatever_its_streams_and_signals_are(tmp_path
         (">&-", 0, ""),
         ("2>&-", 0, ""),
         ("<&- >&- 2>&-", 0, ""),
-        (">/dev/full", 2, "eqm: cannot use a file or standard output (No space left on device)"),
+        (
+            ">/dev/full",
+            2,
+            "eqm: cannot use a file or standard output (the disk is full): free some space\n",
+        ),
     ]:
         done = subprocess.run(f"{shell} {redirect}", shell=True, capture_output=True, text=True)
         assert (done.returncode, done.stderr[: len(words)]) == (status, words), redirect
         assert "Traceback" not in done.stderr
         assert "Exception" not in done.stderr
+    (tmp_path / "gone").mkdir()
+    done = subprocess.run(
+        f"cd {tmp_path / 'gone'} && rmdir {tmp_path / 'gone'} && {shell}",
+        shell=True,
+        capture_output=True,
+        text=True,
+    )
+    words = "eqm: the current folder was removed: change to another folder\n"
+    assert (done.returncode, done.stderr) == (2, words)
     for number, status, words in [
         (signal.SIGINT, 130, "eqm: interrupted\n"),
         (signal.SIGTERM, 143, "eqm: terminated\n"),

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import inspect
 import io
+import logging
 import os
 import re
 import shutil
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from functools import partial, wraps
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import tyro
@@ -24,6 +28,7 @@ from eqm.files import DISK_ERRORS, printable
 from eqm.recipes import DESCRIPTIONS, find_recipe
 from eqm.registry import load_plugin, lookup, names
 
+LOG = logging.getLogger(__name__)
 NARROWEST = 50
 """Columns of text; tyro does not end in fewer than some ten."""
 NONE_IF_EMPTY = ("stop", "init-from")
@@ -53,8 +58,14 @@ Options for every command:
 """
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP came."""
+STOPPED: list[int] = []
+"""The signals that came."""
+
+
+def stop(number: int, frame: FrameType | None) -> None:
+    """Returns nothing; notes a signal and raises KeyboardInterrupt. It is a handler of signals."""
+    STOPPED.append(number)
+    raise KeyboardInterrupt
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,15 +87,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()  # a full disk is said here
     except KeyboardInterrupt as interrupt:
-        return _fail(
-            str(interrupt) or "interrupted", 143 if isinstance(interrupt, Terminated) else 130
-        )
+        return _stopped(str(interrupt))
     except BrokenPipeError:
         sys.stdout = None  # the reader has gone: print nothing more
         return 1
     except Exception as error:  # one sentence; EQM_TRACEBACK=1 shows where it came from
         if os.environ.get("EQM_TRACEBACK"):
             raise
+        if STOPPED:  # a library may raise something else when it is interrupted
+            return _stopped()
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             sys.stdout = None  # it may be what is full
         return _fail(sentence_of(error), 2)
@@ -97,6 +108,10 @@ def _run(arguments: list[str]) -> int:
     for plugin in plugins:
         load_plugin(plugin)
     status = None
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise ValueError("the current folder was removed: change to another folder") from None
     name = arguments[0] if arguments else "--help"
     if name == "--version":
         print(f"eqm {eqm.__version__}")
@@ -118,8 +133,6 @@ def _run(arguments: list[str]) -> int:
         later = _later(command)
         if name == "train":
             rest, networks = _taken(rest, "--model")
-            if len(networks) > 1:
-                raise ValueError("--model was given twice: give it once")
             if rest and not rest[0].startswith("-"):
                 recipe, *rest = rest
                 later = partial(later, config=find_recipe(recipe))
@@ -166,7 +179,7 @@ def _plain_refusal() -> Iterator[None]:
 
 
 def _check_arguments(arguments: list[str]) -> None:
-    """Raises ValueError for an empty argument and for an option that is given twice."""
+    """Raises ValueError for an empty argument, and warns of an option that is given twice."""
     seen: set[str] = set()
     option = ""
     for argument in arguments:
@@ -177,7 +190,7 @@ def _check_arguments(arguments: list[str]) -> None:
             option, equals, value = argument.replace("_", "-").partition("=")
             value = value if equals else option
             if option in seen:
-                raise ValueError(f"{option} was given twice: give it once")
+                LOG.warning("%s was given twice: the last one counts", option)
             seen.add(option)
         if not value and not option.endswith(NONE_IF_EMPTY):
             raise ValueError(
@@ -208,6 +221,13 @@ def _taken(arguments: list[str], option: str) -> tuple[list[str], list[str]]:
 def _first_line(command: str) -> str:
     text = inspect.getdoc(lookup("command", command)) or ""
     return text.partition("\n")[0].partition(": `")[0].rstrip(".") + "."
+
+
+def _stopped(sentence: str = "") -> int:
+    terminated = bool(STOPPED) and STOPPED[-1] != signal.SIGINT
+    return _fail(
+        sentence or ("terminated" if terminated else "interrupted"), 143 if terminated else 130
+    )
 
 
 def _fail(sentence: str, status: int) -> int:

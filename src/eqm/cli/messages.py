@@ -13,7 +13,7 @@ from opcode import opname
 from pathlib import Path
 
 import eqm
-from eqm.files import printable
+from eqm.files import DISK_ERRORS, printable
 
 LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
 OWN = str(Path(eqm.__file__).parent)
@@ -64,11 +64,10 @@ def sentence_of(error: Exception) -> str:
     if isinstance(error, MemoryError) or "allocate" in text or "out of memory" in text.lower():
         return f"there is too little memory ({text or 'no more could be had'}): use fewer or smaller images"
     if isinstance(error, OSError) and error.errno is not None and text.startswith("[Errno"):
-        try:
-            Path.cwd()
-        except FileNotFoundError:
-            return "the current folder was removed: change to another folder"
-        return f"cannot use {_named(error)} ({os.strerror(error.errno)}): check that it is there, and its permissions"
+        full, advice = DISK_ERRORS.get(
+            error.errno, ("", "check that it is there, and its permissions")
+        )
+        return f"cannot use {_named(error)} ({full or os.strerror(error.errno)}): {advice}"
     if text and _has_own_words(error):
         return text
     kind = type(error).__name__
