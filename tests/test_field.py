@@ -106,7 +106,7 @@ def test_guidance_ends_at_the_upper_end_of_its_interval(fixed):
     tens = eqm.guide(
         lambda x, labels: x + labels[:, None], 10.0, 0, interval=(0.1, 0.3), fixed=fixed
     )
-    path = torch.tensor([0.0, 0.0999, 0.1, 0.2999, 0.3 * (1 - 1e-4), 0.3, 0.5]).double()
+    path = torch.tensor([0.0, 0.0999, 0.1, 0.2999, 0.3 * (1 - 1e-4), 0.3, 0.5], dtype=torch.float64)
     x, labels = torch.zeros(len(path), 1).double(), torch.ones(len(path), dtype=torch.long)
     found = at_path(tens, path)(x, labels).flatten()
     assert found.tolist() == [1, 1, 10, 10, 1, 1, 1]
