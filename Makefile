@@ -11,7 +11,7 @@ PYTHON ?= python3.13 python3.12 python3.11 python3
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-oldest fuzz check docs release-check bench experiments format constraints clean FORCE
+.PHONY: help demo test test-slow test-oldest fuzz mutants check docs release-check bench experiments format constraints clean FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,10 @@ test-oldest: ## Run the tests with the lowest versions that pyproject.toml allow
 	@echo "==> torch $(TORCH)," $$(tail -n +1 $(OLDEST)/oldest.txt)
 	@$(OLDEST)/bin/python -m pytest -m "not slow" -o filterwarnings= --disable-warnings \
 	  --ignore tests/encoders --ignore tests/test_docs.py $(ARGS)
+
+mutants: $(READY) ## Change the code in small ways, and list the changes that no test notices; ARGS picks some
+	@OMP_NUM_THREADS=1 $(BIN)/mutmut run $(ARGS)
+	@$(BIN)/mutmut results
 
 check: $(READY) ## Check style, types, who imports whom, and the examples in docstrings
 	@echo "==> Style"
@@ -94,7 +98,7 @@ constraints: ## Resolve constraints.txt anew, around its torch version (on a mac
 	@touch $(READY)
 
 clean: ## Remove .venv, caches and build products; keep runs and data
-	rm -rf $(VENV) $(OLDEST) build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) build dist mutants site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The last step of the set-up writes READY, so an interrupted one starts afresh. READY holds the

@@ -64,8 +64,9 @@ def test_guidance_in_an_interval_evaluates_only_samples_inside_twice():
     torch.testing.assert_close(
         eqm.field.at_path(summed, path)(X, LABELS), there + towards_label(X, torch.tensor([5, 5]))
     )
-    with pytest.raises(ValueError, match="interval must be two rising path lengths"):
-        eqm.guide(towards_label, 2.0, NULL, interval=(0.3, 0.1))
+    for interval in ((0.3, 0.1), (0.3, 0.3), (-0.1, 0.3)):
+        with pytest.raises(ValueError, match="interval must be two rising path lengths"):
+            eqm.guide(towards_label, 2.0, NULL, interval=interval)
 
 
 @pytest.mark.parametrize("fixed", [False, True])
@@ -102,11 +103,13 @@ def test_guidance_in_an_interval_guides_the_steps_that_begin_in_it(step_size):
 
 
 @pytest.mark.parametrize("fixed", [False, True])
-def test_guidance_ends_at_the_upper_end_of_its_interval(fixed):
+def test_guidance_begins_and_ends_at_the_ends_of_its_interval(fixed):
     tens = eqm.guide(
         lambda x, labels: x + labels[:, None], 10.0, 0, interval=(0.1, 0.3), fixed=fixed
     )
-    path = torch.tensor([0.0, 0.0999, 0.1, 0.2999, 0.3 * (1 - 1e-4), 0.3, 0.5], dtype=torch.float64)
+    path = torch.tensor(
+        [0.0, 0.0999, 0.1 * (1 - 1e-4), 0.1, 0.2999, 0.3 * (1 - 1e-4), 0.3], dtype=torch.float64
+    )
     x, labels = torch.zeros(len(path), 1).double(), torch.ones(len(path), dtype=torch.long)
     found = at_path(tens, path)(x, labels).flatten()
-    assert found.tolist() == [1, 1, 10, 10, 1, 1, 1]
+    assert found.tolist() == [1, 1, 10, 10, 10, 1, 1]

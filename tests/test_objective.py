@@ -49,6 +49,18 @@ def test_flow_matching_passes_gamma_to_the_field():
     assert eqm.FlowMatching().loss_at(exact, data, noise=noise, gamma=gamma).abs().max() == 0
 
 
+def test_the_labels_reach_the_field():
+    seen = []
+
+    def field(x, labels):
+        seen.append(labels)
+        return x
+
+    labels = torch.tensor([2, 0])
+    eqm.EquilibriumMatching()(field, torch.zeros(2, 3), labels)
+    assert seen[0] is labels
+
+
 def test_a_field_that_changes_the_shape_is_named():
     with pytest.raises(
         ValueError, match=r"must return the shape of its input, \(4, 3\); got \(4, 2\)"

@@ -77,3 +77,19 @@ def test_the_rate_is_reached_and_not_only_nearly() -> None:
     assert fpr_at_tpr(normal, torch.tensor([18.5])) == 1
     assert fpr_at_tpr(normal, torch.tensor([18.5]), tpr=18 / 19) == 0
     assert fpr_at_tpr(normal, torch.tensor([18.5]), tpr=1) == 1
+
+
+def test_bytes_and_halves_are_compared_as_numbers() -> None:
+    normal, anomalous = torch.tensor([1, 2, 3]), torch.tensor([0, 200, 250])
+    for kind in (torch.uint8, torch.float16, torch.int64):
+        pair = normal.to(kind), anomalous.to(kind)
+        assert auroc(*pair) == pytest.approx(2 / 3)
+        # the weakest of the normal ones scores 3; the anomaly of score 0 passes
+        assert fpr_at_tpr(*pair, tpr=1) == pytest.approx(1 / 3)
+        assert average_precision(*pair) == pytest.approx((1 + 1 + 1 / 2) / 3)
+
+
+@pytest.mark.parametrize("tpr", [0, -1, 1.01, 2, float("nan")])
+def test_a_rate_outside_its_range_is_refused(tpr) -> None:
+    with pytest.raises(ValueError, match=r"tpr must lie in \(0, 1\]"):
+        fpr_at_tpr(torch.zeros(2), torch.ones(2), tpr=tpr)

@@ -55,3 +55,11 @@ def test_invalid_input_is_refused() -> None:
         kernel_distance(torch.zeros(9, 2), torch.zeros(9, 3))
     with pytest.raises(ValueError, match="samples must be finite"):
         kernel_distance(torch.full((9, 2), torch.nan), torch.zeros(9, 2))
+
+
+def test_influence_has_the_mean_zero_and_is_the_derivative_by_the_weight_of_a_sample() -> None:
+    a, b = torch.tensor([[1.0], [3.0]]), torch.tensor([[2.0], [0.0]])
+    # k(x, y) = (x y + 1)^3: mean_j k(s, a_j) is 36, 532; mean_j k(s, b_j) is 14, 172
+    assert kernel_influence(a, b).tolist() == pytest.approx([22 - 360, 360 - 22])
+    (one,) = kernel_influence(a[:1], b)
+    assert one == 0

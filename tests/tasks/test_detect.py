@@ -181,6 +181,15 @@ def test_reconstruction_starts_half_way_to_the_noise():
     assert found.tolist() == pytest.approx([50 * 3**0.5] * 2, rel=0.03)  # noise is of length 1
 
 
+def test_a_descent_of_a_score_sees_the_labels():
+    def field(x, labels):
+        return x * labels[:, None]
+
+    detector = EqmDetector(field, "displacement", config=CONFIG)
+    found = detector.score_samples(torch.ones(2, 4), torch.tensor([0, 2]))
+    assert found.tolist() == pytest.approx([0, 2 * (1 - 0.98**10)])  # ten steps of 0.01
+
+
 @pytest.mark.parametrize("score", ["displacement", "reconstruction"])
 def test_an_image_that_diverges_is_infinitely_far_away(score):
     def field(x, labels=None):

@@ -117,6 +117,13 @@ def test_orthogonalising_keeps_the_singular_vectors_and_evens_the_values(shape):
     assert core.diag().max() < 1.3
 
 
+def test_small_matrices_are_orthogonalised_as_large_ones_are_in_single_precision_on_a_cpu():
+    matrix = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    exact = orthogonalised(matrix, dtype=torch.float64).float()
+    for scale in (1.0, 1e-5, 1e5):
+        torch.testing.assert_close(orthogonalised(scale * matrix), exact, atol=1e-4, rtol=0)
+
+
 def test_many_matrices_are_orthogonalised_as_each_is():
     matrices = torch.randn(3, 8, 20, generator=torch.Generator().manual_seed(0))
     together = orthogonalised(matrices)
