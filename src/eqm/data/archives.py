@@ -8,6 +8,7 @@ import lzma
 import os
 import posixpath
 import re
+import shutil
 import stat
 import tarfile
 import zipfile
@@ -40,7 +41,7 @@ from eqm.reading import LARGEST, BoundedFile, PerProcess, inside, open_regular
 MOST_FILES = 100_000
 """A pattern that stands for more files is refused."""
 _BRACES = re.compile(r"\{(?:(\d{1,18})\.\.(\d{1,18})|([^{}]*,[^{}]*))\}")
-_DEEP = 100
+_DEEP = 20
 """Paths that may lead to one folder by links."""
 
 
@@ -92,20 +93,23 @@ def walk(path: Path, *, outside: bool = False) -> Walk:
     `outside`."""
     found = Walk([], [], [])
     visits: Counter[str] = Counter()
+    real: dict[Path, str] = {}
     for root, below, names in os.walk(path, followlinks=True, onerror=_unreadable):
         base = Path(root).relative_to(path)
-        around = {(path / part).resolve() for part in (base, *base.parents)}
-        visits[real := os.path.realpath(root)] += 1
-        if visits[real] > _DEEP:
+        real[base] = os.path.realpath(root)
+        around = {real[part] for part in (base, *base.parents)}
+        visits[real[base]] += 1
+        if visits[real[base]] > _DEEP:
             raise ValueError(
-                f"links in {path} lead to {base} by more than {_DEEP} paths: remove them"
+                f"links in {path} lead to one folder by more than {_DEEP} paths, such as {base}: remove "
+                "links"
             )
         found.litter.extend((base / name).as_posix() for name in below if is_litter(name))
         below[:] = sorted(
             name
             for name in below
             if not is_litter(name)
-            and not (Path(root, name).is_symlink() and Path(root, name).resolve() in around)
+            and not (Path(root, name).is_symlink() and os.path.realpath(Path(root, name)) in around)
         )
         found.folders.extend((base / name).as_posix() for name in below)
         for name in (*below, *names):
@@ -338,8 +342,13 @@ def _open_member(
     if stat.S_ISLNK(member.external_attr >> 16):
         raise ValueError("it is a link: pack the file itself")
     _check_size(member.file_size)
-    # Threads may read at once: the archive seeks and reads under a lock.
-    return io.BytesIO(archive().read(member))
+    # Threads may read at once: the archive seeks and reads under a lock. It is read in pieces, as what is
+    # unpacked from one could be far more than the archive says.
+    content = io.BytesIO()
+    with archive().open(member) as file:
+        shutil.copyfileobj(file, content, 1 << 20)
+    content.seek(0)
+    return content
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:

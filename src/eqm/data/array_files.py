@@ -6,6 +6,7 @@ import gzip
 import io
 import math
 import os
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -20,7 +21,7 @@ _HEADER = 1 << 16
 _IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 _DAMAGED = (
     *(ValueError, TypeError, OSError, EOFError, OverflowError, MemoryError, RecursionError),
-    *(NotImplementedError, zlib.error, zipfile.BadZipFile),
+    *(SyntaxError, tokenize.TokenError, NotImplementedError, zlib.error, zipfile.BadZipFile),
 )
 
 
@@ -121,7 +122,7 @@ def read_idx(path: Path) -> np.ndarray:
 
 def _idx(path: Path, file: BinaryIO, size: int, packed: bool) -> np.ndarray:
     head = file.read(4)
-    if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX_TYPES:
+    if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX_TYPES or head[3] > 8:
         raise ValueError(f"{path} is not an IDX file: its first four bytes are {head.hex()}")
     sides = file.read(4 * head[3])
     shape = tuple(np.frombuffer(sides[: len(sides) // 4 * 4], ">u4").tolist())

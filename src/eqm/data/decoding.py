@@ -177,6 +177,8 @@ def centre_crop(picture: Image.Image, size: int) -> Image.Image:
 _LONG = 16
 _MANY = 1 << 25
 """Pixels of a picture that is not decoded beside another one, as each may take 0.4 GB."""
+_PACKED = 500
+"""A large picture may take so many times the bytes of its file."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -201,12 +203,28 @@ def _opened(file: BinaryIO) -> Iterator[Image.Image]:
         limit = Image.MAX_IMAGE_PIXELS
         if limit is not None and math.prod(picture.size) > limit:
             raise ValueError(_TOO_LARGE)
+        _check_filling(picture, file)
         bits = {"1": 1, "L;2": 2, "L;4": 4}.get(_rawmode(picture))
         if bits and "transparency" in picture.info:
             # Pillow spreads grey values over 0..255, but not always the transparent one.
             spread = picture.info["transparency"] * (255 // (2**bits - 1))
             picture.info["transparency"] = min(spread, 255)
         yield picture
+
+
+def _check_filling(picture: Image.Image, file: BinaryIO) -> None:
+    """Raises ValueError for a small file of a large picture, as is made to fill the memory."""
+    each = {"1": 1, "L": 1, "P": 1}.get(picture.mode, 2 if picture.mode.startswith("I;16") else 4)
+    taken = math.prod(picture.size) * each
+    if taken > _MANY * 4:
+        place = file.tell()
+        size = file.seek(0, 2)
+        file.seek(place)
+        if taken > _PACKED * size:
+            raise ValueError(
+                f"it has {size:,} bytes and would take {taken:,} in memory: shrink it, or save it without "
+                "compression"
+            )
 
 
 def _one_at_a_time(picture: Image.Image) -> AbstractContextManager[Any]:
@@ -308,7 +326,7 @@ def _converted(picture: Image.Image, channels: int) -> Image.Image:
     if picture.mode == "La":
         picture = picture.convert("LA")
     if channels == 4:
-        return picture.convert("RGBA")
+        return picture if picture.mode == "RGBA" else picture.convert("RGBA")
     if _channels(picture) == 4:
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture.convert("RGBA"))

@@ -162,6 +162,8 @@ def files_at(config: DataConfig) -> PictureFiles:
             f"there are no latents at {where}: make them by `eqm encode PICTURES --vae VAE --output "
             f"{where}`, or set data.path to a folder of latents"
         )
+    if path.exists():
+        raise ValueError(f"{where} must be a folder or a regular file; it is a device or a pipe")
     if set(where) & set("/."):
         raise MissingDataError(f"data.path must be a folder or a file; there is no {where}")
     try:

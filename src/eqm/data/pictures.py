@@ -186,7 +186,7 @@ def headers(
                 found = header(file, span)
             if decoded:
                 with files.open(index) as file:
-                    decode(file, 3, 8, span)
+                    decode(file, found.channels, 8, span)
         except BROKEN as error:
             return reason(error)
         return found
