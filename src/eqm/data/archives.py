@@ -449,7 +449,7 @@ def _members(path: Path, number: int) -> Iterator[File]:
             file.seek(archive.offset)
             if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise tarfile.ReadError("it is damaged or cut short amid its members")
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise ValueError(
             f"{path} is not a whole, uncompressed tar ({error}): copy it again, or unpack it with gunzip"
         ) from error
