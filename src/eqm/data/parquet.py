@@ -17,7 +17,7 @@ from eqm.data.images import count_classes
 from eqm.data.layout import kept_shards, missing_split, said
 from eqm.data.source import digest
 from eqm.files import printable
-from eqm.reading import inside, open_regular
+from eqm.reading import check_unpacked, inside, open_regular
 
 _PICTURES = ("image", "img", "picture", "png", "jpg", "jpeg", "webp")
 """Names of columns of pictures."""
@@ -65,19 +65,31 @@ def table(
 def _rows(path: Path, paths: Sequence[Path]) -> Any:
     try:
         import pyarrow as pa
-        import pyarrow.parquet as pq
     except ImportError as error:
         raise ValueError("tables need pyarrow: pip install 'eqm[data]'") from error
     try:
         mapped = paths[0].suffix == ".arrow"
-        return pa.concat_tables(
-            [_mapped(file) if mapped else pq.read_table(file) for file in paths]
-        )
+        return pa.concat_tables([_mapped(file) if mapped else _unpacked(file) for file in paths])
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"{path} cannot be read ({reason}): its tables must be whole and alike"
         ) from error
+
+
+def _unpacked(path: Path) -> Any:
+    """The table of a parquet file. Raises ValueError where it would unpack to far more than its size."""
+    from pyarrow.parquet import ParquetFile
+
+    with open_regular(path) as file, ParquetFile(file) as parts:
+        about, size = parts.metadata, path.stat().st_size
+        groups = map(about.row_group, range(about.num_row_groups))
+        check_unpacked(str(path), size, sum(group.total_byte_size for group in groups))
+        # Equal cells may be stored once; then only a few of them show how large all are.
+        first = next(parts.iter_batches(batch_size=16), None)
+        if first is not None and len(first):
+            check_unpacked(str(path), size, first.nbytes // len(first) * about.num_rows)
+        return parts.read()
 
 
 class _Cells:
