@@ -29,6 +29,7 @@ from eqm.files import (
     replacing,
     sweep,
 )
+from eqm.pictures import animate, picture
 from eqm.tasks import EqmDetector
 
 DISK_ERRORS = {
@@ -124,15 +125,11 @@ def write_tensors(path):
 
 
 def write_picture(path):
-    from eqm.pictures import picture
-
     with replacing(path) as temporary:
         picture(torch.rand(3, 100, 100) * 2 - 1).save(temporary, format="png")
 
 
 def write_animation(path):
-    from eqm.pictures import animate, picture
-
     frames = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     animate(map(picture, frames), path.with_suffix(".gif"))
 
@@ -149,6 +146,21 @@ def test_the_limit_of_file_sizes_is_one_sentence_from_every_library(tmp_path, wr
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert contents(tmp_path) == expected
+
+
+@pytest.mark.parametrize("size", [0, 100, 10_000])
+def test_a_film_that_ffmpeg_cannot_finish_is_one_sentence(tmp_path, size):
+    pytest.importorskip("imageio_ffmpeg")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    frames = torch.rand(20, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    (tmp_path / "a.mp4").write_text("old")
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        with pytest.raises(OSError, match=r"cannot write .*a\.mp4 \(ffmpeg stopped .*ulimit -f"):
+            animate(map(picture, frames), tmp_path / "a.mp4")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.mp4", "old")]
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
@@ -246,6 +258,7 @@ def test_an_empty_folder_is_filled_not_replaced(tmp_path, linked):
         (temporary / "half").touch()
         raise KeyboardInterrupt
     assert not list(folder.iterdir())
+    (folder / part(process=dead())).mkdir()  # of a killed process
     with new_folder(folder) as temporary:
         (temporary / "below").mkdir()
         (temporary / "below" / "one").touch()
@@ -331,6 +344,8 @@ FOREIGN = {"config.json": '{"model_type": "bert"}', "model.safetensors": ""}
         ({"model.safetensors": ""}, "eqm", False),
         ({"config.json": '["eqm"]'}, "eqm", False),
         ({"config.json": "[" * 100_000}, "eqm", False),
+        (RUN | {"best/config.json": '{"format": "eqm"}', "best/notes.txt": ""}, "eqm-run", True),
+        (RUN | {"best/config.json": '{"model_type": "bert"}'}, "eqm-run", False),
         ({"eqm.json": '{"format": 3}'}, "eqm-run", False),
         ({"manifest.json": '{"name": "app"}'}, "eqm latents", False),
         ({"manifest.json": '{"format": "eqm latents"}'}, "eqm latents", True),
@@ -343,6 +358,7 @@ FOREIGN = {"config.json": '{"model_type": "bert"}', "model.safetensors": ""}
 )
 def test_a_folder_is_taken_if_it_is_empty_or_of_the_same_kind(tmp_path, there, kind, fine):
     for name, text in there.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     if fine:
         check_folder(tmp_path, kind)
@@ -351,7 +367,9 @@ def test_a_folder_is_taken_if_it_is_empty_or_of_the_same_kind(tmp_path, there, k
             check_folder(tmp_path, kind)
         with pytest.raises(ValueError, match="choose another"):
             claim_folder(tmp_path, kind)
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == there
+    found = {name: path.read_text() for name in there if (path := tmp_path / name).exists()}
+    assert found == there
+    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_a_claimed_folder_can_be_claimed_again(tmp_path):

@@ -38,7 +38,7 @@ KINDS = {
     "eqm-classifier": {"config.json": "eqm-classifier"},
     "eqm-detector": {"detector.json": "eqm-detector"},
     "eqm latents": {"manifest.json": "eqm latents"},
-    "eqm-run": {MARKER: "eqm-run", "config.json": "eqm"},
+    "eqm-run": {MARKER: "eqm-run", "config.json": "eqm", "best/config.json": "eqm"},
 }
 """Kinds of folders that eqm writes: their JSON files, and what each says as `format`."""
 WRITTEN = (".json", ".jsonl", ".md", ".safetensors")
@@ -212,8 +212,10 @@ def new_folder(folder: Path | str) -> Iterator[Path]:
     with writing(folder):
         target = Path(os.path.realpath(folder))
         filled = target.is_dir()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _temporary(target if filled else target.parent) as temporary:
+        place = target if filled else target.parent
+        place.mkdir(parents=True, exist_ok=True)
+        sweep(place)
+        with _temporary(place) as temporary:
             yield temporary
             if filled:
                 _move_all(temporary, target)
@@ -333,7 +335,7 @@ def check_folder(
             raise ValueError(f"{name} must be a folder; {folder} is a file: choose another name")
     own = any(map(partial(is_of_kind, folder), filter(None, (kind, *within))))
     for file, said in _files_of(kind).items() if own else ():
-        if file in there and _format_of(folder / file) not in (said, None):
+        if _format_of(folder / file) not in (said, None):
             raise ValueError(
                 f"{folder / file} is not of eqm and would be replaced: move it away, or choose another folder"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,7 +105,28 @@ def animate(
             }
             pictures[0].save(file, format="gif", **settings)
         else:
-            _write_mp4(pictures, file, seconds, last_seconds)
+            with suppress(OSError):  # of a pipe that ffmpeg closed, without the reason
+                _write_mp4(pictures, file, seconds, last_seconds)
+            if not _is_whole_mp4(file):
+                raise OSError(
+                    f"cannot write {path} (ffmpeg stopped before the end): free some space, raise the limit of "
+                    "file sizes (ulimit -f), or write a .gif"
+                )
+
+
+def _is_whole_mp4(file: Path) -> bool:
+    """Whether a file is a row of whole boxes, the index `moov` among them, which ffmpeg writes last."""
+    boxes, size = set[bytes](), file.stat().st_size
+    with file.open("rb") as stream:
+        while (place := stream.tell()) < size:
+            length, name = int.from_bytes(stream.read(4)), stream.read(4)
+            if length == 1:  # a long one
+                length = int.from_bytes(stream.read(8))
+            if length < 8 or place + length > size:
+                return False
+            boxes.add(name)
+            stream.seek(place + length)
+    return b"moov" in boxes
 
 
 def check_mp4_writer() -> None:

@@ -41,7 +41,7 @@ MODELS = ("model", "models", "run", "vae", "features", "samples", "compare", "co
 """Options of commands that name models that are read, and other things."""
 DATA = (
     *("pictures", "images", "normal", "mask", "masks", "path", "data", "reference", "training"),
-    "config.data.path",
+    *("labels_from", "config.data.path", "config.data.labels_from"),
 )
 """Options of commands that name data that are read."""
 MODEL_FILES = (

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from eqm.energy import DotEnergy, Energy, NormEnergy
-from eqm.files import check_folder, replacing
+from eqm.files import check_folder, replacing, sweep
 from eqm.models.card import write_card
 from eqm.models.config import NetworkConfig
 from eqm.models.inference import Frozen
@@ -97,6 +97,7 @@ def write_pretrained(
 def _check_own(folder: Path) -> None:
     beside = ("README.md", "LICENSE")
     check_folder(folder, "eqm", within=("eqm-run", "eqm-detector"), besides=beside, name="folder")
+    sweep(folder)
 
 
 def store_metadata(folder: str | os.PathLike[str], changes: Mapping[str, Any]) -> None:
