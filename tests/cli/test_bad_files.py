@@ -131,3 +131,16 @@ def test_pictures_that_cannot_be_read_are_left_out_of_an_evaluation(run, monkeyp
     assert numbers[0] == numbers[1]
     Path("bad.png").rename("in/a/bad.png")
     assert run(*given, "--broken", "fail")[0] == 2
+
+
+def test_sets_of_samples_of_one_last_name_are_told_apart(run):
+    for folder in ("one/photos", "two/photos"):
+        Path(folder).mkdir(parents=True)
+        for k in range(6):
+            pixels = np.random.default_rng(k + len(folder[:3])).integers(0, 256, (8, 8), np.uint8)
+            Image.fromarray(pixels).save(f"{folder}/{k}.png")
+    given = ("--reference", "digits", "--features", "pixels", "--metrics", "frechet")
+    status, out, _ = run("eval", "one/photos", "--compare", "two/photos", *given)
+    assert status == 0
+    assert "of one/photos (" in out
+    assert "of two/photos (" in out

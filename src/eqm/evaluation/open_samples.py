@@ -16,6 +16,7 @@ from eqm.data import Pictures, Source, open_source, split
 from eqm.data.array_files import read_npz
 from eqm.data.arrays import from_npz
 from eqm.data.config import DataConfig
+from eqm.data.images import Tensors
 from eqm.data.pictures import headers
 from eqm.data.source import notes_of, say
 from eqm.encoders import encoder_of
@@ -93,12 +94,22 @@ def open_images(path: str, config: DataConfig = DataConfig()) -> Source | Statis
     if suffix == ".safetensors":
         return open_statistics(path)
     if suffix != ".npz":
-        return readable(open_source(replace(config, path=path), small=True), config)
+        source = open_source(replace(config, path=path), small=True)
+        return readable(_called(source, path), config)
     if {"mu", "sigma"} <= read_npz(Path(path)).keys():
         return open_statistics(path)
     source = from_npz(Path(path), config)
     say(notes_of(source))
-    return source
+    return _called(source, path)
+
+
+def _called(source: Source, path: str) -> Source:
+    """The source under the name of its path: two folders may have the same last part."""
+    if not Path(path).exists():
+        return source
+    if isinstance(source, Pictures):
+        return replace(source, files=replace(source.files, name=path))
+    return replace(source, name=path) if isinstance(source, Tensors) else source
 
 
 def open_reference(
