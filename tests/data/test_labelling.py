@@ -276,7 +276,41 @@ def test_a_list_of_classes_names_the_numbers(tmp_path, pack, drawn):
     for lines in (b"cat", b"cat\nCat"):
         found, notes = labels_of(pack(tmp_path / f"{len(lines)}", files | {"classes.txt": lines}))
         assert found == {"0.png": "0", "1.png": "1"}
-        assert "classes.txt is not read as the names of the 2 classes" in notes
+        assert "classes.txt does not name the classes" in notes
+
+
+def test_a_list_of_classes_names_folders_by_their_numbers(tmp_path, pack, drawn):
+    files = drawn(*(f"{k}/0.png" for k in range(12)))
+    listed = {"classes.txt": "\n".join(f"kind {k}" for k in range(12)).encode()}
+    found, notes = labels_of(pack(tmp_path / "a", files | listed))
+    assert found == {f"{k}/0.png": f"kind {k}" for k in range(12)}
+    assert (
+        "the names of the classes are those of classes.txt: kind 0, kind 1, kind 2 and 9" in notes
+    )
+    first = drawn("1/0.png", "2/0.png") | {"classes.txt": b"cat\ndog"}
+    found, notes = labels_of(pack(tmp_path / "b", first))
+    assert found == {"1/0.png": "1", "2/0.png": "2"}
+    assert "2 different names and the classes go up to 2" in notes
+
+
+def test_files_with_labels_that_belong_to_no_picture_or_to_one_twice(tmp_path, pack, drawn):
+    found, notes = labels_of(pack(tmp_path / "a", drawn("0.png", "1.png") | {"7.cls": b"0"}))
+    assert found is None
+    assert "7.cls is not read, as no picture has that name" in notes
+    twice = drawn("0.png") | {"0.cls": b"0", "0.CLS": b"1"}
+    with pytest.raises(ValueError, match=r"0.C?.*, 0.* belong to one picture: remove one"):
+        labels_of(pack(tmp_path / "b", twice))
+    rows = [("file_name", "label"), ("0.png", "x"), ("1.png", "y"), ("2.png", "y"), ("9.png", "y")]
+    files = drawn("train/0.png", "train/1.png", "test/2.png") | {"labels.csv": table(rows)}
+    found, notes = labels_of(pack(tmp_path / "c", files))
+    assert found == {"train/0.png": "x", "train/1.png": "y"}
+    assert "labels.csv names pictures that are not there (1), 9.png" in notes
+
+
+def test_a_label_in_a_later_json_file_is_not_overlooked(tmp_path, pack, drawn):
+    files = drawn("0.png", "1.png") | {"0.json": text({"x": 1}), "1.json": text({"label": 1})}
+    with pytest.raises(ValueError, match="1 of 2 pictures have no label in a .json file"):
+        labels_of(pack(tmp_path / "a", files))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from PIL import Image
 
 from eqm.data import DataConfig, batches, check, class_names, open_source, points, split
 from eqm.data.decoding import centre_crop, decode
+from eqm.data.open_source import files_at
 from eqm.randomness import SampleRandom
 
 RANDOM = np.random.default_rng(0)
@@ -150,6 +151,116 @@ def test_a_flat_folder_has_no_classes(tmp_path):
 def write_idx(path, array):
     head = struct.pack(">HBB", 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
     path.write_bytes((gzip.compress if path.suffix == ".gz" else bytes)(head + array.tobytes()))
+
+
+def read(path, **settings):
+    files = files_at(config(path, **settings))
+    return len(files.names), files.class_names, " ".join(files.notes)
+
+
+@pytest.mark.parametrize("below", ["", "data", "default"])
+@pytest.mark.parametrize("name", ["{}-00000-of-00001.parquet", "{}.parquet", "{}/0000.parquet"])
+def test_a_split_of_parquet_files_is_read(tmp_path, below, name):
+    for part, labels in (("train", (0, 0, 0, 1, 1, 1)), ("test", (1,) * 6)):
+        place = tmp_path / below / name.format(part)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        make_parquet(place, labels=labels)
+    (tmp_path / below / "._train.parquet").write_bytes(b"")  # of macOS
+    count, classes, notes = read(tmp_path)
+    assert (count, classes) == (6, ("cat", "dog"))
+    assert "the split train is read, 1 file; left out: test (1)" in notes
+    assert read(tmp_path, split="test")[0] == 6
+    assert read(tmp_path, split="all")[0] == 12
+    with pytest.raises(ValueError, match=r"no split val, only test .1., train .1.: set data.split"):
+        read(tmp_path, split="val")
+    if "/" in name:
+        (tmp_path / below / "more").mkdir()
+        make_parquet(tmp_path / below / "more" / "0.parquet")
+        assert "1 file outside of them" in read(tmp_path)[2]
+
+
+def test_a_saved_data_set_says_which_part_is_read(tmp_path):
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    make_parquet(tmp_path / "test")
+    with pytest.raises(ValueError, match="no split train, only test: set data.split"):
+        read(tmp_path)
+    make_parquet(tmp_path / "train")
+    assert "the split train is read; left out: test" in read(tmp_path)[2]
+    assert "the split test is read; left out: train" in read(tmp_path, split="test")[2]
+
+
+def make_table(path, columns):
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    cells = [{"bytes": encoded(p), "path": None} for p in PIXELS.values()]
+    table = pa.table({"image": cells} | {k: list(v) if v else cells for k, v in columns.items()})
+    images = {name: {"_type": "Image"} for name in ("image", "mask") if name in table.column_names}
+    noted = json.dumps({"info": {"features": images}})
+    pq.write_table(table.replace_schema_metadata({"huggingface": noted}), path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "settings", "classes", "sentence"),
+    [
+        ({"label": "abcabc"}, {}, ("a", "b", "c"), ""),
+        (
+            {"fine_label": "abcdef", "coarse_label": "xxxyyy"},
+            {},
+            tuple("abcdef"),
+            "column fine_label",
+        ),
+        ({"label": "abcabc", "cls": "xyzxyz"}, {}, ("a", "b", "c"), ""),  # which agree
+        ({"category": "abcabc"}, {}, (), "no column `label`, only category: if one holds classes"),
+        ({"category": "abcabc"}, {"labels_from": "category"}, ("a", "b", "c"), ""),
+        ({"label": "abcabc"}, {"labels": False}, (), ""),
+        (
+            {"mask": None, "label": "abcabc"},
+            {},
+            ("a", "b", "c"),
+            "of the column image, not of mask",
+        ),
+    ],
+)
+def test_the_columns_of_a_table_are_chosen_or_said(tmp_path, columns, settings, classes, sentence):
+    make_table(tmp_path / "a.parquet", columns)
+    count, found, notes = read(tmp_path / "a.parquet", **settings)
+    assert (count, found) == (6, classes)
+    assert sentence in notes
+    assert bool(sentence) == bool(notes)
+
+
+@pytest.mark.parametrize(
+    ("columns", "labels_from", "sentence"),
+    [
+        (
+            {"label": "abcabc", "class": "xxxyyy"},
+            "",
+            "labels in the columns label, class, which differ",
+        ),
+        ({"label": "abcabc"}, "kind", "has no column kind, only label: set data.labels_from"),
+    ],
+)
+def test_columns_that_disagree_are_refused(tmp_path, columns, labels_from, sentence):
+    make_table(tmp_path / "a.parquet", columns)
+    with pytest.raises(ValueError, match=sentence):
+        read(tmp_path / "a.parquet", labels_from=labels_from)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_idx_files_have_two_splits(tmp_path, suffix):
+    for part, count in (("train", 4), ("t10k", 2)):
+        images = RANDOM.integers(0, 256, (count, 5, 4), dtype=np.uint8)
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte{suffix}", images)
+    (tmp_path / f"._train-images-idx3-ubyte{suffix}").write_bytes(b"")  # of macOS
+    train = open_source(config(tmp_path))
+    assert len(train) == 4
+    assert f"the split train is read, not t10k-images-idx3-ubyte{suffix}" in " ".join(train.notes)
+    assert len(open_source(config(tmp_path, split="test"))) == 2
+    with pytest.raises(ValueError, match="has the splits train and test; got data.split val"):
+        open_source(config(tmp_path, split="val"))
+    write_idx(tmp_path / f"letters-train-images-idx3-ubyte{suffix}", images)
+    with pytest.raises(ValueError, match="holds letters-train-images-idx3-ubyte, train-images"):
+        open_source(config(tmp_path))
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])

@@ -186,7 +186,8 @@ def _chosen(
     everything = [file for file in files if is_picture(file.name)]
     others = [file for file in files if not is_picture(file.name)]
     if not everything:
-        instead = f"; it holds {said([file.name for file in others])}" if others else ""
+        there = [file.name for file in others] or litter
+        instead = f"; it holds {said(there)}" if there else ""
         raise ValueError(
             f"no pictures in {where}: expected files that end in .png, .jpg, .webp, .tif or the like{instead}"
         )
@@ -222,6 +223,7 @@ def _chosen(
             [file.name for file in others],
             content,
             ([file.archive for file in pictures], [file.archive for file in others]),
+            sorted({file.name for file in everything} - {file.name for file in pictures}),
         )
         found = labelled(contents, config.labels_from)
     return _Chosen(pictures, found, tuple(file.name for file in others), (*notes, *found.notes))

@@ -46,6 +46,8 @@ _KEYS = ("label", "cls")
 """Keys of a label in a JSON file beside a picture."""
 _MOST_TABLE, _MOST_BESIDE = 128 << 20, 1 << 20
 """Bytes of a table, and of a file beside one picture; more is refused."""
+_LOOKED_AT = 1_000
+"""JSON files that are searched for a label; without one the others are not read."""
 _NUMBER = re.compile(r"[+-]?\d{1,30}(\.0+)?")
 _CHUNK = re.compile(r"\d{5,}")
 """The folders that StyleGAN's tool makes only to divide a set."""
@@ -68,6 +70,8 @@ class Contents:
     archives: tuple[Sequence[int], Sequence[int]] = ((), ())
     """The numbers of the archives of pictures and of others, if there are several: files of one sample are in
     one archive."""
+    left: Sequence[str] = ()
+    """Pictures that are not read, such as those of other splits."""
 
     @cached_property
     def beside(self) -> Mapping[str, Mapping[int, int]]:
@@ -80,6 +84,9 @@ class Contents:
         for row, name in enumerate(self.others):
             key, ending = key_of(name)
             for k in pictures.get((theirs[row] if theirs else 0, key), ()):
+                if ending.startswith("cls") and k in found[ending]:
+                    twice = said([self.others[found[ending][k]], name])
+                    raise ValueError(f"{self.where}: {twice} belong to one picture: remove one")
                 found[ending][k] = row
         return found
 
@@ -179,8 +186,7 @@ def _unasked(contents: Contents) -> tuple[dict[str, Labelled], tuple[str, ...]]:
             raw, note = _of_tables(contents, tables, "")
             if raw is not None:
                 places[name] = _numbered(contents, name, raw)
-            elif note:
-                notes.append(note)
+            notes += [note] if note else []
     endings = [end for end in sorted(contents.beside) if re.fullmatch(r"cls\d*", end)]
     if "json" in contents.beside and _has_label(contents):
         endings.append("json")
@@ -203,7 +209,7 @@ def _asked(contents: Contents, place: str) -> Labelled:
         raw, note = _of_tables(contents, tables, column, asked=True)
         if raw is None:
             raise ValueError(note or f"{contents.where}: {printable(name)} holds no labels")
-        return _numbered(contents, place, raw)
+        return replace(_numbered(contents, place, raw), notes=(note,) if note else ())
     tables_there = sorted({_base(contents.others[row]) for row in contents.tables})
     places = ["folders", "names", *sorted(contents.beside), *tables_there]
     raise ValueError(
@@ -239,7 +245,7 @@ def _named(contents: Contents, places: Mapping[str, Labelled]) -> Labelled:
             )
     if name not in ("folders", "cls", "json"):
         notes.append(f"{contents.where}: the labels are those of {name}: {said(names)}")
-    if _are_numbers(names):
+    if all(name.isdecimal() for name in names):
         names, more = _listed(contents, names)
         notes += more
     return replace(chosen, class_names=names, notes=tuple(notes))
@@ -250,22 +256,26 @@ def _are_numbers(names: Sequence[str]) -> bool:
 
 
 def _listed(contents: Contents, names: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
-    """The names of classes 0, 1, ... in a list of classes, if there is one that fits, and notes."""
+    """The names of classes that have numbers, in a list of classes that fits, if there is one, and notes."""
     for row, other in enumerate(contents.others):
         if _base(other) not in CLASS_LISTS:
             continue
-        text = _text(contents.read(row, _MOST_BESIDE), other)
+        try:
+            text = _text(contents.read(row, _MOST_BESIDE), other)
+        except ValueError as error:
+            return names, [f"{contents.where}: the names of the classes are not read: {error}"]
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         numbered = [re.fullmatch(r"(\d+)[\s:,;=]+(.+)", line) for line in lines]
         if all(found and int(found[1]) == k for k, found in enumerate(numbered)):
             lines = [found[2].strip() for found in numbered if found]
-        if len(lines) < len(names) or len(set(map(simple, lines))) < len(lines):
+        highest, different = max(map(int, names)), len(set(map(simple, lines)))
+        if len(lines) <= highest or different < len(lines):
             return names, [
-                f"{contents.where}: {printable(other)} is not read as the names of the {len(names)} classes, as it "
-                f"holds {len(set(map(simple, lines)))} different names"
+                f"{contents.where}: {printable(other)} does not name the classes: it has {different} different names "
+                f"and the classes go up to {highest}"
             ]
         note = f"{contents.where}: the names of the classes are those of {printable(other)}: {said(lines)}"
-        return tuple(lines[: len(names)]), [note]
+        return tuple(lines[int(name)] for name in names), [note]
     return names, []
 
 
@@ -281,6 +291,9 @@ def _hints(contents: Contents) -> tuple[str, ...]:
         for ending in sorted(contents.beside)
         if ending in ("txt", "json")
     ]
+    alone = [name for name in contents.others if re.search(r"\.cls\d*$", name.lower())]
+    if alone:
+        hints.append(f"{where}: {said(alone)} is not read, as no picture has that name")
     prefixes = [_prefix(name) for name in contents.pictures]
     kinds = {prefix for prefix in prefixes if prefix is not None}
     if None not in prefixes and 1 < len(kinds) <= len(prefixes) // 2:
@@ -321,11 +334,13 @@ def _numbered(contents: Contents, place: str, raw: Sequence[Label]) -> Labelled:
 
 
 def _has_label(contents: Contents) -> bool:
-    """Whether the first JSON file beside a picture has a label."""
-    rows = contents.beside["json"]
-    row = rows[min(rows)]
-    found = _json(contents.read(row, _MOST_BESIDE), contents, row)
-    return isinstance(found, dict) and any(found.get(key) is not None for key in _KEYS)
+    """Whether one of the first JSON files beside pictures has a label."""
+    rows = dict.fromkeys(contents.beside["json"].values())
+    for row in list(rows)[:_LOOKED_AT]:
+        found = _json(contents.read(row, _MOST_BESIDE), contents, row)
+        if isinstance(found, dict) and any(found.get(key) is not None for key in _KEYS):
+            return True
+    return False
 
 
 def _of_beside(contents: Contents, ending: str, key: str) -> list[Label]:
@@ -382,10 +397,11 @@ def _label(value: Any, contents: Contents, row: int, content: object) -> Label |
 def _of_tables(
     contents: Contents, tables: Sequence[int], column: str, *, asked: bool = False
 ) -> tuple[list[Label] | None, str]:
-    """The labels in tables of one name, each of which names pictures below its folder; or None, and why."""
+    """The labels in tables of one name, each of which names pictures below its folder, or None; and a note."""
     place = _Places(contents)
     raw: list[Label | None] = [None] * len(contents.pictures)
     name, why = _base(contents.others[tables[0]]), ""
+    missing: list[str] = []
     for row in tables:
         entries = _entries(contents, row, column)
         if isinstance(entries, str):
@@ -394,7 +410,10 @@ def _of_tables(
         below = str(PurePosixPath(contents.others[row]).parent)
         for file, value in entries:
             label = _label(value, contents, row, value) if value is not None else None
-            for k in place.of(file, below):
+            meant = place.of(file, below)
+            if not meant and not place.is_left(file):
+                missing.append(file)
+            for k in meant:
                 if raw[k] not in (None, label):
                     raise ValueError(
                         f"{contents.where}: {printable(name)} has two labels for "
@@ -405,7 +424,13 @@ def _of_tables(
         if not why:
             why = f"{contents.where}: {printable(name)} has no label of any of these pictures"
         return None, why
-    return _complete(contents, raw, f"label in {printable(name)}"), ""
+    why = ""
+    if missing:
+        why = (
+            f"{contents.where}: {printable(name)} names pictures that are not there ({len(missing):,}), "
+            f"{said(missing)}"
+        )
+    return _complete(contents, raw, f"label in {printable(name)}"), why
 
 
 class _Places:
@@ -416,10 +441,17 @@ class _Places:
         self.base: defaultdict[str, list[int]] = defaultdict(list)
         self.stem: defaultdict[str, list[int]] = defaultdict(list)
         self.path = [PurePosixPath(unicodedata.normalize("NFC", n)) for n in contents.pictures]
+        left = [PurePosixPath(unicodedata.normalize("NFC", name)) for name in contents.left]
+        self.left = {path.name for path in left} | {path.stem for path in left}
         for k, path in enumerate(self.path):
             self.full[str(path)].append(k)
             self.base[path.name].append(k)
             self.stem[path.stem].append(k)
+
+    def is_left(self, file: str) -> bool:
+        """Whether `file` is a picture that is not read."""
+        path = PurePosixPath(unicodedata.normalize("NFC", file.strip().replace("\\", "/")))
+        return path.name in self.left
 
     def of(self, file: str, below: str) -> list[int]:
         """The pictures that `file` means in a table in the folder `below`; more than one is none."""
@@ -474,6 +506,8 @@ def _of_records(
     records: Sequence[Any], contents: Contents, name: str, column: str
 ) -> Entries | str:
     """Pairs of file and label, of records with named values."""
+    if not records:
+        return f"{contents.where}: {printable(name)} has no rows"
     records = [record for record in records if isinstance(record, dict)]
     columns = list(dict.fromkeys(key for record in records[:100] for key in record if key))
     file = _column(columns, _FILE_COLUMNS)
@@ -515,7 +549,11 @@ def _csv(text: str, name: str) -> list[dict[str, str]]:
     first = text.partition("\n")[0]
     separator = max(",;\t|", key=first.count)
     try:
-        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator))
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
+        columns = [column for column in reader.fieldnames or () if column]
+        if len(set(columns)) < len(columns):
+            raise csv.Error("two columns have one name")
+        return list(reader)
     except csv.Error as error:
         raise ValueError(
             f"{printable(name)} is no readable table ({error}): save it again"

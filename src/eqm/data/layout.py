@@ -261,6 +261,9 @@ def _lone(where: str, parent: str, beside: Collection[str]) -> list[str]:
     words = {name: "".join(_words(name)) for name in sorted(beside)}
     doubtful = [name for name, word in words.items() if word in _SPLITS]
     others = [name for name in words if name not in doubtful]
+    if any(_PICTURES.intersection(_words(name)) for name in others):  # such as faces-img
+        masks = [name for name in others if _read(name)[0] == MASKS]
+        doubtful, others = doubtful + masks, [name for name in others if name not in masks]
     if not doubtful or not others:
         return []
     place = printable(f"{where}/{parent}" if parent else where)

@@ -174,8 +174,10 @@ def files_at(config: DataConfig) -> PictureFiles:
 
 
 def _in_folder(path: Path, config: DataConfig) -> PictureFiles:
-    if tables := saved(path, config.split):
-        return table(path, tables, replace(config, split="all"))
+    tables, notes = saved(path, config.split)
+    if tables:
+        found = table(path, tables, replace(config, split="all"))
+        return replace(found, notes=(*notes, *found.notes))
     walked = walk(path, outside=config.outside)
     names = [file.name for file in walked.files]
     packed = [name for name in names if name.lower().endswith((".parquet", ".arrow", ".tar"))]

@@ -18,6 +18,7 @@ from eqm.data.layout import kept_shards, missing_split, said
 from eqm.data.source import digest
 from eqm.files import printable
 from eqm.reading import check_unpacked, inside, open_regular
+from eqm.schema import read_json
 
 _PICTURES = ("image", "img", "picture", "png", "jpg", "jpeg", "webp")
 """Names of columns of pictures."""
@@ -154,23 +155,28 @@ def hub_table(name: str, config: DataConfig) -> PictureFiles:
     return table(found[0], files, whole, name=owner_and_name.rpartition("/")[2])
 
 
-def saved(path: Path, split: str) -> list[Path]:
-    """The tables in order, where `datasets` saved them to the folder `path`; none for another folder.
+def saved(path: Path, split: str) -> tuple[list[Path], tuple[str, ...]]:
+    """The tables in order, where `datasets` saved them to the folder `path`, and notes; none elsewhere.
 
     Raises ValueError for a part that is not there, and for a damaged list."""
-    whole = path / "dataset_dict.json"
-    if whole.is_file():
+    notes: tuple[str, ...] = ()
+    if (path / "dataset_dict.json").is_file():
         parts = sorted(part.parent.name for part in path.glob("*/state.json"))
         if split not in parts:
             raise ValueError(missing_split(str(path), split, said(parts)))
+        others = said([part for part in parts if part != split])
+        if others:
+            notes = (
+                f"{path}: the split {split} is read; left out: {others}; data.split takes others",
+            )
         path = path / split
     if not (path / "state.json").is_file():
-        return []
+        return [], ()
+    listed = read_json(path / "state.json", advice="save the data set again")
+    if not isinstance(listed, dict) or "_data_files" not in listed:  # another program wrote it
+        return [], ()
     try:
-        listed = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        if "_data_files" not in listed:  # another program wrote it
-            return []
-        return [inside(path, entry["filename"]) for entry in listed["_data_files"]]
+        return [inside(path, entry["filename"]) for entry in listed["_data_files"]], notes
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path / 'state.json'} is damaged ({error}): save the data set again"
@@ -285,7 +291,8 @@ def _of_column(
     if low < 0 or (names and high >= len(names)):
         expected = f"in 0..{len(names) - 1}" if names else "0 or more"
         raise ValueError(
-            f"{path}: labels must be {expected}; got {low}..{high}: parts without labels have -1"
+            f"{path}: labels must be {expected}; got {low}..{high}: parts without labels have -1, so "
+            "turn data.labels off for them"
         )
     count = count_classes(str(path), values) if values else 0
     return torch.tensor(values), names or tuple(map(str, range(count)))
