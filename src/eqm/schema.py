@@ -29,7 +29,7 @@ from typing import (
 )
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta as Meta
 
 from eqm.reading import open_regular
 from eqm.registry import did_you_mean
@@ -140,7 +140,9 @@ def check_fields(settings: Any, *, prefix: str = "") -> None:
     hints = _hints(kinds)
     for field in fields(settings):
         value, kind = getattr(settings, field.name), hints[field.name]
-        if _is_settings(kind) and isinstance(value, kind):  # it has checked itself
+        if (
+            not is_typeddict(kind) and _is_settings(kind) and isinstance(value, kind)
+        ):  # it has checked itself
             continue
         plain = _without_numpy(value)
         try:

@@ -109,7 +109,9 @@ def test_an_invalid_classifier_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="digits.* or a folder"):
         open_features("classifier:nothing")
     (tmp_path / "config.json").write_text('{"format": "eqm"}')
-    with pytest.raises(ValueError, match="complete eqm classifier: its format is eqm"):
+    with pytest.raises(
+        ValueError, match="config.json: format must be one of eqm-classifier; got 'eqm'"
+    ):
         open_features(f"classifier:{tmp_path}")
     with pytest.raises(ValueError, match="has files in it"):
         Classifier(shape=(1, 8, 8), num_classes=4).save(tmp_path)

@@ -93,7 +93,7 @@ def test_a_damaged_file_is_explained(weights, tmp_path, name, kept):
     path = tmp_path / name
     (save_file if path.suffix == ".safetensors" else torch.save)(weights, path)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ValueError, match=f"{name} must be .* it is damaged"):
+    with pytest.raises(ValueError, match=f"{name} must be .* download it again"):
         official.load(path, num_heads=2)
 
 

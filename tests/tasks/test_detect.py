@@ -333,8 +333,11 @@ def test_damaged_detectors_are_refused(model, tmp_path):
         ({"score": "lots"}, "the score must be one of .*'lots'.*: register your own first"),
         ({"decay": ["steep", {}]}, "the decay must be one of .*'steep'.*: register your own first"),
         ({"decay": ["linear", {"slope": 2}]}, "damaged .*takes scale; got the option 'slope'"),
-        ({"version": 9}, "damaged .it has version 9: upgrade eqm"),
-        ({"gammas": [2]}, "damaged .gammas must be"),
+        ({"version": 9}, "must have version 1; got 9: upgrade eqm"),
+        (
+            {"gammas": [2]},
+            r"detector.json: gammas\[0\] must be a number from 0 to 1; got 2: calibrate it again",
+        ),
     ]:
         settings.write_text(json.dumps(whole | change))
         with pytest.raises(ValueError, match=sentence):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -19,7 +19,10 @@ from eqm.data.latents import MANIFEST, STORAGE, Manifest, Shard, digest
 from eqm.data.source import Source
 from eqm.encoders import Encoder, about_encoder
 from eqm.files import check_folder, make_folder, replacing
+from eqm.memory import check_memory
 from eqm.randomness import SampleRandom
+from eqm.schema import Count, CountOrZero, Finite, NonNegative, parse_json
+from eqm.tensor_files import open_tensors
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ def encode(
     encoder: Encoder,
     folder: Path | str,
     *,
-    storage: str = "float16",
+    storage: Literal["float16", "float32"] = "float16",
     mirrored: bool = True,
     shard_size: int = 4096,
     batch_size: int = 32,
@@ -72,6 +75,12 @@ def encode(
         shard_size=shard_size,
     )
     check_folder(folder, "eqm latents", name="the folder for latents")
+    shard = min(shard_size, plan.images) * plan.views * math.prod(plan.shape)
+    check_memory(
+        f"a shard of {min(shard_size, plan.images):,} images",
+        2 * shard * STORAGE[storage].itemsize,
+        "take a smaller shard_size",
+    )
     folder = make_folder(folder)
     if (folder / MANIFEST).exists():
         _check_same(plan, Manifest.load(folder), folder)
@@ -141,7 +150,7 @@ def _write(
 
 def _finish(plan: Manifest, folder: Path) -> bool:
     """Whether all shards are there; if so, the manifest is completed."""
-    records: list[dict[str, Any]] = []
+    records: list[_Record] = []
     shards: list[Shard] = []
     for number, file in enumerate(plan.files):
         record = _record(folder / file, plan.rows(number))
@@ -161,15 +170,25 @@ def _finish(plan: Manifest, folder: Path) -> bool:
     return True
 
 
-def _record(path: Path, rows: range) -> dict[str, Any] | None:
+class _Record(TypedDict):
+    """What a shard says about itself."""
+
+    first: CountOrZero
+    images: Count
+    sha256: str
+    sums: list[Finite]
+    squares: list[NonNegative]
+
+
+def _record(path: Path, rows: range) -> _Record | None:
     """The record in a shard, or None where it is missing, damaged or of other rows."""
     try:
-        with safe_open(path, framework="pt") as file:
-            record = json.loads(file.metadata()["eqm"])
-    except (OSError, SafetensorError, TypeError, KeyError, ValueError):
+        with open_tensors(path) as file:
+            text = (file.metadata() or {}).get("eqm", "")
+        record: _Record = parse_json(text, _Record, str(path))
+    except ValueError:
         return None
-    whole = record["first"] == rows.start and record["images"] == len(rows)
-    return dict(record) if whole else None
+    return record if (record["first"], record["images"]) == (rows.start, len(rows)) else None
 
 
 def _check_finite(kept: Tensor, new: Tensor, rows: Tensor, storage: str) -> None:

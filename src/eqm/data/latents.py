@@ -5,29 +5,51 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
 import torch
-from safetensors import SafetensorError, safe_open
+from msgspec import Meta
 from torch import Tensor
 
+from eqm.encoders import AboutEncoder
 from eqm.files import replacing
 from eqm.randomness import SampleRandom
+from eqm.schema import (
+    Count,
+    CountOrZero,
+    Finite,
+    NonNegative,
+    check_fields,
+    convert,
+    read_json,
+    shown,
+)
+from eqm.tensor_files import read_tensors
 
 MANIFEST, FORMAT, VERSION = "manifest.json", "eqm latents", 1
 STORAGE = {"float16": torch.float16, "float32": torch.float32}
 """Dtypes of the shards."""
+MOST_SHARDS = 100_000
+"""The most shards of a folder."""
+Side = Annotated[int, Meta(ge=1, le=2**24)]
+
+
+class AboutSource(TypedDict):
+    """What is stored about the images."""
+
+    name: str
+    fingerprint: str
 
 
 @dataclass(frozen=True)
 class Shard:
     """One file, as the manifest describes it."""
 
-    images: int
+    images: Count
     """Number of images."""
-    bytes: int
+    bytes: CountOrZero
     """Size of the file in bytes."""
     sha256: str
     """`digest` of its tensors."""
@@ -37,30 +59,38 @@ class Shard:
 class Manifest:
     """What a folder of latents holds once all shards are written."""
 
-    encoder: Mapping[str, Any]
+    encoder: AboutEncoder
     """Name, fingerprint, scale and shift of the encoder; stored latents are scaled and shifted."""
-    source: Mapping[str, Any]
+    source: AboutSource
     """Name and fingerprint of the images."""
-    images: int
+    images: Count
     """Number of images."""
-    shape: tuple[int, ...]
+    shape: Annotated[tuple[Side, ...], Meta(min_length=3, max_length=3)]
     """Channels, height and width of a latent."""
-    num_classes: int
+    num_classes: CountOrZero
     """Number of classes; 0 without labels."""
     class_names: tuple[str, ...]
     """Names of the classes; empty where they have none."""
-    views: int
+    views: Literal[1, 2]
     """Latents of an image: 2 with the mirror image, else 1."""
-    storage: str
+    storage: Literal["float16", "float32"]
     """Dtype of the shards."""
-    shard_size: int
+    shard_size: Count
     """Images in each shard except the last."""
     shards: tuple[Shard, ...] = ()
     """Empty until encoding is finished."""
-    mean: tuple[float, ...] = ()
+    mean: tuple[Finite, ...] = ()
     """Mean of each channel, over all images and views."""
-    std: tuple[float, ...] = ()
+    std: tuple[NonNegative, ...] = ()
     """Standard deviation of each channel of a posterior sample."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.images > MOST_SHARDS * self.shard_size:
+            raise ValueError(
+                f"shard_size must be such that there are at most {MOST_SHARDS:,} shards; got {self.images:,} "
+                f"images in shards of {self.shard_size:,}: take larger ones"
+            )
 
     def rows(self, shard: int) -> range:
         """The numbers of the images in a shard."""
@@ -83,26 +113,17 @@ class Manifest:
         """The manifest of `folder`. Raises ValueError when there is none, or it is of another version."""
         path = folder / MANIFEST
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = read_json(path, dict[str, Any], advice="encode again")
         except FileNotFoundError:
             raise ValueError(f"{folder} holds no latents: make them with eqm encode") from None
-        except ValueError as error:
-            raise ValueError(f"{path} is damaged ({error}): encode again") from error
-        if not isinstance(found, dict) or found.pop("format", None) != FORMAT:
+        if found.pop("format", None) != FORMAT:
             raise ValueError(f"{path} is not the manifest of latents: make them with eqm encode")
         if (version := found.pop("version", None)) != VERSION:
             raise ValueError(
-                f"{path} must have version {VERSION}; got {version}: upgrade eqm or encode again"
+                f"{path} must have version {VERSION}; got {shown(version)}: upgrade eqm or encode again"
             )
-        if found.keys() != {field.name for field in fields(cls)}:
-            raise ValueError(f"{path} is damaged: encode again")
-        try:
-            shards = tuple(Shard(**shard) for shard in found.pop("shards"))
-            for name in ("shape", "class_names", "mean", "std"):
-                found[name] = tuple(found[name])
-        except TypeError as error:
-            raise ValueError(f"{path} is damaged ({error}): encode again") from error
-        return cls(shards=shards, **found)
+        manifest: Manifest = convert(found, cls, f"{path}: ", advice="encode again")
+        return manifest
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +197,7 @@ def is_latents(folder: Path | str) -> bool:
     """Whether `folder` holds latents, whole or damaged."""
     path = Path(folder) / MANIFEST
     try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        found = read_json(path) if path.exists() else {}
     except ValueError:
         return True
     return isinstance(found, dict) and found.get("format") == FORMAT
@@ -208,12 +229,7 @@ def open_latents(folder: Path | str, *, flip: bool = True) -> Latents:
             )
             raise ValueError(f"{path} {found}: remove it and run the same eqm encode again")
         tensors.append(read_shard(path))
-        expected = (len(manifest.rows(number)), manifest.views, *manifest.shape)
-        if tensors[-1]["mean"].shape != expected:
-            raise ValueError(
-                f"{path} must hold latents {expected}, as {MANIFEST} says; it holds "
-                f"{tuple(tensors[-1]['mean'].shape)}: encode again"
-            )
+        _check_shard(tensors[-1], manifest, len(manifest.rows(number)), path)
     contents = " ".join([str(manifest.shape), *(shard.sha256 for shard in manifest.shards)])
     return Latents(
         folder,
@@ -250,13 +266,30 @@ def check_latents(folder: Path | str) -> Latents:
 
 def read_shard(path: Path) -> dict[str, Tensor]:
     """The tensors of a shard, memory-mapped. Raises ValueError when the file is damaged."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error}): remove it and run the same eqm encode again"
-        ) from error
+    return read_tensors(path, advice="remove it and run the same eqm encode again")
+
+
+def _check_shard(
+    tensors: Mapping[str, Tensor], manifest: Manifest, images: int, path: Path
+) -> None:
+    """Raises ValueError for a shard that does not hold what the manifest says."""
+    latents = (STORAGE[manifest.storage], (images, manifest.views, *manifest.shape))
+    expected: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {"mean": latents}
+    if "std" in tensors:
+        expected["std"] = latents
+    if manifest.num_classes:
+        expected["labels"] = (torch.int64, (images,))
+    found = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    for name, wanted in expected.items():
+        if found.get(name) != wanted:
+            dtype, shape = wanted
+            raise ValueError(
+                f"{path} must hold {name} of {dtype} {shape}, as {MANIFEST} says; it holds "
+                f"{found.get(name, 'none')}: encode again"
+            )
+    labels = tensors["labels"] if manifest.num_classes else torch.zeros(1)
+    if not 0 <= labels.min() <= labels.max() < max(manifest.num_classes, 1):
+        raise ValueError(f"{path} must hold labels below {manifest.num_classes:,}: encode again")
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

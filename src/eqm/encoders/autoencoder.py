@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eqm.encoders.encoder import Encoder, Pixels
+from eqm.encoders.encoder import AboutEncoder, Encoder, Pixels
+from eqm.schema import convert, read_json, shown
+from eqm.tensor_files import at_most_stored, read_tensors
 
 KINDS = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
 _CONFIG, _WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
@@ -42,7 +44,8 @@ def open_encoder(name: str | Path, *, device: str | torch.device = "cpu") -> Enc
     folder = Path(name) if Path(name).is_dir() else _download(str(name))
     kind = _kind(folder)
     try:
-        with _only_errors_logged():
+        stored = read_tensors(folder / _WEIGHTS)
+        with _only_errors_logged(), at_most_stored(stored):
             network, report = getattr(diffusers, kind).from_pretrained(
                 str(folder),
                 low_cpu_mem_usage=False,  # True needs accelerate
@@ -76,6 +79,7 @@ def encoder_of(
     """
     data = metadata.get("data")
     stored = data.get("encoder") if isinstance(data, Mapping) else None
+    stored = convert(stored, AboutEncoder | None, "the model's ", name="metadata.data.encoder")
     if stored is None:
         return Pixels() if name is None else open_encoder(name, device=device)
     try:
@@ -183,15 +187,15 @@ def _fingerprint(network: nn.Module, config: dict[str, Any]) -> str:
 def _kind(folder: Path) -> str:
     path = folder / _CONFIG
     try:
-        kind = json.loads(path.read_text(encoding="utf-8"))["_class_name"]
+        kind = read_json(path, dict[str, Any]).get("_class_name")
     except FileNotFoundError:
         inner = folder / "vae"
         hint = f"give {inner}" if (inner / _CONFIG).is_file() else "give the folder of an encoder"
         raise ValueError(f"{folder} must hold {_CONFIG}; it does not: {hint}") from None
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path} must be the {_CONFIG} of a diffusers encoder") from None
     if kind not in KINDS:
-        raise ValueError(f"{path} must be of an {', '.join(KINDS[:-1])} or {KINDS[-1]}; got {kind}")
+        raise ValueError(
+            f"{path} must be of a diffusers encoder, {', '.join(KINDS[:-1])} or {KINDS[-1]}; got {shown(kind)}"
+        )
     return str(kind)
 
 

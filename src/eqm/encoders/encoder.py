@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol, TypedDict
 
 import torch
 from torch import Tensor
+
+from eqm.schema import Finite
 
 
 class Encoder(Protocol):
@@ -79,7 +81,16 @@ class Pixels:
         return latents
 
 
-def about_encoder(encoder: Encoder) -> dict[str, Any]:
+class AboutEncoder(TypedDict):
+    """What is stored about an encoder; latents on disk are scaled and shifted."""
+
+    name: str
+    fingerprint: str
+    scale: Finite
+    shift: Finite
+
+
+def about_encoder(encoder: Encoder) -> AboutEncoder:
     """The metadata of `encoder`: name, fingerprint, scale and shift.
 
     >>> about_encoder(Pixels())["scale"]

@@ -6,21 +6,33 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from msgspec import Meta
+from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from eqm.features.features import Activations, Features, from_module, require_images
 from eqm.files import check_folder, make_folder, replacing
 from eqm.registry import register
+from eqm.schema import read_json
+from eqm.tensor_files import at_most_stored, read_tensors
 
 _BUNDLED = Path(__file__).parent / "weights"
 """Classifiers of the package, trained by benchmarks/classifiers.py."""
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+Side = Annotated[int, Meta(ge=1, le=2**16)]
+
+
+class _Config(TypedDict):
+    """The content of config.json."""
+
+    format: Literal["eqm-classifier"]
+    shape: tuple[Side, Side, Side]
+    num_classes: Side
+    metadata: dict[str, Any]
 
 
 class Classifier(nn.Module):
@@ -107,16 +119,16 @@ class Classifier(nn.Module):
                 f"a classifier must be {', '.join(sorted(bundled))} or a folder with {_CONFIG}; got "
                 f"{os.fspath(name)!r}: train one with train_classifier and save it"
             )
+        stored: _Config = read_json(folder / _CONFIG, _Config, advice="save it again")
+        tensors = read_tensors(folder / _WEIGHTS)
         try:
-            config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-            if config["format"] != "eqm-classifier":
-                raise ValueError(f"its format is {config['format']}")
-            classifier = cls(shape=config["shape"], num_classes=config["num_classes"])
-            classifier.metadata = config["metadata"]
-            classifier.load_state_dict(load_file(folder / _WEIGHTS))
-        except (KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
+            with at_most_stored(tensors):
+                classifier = cls(shape=stored["shape"], num_classes=stored["num_classes"])
+            classifier.load_state_dict(tensors)
+        except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"{folder} must hold a complete eqm classifier: {reason}") from error
+        classifier.metadata = stored["metadata"]
         return classifier.eval()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch.nn import functional
 
 from eqm.features.features import Activations, Features, as_rgb, from_module
 from eqm.registry import register
+from eqm.schema import read_json
 
 _TYPES = {"dinov2": ("dinov2", "dinov2_with_registers"), "clip": ("clip", "clip_vision_model")}
 """The model types in config.json."""
@@ -119,11 +119,7 @@ def _side(config: dict[str, Any]) -> tuple[int, int]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = read_json(path, dict[str, Any], advice="download it again")
     except FileNotFoundError:
         raise ValueError(f"there is no {path}: give a folder that holds a model") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}): download it again") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} must hold a JSON object: download it again")
     return found

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from eqm.files import replacing
+from eqm.schema import read_json
+from eqm.tensor_files import open_tensors
 
 _MARK = "<!-- Written by eqm. Remove this line to keep your own changes. -->"
 
@@ -24,8 +23,8 @@ def write_card(folder: Path, where: str) -> None:
     path = folder / "README.md"
     if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace"):
         return
-    description = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    with safe_open(folder / "model.safetensors", "pt") as file:
+    description = read_json(folder / "config.json", dict[str, Any])
+    with open_tensors(folder / "model.safetensors") as file:
         parameters = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     header = ["library_name: eqm"]
     licence = str(description["metadata"].get("license", ""))  # of the model, not of its data

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
-from threading import get_ident
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +19,7 @@ from eqm.memory import free_memory
 from eqm.models.conditioning import LabelEmbedding, check_inputs
 from eqm.models.config import NetworkConfig
 from eqm.registry import lookup, names
+from eqm.tensor_files import at_most, at_most_stored
 
 MOST_TENSORS = 20_000
 """A network has at most so many parameters and buffers."""
@@ -119,49 +119,24 @@ def _make(config: NetworkConfig) -> Network:
     )
 
 
-def build_empty(
-    config: NetworkConfig, *, tensors: int = MOST_TENSORS, values: int | None = None
-) -> Network:
+def build_empty(config: NetworkConfig, *, stored: Mapping[str, Tensor] | None = None) -> Network:
     """The network of `config` on the meta device, without memory for its weights.
 
     A network that reads values of tensors while it is built is on the CPU instead. Raises ValueError as
-    soon as it has more than so many `tensors`, or `values` in them, by default what fits into memory.
+    soon as the network is larger than the `stored` tensors, or than the memory without them.
     """
-    most = free_memory() // 4 if values is None else values
+
+    def limit() -> AbstractContextManager[None]:
+        if stored is None:
+            return at_most(MOST_TENSORS, free_memory() // 4)
+        return at_most_stored(stored)
+
     try:
-        with _at_most(tensors, most), torch.device("meta"):
+        with limit(), torch.device("meta"):
             return _make(config)
     except NotImplementedError:
-        with _at_most(tensors, most), torch.random.fork_rng(devices=[]):
+        with limit(), torch.random.fork_rng(devices=[]):
             return _make(config)
-
-
-@contextmanager
-def _at_most(tensors: int, values: int) -> Iterator[None]:
-    """A block that builds a network; ValueError once it has more tensors, or more values in them."""
-    found = [0, 0]
-    thread = get_ident()
-
-    def count(module: nn.Module, name: str, tensor: Tensor | None) -> None:
-        if tensor is None or get_ident() != thread:
-            return
-        found[0] += 1
-        found[1] += tensor.numel()
-        if found[0] > tensors or found[1] > values:
-            raise ValueError(
-                f"the network must have at most {tensors:,} tensors with {values:,} numbers in all, which "
-                f"fit here; {type(module).__name__} exceeds that: take a smaller width, depth or shape"
-            )
-
-    hooks = [
-        nn.modules.module.register_module_parameter_registration_hook(count),
-        nn.modules.module.register_module_buffer_registration_hook(count),
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def config_type(name: str) -> type[NetworkConfig]:

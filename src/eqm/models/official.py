@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from eqm.models.config import PRESETS, TransformerConfig
 from eqm.models.pretrained import clean_name, load_weights
 from eqm.models.transformer import Transformer
+from eqm.schema import shown
+from eqm.tensor_files import read_tensors
 
 
 def load(
@@ -45,10 +46,12 @@ def load(
 
 def _read(path: Path) -> Any:
     if not path.is_file():
-        raise ValueError(f"expected a .pt or .safetensors file; {path} does not exist")
+        raise ValueError(
+            f"expected a .pt or .safetensors file; {path} does not exist or is no file"
+        )
+    if path.suffix == ".safetensors":
+        return read_tensors(path)
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
         with torch.serialization.safe_globals([argparse.Namespace]):
             # Mapped if possible: that skips the optimizer's state, twice as large as the weights.
             return torch.load(
@@ -76,6 +79,11 @@ def _state_dict(content: Any, source: str) -> dict[str, Tensor]:
             f"{source} must hold a state dict, or a checkpoint with one under ema or model; "
             f"got {type(content).__name__}"
         )
+    for name, tensor in content.items():
+        plain = tensor.layout is torch.strided and not tensor.is_meta and not tensor.is_quantized
+        # A tensor may be a view that repeats a few numbers: a copy would be as large as it says.
+        if not plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise ValueError(f"{source} must hold whole tensors; {shown(str(name))} is none")
     return {clean_name(str(name)): tensor.detach().clone() for name, tensor in content.items()}
 
 
@@ -92,7 +100,7 @@ def _config(tensors: Mapping[str, Tensor], source: str, num_heads: int | None) -
             f"({error} is missing or of another shape)"
         ) from None
     side = patch * round(tokens**0.5)
-    depth = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
+    blocks = {name.split(".")[1] for name in tensors if name.startswith("blocks.")}
     if num_heads is None:
         heads = {p.width: p.heads for p in PRESETS.values() if isinstance(p, TransformerConfig)}
         if width not in heads:
@@ -101,13 +109,18 @@ def _config(tensors: Mapping[str, Tensor], source: str, num_heads: int | None) -
                 f"(they have {', '.join(map(str, heads))})"
             )
         num_heads = heads[width]
-    return TransformerConfig(
-        shape=(channels, side, side),
-        num_classes=rows - 1,
-        patch=patch,
-        width=width,
-        depth=depth,
-        heads=num_heads,
-        mlp_ratio=hidden / width,
-        unused_outputs=outputs == 2 * patch**2 * channels,
-    )
+    try:
+        return TransformerConfig(
+            shape=(channels, side, side),
+            num_classes=rows - 1,
+            patch=patch,
+            width=width,
+            depth=len(blocks),
+            heads=num_heads,
+            mlp_ratio=hidden / max(width, 1),
+            unused_outputs=outputs == 2 * patch**2 * channels,
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"{source} must hold the weights of an official EqM transformer; {error}"
+        ) from None

@@ -205,10 +205,8 @@ def load_weights(config: NetworkConfig, tensors: Mapping[str, Tensor], source: s
     Raises ValueError, naming `source`, for tensors that are missing, unexpected, of another shape or
     not floating point.
     """
-    # A network may build something that it throws away, but not much more than its tensors.
-    values = sum(tensor.numel() for tensor in tensors.values())
     try:
-        network = build_empty(config, tensors=4 * len(tensors) + 100, values=4 * values + 10**6)
+        network = build_empty(config, stored=tensors)
     except ValueError as error:
         raise ValueError(
             f"{source} does not hold the tensors of its config.json: {error}"

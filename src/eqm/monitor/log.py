@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from eqm.files import claim_folder, replacing, writing
 from eqm.monitor.trackers import Tracker
+from eqm.schema import parse_json, read_bytes
 from eqm.train.loop import RUN
 
 NAME = "log.jsonl"
+MOST_BYTES = 1 << 30
+"""A log with more bytes is refused."""
 EARLIER = 3
 """Number of earlier curves that are drawn in grey beside the last one."""
 
@@ -36,7 +40,7 @@ class Log(Tracker):
         if not self.path.exists():
             return
         with writing(self.path):
-            old = self.path.read_bytes()
+            old = read_bytes(self.path, MOST_BYTES)
         kept = [line for line in old.splitlines(keepends=True) if _position(line) <= images]
         if b"".join(kept) != old:
             with replacing(self.path) as path:
@@ -62,8 +66,9 @@ def read_log(folder: Path | str) -> list[dict[str, float | None]]:
     Incomplete lines, as after a crash, are left out.
     """
     path = Path(folder) / NAME
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if _position(line) < math.inf]
+    lines = read_bytes(path, MOST_BYTES).splitlines(keepends=True) if path.exists() else []
+    found = map(_numbers, lines)
+    return [numbers for numbers in found if numbers is not None]
 
 
 def draw_curves(folder: Path | str, path: Path | str) -> None:
@@ -132,13 +137,19 @@ class Curves(Tracker):
             draw_curves(self.folder, self.folder / "pictures" / "curves.png")
 
 
+def _numbers(line: bytes) -> dict[str, float | None] | None:
+    """The numbers of a line; None for an incomplete or damaged one."""
+    try:
+        numbers: dict[str, float | None] = parse_json(line, dict[str, int | float | None], NAME)
+    except ValueError:
+        return None
+    return numbers if line.endswith(b"\n") and isinstance(numbers.get("images"), int) else None
+
+
 def _position(line: bytes) -> float:
     """The images of a line; infinity for an incomplete line."""
-    try:
-        images = json.loads(line)["images"] if line.endswith(b"\n") else None
-    except (ValueError, TypeError, KeyError):
-        return math.inf
-    return images if isinstance(images, int) else math.inf
+    numbers = _numbers(line)
+    return math.inf if numbers is None else numbers["images"] or 0
 
 
 def _series(lines: Lines, name: str) -> list[tuple[float, float]]:
@@ -149,4 +160,5 @@ def _series(lines: Lines, name: str) -> list[tuple[float, float]]:
 def _row(line: Mapping[str, float | None], name: str) -> list[tuple[float, float]]:
     """The numbers of a line called `name`/place, with their places."""
     places = ((key.removeprefix(f"{name}/"), value) for key, value in line.items() if "/" in key)
-    return [(float(p), v) for p, v in places if v is not None and p.replace(".", "").isdigit()]
+    number = re.compile(r"[0-9]+(\.[0-9]+)?")
+    return [(float(p), v) for p, v in places if v is not None and number.fullmatch(p)]

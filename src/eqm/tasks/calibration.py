@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -63,6 +63,31 @@ class Calibration:
         """The mean and inverse covariance of numbers, (N, K) for each group, without scores."""
         precision = torch.block_diag(*(_precision(group) / group.shape[1] for group in groups))
         return cls(NONE, torch.cat(list(groups), 1).mean(0), precision, NONE)
+
+    @classmethod
+    def load(cls, tensors: Mapping[str, Tensor]) -> Calibration:
+        """The calibration of stored tensors. Raises ValueError for other tensors."""
+        names = [field.name for field in fields(cls)]
+        if sorted(tensors) != sorted(names):
+            raise ValueError(
+                f"it must hold {', '.join(names)}; got {', '.join(tensors) or 'nothing'}"
+            )
+        found = cls(**tensors)
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        count = found.centre.numel()
+        if (
+            not all(t.is_floating_point() and t.isfinite().all() for t in tensors.values())
+            or not found.scores.numel()
+            or found.scores.ndim != 1
+            or (found.scores.diff() < 0).any()
+            or found.centre.ndim != 1
+            or shapes["precision"] not in ((count, count), (count, 1))
+            or found.expected.ndim not in (1, 3)
+        ):
+            raise ValueError(
+                f"its tensors must be finite, sorted and of shapes that fit; got {shapes}"
+            )
+        return found
 
     def distance(self, numbers: Tensor) -> Tensor:
         """The score of each image (B,) from its numbers (B, K).

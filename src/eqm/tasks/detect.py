@@ -10,11 +10,11 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Any, Self
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from msgspec import Meta
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
@@ -28,6 +28,7 @@ from eqm.objective import EquilibriumMatching
 from eqm.sampling.labels import Labels, chosen_labels
 from eqm.sampling.model import describe
 from eqm.sampling.settings import Sampling
+from eqm.schema import convert, read_json, shown
 from eqm.tasks.calibration import (
     NONE,
     Calibration,
@@ -36,7 +37,16 @@ from eqm.tasks.calibration import (
     finite,
     outlyingness,
 )
-from eqm.tasks.scores import ScoreConfig, ScoreContext, as_columns, check_explicit
+from eqm.tasks.scores import (
+    AnySeed,
+    Draws,
+    Gammas,
+    ScoreConfig,
+    ScoreContext,
+    as_columns,
+    check_explicit,
+)
+from eqm.tensor_files import read_tensors
 
 MAPPED = 256
 """Anomaly maps are relative to the mean error of this many normal images."""
@@ -47,6 +57,20 @@ SLACK = 0.02
 TOLERATED_COPIES = 0.01
 """The share of copies among normal images that is not worth a warning."""
 _TENSORS, _SETTINGS, _VERSION = "detector.safetensors", "detector.json", 1
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """The content of detector.json."""
+
+    score: str | tuple[str, ...]
+    fpr: Annotated[float, Meta(gt=0, lt=1)]
+    gammas: Gammas
+    draws: Draws
+    seed: AnySeed
+    decay: tuple[str, dict[str, Any]]
+    sampling: Sampling
+    weights: str
 
 
 @dataclass(eq=False)
@@ -289,35 +313,38 @@ class EqmDetector:
                 "EqmDetector(field).fit(images).save(folder)"
             )
         field = from_pretrained(where, device=device) if field is None else field
+        path, advice = where / _SETTINGS, "calibrate it again"
+        found = read_json(path, dict[str, Any], advice=advice)
+        if found.pop("format", "") != "eqm-detector":
+            raise ValueError(f"{path} is not a detector of eqm: {advice}")
+        if (version := found.pop("version", 0)) != _VERSION:
+            raise ValueError(
+                f"{path} must have version {_VERSION}; got {shown(version)}: upgrade eqm"
+            )
+        stored: _Stored = convert(found, _Stored, f"{path}: ", advice=advice)
+        tensors = read_tensors(where / _TENSORS, advice=advice)
         try:
-            stored = json.loads((where / _SETTINGS).read_text(encoding="utf-8"))
-            if stored["format"] != "eqm-detector" or stored["version"] != _VERSION:
-                raise ValueError(f"it has version {stored['version']}: upgrade eqm")
-            name, settings = stored["decay"]
-            decay = registry.make("decay", name, {}, settings.items())
+            name, settings = stored.decay
             config = ScoreConfig(
-                EquilibriumMatching(decay, describe(field).noise_conditioning),
-                Sampling(**stored["sampling"]),
-                tuple(stored["gammas"]),
-                stored["draws"],
-                stored["seed"],
+                EquilibriumMatching(
+                    registry.make("decay", name, {}, settings.items()),
+                    describe(field).noise_conditioning,
+                ),
+                stored.sampling,
+                stored.gammas,
+                stored.draws,
+                stored.seed,
             )
             config.sampling.make_rule()  # raises now if the rule is not registered
-            calibration = Calibration(**load_file(where / _TENSORS))
-            if not len(calibration.scores) or not calibration.scores.isfinite().all():
-                raise ValueError("its scores must be one or more finite numbers")
-            score = stored["score"]
-            score = score if isinstance(score, str) else tuple(score)
-            detector = cls(field, score, stored["fpr"], config, calibration=calibration)
-            weights = stored["weights"]
+            detector = cls(
+                field, stored.score, stored.fpr, config, calibration=Calibration.load(tensors)
+            )
         except registry.UnknownNameError as error:
             raise ValueError(f"cannot load the detector in {where}: {error}") from error
-        except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
+        except (TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
-            raise ValueError(
-                f"the detector in {where} is damaged ({reason}): calibrate it again"
-            ) from error
-        if weights != _fingerprint(field):
+            raise ValueError(f"the detector in {where} is damaged ({reason}): {advice}") from error
+        if stored.weights != _fingerprint(field):
             raise ValueError(
                 f"the detector in {where} was calibrated with other weights than these: calibrate it again"
             )

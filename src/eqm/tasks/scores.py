@@ -6,13 +6,13 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from msgspec import Meta
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from eqm.checks import check_count
 from eqm.corruption import corrupt, decay_of
 from eqm.descent.driver import Outcome, Solution, descend
 from eqm.descent.stopping import RelativeGradientNorm, Stop
@@ -23,6 +23,7 @@ from eqm.pictures import to_uint8
 from eqm.registry import register
 from eqm.sampling.model import describe
 from eqm.sampling.settings import Sampling
+from eqm.schema import check_fields
 from eqm.shapes import norms
 
 GAMMAS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -33,6 +34,12 @@ START = 0.5
 RATIO = 0.2
 """The score `steps` counts until the gradient norm is this fraction of its first value."""
 
+Gammas = Annotated[
+    tuple[Annotated[float, Meta(ge=0, le=1)], ...], Meta(min_length=1, max_length=1000)
+]
+Draws = Annotated[int, Meta(ge=1, le=1000)]
+AnySeed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+
 
 @dataclass(frozen=True)
 class ScoreConfig:
@@ -42,19 +49,15 @@ class ScoreConfig:
     """The objective that the field was trained with."""
     sampling: Sampling = Sampling()
     """How to descend; stop and guidance are ignored."""
-    gammas: tuple[float, ...] = GAMMAS
+    gammas: Gammas = GAMMAS
     """Noise levels of the training loss, from 0 (noise) to 1 (the clean image)."""
-    draws: int = 1
+    draws: Draws = 1
     """Noise samples for each gamma below 1."""
-    seed: int = 0
+    seed: AnySeed = 0
     """Seed of the noise."""
 
     def __post_init__(self) -> None:
-        check_count(draws=self.draws)
-        if not self.gammas or not all(0 <= gamma <= 1 for gamma in self.gammas):
-            raise ValueError(
-                f"gammas must be one or more numbers from 0 (noise) to 1 (clean); got {self.gammas}"
-            )
+        check_fields(self)
 
     @classmethod
     def of(

@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from eqm.files import replacing
 from eqm.models.pretrained import clean_name
+from eqm.tensor_files import open_tensors
 from eqm.train.config import MAX_SIGMA_REL, OptimizerConfig
 from eqm.train.distributed import whole
 
@@ -210,19 +210,14 @@ def reconstruct(
     chosen = fit_snapshots(found, sigma_rel, images=images)
     sums: dict[str, Tensor] = {}
     parts = [(s, x) for s, x in zip(found, chosen.coefficients, strict=True) if x]
-    try:
-        for snapshot, coefficient in parts:
-            with safe_open(snapshot.path, framework="pt") as file:
-                names = set(file.keys())
-                if sums and names != sums.keys():
-                    raise ValueError(f"{snapshot.path} has other tensors than {parts[0][0].path}")
-                for name in names:
-                    term = coefficient * file.get_tensor(name).double()
-                    sums[name] = sums[name].add_(term) if name in sums else term
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise ValueError(
-            f"{snapshot.path} is not a snapshot of this run ({error}): move it away"
-        ) from None
+    for snapshot, coefficient in parts:
+        with open_tensors(snapshot.path, advice="move it away") as file:
+            names = set(file.keys())
+            if sums and names != sums.keys():
+                raise ValueError(f"{snapshot.path} has other tensors than {parts[0][0].path}")
+            for name in names:
+                term = coefficient * file.get_tensor(name).double()
+                sums[name] = sums[name].add_(term) if name in sums else term
     return {name: total.float() for name, total in sums.items()}
 
 
