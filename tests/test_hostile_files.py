@@ -293,6 +293,7 @@ LINES = st.lists(
 @given(lines=LINES)
 def test_damaged_lines_of_a_log_are_left_out(tmp_path_factory, lines):
     folder = tmp_path_factory.mktemp("run")
+    Log(folder).start(0)
     (folder / "log.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
     assert read_log(folder) == [{"images": 5, "loss": 1}] * lines.count(b'{"images": 5, "loss": 1}')
     Log(folder).start(6)

@@ -296,6 +296,8 @@ def _range(kind: Any) -> str:
 def _length(kind: Any) -> str:
     """The length of a list in words that stand before its entries; empty if any length will do."""
     for meta in _metas(kind):
+        if meta.max_length and meta.max_length == meta.min_length:
+            return f"{meta.max_length:,} "
         if meta.max_length:
             return f"{meta.min_length or 0} to {meta.max_length:,} "
         if meta.min_length:

@@ -118,7 +118,7 @@ def test_an_invalid_classifier_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").unlink()
     Classifier(shape=(1, 8, 8), num_classes=4).save(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"half")
-    with pytest.raises(ValueError, match="complete eqm classifier"):
+    with pytest.raises(ValueError, match="complete safetensors file"):
         open_features(f"classifier:{tmp_path}")
     with pytest.raises(ValueError, match=r"images of shape \(1, 8, 8\); got \(1, 28, 28\)"):
         open_features("classifier:digits")(torch.zeros(1, 1, 28, 28))
