@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from eqm.cli.images import read_images, tiles_of
+from eqm.cli.main import main
 from eqm.data import digits
+from eqm.models import UNet, UNetConfig, save_pretrained
 
 GREY = (1, 8, 8)
 
@@ -117,3 +119,20 @@ def test_arrays_are_read_with_the_range_that_the_model_was_trained_on(tmp_path):
     Model.metadata = {"data": {"values": {"kind": "uint16", "range": [0, "x"]}}}
     with pytest.raises(ValueError, match="do not say how its data were read"):
         read_images([tmp_path / "dark.npy"], GREY, model=Model())
+
+
+def test_what_is_not_certain_is_decided_by_options(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    network = UNet(UNetConfig(shape=(4, 4, 4), num_classes=0, width=4, multipliers=(1,)))
+    save_pretrained(network, "m")
+    np.save("a.npy", np.random.default_rng(0).integers(0, 4096, (5, 4, 4, 4)).astype(np.uint16))
+    given = ["denoise", "m", "a.npy", "--output", "out.npz"]
+    for options, sentence in [
+        ([], "channels): set data.layout (--layout) to the order of its axes"),
+        (["--layout", "NHWC"], "set data.range (--range) to both, such as 0 4095"),
+        (["--layout", "NHWC", "--range", "0", "1000"], "values must lie in 0..1000; got"),
+        (["--layout", "NHWX", "--range", "0", "4095"], "data.layout must name each axis once"),
+    ]:
+        assert main([*given, *options]) == 2
+        assert sentence in capsys.readouterr().err
+    assert main([*given, "--layout", "NHWC", "--range", "0", "4095"]) == 0

@@ -46,6 +46,7 @@ def detect(
     maps: Path | None = None,
     save: bool = False,
     resize: options.Resize = False,
+    arrays: options.ArrayOptions = options.AS_FOUND,
     broken: options.Broken = "skip",
     vae: options.Vae = None,
     batch_size: options.BatchSize = 256,
@@ -86,7 +87,9 @@ def detect(
     shape = encoder.image_shape_of(network.config.shape)
 
     def read(paths: Sequence[str]) -> tuple[Given, Tensor]:
-        given = read_images(paths, shape, resize=resize, broken=broken, model=network, tiles=True)
+        given = read_images(
+            paths, shape, resize=resize, broken=broken, model=network, arrays=arrays, tiles=True
+        )
         return given, encoder.encode(given.images)[0]
 
     asked = score[0] if len(score) == 1 else score

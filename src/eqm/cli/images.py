@@ -10,12 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from eqm.cli.options import AS_FOUND, Arrays
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import Tensor
 
-    from eqm.data import DataConfig, Source
+    from eqm.data import DataConfig
     from eqm.data.archives import PictureFiles
     from eqm.encoders import Encoder
 
@@ -64,6 +66,7 @@ class _Asked(NamedTuple):
     tiles: bool
     check: Check
     model: Any
+    arrays: Arrays
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -88,6 +91,7 @@ def read_images(
     taker: str = "the model takes",
     broken: Literal["skip", "fail"] = "fail",
     model: Any = None,
+    arrays: Arrays = AS_FOUND,
     tiles: bool = False,
 ) -> Given:
     """The pictures at `paths`, and the name of each.
@@ -97,7 +101,8 @@ def read_images(
     square, resizes them and converts their channels; None hides that offer in errors, where `taker`
     says what wants the shape. With `tiles` it does not crop: a picture that is no square becomes several
     images, squares that overlap and cover it, as `tiles_of` places them. Numbers of the kind that the
-    `model` was trained on have the values of black and white of its training data.
+    `model` was trained on have the values of black and white of its training data, unless `arrays` says
+    others.
 
     Where `broken` is "skip", a picture that cannot be read is left out, with a warning. Raises ValueError
     for missing files, other shapes, numbers out of range, and where no picture can be read.
@@ -125,7 +130,7 @@ def read_images(
                 + (f": bring it to that shape{offer}" if len(found) == 3 else "")
             )
 
-    asked = _Asked(shape, bool(resize), bool(resize) and tiles, check, model)
+    asked = _Asked(shape, bool(resize), bool(resize) and tiles, check, model, arrays)
     found = [_read(str(path), asked, inside=len(paths) > 1) for path in paths]
     names = _apart([name for names, _ in found for name in names])
     read = [image for _, images in found for image in images]
@@ -197,7 +202,8 @@ def _read(where: str, asked: _Asked, *, inside: bool) -> tuple[list[str], Sequen
     from eqm.data.source import say
 
     path, wanted = _picked(where)
-    config = DataConfig(path)
+    told = vars(asked.arrays) if Path(path).is_file() else {}
+    config = DataConfig(path, labels=False, **told)
     if opens_arrays(config):
         return _of_arrays(config, wanted, asked)
     files = _files(path)
@@ -207,18 +213,20 @@ def _read(where: str, asked: _Asked, *, inside: bool) -> tuple[list[str], Sequen
     if inside and names != [path]:
         names = [f"{path.rstrip('/')}/{name}" for name in names]
     trained = DataConfig.of(asked.metadata)
-    config = replace(config, range=trained.range if trained else ())
+    config = replace(config, range=asked.arrays.range or (trained.range if trained else ()))
     return names, _decoded(files, rows, asked, config)
 
 
 def _of_arrays(
     config: DataConfig, wanted: tuple[int, int] | None, asked: _Asked
 ) -> tuple[list[str], list[_Picture]]:
-    """The names and the pictures of arrays."""
-    from eqm.data.source import notes_of, say
+    """The names and the pictures of arrays, with their axes and range as the model takes them."""
+    from eqm.data.open_source import open_source
+    from eqm.data.values import Wanted
     from eqm.randomness import SampleRandom
 
-    source = _source(config, asked)
+    taken = Wanted.of(asked.shape, asked.metadata)
+    source = open_source(config, small=True, wanted=taken)
     rows = _rows(config.path, wanted, len(source))
     shape = asked.shape
     if source.shape != shape:
@@ -227,8 +235,7 @@ def _of_arrays(
     if source.shape != shape:
         cut = asked.tiles and height != width
         config = replace(config, channels=shape[0], size=0 if cut else shape[1])
-        source = _source(config, asked)
-    say(notes_of(source))
+        source = open_source(config, small=True, wanted=taken)
     images = source.batch(rows, SampleRandom(0, rows))
     if images.shape[1:] == shape:
         parts = list(images[:, None])
@@ -236,20 +243,6 @@ def _of_arrays(
         parts = [_tiles(image.numpy(), shape[1]).clamp_(-1, 1) for image in images]
     names = [f"{config.path}:{row}" for row in rows.tolist()]
     return names, [_Picture(part, (height, width)) for part in parts]
-
-
-def _source(config: DataConfig, asked: _Asked) -> Source:
-    """The pictures of arrays, with their axes and range as the model takes them."""
-    from eqm.data.arrays import from_npy, from_npz
-    from eqm.data.open_source import open_source
-    from eqm.data.values import Wanted
-
-    path = Path(config.path)
-    readers = {".npz": from_npz, ".npy": from_npy}
-    if not path.is_file() or path.suffix.lower() not in readers:
-        return open_source(config, small=True)
-    wanted = Wanted.of(asked.shape, asked.metadata)
-    return readers[path.suffix.lower()](path, config, wanted=wanted)
 
 
 def _tiles(pixels: np.ndarray, size: int) -> Tensor:

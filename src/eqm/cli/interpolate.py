@@ -27,6 +27,7 @@ def interpolate(
     output: Path = Path("interpolation.png"),
     seed: options.Seed = 0,
     resize: options.Resize = False,
+    arrays: options.ArrayOptions = options.AS_FOUND,
     vae: options.Vae = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -60,6 +61,7 @@ def interpolate(
         encoder.image_shape_of(network.config.shape),
         resize=resize,
         model=network,
+        arrays=arrays,
     )
     images, names = given.images, file_names(given.names)
     if len(images) < 2:

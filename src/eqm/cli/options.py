@@ -91,6 +91,17 @@ class SamplingChanges:
 
 
 @dataclass(frozen=True)
+class Arrays:
+    """How arrays in files are read, where that is not certain."""
+
+    layout: str = ""
+    """Order of the axes of arrays, as for --data.layout: NHWC, NCHW, NHW, HWN, HWC, HW, ..."""
+    range: tuple[float, ...] = ()
+    """The values of black and white, as for --data.range. By default those of the model's training data, or
+    those that the values show."""
+
+
+@dataclass(frozen=True)
 class Sheet:
     """How a .png sheet looks."""
 
@@ -101,5 +112,7 @@ class Sheet:
 
 
 SamplingOptions = Annotated[SamplingChanges, OmitArgPrefixes, arg(name="sampling")]
+ArrayOptions = Annotated[Arrays, OmitArgPrefixes, arg(name="arrays")]
+AS_FOUND = Arrays()
 SheetOptions = Annotated[Sheet, OmitArgPrefixes, arg(name="sheet")]
 STORED = SamplingChanges()

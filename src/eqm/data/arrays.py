@@ -51,7 +51,7 @@ def from_npz(path: Path, config: DataConfig, *, wanted: Wanted | None = None) ->
     Pictures are an array called images, image, imgs, img, x, data, samples or arr_0; labels are
     called labels, label, y, targets, target, classes or arr_1. A split is named before or behind, as
     in train_images and x_train; `config.split` chooses it, and "all" joins them. `wanted` are the
-    pictures that a model takes, which need no labels. Notes say which other arrays there are. Raises
+    pictures that a model takes. Notes say which other arrays there are. Raises
     ValueError for anything else, and as `from_array` does.
     """
     found = read_npz(path)
@@ -171,7 +171,8 @@ def from_array(
 
     Its axes and its values of black and white are those that `config` says, else they are found, as
     `find_layout` and `find_range` do; notes say how. `several` is as there. For the pictures `wanted` by
-    a model, both are those of its training data, if they are of the same kind, and labels are not read.
+    a model, both are those of its training data, if they are of the same kind; without `config.labels`,
+    their labels are not read.
     """
     array = plain(name, array)
     form = np.shape(labels) if labels is not None else ()
@@ -191,7 +192,9 @@ def from_array(
             f"{array.shape}: name each of its axes"
         )
     array = arranged(array, layout)
-    numbers, classes, words, more = class_labels(name, None if wanted else labels, len(array))
+    numbers, classes, words, more = class_labels(
+        name, labels if config.labels or not wanted else None, len(array)
+    )
     notes, class_names = notes + more, class_names or words
     if "H" not in layout:
         if config.range:

@@ -28,24 +28,26 @@ from eqm.data.source import (
     say,
     without_labels,
 )
+from eqm.data.values import Wanted
 from eqm.registry import UnknownNameError, lookup, names
 
 
-def open_source(config: DataConfig, *, small: bool = False) -> Source:
+def open_source(config: DataConfig, *, small: bool = False, wanted: Wanted | None = None) -> Source:
     """The data set that `config` describes.
 
-    How it was read, where there was a choice, is logged as information under `eqm.data`. If `small`,
-    a data set that is not installed may be replaced by the small copy that comes with eqm; a warning
-    says so. Raises MissingDataError where there is no data, and ValueError for data that cannot be
-    trained on: no pictures, damaged archives, mixed sizes or channels, labels out of range, a class
-    without pictures.
+    How it was read, where there was a choice, is logged as information under `eqm.data`. Arrays have
+    the axes and the range of the pictures `wanted` by a model, if one is given. If `small`, a data set
+    that is not installed may be replaced by the small copy that comes with eqm; a warning says so.
+    Raises MissingDataError where there is no data, and ValueError for data that cannot be trained on:
+    no pictures, damaged archives, mixed sizes or channels, labels out of range, a class without
+    pictures.
     """
-    source = _opened(config, small=small)
+    source = _opened(config, small=small, wanted=wanted)
     say(notes_of(source))
     return source
 
 
-def _opened(config: DataConfig, *, small: bool = False) -> Source:
+def _opened(config: DataConfig, *, small: bool = False, wanted: Wanted | None = None) -> Source:
     for name, value in (("size", config.size), ("channels", config.channels)):
         if value < 0:
             raise ValueError(
@@ -53,7 +55,7 @@ def _opened(config: DataConfig, *, small: bool = False) -> Source:
                 "number, or 0 to keep theirs"
             )
     try:
-        source = _source(config)
+        source = _source(config, wanted)
     except MissingDataError:
         copy = small_copy(config) if small else None
         if copy is None:
@@ -89,7 +91,7 @@ def opens_arrays(config: DataConfig) -> bool:
     )
 
 
-def _source(config: DataConfig) -> Source:
+def _source(config: DataConfig, wanted: Wanted | None) -> Source:
     if config.path in names("source"):
         return as_source(lookup("source", config.path)(config), name=config.path, config=config)
     path = Path(config.path)
@@ -101,12 +103,16 @@ def _source(config: DataConfig) -> Source:
             )
         return open_latents(path, flip=config.flip)
     if not opens_arrays(config):
+        if config.layout or config.standardise:
+            raise ValueError(
+                f"{config.path} holds picture files: leave data.layout and data.standardise, which are for arrays"
+            )
         return pictures(files_at(config), config)
     match path.suffix.lower():
         case ".npz":
-            return from_npz(path, config)
+            return from_npz(path, config, wanted=wanted)
         case ".npy":
-            return from_npy(path, config)
+            return from_npy(path, config, wanted=wanted)
     return _idx(path, config)
 
 
@@ -276,6 +282,7 @@ def check(
     split: str = "train",
     labels: bool = True,
     labels_from: str = "",
+    layout: str = "",
     range: tuple[float, ...] = (),
     outside: bool = False,
     workers: int = 0,
@@ -289,6 +296,7 @@ def check(
         split=split,
         labels=labels,
         labels_from=labels_from,
+        layout=layout,
         range=range,
         outside=outside,
         workers=workers,

@@ -138,7 +138,7 @@ def find_layout(
     if not found:
         raise ValueError(
             f"{name}: an array of shape {sizes} can be {_listed([_meaning(sizes, x) for x in fitting])}: "
-            "set data.layout to the order of its axes, or save the pictures as PNG files"
+            "set data.layout (--layout) to the order of its axes, or save the pictures as PNG files"
         )
     return found
 
@@ -323,7 +323,7 @@ def _refuse(name: str, kind: str, low: float, high: float) -> Range:
     else:
         bits = next((bits for bits in (1, 8, 10, 12, 14, 16) if high < 2**bits), 0)
         fitting = [(0.0, 2.0**bits - 1), (0.0, 255.0 if kind == "uint8" else 65535.0)]
-    if low >= 0 and high > 1:
+    if low >= 0 and high > 1 and (kind == "floats" or high <= 255):
         fitting.insert(0, (0.0, high))
     fitting = [
         limits for limits in dict.fromkeys(fitting) if limits[0] <= low and high <= limits[1]
@@ -331,7 +331,7 @@ def _refuse(name: str, kind: str, low: float, high: float) -> Range:
     advice = ", such as " * bool(fitting) + _listed([f"{a:.9g} {b:.9g}" for a, b in fitting][:4])
     raise ValueError(
         f"{name}: it is not certain which values of these {kind} are black and white; they lie in "
-        f"{low:g}..{high:g}: set data.range to both{advice}, or rescale to bytes 0..255"
+        f"{low:g}..{high:g}: set data.range (--range) to both{advice}, or rescale to bytes 0..255"
     )
 
 
@@ -350,7 +350,7 @@ def scaled(name: str, array: np.ndarray, limits: Range) -> Tensor:
     if max(abs((value - black) / half - 1) for value in (low, high)) > _TOLERANCE:
         raise ValueError(
             f"{name}: values must lie in {min(limits):g}..{max(limits):g}; got {low:g}..{high:g}: "
-            "set data.range to the values of black and white, or rescale them"
+            "set data.range (--range) to the values of black and white, or rescale them"
         )
     if limits == SIGNED:
         return torch.from_numpy(array.astype(np.float32, copy=False))

@@ -19,6 +19,7 @@ from eqm.data.config import DataConfig
 from eqm.data.images import Tensors
 from eqm.data.pictures import headers
 from eqm.data.source import notes_of, say
+from eqm.data.values import Wanted
 from eqm.encoders import encoder_of
 from eqm.evaluation.samples import Samples, drawn, from_source
 from eqm.evaluation.statistics import Statistics, open_statistics
@@ -80,10 +81,13 @@ def open_samples(
     )
 
 
-def open_images(path: str, config: DataConfig = DataConfig()) -> Source | Statistics:
+def open_images(
+    path: str, config: DataConfig = DataConfig(), *, wanted: Wanted | None = None
+) -> Source | Statistics:
     """The images or statistics at `path`: a data set by name, a folder, an .npz or a .safetensors file.
 
-    `config` gives size and channels. Raises ValueError if nothing there can be read.
+    `config` gives size and channels; `wanted` are the images that these are compared with. Raises
+    ValueError if nothing there can be read.
     """
     if not (Path(path).exists() or path in names("source") or set(path) & set(":*?[{")):
         raise ValueError(
@@ -94,11 +98,11 @@ def open_images(path: str, config: DataConfig = DataConfig()) -> Source | Statis
     if suffix == ".safetensors":
         return open_statistics(path)
     if suffix != ".npz":
-        source = open_source(replace(config, path=path), small=True)
+        source = open_source(replace(config, path=path), small=True, wanted=wanted)
         return readable(_called(source, path), config)
     if {"mu", "sigma"} <= read_npz(Path(path)).keys():
         return open_statistics(path)
-    source = from_npz(Path(path), config)
+    source = from_npz(Path(path), config, wanted=wanted)
     say(notes_of(source))
     return _called(source, path)
 
@@ -125,15 +129,17 @@ def open_reference(
     training images are at `training`, by default those of the model; "none" means none. Raises
     ValueError if there is no default, and as `open_images` does.
     """
-    known, trained_on = _data_of(getattr(samples, "metadata", {}), samples.shape)
-    reference = known if path is None else open_images(path, config)
+    metadata = getattr(samples, "metadata", {})
+    known, trained_on = _data_of(metadata, samples.shape)
+    wanted = None if samples.shape is None else Wanted.of(samples.shape, metadata)
+    reference = known if path is None else open_images(path, config, wanted=wanted)
     if reference is None:
         raise ValueError(
             "the reference of these samples is unknown: give --reference, a data set, a folder, an .npz "
             "or statistics"
         )
     if training is not None:
-        named = None if training == "none" else open_images(training, config)
+        named = None if training == "none" else open_images(training, config, wanted=wanted)
         if isinstance(named, Statistics):
             raise ValueError(f"--training takes images; {training} holds statistics")
         trained_on = named
