@@ -123,3 +123,20 @@ def test_warnings_of_data_are_printed_as_such_and_only_once(photos, capsys):
     err = capsys.readouterr().err
     assert err.count("warning: ") == 1
     assert "cannot read 1 of 8 pictures: cat/0.jpg\n" in err
+
+
+def test_a_check_says_how_an_array_is_read_or_which_option_decides(tmp_path, capsys):
+    pixels = np.random.default_rng(0).integers(0, 4096, (30, 4, 4, 4)).astype(np.uint16)
+    np.save(tmp_path / "a.npy", pixels)
+    path = str(tmp_path / "a.npy")
+    assert main(["data", "check", path]) == 2
+    assert "set data.layout (--layout)" in capsys.readouterr().err
+    assert main(["data", "check", path, "--layout", "NHWC"]) == 2
+    assert "set data.range (--range) to both, such as 0 4095" in capsys.readouterr().err
+    assert main(["data", "check", path, "--layout", "NHWC", "--range", "0", "4095"]) == 0
+    np.save(tmp_path / "b.npy", np.random.default_rng(0).random((40, 30, 20, 3)))
+    assert main(["data", "check", str(tmp_path / "b.npy")]) == 0
+    out = capsys.readouterr().out
+    assert "note: b: axes are read as NHWC (40 pictures of 20x30 pixels and 3 channels)" in out
+    assert "note: b: float64 values are read with 0 as black and 1 as white" in out
+    assert "crops away up to 34 % of a picture" in out

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from eqm.cli import options
 from eqm.registry import register
 
 
@@ -17,6 +18,7 @@ def data(
     split: str = "train",
     labels: bool = True,
     labels_from: str = "",
+    arrays: options.ArrayOptions = options.AS_FOUND,
     workers: int = 0,
 ) -> None:
     """Check a data set: read all of it and print what it holds.
@@ -38,7 +40,15 @@ def data(
     from eqm.data import check
     from eqm.files import printable
 
-    report = check(path, split=split, labels=labels, labels_from=labels_from, workers=workers)
+    report = check(
+        path,
+        split=split,
+        labels=labels,
+        labels_from=labels_from,
+        layout=arrays.layout,
+        range=arrays.range,
+        workers=workers,
+    )
     shown = {
         "name": report.name,
         "readable": f"{report.images:,}",

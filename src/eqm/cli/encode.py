@@ -21,6 +21,7 @@ def encode(
     split: str = "train",
     labels: bool = True,
     labels_from: str = "",
+    arrays: options.ArrayOptions = options.AS_FOUND,
     workers: int = 0,
     storage: Literal["float16", "float32"] = "float16",
     mirrored: bool = True,
@@ -84,6 +85,8 @@ def encode(
             channels=channels,
             labels=labels,
             labels_from=labels_from,
+            layout=arrays.layout,
+            range=arrays.range,
             workers=workers,
         )
     )

@@ -97,8 +97,8 @@ class Arrays:
     layout: str = ""
     """Order of the axes of arrays, as for --data.layout: NHWC, NCHW, NHW, HWN, HWC, HW, ..."""
     range: tuple[float, ...] = ()
-    """The values of black and white, as for --data.range. By default those of the model's training data, or
-    those that the values show."""
+    """The values of black and white, as for --data.range. By default those of the model's training data, if
+    there is a model, or those that the values show."""
 
 
 @dataclass(frozen=True)
