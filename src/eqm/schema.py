@@ -97,6 +97,25 @@ def parse_json(content: bytes | str, kind: Any, source: str, *, advice: str = ""
     return convert(value, kind, f"{source}: ", advice=advice)
 
 
+def json_text(value: Any) -> str:
+    """The value as JSON. A number that is not finite becomes a text, as JSON has no number for it.
+
+    >>> print(json_text({"score": float("inf")}))
+    {
+      "score": "inf"
+    }
+    """
+
+    def finite(part: Any) -> Any:
+        if isinstance(part, Mapping):
+            return {key: finite(each) for key, each in part.items()}
+        if isinstance(part, list | tuple):
+            return [finite(each) for each in part]
+        return str(part) if isinstance(part, float) and not math.isfinite(part) else part
+
+    return json.dumps(finite(value), indent=2, allow_nan=False)
+
+
 def convert(value: Any, kind: Any, source: str = "", *, name: str = "", advice: str = "") -> Any:
     """The value as an object of the type `kind`: lists become tuples, objects become dataclasses.
 

@@ -195,7 +195,7 @@ def test_what_is_read_or_of_somebody_else_is_never_written(here, capsys, command
         "sample m --count 2 --output m/new.png",
         "sample m --count 2 --output in.png",  # an output of old, for all that is known
         "sample m --count 2 --output linked/../new.npz",
-        "detect m in.npz --normal in.npz --fpr 0.5 --output maps/new.csv --maps maps",
+        "detect m in.npz --normal in.npz --fpr 0.5 --output maps/new.csv",
         "detect m in.npz --normal in.npz --fpr 0.5 --score gradient-norm --save --output new.json",
     ],
 )

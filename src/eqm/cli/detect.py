@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,8 +18,6 @@ if TYPE_CHECKING:
 
     from eqm.cli.images import Given
 
-MAPS = "eqm-maps"
-"""What the marker in a folder of heat maps says."""
 SHOWN = 20
 """Rows of the table that are printed, most anomalous first; --output writes all."""
 
@@ -71,13 +67,13 @@ def detect(
 
     from eqm.cli.images import open_model, read_images
     from eqm.cli.output import check_output
-    from eqm.files import check_folder, claim_folder, make_folder
+    from eqm.files import check_folder, make_folder
     from eqm.tasks import EqmDetector
 
     if output is not None:
         check_output(output, (".csv", ".json"))
     if maps is not None:
-        check_folder(maps, MAPS, name="maps")
+        check_folder(maps, name="maps")
     if save and not (normal and Path(model).is_dir()):
         raise ValueError(
             "--save stores the calibration by --normal in the folder of a model; "
@@ -107,10 +103,8 @@ def detect(
         detector = replace(detector, fpr=rate, batch_size=batch_size)
     given, latents = read(images)
     status = given.status
-    if maps is not None:
-        claim_folder(maps, MAPS)
-    if output is not None:
-        make_folder(output.parent)
+    for folder in filter(None, [output and output.parent, maps]):
+        make_folder(folder)
     if normal:
         known, normal_latents = read(normal)
         detector.fit(normal_latents)
@@ -166,6 +160,7 @@ def _print(rows: list[dict[str, Any]], known: str, fpr: float) -> None:
 
 def _write(rows: list[dict[str, Any]], about: dict[str, Any], output: Path) -> None:
     from eqm.files import replacing
+    from eqm.schema import json_text
 
     with (
         replacing(output) as path,
@@ -177,17 +172,7 @@ def _write(rows: list[dict[str, Any]], about: dict[str, Any], output: Path) -> N
             table.writeheader()
             table.writerows(rows)
         else:
-            listed = [_with_words(row) for row in rows]
-            json.dump(_with_words(about) | {"images": listed}, file, indent=2, allow_nan=False)
-            file.write("\n")
-
-
-def _with_words(values: dict[str, Any]) -> dict[str, Any]:
-    """The values, with infinity as a word: JSON has no number for it."""
-    return {
-        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
-    }
+            file.write(json_text(about | {"images": rows}) + "\n")
 
 
 def _draw(given: Given, maps: Tensor, folder: Path) -> None:

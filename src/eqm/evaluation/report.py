@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from eqm.evaluation.protocol import FeatureSpec, Measurement
 from eqm.evaluation.statistics import Statistics
 from eqm.files import printable, replacing
+from eqm.schema import json_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -156,7 +156,7 @@ def write(found: Report | Comparison, path: Path | str) -> None:
     require_suffix(path, plot=not isinstance(found, Report))
     if path.suffix == ".png" and not isinstance(found, Report):
         return found.plot(path)
-    text = str(found) if path.suffix == ".md" else json.dumps(found.as_dict(), indent=2) + "\n"
+    text = str(found) if path.suffix == ".md" else json_text(found.as_dict()) + "\n"
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
