@@ -574,3 +574,23 @@ def test_a_function_must_be_given_a_shape(model):
         generate(lambda x, labels: x, [1], shape=(2,), sampling=replace(FIVE, guidance=2.0))
     with pytest.raises(ValueError, match="no class names: give a number instead of 'cat'"):
         generate(lambda x, labels: x, "cat", shape=(2,))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda model, x: denoise(model, x, sampling=FIVE),
+        lambda model, x: eqm.tasks.vary(model, x, sampling=FIVE),
+        lambda model, x: eqm.tasks.interpolate(model, x[0], x[1], sampling=FIVE),
+        lambda model, x: eqm.tasks.EqmDetector(model, "loss").score_samples(x),
+    ],
+)
+def test_images_that_seem_to_lie_in_0_to_1_are_warned_of(model, caplog, use):
+    images = torch.rand(9, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    images[:2, 0, 0, 0] = 0
+    use(model, images)
+    assert "but black is -1 here: if 0 is black in yours, pass 2 * images - 1" in caplog.text
+    caplog.clear()
+    use(model, 2 * images - 1)
+    use(model, images[5:] / 2 + 0.3)  # a few bright ones
+    assert not caplog.text

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from eqm.checks import warn_of_range
 from eqm.corruption import Decay, decay_of
 from eqm.descent import MaxNFE, Solution, State, StepResult, descend
 from eqm.field import Field
@@ -57,6 +58,7 @@ def denoise(
     if aim not in get_args(Aim):
         raise ValueError(f"aim must be one of {', '.join(get_args(Aim))}; got {aim!r}")
     check_time_invariant(field)
+    warn_of_range(x)
     gamma = None
     if sigma is not None:
         gamma = 1 / (1 + _deviations(sigma, x))

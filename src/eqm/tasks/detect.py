@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from eqm import registry
-from eqm.checks import check_count
+from eqm.checks import check_count, warn_of_range
 from eqm.field import Field
 from eqm.files import check_folder, make_folder, replacing
 from eqm.models import from_pretrained
@@ -418,6 +418,8 @@ class EqmDetector:
                 f"images must lie in -1..1; got {x.min():g}..{x.max():g}: scale them, bytes by "
                 "images.float() / 127.5 - 1, or clip samples that overshoot by images.clamp(-1, 1)"
             )
+        if pixels:
+            warn_of_range(x)
 
     def _placed(self, x: Tensor) -> Tensor:
         if not isinstance(self.field, nn.Module):

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from eqm.checks import check_count
+from eqm.checks import check_count, warn_of_range
 from eqm.composition import compose, condition
 from eqm.corruption import corrupt
 from eqm.descent import FinishedSample, Outcome, PathLength, Solution, collect, descend, stream
@@ -228,4 +228,5 @@ def _checked(model: Model, images: Tensor) -> Tensor:
         )
     if not images.isfinite().all():
         raise ValueError("images must be finite; some values are NaN or infinity")
+    warn_of_range(images)
     return images.to(info.device, info.dtype)
