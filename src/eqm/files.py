@@ -421,11 +421,12 @@ def lock_folder(folder: Path | str) -> FolderLock:
         if held is not None and not held.closed:
             raise ValueError(f"this process is writing to {folder} already: {_WAIT}")
         with writing(path):
-            lock = FolderLock(os.open(path, os.O_RDWR | os.O_CREAT, 0o666))
+            number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        lock = FolderLock(number)
         try:
             import fcntl
 
-            fcntl.lockf(lock._number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
             lock.close()
             raise ValueError(f"another process is writing to {folder}: {_WAIT}") from error

@@ -142,6 +142,7 @@ def _run(arguments: list[str]) -> int:
                 later,
                 prog=f"eqm {name}",
                 args=rest,
+                console_outputs=os.environ.get("RANK", "0") == "0",
                 description=description,
                 config=(
                     tyro.conf.AvoidSubcommands,
@@ -231,5 +232,10 @@ def _stopped(sentence: str = "") -> int:
 
 
 def _fail(sentence: str, status: int) -> int:
+    if "RANK" in os.environ:
+        from eqm.train.distributed import speaks
+
+        if not speaks():
+            return status
     print(f"eqm: {one_line(sentence)}", file=sys.stderr)
     return status

@@ -27,12 +27,12 @@ def one_line(text: object) -> str:
 @contextmanager
 def plain_messages() -> Iterator[None]:
     """Prints what the block logs and warns of on standard error, each sentence once, as `note: ...` or
-    `warning: ...`, without file and line. Of several processes the first prints the notes."""
-    said: set[str] = set()
+    `warning: ...`, without file and line. Of several processes the first prints them."""
+    said, first = set[str](), os.environ.get("RANK", "0") == "0"
 
     def say(kind: str, text: object) -> None:
         line = f"{kind}: {one_line(text)}"
-        if line not in said:
+        if line not in said and first:
             said.add(line)
             print(line, file=sys.stderr)
 
@@ -43,7 +43,7 @@ def plain_messages() -> Iterator[None]:
     root, data, handler = logging.getLogger(), logging.getLogger("eqm.data"), Handler()
     level = data.level
     root.addHandler(handler)
-    if os.environ.get("RANK", "0") == "0":
+    if first:
         data.setLevel(logging.INFO)
     try:
         with warnings.catch_warnings():

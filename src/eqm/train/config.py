@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from msgspec import Meta
+
 from eqm import registry
 from eqm.corruption import Decay
 from eqm.data.config import DataConfig
@@ -17,7 +19,6 @@ from eqm.schema import (
     CountOrZero,
     Finite,
     Fraction,
-    Meta,
     NonNegative,
     Positive,
     Ratio,

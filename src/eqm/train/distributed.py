@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import socket
+import time
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
@@ -22,6 +24,10 @@ from eqm.devices import world_size as world_size
 from eqm.models import Network
 
 T = TypeVar("T")
+
+PATIENCE = 2.0
+"""Seconds that a failed process waits for process 0 to say why."""
+_joined = False
 
 
 def is_main() -> bool:
@@ -48,6 +54,8 @@ def join(device: str) -> torch.device:
             )
         place = torch.device("cuda", local)
         torch.cuda.set_device(place)
+    global _joined
+    _joined = True
     if not dist.is_initialized():
         # Imported later (DDP does it), this module would keep the group alive in default arguments.
         import_module("torch.distributed.nn.functional")
@@ -65,6 +73,35 @@ def leave() -> None:
     if dist.is_initialized():
         gc.collect()
         dist.destroy_process_group()
+
+
+def speaks() -> bool:
+    """Whether this process says why it fails, so that a failure of all processes is said once.
+
+    Under torchrun, the first process that asks; process 0 is let ahead, as the failure of another one may
+    follow from its own. Under other launchers, process 0, and another one if process 0 goes on.
+    """
+    if not launched() or world_size() == 1:
+        return True
+    address, port = os.environ["MASTER_ADDR"], int(os.environ.get("MASTER_PORT", "0"))
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        time.sleep(PATIENCE if rank() else 0)
+        key = f"eqm failed {os.environ.get('TORCHELASTIC_RESTART_COUNT', '')}"
+        try:
+            store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=10))
+            return store.add(key, 1) == 1
+        except RuntimeError:  # the agent has ended
+            return rank() == 0
+    if rank() == 0 or _joined:
+        return True
+    until = time.monotonic() + 5 * PATIENCE
+    while time.monotonic() < until:
+        try:  # process 0 listens there once it has not failed
+            socket.create_connection((address, port), timeout=1).close()
+            return True
+        except OSError:
+            time.sleep(0.1)
+    return False
 
 
 def on_main(function: Callable[[], T]) -> T:
