@@ -325,10 +325,12 @@ def check_folder(
     """Returns nothing; checks that eqm may write what `kind` of KINDS says into `folder`.
 
     The folder must be new, or of this kind or one of `within`, or empty except for hidden files and the
-    names `besides`. Raises ValueError otherwise, naming the option `name`, and OSError if the folder cannot
-    be read.
+    names `besides`. Raises ValueError otherwise, naming the option `name`, or while a run is training in
+    it, and OSError if the folder cannot be read.
     """
     folder = Path(folder)
+    if kind != "eqm-run":  # a run locks its folder itself
+        check_unlocked(folder)
     with writing(folder):
         there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
         if not there and folder.exists() and not folder.is_dir():
@@ -419,7 +421,10 @@ def lock_folder(folder: Path | str) -> FolderLock:
         held = _locks.get((os.getpid(), path))
         # A second file must not be opened: closing it would end the lock of this process.
         if held is not None and not held.closed:
-            raise ValueError(f"this process is writing to {folder} already: {_WAIT}")
+            raise ValueError(
+                f"this process is writing to {folder} already: end or close() the other run, or choose "
+                "another folder"
+            )
         with writing(path):
             number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         lock = FolderLock(number)
@@ -429,7 +434,9 @@ def lock_folder(folder: Path | str) -> FolderLock:
             fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
             lock.close()
-            raise ValueError(f"another process is writing to {folder}: {_WAIT}") from error
+            raise ValueError(
+                f"another process is writing to {folder}: wait until it ends, or choose another folder"
+            ) from error
         except (ImportError, OSError):
             pass
         _locks[os.getpid(), path] = lock
@@ -445,9 +452,6 @@ def check_unlocked(folder: Path | str) -> None:
 _locking = threading.Lock()
 _locks: WeakValueDictionary[tuple[int, Path], FolderLock] = WeakValueDictionary()
 """The locks of this process: fcntl's locks are held by a process, not by a file. A fork holds none."""
-
-
-_WAIT = "wait until it ends, or choose another folder"
 
 
 def _sync_folder(path: Path) -> None:

@@ -9,8 +9,8 @@ import torch
 from eqm.data import digits
 from eqm.models import UNetConfig, from_pretrained
 from eqm.monitor import Metrics, Monitor, callbacks, make_monitor, monitored, read_log, run, running
-from eqm.monitor.log import Log
-from eqm.train import OptimizerConfig, TrainConfig, keep_best, train
+from eqm.monitor.log import Curves, Log
+from eqm.train import OptimizerConfig, TrainConfig, checkpoint, keep_best, train
 
 TINY = TrainConfig(
     model=UNetConfig(shape=(1, 8, 8), num_classes=10, width=4, multipliers=(1, 2)),
@@ -149,6 +149,95 @@ def test_early_stopping_ends_the_run_after_validations_without_progress(
     assert "stopped early" in capsys.readouterr().err
     assert from_pretrained(tmp_path).metadata["training"]["images_seen"] == 4 * 64
     assert from_pretrained(tmp_path / "best").metadata["best"] == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("stop_after", [2, 3, 0])
+def test_a_run_that_stopped_early_is_complete_until_it_may_go_further(
+    parts, tmp_path, monkeypatch, stop_after
+):
+    losses = iter([3.0, 2.0, 2.5, 2.0, *[2.5] * 6])
+    monkeypatch.setattr(
+        callbacks, "loss_by_gamma", lambda *_, **__: torch.full((10,), next(losses))
+    )
+
+    def end(config):
+        monitor = make_monitor(config, tmp_path, parts[1], keep_best=keep_best)
+        steps = train(config, parts[0], tmp_path)
+        return run(steps, total=640, folder=tmp_path, monitor=monitor)
+
+    config = replace(TINY, eval_every=64, stop_after=2)
+    assert end(config).images == 256
+    again = end(replace(config, stop_after=stop_after))
+    assert (again and again.images) == {2: None, 3: 320, 0: 640}[stop_after]
+
+
+class Killed(BaseException):
+    """Ends a run as a kill does."""
+
+
+def numbers(folder):
+    """The log without what depends on the machine."""
+    times = ("per_second", "mfu", "wait_share", "callback_seconds")
+    return [
+        {key: value for key, value in line.items() if not key.endswith(times)}
+        for line in read_log(folder)
+    ]
+
+
+def left_by(folder):
+    names = [*("model.safetensors", "config.json"), *("best/model.safetensors", "best/config.json")]
+    names += [f"pictures/{name}.png" for name in ("000000160", "000000320", "latest", "curves")]
+    return [(folder / name).read_bytes() for name in names] + numbers(folder)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(parts, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    config = replace(TINY, images=320, checkpoint_every=160, eval_every=160)
+    watched(config, parts, folder)
+    return left_by(folder)
+
+
+def watched(config, parts, folder):
+    monitor = make_monitor(config, folder, parts[1], keep_best=keep_best)
+    run(train(config, parts[0], folder), total=320, folder=folder, monitor=monitor)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "call", "after"),
+    [
+        (callbacks, "loss_by_gamma", 2, False),
+        (callbacks, "_descend", 2, True),
+        (checkpoint, "write_pretrained", 2, False),  # the weights beside the first checkpoint
+        (checkpoint, "write_pretrained", 3, True),  # the folder best at the end
+        (checkpoint, "save_file", 4, True),
+        (checkpoint, "_sweep", 2, False),
+        (Log, "log", 7, False),
+        (Curves, "log", 10, True),
+    ],
+)
+def test_a_run_killed_at_any_place_ends_in_the_same_bits(
+    parts, tmp_path, monkeypatch, undisturbed, module, name, call, after
+):
+    """With evaluation, checkpoint and curves due at the same image."""
+    calls, original = [], getattr(module, name)
+
+    def dies(*given, **named):
+        calls.append(name)
+        if len(calls) == call and not after:
+            raise Killed
+        result = original(*given, **named)
+        if len(calls) == call:
+            raise Killed
+        return result
+
+    config = replace(TINY, images=320, checkpoint_every=160, eval_every=160)
+    monkeypatch.setattr(module, name, dies)
+    with pytest.raises(Killed):
+        watched(config, parts, tmp_path)
+    monkeypatch.undo()
+    watched(config, parts, tmp_path)
+    assert left_by(tmp_path) == undisturbed
 
 
 def test_previews_come_early_at_doubling_times(parts, tmp_path, monkeypatch):

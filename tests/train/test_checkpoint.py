@@ -13,6 +13,7 @@ import eqm
 from eqm.data import digits
 from eqm.files import DiskFullError, claim_folder
 from eqm.models import MLPConfig
+from eqm.models.pretrained import store_metadata
 from eqm.train import OptimizerConfig, TrainConfig, checkpoint, ema, keep_best, start, train
 from eqm.train.checkpoint import save
 from eqm.train.disk_space import bytes_of
@@ -78,6 +79,8 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(images, tmp_path, capl
         max((tmp_path / run / "checkpoints").glob("*.safetensors")) for run in ("whole", "torn")
     ]
     assert ends[0].read_bytes() == ends[1].read_bytes()
+    aside = tmp_path / "torn" / "checkpoints" / "damaged-000002"
+    assert {path.name for path in aside.iterdir()} == {"000002.json", "000002.safetensors"}
 
 
 def test_a_run_without_any_readable_checkpoint_is_not_begun_anew(images, tmp_path):
@@ -155,6 +158,87 @@ def test_a_run_that_is_complete_is_left_alone_once_its_weights_are_there(images,
     (tmp_path / "model.safetensors").unlink()  # as if killed before it was written
     assert not list(train(TINY, images, tmp_path))
     assert eqm.from_pretrained(tmp_path).metadata["training"]["images_seen"] == 128
+
+
+def end_with(damage, path):
+    path.unlink() if damage is None else path.write_bytes(damage(path.read_bytes()))
+
+
+def files(folder):
+    places = [folder, folder / "best", folder / "averages"]
+    return {
+        path: path.read_bytes()
+        for place in places
+        for path in place.iterdir()
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("model.safetensors", "config.json", "best/model.safetensors", "best/config.json"),
+        "averages/000000000128-0.1.safetensors",
+    ],
+)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        None,
+        lambda b: b"",
+        lambda b: b[: len(b) // 2],
+        lambda b: b"PK" + b,
+        lambda b: b[:-20] + bytes([b[-20] ^ 1]) + b[-19:],
+        lambda b: b.replace(b'learning_rate": 0.0001', b'learning_rate": 0.0101'),
+    ],
+    ids=["missing", "empty", "half", "another", "one bit", "one figure"],
+)
+def test_a_complete_run_writes_damaged_files_again(
+    complete, tmp_path, images, caplog, name, damage
+):
+    shutil.copytree(complete, tmp_path / "run")
+    path, whole = tmp_path / "run" / name, files(tmp_path / "run")
+    end_with(damage, path)
+    if path.exists() and path.read_bytes() == whole[path]:
+        pytest.skip("nothing is damaged")
+    assert not list(train(KEPT, images, tmp_path / "run"))
+    now = {key: value for key, value in files(tmp_path / "run").items() if key.name != "README.md"}
+    assert now == {key: value for key, value in whole.items() if key.name != "README.md"}
+    assert caplog.text.count("written again from") == 1
+    caplog.clear()
+    assert not list(train(KEPT, images, tmp_path / "run"))
+    assert not caplog.text
+
+
+KEPT = replace(TINY, optimizer=OptimizerConfig(ema_sigma_rel=(0.1,)), eval_every=32)
+
+
+@pytest.fixture(scope="module")
+def complete(images, tmp_path_factory):
+    """A complete run whose best weights are not its last ones."""
+    folder = tmp_path_factory.mktemp("runs") / "complete"
+    for step in train(KEPT, images, folder):
+        keep_best(step.state, 1.0 if step.images == 64 else 2.0)
+    return folder
+
+
+def test_what_no_checkpoint_holds_is_said_to_be_lost(complete, images, tmp_path, caplog):
+    shutil.copytree(complete, tmp_path / "run")
+    for lost in ("averages/000000000064-0.1.safetensors", "best/model.safetensors"):
+        (tmp_path / "run" / lost).unlink()
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "best")
+    assert not list(train(KEPT, images, tmp_path / "run"))
+    assert "000000000064-0.1.safetensors in " in caplog.text
+    assert caplog.text.count("train in another folder to get them again") == 2
+
+
+def test_settings_that_were_tuned_are_no_damage(complete, images, tmp_path, caplog):
+    shutil.copytree(complete, tmp_path / "run")
+    sampling = eqm.from_pretrained(complete).metadata["sampling"] | {"step_size": 0.01}
+    store_metadata(tmp_path / "run", {"sampling": sampling, "tuning": {}})
+    assert not list(train(KEPT, images, tmp_path / "run"))
+    assert eqm.from_pretrained(tmp_path / "run").metadata["sampling"]["step_size"] == 0.01
+    assert not caplog.text
 
 
 def test_the_best_weights_are_kept_beside(images, tmp_path):

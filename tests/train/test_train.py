@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 import eqm
 from eqm.data import Images, digits
 from eqm.features import accuracy, train_classifier
-from eqm.models import MLPConfig, UNet, UNetConfig
+from eqm.models import MLPConfig, UNet, UNetConfig, save_pretrained
 from eqm.recipes import RECIPES
 from eqm.tasks import generate
 from eqm.train import Interrupted, ObjectiveConfig, OptimizerConfig, TrainConfig, start, train
@@ -409,6 +410,36 @@ def test_two_processes_do_not_write_to_one_folder(images, tmp_path):
             last(train(TINY, images, tmp_path))
         other.communicate(b"\n")
     last(train(TINY, images, tmp_path))
+
+
+def test_two_runs_of_one_process_do_not_write_to_one_folder(images, tmp_path):
+    run = train(TINY, images, tmp_path)
+    refused = []
+
+    def again():
+        with pytest.raises(ValueError, match="this process is writing to .* already") as failure:
+            train(TINY, images, tmp_path)
+        refused.append(str(failure.value))
+
+    again()  # before the first step
+    next(run)
+    again()
+    thread = threading.Thread(target=again)
+    thread.start()
+    thread.join()
+    assert len(refused) == 3
+    with pytest.raises(ValueError, match="this process is writing to"):
+        save_pretrained(start(TINY, torch.device("cpu")).average, tmp_path)
+    run.close()
+    end = last(train(TINY, images, tmp_path))
+    assert end.images == TINY.images
+
+
+def test_a_run_without_a_finite_step_is_refused(images, tmp_path):
+    config = replace(TINY, objective=ObjectiveConfig(scale=1e30), images=320)
+    with pytest.raises(ValueError, match="none of the 10 steps had a finite loss and gradient"):
+        last(train(config, images, tmp_path))
+    assert not (tmp_path / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -167,6 +167,8 @@ def monitored(
     finally:
         for tracker in trackers:
             attempt(tracker, tracker.finish)
+        if isinstance(steps, Generator):  # the lock of the folder ends with it
+            steps.close()
 
 
 def run(

@@ -348,11 +348,11 @@ def _mend_weights(
     found = _weights_in(folder, state)
     if found is not None and found[1:] == (state.images, digest_of(average)):
         about = found[0]
-        tuned = about.get("sampling") if "tuned" in about else expected["sampling"]
-        training = expected["training"].items()
+        # `eqm tune` changes the sampling of a model.
+        tuned = about.get("sampling") if "tuning" in about else expected["sampling"]
         if (
             about.get("sampling") == tuned
-            and all(about["training"].get(name) == value for name, value in training)
+            and _has_settings(about, saved)
             and about.get("data", {}).get("fingerprint") == data.get("fingerprint")
         ):
             return
@@ -372,8 +372,11 @@ def mend_best(
         return
     value, images, digest = astuple(state.best)
     found = _weights_in(folder / BEST, state)
-    if found is not None and found[1:] == (images, digest) and found[0].get("best") == value:
-        return
+    fixed = {name: setting for name, setting in state.settings.items() if not _is_free(name)}
+    if found is not None and found[1:] == (images, digest):
+        about = found[0]
+        if about.get("best") == value and _has_settings(about, fixed):
+            return
     level = logging.WARNING if found is None or found[1] <= state.images else logging.DEBUG
     try:
         tensors = load_file(_best_file(folder, images))
@@ -386,6 +389,19 @@ def mend_best(
         _write_weights(tensors, state, config, folder / BEST, about)
         said = "were written again from their copy"
     _log.log(level, "the weights in %s were damaged or missing, and %s", folder / BEST, said)
+
+
+def _has_settings(about: dict[str, Any], settings: dict[str, Any]) -> bool:
+    """Whether the metadata of weights have these settings; those of the data may have been replaced."""
+    return all(
+        about["training"].get(name) == value
+        for name, value in settings.items()
+        if not name.startswith("data.")
+    )
+
+
+def _is_free(name: str) -> bool:
+    return not FREE_TO_CHANGE.isdisjoint((name, name.partition(".")[0]))
 
 
 def _lost_snapshots(state: TrainingState, folder: Path) -> list[str]:
@@ -468,8 +484,7 @@ def _check_same(saved: dict[str, Any], wanted: dict[str, Any], folder: Path) -> 
     different = [
         f"{name} was {saved.get(name)} and is now {wanted.get(name)}"
         for name in sorted(saved.keys() | wanted.keys())
-        if saved.get(name) != wanted.get(name)
-        and FREE_TO_CHANGE.isdisjoint((name, name.partition(".")[0]))
+        if saved.get(name) != wanted.get(name) and not _is_free(name)
     ]
     if different:
         raise ValueError(
