@@ -60,3 +60,11 @@ def test_steps_are_fitted_to_the_rule_that_is_kept(folder, capsys):
     stored = Sampling.of(json.loads((folder / "config.json").read_text())["metadata"])
     assert stored.multistep_coefficients
     assert replace(stored, multistep_coefficients=()) == Sampling()
+
+
+def test_data_that_only_the_model_names_are_not_opened(folder, capsys):
+    config = json.loads((folder / "config.json").read_text())
+    config["metadata"].setdefault("training", {})["data.path"] = "hf:owner/name"
+    (folder / "config.json").write_text(json.dumps(config))
+    assert main(["tune", str(folder), *FEW]) == 2
+    assert "names the data hf:owner/name, which is not opened unasked" in capsys.readouterr().err

@@ -130,17 +130,27 @@ def test_a_setting_that_a_later_diffusers_adds_changes_no_fingerprint(vae, tmp_p
     assert open_encoder(less).fingerprint == open_encoder(vae()).fingerprint
 
 
+def test_an_encoder_that_only_the_model_names_is_not_opened(vae, monkeypatch):
+    monkeypatch.setattr(
+        "eqm.encoders.autoencoder.open_encoder", lambda *_, **__: pytest.fail("opened")
+    )
+    for name in (str(vae()), "../vae", "owner/repository", "/etc"):
+        metadata = {"data": {"encoder": {"name": name, "fingerprint": "0"}}}
+        with pytest.raises(ValueError, match=f"encoder {name}: pass --vae"):
+            encoder_of(metadata)
+
+
 def test_a_model_is_decoded_by_the_encoder_it_remembers_and_no_other(vae, tmp_path):
     encoder = open_encoder(vae())
     metadata = {"data": {"encoder": about_encoder(encoder)}}
-    assert encoder_of(metadata).fingerprint == encoder.fingerprint
+    assert encoder_of(metadata, outside=True).fingerprint == encoder.fingerprint
     moved = shutil.copytree(vae(), tmp_path / "moved")
     assert encoder_of(metadata, moved).name == str(moved)
     with pytest.raises(ValueError, match="pass the first"):
         encoder_of(metadata, vae(seed=1))
     metadata["data"]["encoder"]["name"] = "/gone"
-    with pytest.raises(ValueError, match="pass --vae"):
-        encoder_of(metadata)
+    with pytest.raises(ValueError, match="was not found: pass --vae"):
+        encoder_of(metadata, outside=True)
     assert encoder_of({}, vae()).fingerprint == encoder.fingerprint
 
 

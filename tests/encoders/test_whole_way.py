@@ -38,7 +38,10 @@ def test_the_whole_way_from_pictures_over_latents_to_pictures(vae, photos, tmp_p
     )
     source, _ = split(open_source(DataConfig(str(latents), flip=True)), 0.25)
     assert sum(1 for _ in train(config, source, model)) == 3
-    assert main(["sample", str(model), "--count", "3", "--output", str(tmp_path / "a.npz")]) == 0
+    sample = ["sample", str(model), "--count", "3", "--output", str(tmp_path / "a.npz")]
+    assert main(sample) == 2  # the model may come from anybody
+    assert "pass --vae" in capsys.readouterr().err
+    assert main([*sample, "--vae", str(vae())]) == 0
     assert np.load(tmp_path / "a.npz")["arr_0"].shape == (3, 8, 8, 3)
     capsys.readouterr()
     assert main(["sample", str(model), "--vae", str(vae(seed=1))]) == 2

@@ -4,7 +4,9 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -175,6 +177,22 @@ def test_the_reference_and_the_training_images_come_from_the_model(model):
     assert suitable_features(samples, reference)[0] == "classifier:digits"
     with pytest.raises(ValueError, match="is unknown: give --reference"):
         open_reference(None, from_source(digits()))
+
+
+def test_data_that_only_the_model_names_are_not_opened(tmp_path, monkeypatch):
+    np.save(tmp_path / "own.npy", np.zeros((10, 8, 8), np.uint8))
+    path = str(tmp_path / "own.npy")
+    metadata = {"training": {"data.path": path, "data.val_fraction": 0.2}}
+    samples = SimpleNamespace(metadata=metadata, shape=(1, 8, 8))
+    reference, learnt = open_reference(path, samples)
+    assert (len(reference), len(learnt)) == (10, 8)
+    assert open_reference("digits", samples)[1] is None
+    module = import_module("eqm.evaluation.open_samples")
+    monkeypatch.setattr(module, "open_source", lambda *_, **__: pytest.fail("opened"))
+    for name in (path, "hf:owner/name", "../own.npy"):
+        metadata["training"]["data.path"] = name
+        with pytest.raises(ValueError, match="is not opened unasked: give --reference"):
+            open_reference(None, samples)
 
 
 def test_default_features_suit_the_images(tmp_path):

@@ -56,19 +56,21 @@ def test_latents_are_decoded_by_the_encoder_that_their_data_name(tmp_path, monke
     white = SimpleNamespace(decode=lambda samples: torch.ones(len(samples), 3, 16, 16))
     asked = []
     monkeypatch.setattr(
-        "eqm.monitor.callbacks.encoder_of", lambda about, device: asked.append(about) or white
+        "eqm.monitor.callbacks.encoder_of",
+        lambda about, device, outside: asked.append((about, outside)) or white,
     )
     data = {"encoder": {"name": "somewhere"}}
     metrics = Previews(config, tmp_path)(at(7, config, data))
-    assert asked == [{"data": data}]
+    assert asked == [({"data": data}, False)]
     with Image.open(metrics.pictures["samples"]) as sheet:
         assert sheet.getextrema() == ((255, 255),) * 3
 
 
-def test_latents_whose_encoder_is_gone_show_their_channels(tmp_path):
+def test_latents_whose_encoder_is_not_allowed_show_their_channels(tmp_path, caplog):
     config = replace(CONFIG, model=replace(CONFIG.model, shape=(4, 8, 8)))
     data = {"encoder": {"name": str(tmp_path / "gone"), "fingerprint": "0"}}
     metrics = Previews(config, tmp_path)(at(7, config, data))
+    assert "set data.outside to decode them by" in caplog.text
     with Image.open(metrics.pictures["samples"]) as sheet:
         assert sheet.mode == "RGB"  # the first three
 

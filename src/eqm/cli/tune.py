@@ -64,9 +64,11 @@ def tune(
     from eqm.checks import check_count
     from eqm.data import DataConfig, open_source
     from eqm.devices import pick_device
+    from eqm.files import printable
     from eqm.models import for_inference, from_pretrained
     from eqm.models.pretrained import store_metadata
     from eqm.randomness import SampleRandom
+    from eqm.registry import names
     from eqm.sampling import Sampling
     from eqm.sampling.start import check_seeds
     from eqm.tasks import tune as tune_model
@@ -81,6 +83,11 @@ def tune(
         config = replace(config or DataConfig(), path=data)
     if config is None:
         raise ValueError("the training data of the model are not known: give --data")
+    if not data and config.path not in names("source"):
+        raise ValueError(
+            f"the model names the data {printable(config.path)}, which is not opened unasked: give --data with "
+            "that path, or other data"
+        )
     source = open_source(config)
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
     rows = order[:references]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from eqm.encoders.encoder import AboutEncoder, Encoder, Pixels
+from eqm.files import printable
 from eqm.schema import convert, read_json, shown
 from eqm.tensor_files import at_most_stored, read_tensors
 
@@ -71,17 +72,24 @@ def encoder_of(
     name: str | Path | None = None,
     *,
     device: str | torch.device = "cpu",
+    outside: bool = False,
 ) -> Encoder:
-    """The encoder that decodes the samples of a model with this `metadata`; `Pixels` for pixels.
+    """The encoder `name` that decodes the samples of a model with this `metadata`; `Pixels` for pixels.
 
-    It is opened by the name that training used, or by `name`. A model without an encoder in its
-    metadata takes any. Raises ValueError if the encoder is missing, or not the model's.
+    The metadata may come from anybody. So the folder or name on the Hub that they give is opened only if
+    `outside`, or if it is given as `name`. A model without an encoder in its metadata takes any. Raises
+    ValueError if the encoder is not given, is missing, or is not the model's.
     """
     data = metadata.get("data")
     stored = data.get("encoder") if isinstance(data, Mapping) else None
     stored = convert(stored, AboutEncoder | None, "the model's ", name="metadata.data.encoder")
     if stored is None:
         return Pixels() if name is None else open_encoder(name, device=device)
+    if name is None and not outside and stored["name"] != "pixels":
+        raise ValueError(
+            f"the model makes latents of the encoder {printable(stored['name'])}: pass --vae with its "
+            "folder or its name on the Hub, if you trust it"
+        )
     try:
         encoder = open_encoder(name or stored["name"], device=device)
     except ValueError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from eqm.encoders import encoder_of
 from eqm.evaluation.samples import Samples, drawn, from_source
 from eqm.evaluation.statistics import Statistics, open_statistics
 from eqm.features import Classifier
+from eqm.files import printable
 from eqm.models import from_pretrained
 from eqm.models.pretrained import bundled
 from eqm.registry import names
@@ -126,14 +127,21 @@ def open_reference(
     """The reference images, and the training images if they are known.
 
     The reference is at `path`, by default the whole data set of the model, with its validation set. The
-    training images are at `training`, by default those of the model; "none" means none. Raises
-    ValueError if there is no default, and as `open_images` does.
+    training images are at `training`, by default those of the model; "none" means none. A file or folder
+    that the model names is opened only if `path` or `training` names it too. Raises ValueError if there
+    is no default, and as `open_images` does.
     """
     metadata = getattr(samples, "metadata", {})
-    known, trained_on = _data_of(metadata, samples.shape)
+    known, trained_on = _data_of(metadata, samples.shape, (path, training))
     wanted = None if samples.shape is None else Wanted.of(samples.shape, metadata)
     reference = known if path is None else open_images(path, config, wanted=wanted)
     if reference is None:
+        stored = DataConfig.of(metadata)
+        if stored and stored.path not in names("source"):
+            raise ValueError(
+                f"the model names the data {printable(stored.path)}, which is not opened unasked: give "
+                "--reference with that path, or other images"
+            )
         raise ValueError(
             "the reference of these samples is unknown: give --reference, a data set, a folder, an .npz "
             "or statistics"
@@ -147,12 +155,12 @@ def open_reference(
 
 
 def _data_of(
-    metadata: Mapping[str, Any], shape: tuple[int, ...] | None
+    metadata: Mapping[str, Any], shape: tuple[int, ...] | None, allowed: Sequence[str | None]
 ) -> tuple[Source | None, Source | None]:
     """The data set of a model and its training images, if the metadata name them and they still exist."""
     try:
         config = DataConfig.of(metadata)
-        if config is None:
+        if config is None or config.path not in (*names("source"), *allowed):
             return None, None
         source = open_source(config)
         trained_on = split(source, config.val_fraction)[0] if config.val_fraction else source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ from eqm.descent import iterate
 from eqm.encoders import encoder_of
 from eqm.energy import Energy
 from eqm.field import Field
-from eqm.files import replacing
+from eqm.files import printable, replacing
 from eqm.models import Network
 from eqm.objective import EquilibriumMatching
 from eqm.pictures import grid
@@ -28,6 +29,7 @@ from eqm.train.loop import Progress
 from eqm.train.state import TrainingState
 from eqm.train.step import in_training_precision
 
+LOG = logging.getLogger(__name__)
 ROWS = 4
 FOLDER = "pictures"
 NORMS = 10
@@ -60,7 +62,7 @@ class Previews:
     Samples that are not pictures, such as points, give numbers only.
 
     `decode` turns samples into pictures (N, 1 or 3, H, W) in -1..1. By default it is the encoder
-    that the data name; without an encoder, or if it is not found, the first channels are shown.
+    that the data name, if `data.outside` allows to open it; else the first channels are shown.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ class Previews:
             )
         if samples.ndim != 4 or not is_main():
             return Metrics(norms)
-        self.decode = self.decode or _decoder(progress, samples.device)
+        self.decode = self.decode or _decoder(progress, samples.device, config.data.outside)
         pictures = self.decode(samples)
         scale = max(1, 64 // pictures.shape[-1])  # so that small ones can be seen
         sheet = grid(pictures, columns=self.columns, scale=scale)
@@ -102,13 +104,19 @@ class Previews:
         return Metrics(norms, {"samples": self.folder / names[0]})
 
 
-def _decoder(progress: Progress, device: torch.device) -> Callable[[Tensor], Tensor]:
+def _decoder(progress: Progress, device: torch.device, outside: bool) -> Callable[[Tensor], Tensor]:
     data = {} if progress.state.run is None else progress.state.run.data
     if not data.get("encoder"):
         return first_channels
     try:
-        return encoder_of({"data": data}, device=device).decode
-    except ValueError:  # the encoder is not on this machine
+        return encoder_of({"data": data}, device=device, outside=outside).decode
+    except ValueError:  # the encoder is not on this machine, or not allowed
+        if not outside:
+            name = printable(str(data["encoder"].get("name")))
+            LOG.warning(
+                "previews show the first channels of latents: set data.outside to decode them by %s",
+                name,
+            )
         return first_channels
 
 
