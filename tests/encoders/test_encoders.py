@@ -135,7 +135,8 @@ def test_an_encoder_that_only_the_model_names_is_not_opened(vae, monkeypatch):
         "eqm.encoders.autoencoder.open_encoder", lambda *_, **__: pytest.fail("opened")
     )
     for name in (str(vae()), "../vae", "owner/repository", "/etc"):
-        metadata = {"data": {"encoder": {"name": name, "fingerprint": "0"}}}
+        about = {"name": name, "fingerprint": "0", "scale": 1.0, "shift": 0.0}
+        metadata = {"data": {"encoder": about}}
         with pytest.raises(ValueError, match=f"encoder {name}: pass --vae"):
             encoder_of(metadata)
 
