@@ -311,8 +311,10 @@ def test_only_what_a_dead_process_left_is_swept(tmp_path):
     os.utime(tmp_path / part("elsewhere"), (old, old))
     sweep(tmp_path)
     assert not (tmp_path / part("elsewhere")).exists()
+    (tmp_path / part("elsewhere")).mkdir()
     sweep(tmp_path, locked=True)
-    assert not (tmp_path / part(process=os.getppid())).exists()
+    assert not (tmp_path / part("elsewhere")).exists()
+    assert (tmp_path / part(process=os.getppid())).exists()
     assert (tmp_path / ".x.7.part").exists()
 
 

@@ -45,7 +45,7 @@ WRITTEN = (".json", ".jsonl", ".md", ".safetensors")
 """Endings of files that eqm replaces in its own folders."""
 IGNORED = ("Thumbs.db", "desktop.ini", "lost+found")
 """Files of the operating system; a folder with these and hidden files alone is empty."""
-MAX_MARKER = 1 << 26
+MAX_MARKER = 1 << 24
 """Bytes; eqm writes no larger file of KINDS."""
 STALE = 24 * 3600
 """Seconds after which a temporary folder of another machine counts as left by a killed process."""
@@ -257,26 +257,26 @@ def _temporary(folder: Path) -> Iterator[Path]:
 def sweep(folder: Path | str, *, locked: bool = False) -> None:
     """Returns nothing; removes the temporary files that killed processes left in `folder`.
 
-    Those of living processes stay, and those of other machines for a day. With `locked` nobody else
-    writes into the folder, and all are removed.
+    Those of living processes stay. Those of other machines stay for a day, but not with `locked`, where a
+    lock keeps others out of the folder.
     """
     try:
         found = [path for path in Path(folder).iterdir() if _PART.fullmatch(path.name)]
     except OSError:
         return
     for path in found:
-        if path.name not in _open and (locked or _is_left(path)):
+        if path.name not in _open and _is_left(path, locked):
             _remove(path)
 
 
-def _is_left(path: Path) -> bool:
+def _is_left(path: Path, locked: bool) -> bool:
     name = _PART.fullmatch(path.name)
     assert name is not None
     if name["host"] == _HOST:
         process = int(name["process"])
         return process == os.getpid() or not _is_alive(process)
     try:
-        return time.time() - path.lstat().st_mtime > STALE
+        return locked or time.time() - path.lstat().st_mtime > STALE
     except OSError:
         return False
 

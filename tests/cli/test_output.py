@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import save_file
 
 from eqm.cli.main import main
 from eqm.cli.output import ANY, STILL, check_output, file_names, write_images
@@ -82,6 +83,7 @@ def test_results_of_any_names_are_different_files_below_the_output(names):
 
 
 SHAPE = (1, 8, 8)
+METADATA = {"data": {"classes": ["cat", "dog"]}, "training": {"data.path": "pics"}}
 
 
 @pytest.fixture
@@ -89,7 +91,7 @@ def here(tmp_path, monkeypatch):
     """The current folder, with a model, pictures in three forms, and links to them."""
     monkeypatch.chdir(tmp_path)
     network = build(UNetConfig(shape=SHAPE, num_classes=2, width=4, multipliers=(1,)))
-    save_pretrained(network, "m", metadata={"data": {"classes": ["cat", "dog"]}})
+    save_pretrained(network, "m", metadata=METADATA)
     pixels = np.random.default_rng(0).integers(0, 255, (12, 8, 8, 1), dtype=np.uint8)
     np.savez("in.npz", arr_0=pixels)
     Path("pics").mkdir()
@@ -104,6 +106,7 @@ def here(tmp_path, monkeypatch):
     Path("pics/z.png").symlink_to("../target.png")
     Path("ro.png").touch(0o444)
     os.mkfifo("pipe.png")
+    save_file({"theirs": torch.zeros(1)}, "theirs.safetensors")
     Path("null.png").symlink_to("/dev/null")
     return tmp_path
 
@@ -134,6 +137,12 @@ def state(folder):
         "denoise m pics --output target.png",
         "denoise m pics --output twin.png",
         "denoise m pics/1.png --output .",
+        "denoise m pics/*.png --output pics/1.png",
+        "denoise m {pics,m}/1*.png --output twin.png/../pics/1.png",
+        "eval m --output pics/new.json",
+        "eval m --reference in.npz --save-reference m/model.safetensors",
+        "eval m --reference in.npz --save-reference theirs.safetensors",
+        "train folder --data.path pics --data.labels-from labels --output labels",
         "denoise m . --output new.png",
         "vary m in.npz --output in.npz",
         "interpolate m in.npz --output in.npz",

@@ -31,6 +31,7 @@ def test_a_short_demo_leaves_everything_it_promises(tmp_path, monkeypatch):
     run(tmp_path, images=1000, seed=0, say=said.append)
     assert set(said) >= set(SECTIONS)
     assert {path.name for path in tmp_path.iterdir()} == PICTURES | {
+        "eqm.json",
         "report.html",
         "metrics.json",
         "model",

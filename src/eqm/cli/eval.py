@@ -83,7 +83,7 @@ def eval_(
     from rich.console import Console
     from rich.progress import Progress
 
-    from eqm.cli.output import check_output
+    from eqm.cli.output import check_apart, check_output
     from eqm.data import DataConfig
     from eqm.evaluation import (
         Settings,
@@ -91,6 +91,7 @@ def eval_(
         evaluate_each,
         open_reference,
         open_samples,
+        open_statistics,
         require_suffix,
         save_statistics,
         suitable_features,
@@ -110,6 +111,13 @@ def eval_(
     for path in (*output, *filter(None, [save_reference])):
         check_output(path, (path.suffix,))
         make_folder(path.parent)
+    if save_reference is not None and save_reference.exists():
+        try:
+            open_statistics(save_reference)
+        except ValueError as error:
+            raise ValueError(
+                f"save_reference must not replace what is no reference; {error}: choose another name"
+            ) from error
     settings = Settings(metrics=metrics, max_rows=max_rows, batch_size=batch_size, seed=seed)
     where = distributed.join(device)
     config = DataConfig(size=size, channels=channels, broken=broken)
@@ -132,6 +140,10 @@ def eval_(
         real, trained_on = open_reference(
             reference, sample_sets[0], training=training, config=config
         )
+        own = DataConfig.of(getattr(sample_sets[0], "metadata", {}))
+        read = [own.path] if own is not None and reference is None else []
+        for path in output:
+            check_apart(path, read)
         if not features:
             name, why = suitable_features(sample_sets[0], real)
             message = f"features: {name} ({why}); choose others by --features"

@@ -58,7 +58,6 @@ def check_options(options: Mapping[str, object]) -> None:
         options = {**options, **{f"config.{k}": value for k, value in config.flat().items()}}
     models = [text for name in MODELS for text in _texts(options.get(name))]
     data = [text for name in DATA for text in _texts(options.get(name))]
-    data = [text for text in data if text.partition(":")[0] not in names("source")]
     written = [(name, path) for name in OUTPUTS for path in _texts(options.get(name))]
     for number, (name, path) in enumerate(written):
         if any(category(letter) == "Cc" for letter in path):
@@ -77,10 +76,9 @@ def check_apart(
     It must not be a file or folder that is read, lie in a folder that is read, link to a file in it, or be a
     folder with something that is read. The folder of a model takes results of other names than MODEL_FILES.
     """
-    for text in (*data, *models):
-        place, fault = _place(text), ""
-        if place is None:
-            continue
+    data = [text for text in data if text.partition(":")[0] not in (*names("source"), "hf")]
+    for text, place in [(one, place) for one in (*data, *models) for place in _places(one)]:
+        fault = ""
         if _is_same(output, place):
             fault = f"{output} is read"
         elif os.path.isdir(place):  # noqa: PTH112
@@ -104,14 +102,19 @@ def _texts(value: object) -> list[str]:
     return [str(part) for part in value] if isinstance(value, (tuple, list)) else []
 
 
-def _place(text: str) -> Path | None:
-    """The file or folder that an argument names, also as NAME=FILE, KIND:FILE or FILE:0-7; None if none."""
+def _places(text: str) -> list[Path]:
+    """The files and folders that an argument names, also as NAME=FILE, KIND:FILE, FILE:0-7 or a pattern."""
     candidates = [text, text.partition("=")[2], text.partition(":")[2], text.rpartition(":")[0]]
     for candidate in filter(None, candidates):
         with suppress(OSError, ValueError):
             if Path(candidate).exists():
-                return Path(candidate)
-    return None
+                return [Path(candidate)]
+    if set(text) & set("*?[{"):
+        from eqm.data.archives import expanded
+
+        with suppress(OSError, ValueError):
+            return expanded(text)
+    return []
 
 
 def _is_same(one: Path, other: Path) -> bool:
