@@ -266,7 +266,10 @@ class Stream(IterableDataset):
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        (3 * X, r"they lie in -3..3: set data.range to both, or rescale to bytes 0..255"),
+        (
+            3 * X,
+            r"they lie in -3..3: set data.range \(--range\) to both, or rescale to bytes 0..255",
+        ),
         (X * torch.nan, "6 of 6 samples hold NaN"),
         (torch.full((4, 3), torch.inf), "4 of 4 samples hold NaN or infinity"),
         (torch.zeros(6, 28, 28, 1), r"got \(6, 28, 28, 1\): pass x.permute\(0, 3, 1, 2\)"),

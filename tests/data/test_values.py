@@ -401,6 +401,35 @@ def test_other_names_of_an_npz_are_found_and_what_is_not_read_is_said(tmp_path):
         open_source(DataConfig(str(path), labels_from="fine"))
 
 
+def test_a_split_beside_the_rest_is_not_mixed_in(tmp_path):
+    config = DataConfig(str(tmp_path / "a.npz"))
+    np.savez(config.path, images=TRAIN, test_images=TEST)
+    assert np.array_equal(as_bytes(open_source(config))[:, 0], TRAIN)
+    assert np.array_equal(as_bytes(open_source(replace(config, split="test")))[:, 0], TEST)
+    assert len(open_source(replace(config, split="all"))) == 10
+    np.savez(config.path, images=TRAIN)
+    with pytest.raises(ValueError, match="holds no split 'test', but no splits"):
+        open_source(replace(config, split="test"))
+
+
+def test_labels_of_several_classes_are_ignored_when_labels_are_off(tmp_path):
+    config = DataConfig(str(tmp_path / "a.npz"))
+    np.savez(config.path, images=TRAIN, labels=np.ones((6, 14), int))
+    with pytest.raises(ValueError, match="does not hold a single 1: .*, or turn data.labels off"):
+        open_source(config)
+    assert open_source(replace(config, labels=False)).labels is None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.float64, torch.uint8])
+def test_tensors_of_every_type_are_read_and_others_refused(dtype):
+    x = torch.tensor([0.0, 1, 0, 1]).reshape(2, 1, 1, 2)
+    x = (255 * x if dtype == torch.uint8 else x).to(dtype)
+    assert everything(as_source(x)).flatten().tolist() == [-1, 1, -1, 1]
+    for other in (x.to(torch.complex64).conj(), torch.empty(2, 1, 1, 2, device="meta")):
+        with pytest.raises(ValueError, match="complex numbers|is no array"):
+            as_source(other)
+
+
 def test_columns_of_unequal_scale_are_said_and_standardised_when_asked(tmp_path):
     points = np.random.default_rng(0).normal([0, 500, 3], [1, 90, 0], (50, 3))
     np.save(tmp_path / "a.npy", points)

@@ -84,15 +84,18 @@ def _chosen(
             f"{path} must hold an array `images` or `arr_0`; it holds {', '.join(sorted(found)) or 'nothing'}"
         )
     splits = sorted(filter(None, images), key=list(_SPLITS).index)
-    if splits and config.split == "all":
-        parts = splits
+    asked = config.split.lower()
+    wanted = next((split for split, names in _SPLITS.items() if asked in names), "")
+    if asked == "all":
+        parts = [""] * ("" in images) + splits
+    elif wanted in images and wanted:
+        parts = [wanted]
+    elif wanted == "train" and "" in images:
+        parts = [""]
     else:
-        wanted = next((k for k, names in _SPLITS.items() if config.split.lower() in names), "")
-        parts = [wanted] if wanted in images else [""] if "" in images else []
-    if not parts:
         raise ValueError(
-            f"{path} holds no split {config.split!r}, but {', '.join(splits)}: set data.split to one of "
-            "them, or to all"
+            f"{path} holds no split {config.split!r}, but {', '.join(splits) or 'no splits'}: set data.split "
+            "to what it holds, or to all"
         )
     chosen = [images[part] for part in parts]
     beside = [labels[part] for part in parts if part in labels]
@@ -171,8 +174,8 @@ def from_array(
 
     Its axes and its values of black and white are those that `config` says, else they are found, as
     `find_layout` and `find_range` do; notes say how. `several` is as there. For the pictures `wanted` by
-    a model, both are those of its training data, if they are of the same kind; without `config.labels`,
-    their labels are not read.
+    a model, both are those of its training data, if they are of the same kind. Labels that are none are
+    ignored without `config.labels`.
     """
     array = plain(name, array)
     form = np.shape(labels) if labels is not None else ()
@@ -192,9 +195,12 @@ def from_array(
             f"{array.shape}: name each of its axes"
         )
     array = arranged(array, layout)
-    numbers, classes, words, more = class_labels(
-        name, labels if config.labels or not wanted else None, len(array)
-    )
+    try:
+        numbers, classes, words, more = class_labels(name, labels, len(array))
+    except ValueError:
+        if config.labels:
+            raise
+        numbers, classes, words, more = None, 0, (), ()
     notes, class_names = notes + more, class_names or words
     if "H" not in layout:
         if config.range:

@@ -155,7 +155,7 @@ def _check_channels_first(name: str, array: np.ndarray) -> None:
         layout = find_layout(name, array, labels=len(array))
     except ValueError:  # not certain: as documented
         return
-    if layout == "NHWC":
+    if layout == "NHWC" and array.shape[1] > 4:
         raise ValueError(
             f"{name}: images must have shape (N, C, H, W); got {array.shape}: pass "
             "x.permute(0, 3, 1, 2), or set data.layout NHWC"

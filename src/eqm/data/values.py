@@ -96,9 +96,14 @@ def plain(name: str, values: Any) -> np.ndarray:
 
 def _as_array(name: str, values: Any) -> np.ndarray:
     if isinstance(values, Tensor):
-        values = values.detach().cpu()
-        values = values.to_dense() if values.layout != torch.strided else values
-        return (values.float() if values.dtype == torch.bfloat16 else values).resolve_neg().numpy()
+        known = values.dtype in (torch.float16, torch.float32, torch.float64)
+        try:
+            values = values.detach().cpu()
+            values = values.to_dense() if values.layout != torch.strided else values
+            values = values.float() if values.is_floating_point() and not known else values
+            return values.resolve_conj().resolve_neg().numpy()
+        except (TypeError, RuntimeError) as error:
+            raise ValueError(f"{name}: a tensor of {values.dtype} is no array ({error})") from error
     try:
         return np.asarray(values)
     except (ValueError, TypeError) as error:
