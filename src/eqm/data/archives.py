@@ -104,27 +104,27 @@ def walk(path: Path, *, outside: bool = False) -> Walk:
                 f"links in {path} lead to one folder by more than {_DEEP} paths, such as {base}: remove "
                 "links"
             )
-        found.litter.extend((base / name).as_posix() for name in below if is_litter(name))
+        before = "" if root == str(path) else f"{base.as_posix()}/"
+        found.litter.extend(before + name for name in below if is_litter(name))
         below[:] = sorted(
             name
             for name in below
             if not is_litter(name)
             and not (Path(root, name).is_symlink() and os.path.realpath(Path(root, name)) in around)
         )
-        found.folders.extend((base / name).as_posix() for name in below)
+        found.folders.extend(before + name for name in below)
         for name in (*below, *names):
-            if not is_litter(name) and Path(root, name).is_symlink():
-                inside(path, (base / name).as_posix(), outside=outside)
+            if os.path.islink(os.path.join(root, name)) and not is_litter(name):  # noqa: PTH114, PTH118
+                inside(path, before + name, outside=outside)
         for name in sorted(names):
-            file = (base / name).as_posix()
             if is_litter(name):
-                found.litter.append(file)
+                found.litter.append(before + name)
                 continue
             try:
-                size = (path / file).stat().st_size
+                size = os.stat(os.path.join(root, name)).st_size  # noqa: PTH116, PTH118
             except OSError:  # a link to nowhere: a picture that cannot be read
                 size = 0
-            found.files.append(File(file, size))
+            found.files.append(File(before + name, size))
     found.files.sort(key=lambda file: file.name)
     return found
 
@@ -181,10 +181,14 @@ def _chosen(
     `read` gives the first bytes of a file. With `samples`, files with one key are one sample, as in
     WebDataset. Raises ValueError where there are no pictures, and as `kept_split` and `labelled` do.
     """
-    litter = [*litter, *(file.name for file in files if is_litter(file.name))]
-    files = [file for file in files if not is_litter(file.name)]
-    everything = [file for file in files if is_picture(file.name)]
-    others = [file for file in files if not is_picture(file.name)]
+    everything: list[File] = []
+    others: list[File] = []
+    litter = list(litter)
+    for file in files:
+        if is_litter(file.name):
+            litter.append(file.name)
+        else:
+            (everything if is_picture(file.name) else others).append(file)
     if not everything:
         there = [file.name for file in others] or litter
         instead = f"; it holds {said(there)}" if there else ""

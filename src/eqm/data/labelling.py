@@ -127,11 +127,11 @@ def key_of(name: str) -> tuple[str, str]:
     >>> key_of("a/0.seg.png"), key_of("cat.12.jpg")
     (('a/0', 'seg.png'), ('cat.12', 'jpg'))
     """
-    path = PurePosixPath(name)
-    first, *rest = path.name.split(".")
+    folder, slash, base = name.removeprefix("./").rpartition("/")
+    first, *rest = base.split(".")
     while len(rest) > 1 and rest[0].isdecimal():
         first += f".{rest.pop(0)}"
-    return f"{path.parent}/{first}".removeprefix("./"), ".".join(rest).lower()
+    return f"{folder}{slash}{first}", ".".join(rest).lower()
 
 
 def labelled(contents: Contents, labels_from: str = "") -> Labelled:

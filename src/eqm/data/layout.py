@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -70,7 +71,7 @@ _PARTS = re.compile(
 
 def is_litter(name: str) -> bool:
     """Whether a file or a folder on its way was left behind by a system or a program, or is hidden."""
-    return any(_LITTER.match(part) for part in PurePosixPath(name).parts)
+    return any(_LITTER.match(part) for part in name.split("/") if part != ".")
 
 
 def said(names: Sequence[str], *, most: int = 3) -> str:
@@ -108,8 +109,8 @@ def kept_split(
     all files. `shards` are archives or tables, which may hold splits themselves. Raises ValueError
     where there are other splits only, and where a folder may be a split or a class.
     """
-    parts = [PurePosixPath(name).parts[:-1] for name in names]
-    everything = {PurePosixPath(folder).parts for folder in folders}
+    parts = [_folders(name.split("/")[:-1]) for name in names]
+    everything = {_folders(folder.split("/")) for folder in folders} - {()}
     everything |= {path[:depth] for path in parts for depth in range(1, len(path) + 1)}
     if split == "all":
         return Kept(list(range(len(names))), parts, everything)
@@ -191,6 +192,10 @@ def kept_shards(
         return list(paths), (), False
     kept = kept_split(where, [name.as_posix() for name in names], (), split, shards=True)
     return [paths[row] for row in kept.rows], kept.notes, kept.divided
+
+
+def _folders(parts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(part for part in parts if part not in ("", "."))
 
 
 def check_no_splits(where: str, split: str) -> None:
@@ -326,13 +331,13 @@ def _wanted(marks: list[Mark], matching: dict[tuple[str, ...], set[str]], split:
 def without_companions(names: Sequence[str], where: str) -> tuple[list[int], tuple[str, ...]]:
     """The numbers of the pictures that are no masks of others, such as 0_mask.png beside 0.png, and
     what there is to say."""
-    plain = {PurePosixPath(name).with_suffix("") for name in names}
-    mask_of: dict[int, PurePosixPath] = {}
-    for row, name in enumerate(names):
-        path = PurePosixPath(name)
-        found = _COMPANION.fullmatch(path.stem)
-        if found and path.with_name(found[1]) in plain:
-            mask_of[row] = path.with_name(found[1])
+    stems = [posixpath.splitext(name)[0] for name in names]
+    plain = set(stems)
+    mask_of: dict[int, str] = {}
+    for row, stem in enumerate(stems):
+        found = _COMPANION.fullmatch(stem)
+        if found and found[1] in plain:
+            mask_of[row] = found[1]
     if not mask_of:
         return list(range(len(names))), ()
     example, number = printable(names[next(iter(mask_of))]), len(mask_of)
