@@ -384,12 +384,10 @@ def test_names_of_files_are_compared_in_one_unicode_form(tmp_path, drawn, packs)
     assert labels_of(path)[0] == {spread: "x", "1.png": "y"}
 
 
-def test_only_tables_of_some_size_are_read(tmp_path, monkeypatch, drawn, packs):
-    monkeypatch.setattr("eqm.data.labelling._MOST_TABLE", 100)
-    path = packs[0](
-        tmp_path, drawn("a.png") | {"metadata.csv": b"file_name,label\n" + b"a.png,x\n" * 99}
-    )
-    with pytest.raises(ValueError, match="metadata.csv has more than 100 bytes: move it elsewhere"):
+def test_a_table_of_very_many_bytes_is_refused_before_it_is_read(tmp_path, pack, drawn):
+    large = b"file_name,label\n" + b"b.png,y\n" * 600_000  # for one picture
+    path = pack(tmp_path / "a", drawn("a.png") | {"metadata.csv": large})
+    with pytest.raises(ValueError, match="metadata.csv has more than 4,195,328 bytes: move it"):
         labels_of(path)
 
 

@@ -1,6 +1,8 @@
 """Which files are pictures of the set: one split, no litter, no masks; in folders and archives alike."""
 
 import re
+import tarfile
+import zipfile
 from pathlib import PurePosixPath
 
 import pytest
@@ -365,6 +367,26 @@ def test_an_empty_picture_is_said_and_counts_as_broken(tmp_path, drawn, packs):
     report = check(str(tmp_path), workers=1)
     assert "some pictures have no bytes (1), b.png" in " ".join(report.notes)
     assert (report.images, list(report.broken)) == (2, ["b.png"])
+
+
+@pytest.mark.parametrize("where", ["s3://bucket/{0..9}.tar", "https://host/a.tar", "pipe://x"])
+def test_addresses_on_the_network_are_not_searched_on_the_disk(where):
+    with pytest.raises(ValueError, match="is an address on the network: download it"):
+        opened(where)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_name_that_comes_twice_in_an_archive_is_refused(tmp_path):
+    with (
+        zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped,
+        tarfile.open(tmp_path / "a.tar", "w") as tarred,
+    ):
+        for _ in range(2):
+            zipped.writestr("cat/0.png", b"x")
+            tarred.addfile(tarfile.TarInfo("cat/0.png"))
+    for name in ("a.zip", "a.tar"):
+        with pytest.raises(ValueError, match="holds cat/0.png 2 times: pack it again"):
+            opened(tmp_path / name)
 
 
 def test_names_with_backslashes_are_folders_in_a_zip(tmp_path, drawn, packs):

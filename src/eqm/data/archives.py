@@ -195,6 +195,9 @@ def _chosen(
         raise ValueError(
             f"no pictures in {where}: expected files that end in .png, .jpg, .webp, .tif or the like{instead}"
         )
+    twice, times = Counter((file.archive, file.name) for file in everything).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"{where} holds {printable(twice[1])} {times} times: pack it again")
     folders = [name for name in folders if not is_litter(name)]
     kept = kept_split(where, [file.name for file in everything], folders, config.split)
     notes = _notes_on_files(where, everything, others, litter) + kept.notes
@@ -211,8 +214,8 @@ def _chosen(
     if config.labels or config.classes:
 
         def content(row: int, most: int) -> bytes:
-            start = read(others[row], most + 1)
-            if len(start) > most:
+            start = b"" if others[row].size > most else read(others[row], most + 1)
+            if max(others[row].size, len(start)) > most:
                 raise ValueError(
                     f"{where}: {printable(others[row].name)} has more than {most:,} bytes: move it elsewhere, or turn "
                     "data.labels off"

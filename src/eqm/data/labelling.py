@@ -44,8 +44,10 @@ _LABEL_COLUMNS = (
 )
 _KEYS = ("label", "cls")
 """Keys of a label in a JSON file beside a picture."""
-_MOST_TABLE, _MOST_BESIDE = 128 << 20, 1 << 20
-"""Bytes of a table, and of a file beside one picture; more is refused."""
+_TABLE, _ROW, _MOST_TABLE = 4 << 20, 1 << 10, 128 << 20
+"""Bytes that a table may have, further ones for each picture, and the most in all; more is refused."""
+_MOST_BESIDE = 1 << 20
+"""Bytes that a file beside one picture may have."""
 _LOOKED_AT = 1_000
 """JSON files that are searched for a label; without one the others are not read."""
 _NUMBER = re.compile(r"[+-]?\d{1,30}(\.0+)?")
@@ -89,6 +91,11 @@ class Contents:
                     raise ValueError(f"{self.where}: {twice} belong to one picture: remove one")
                 found[ending][k] = row
         return found
+
+    @property
+    def most(self) -> int:
+        """Bytes that a table may have."""
+        return min(_TABLE + _ROW * (len(self.pictures) + len(self.left)), _MOST_TABLE)
 
     @cached_property
     def tables(self) -> list[int]:
@@ -472,7 +479,7 @@ Entries = list[tuple[str, Any]]
 def _entries(contents: Contents, row: int, column: str) -> Entries | str:
     """The pairs of file and label in a table, or a sentence that says why there are none."""
     name = contents.others[row]
-    content = contents.read(row, _MOST_TABLE)
+    content = contents.read(row, contents.most)
     if name.lower().endswith(".json"):
         return _of_json(_json(content, contents, row), contents, row, column)
     if name.lower().endswith(".jsonl"):

@@ -143,6 +143,8 @@ def files_at(config: DataConfig) -> PictureFiles:
     where = config.path
     if where.startswith("hf:"):
         return hub_table(where.removeprefix("hf:"), config)
+    if "://" in where:
+        raise ValueError(f"{where} is an address on the network: download it, and give the file")
     path = Path(where)
     try:
         if path.is_dir():
