@@ -393,7 +393,12 @@ def test_other_names_of_an_npz_are_found_and_what_is_not_read_is_said(tmp_path):
     np.savez(path, **bunch, target_names=["a", "b", "c"], DESCR="words")
     source = open_source(DataConfig(str(path)))
     assert (source.shape, source.class_names) == ((1, 8, 8), ("a", "b", "c"))
-    assert source.notes == ("a.npz: images and target are read, not DESCR, data",)
+    assert source.notes == ("a.npz: images and target are read, not DESCR, data, frame",)
+    np.savez(path, images=TRAIN, labels=np.array([None] * 6))
+    with pytest.raises(
+        ValueError, match="labels must be whole numbers or words; got Python objects"
+    ):
+        open_source(DataConfig(str(path)))
     np.savez(path, images=TRAIN, labels=SIX, coarse=SIX // 2)
     coarse = open_source(DataConfig(str(path), labels_from="coarse"))
     assert coarse.labels.tolist() == (SIX // 2).tolist()

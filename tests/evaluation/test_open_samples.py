@@ -152,7 +152,7 @@ def test_every_array_of_an_npz_is_read_as_numpy_reads_it(tmp_path):
             lambda path: np.savez(path, mu=np.zeros(2), sigma=np.eye(2), mu_s=np.zeros(2)),
             "or neither",
         ),
-        (lambda path: np.savez(path, arr_0=np.array([{}])), "plain arrays"),
+        (lambda path: np.savez(path, arr_0=np.array([{}])), "got Python objects"),
         (lambda path: path.write_bytes(b"no zip"), "not a readable .npz"),
         (
             lambda path: np.savez(path, arr_0=np.full((4, 8, 8, 1), 300.0)),

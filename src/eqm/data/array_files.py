@@ -31,10 +31,9 @@ class _ObjectsError(ValueError):
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz by name. Those that are not compressed are mapped, not read, as they may
-    be larger than the memory. Arrays of Python objects are left out. Raises ValueError for another
-    file, and where no array is left."""
+    be larger than the memory. Arrays of Python objects are not read: an empty one stands for each.
+    Raises ValueError for another file."""
     found: dict[str, np.ndarray] = {}
-    objects: _ObjectsError | None = None
     try:
         with zipfile.ZipFile(BoundedFile(path)) as archive:
             members = archive.infolist()
@@ -42,12 +41,11 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
             size = path.stat().st_size
             check_unpacked(path.name, size, sum(member.file_size for member in packed))
             for one in members:
+                name = one.filename.removesuffix(".npy")
                 try:
-                    found[one.filename.removesuffix(".npy")] = _member(path, archive, one)
-                except _ObjectsError as error:
-                    objects = error
-            if objects and not found:
-                raise objects
+                    found[name] = _member(path, archive, one)
+                except _ObjectsError:
+                    found[name] = np.empty(0, object)
             return found
     except _DAMAGED as error:
         raise ValueError(f"{path} is not a readable .npz of plain arrays ({error})") from error

@@ -141,6 +141,8 @@ def find_layout(
             if len({_arrangement(sizes, layout) for layout in suited}) == 1:
                 return suited[0]
     if not found:
+        likely = [x for x in fitting if "H" not in x or _is_likely(*picture_shape(sizes, x))]
+        fitting = likely if len(likely) > 1 else fitting
         raise ValueError(
             f"{name}: an array of shape {sizes} can be {_listed([_meaning(sizes, x) for x in fitting])}: "
             "set data.layout (--layout) to the order of its axes, or save the pictures as PNG files"
@@ -151,7 +153,7 @@ def find_layout(
 def _meaning(sizes: Sequence[int], layout: str) -> str:
     at = dict(zip(layout, sizes, strict=True))
     if "L" in layout:
-        return f"{layout} ({at['N']:,} signals of {at['C']} channels and {at['L']} values)"
+        return f"{layout} ({at['N']:,} signals of {at['L']:,} values and {at['C']} channel{'s' * (at['C'] > 1)})"
     if "H" not in layout:
         return f"{layout} ({at['N']:,} points of {at['C']} columns)"
     count, channels = at.get("N", 1), at.get("C", 1)
@@ -235,6 +237,10 @@ def _is_picture(height: int, width: int) -> bool:
     """Whether two axes can well be height and width."""
     small, large = sorted((height, width))
     return 1 < small == large or (small >= 5 and large <= 8 * small)
+
+
+def _is_likely(channels: int, height: int, width: int) -> bool:
+    return _is_picture(height, width) and channels <= max(height, width)
 
 
 def _channels_at(sizes: Sequence[int]) -> str:
@@ -427,6 +433,11 @@ def class_labels(
     if labels is None:
         return None, 0, (), ()
     array = _as_array(name, labels)
+    if array.dtype.kind == "O":
+        raise ValueError(
+            f"{name}: labels must be whole numbers or words; got Python objects, which are not unpacked: save "
+            "labels.astype(int) or labels.astype(str), or turn data.labels off"
+        )
     if array.size == count:
         array = array.reshape(-1)
     if array.ndim == 0 or len(array) != count:
