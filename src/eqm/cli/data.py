@@ -19,6 +19,7 @@ def data(
     labels: bool = True,
     labels_from: str = "",
     arrays: options.ArrayOptions = options.AS_FOUND,
+    outside: bool = False,
     workers: int = 0,
 ) -> None:
     """Check a data set: read all of it and print what it holds.
@@ -33,6 +34,7 @@ def data(
         split: The part to read where data are divided, such as train, test or all, as for --data.split.
         labels: Read the classes.
         labels_from: Where the classes are, as for --data.labels-from.
+        outside: Read files outside the data set too, where a table or a link in it leads to them.
         workers: Threads that decode pictures; 0 takes one for each processor core, at most 16.
     """
     from eqm.cli.messages import one_line
@@ -47,6 +49,7 @@ def data(
         labels_from=labels_from,
         layout=arrays.layout,
         range=arrays.range,
+        outside=outside,
         workers=workers,
     )
     shown = {
