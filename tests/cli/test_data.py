@@ -1,13 +1,11 @@
 import os
-from dataclasses import replace
-from importlib import import_module
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from eqm.cli.main import main
-from eqm.data.archives import folder
 
 
 @pytest.fixture
@@ -98,21 +96,25 @@ def test_one_epoch_of_ones_own_pictures_trains(photos, tmp_path):
     assert (output / "model.safetensors").exists()
 
 
-def test_how_data_were_read_is_said_once_by_every_command(photos, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(
-        import_module("eqm.data.open_source"),
-        "folder",
-        lambda *given: replace(folder(*given), notes=("read in one of two ways",)),
-    )
+def test_how_data_were_read_is_said_once_by_every_command(photos, tmp_path, capsys):
+    data = tmp_path.parent / f"{tmp_path.name}-data"
+    for part in ("train", "test"):
+        shutil.copytree(photos, data / part)
     run = tmp_path.parent / f"{tmp_path.name}-run"
-    denoise = ["denoise", "fashion-mnist", str(photos), "--output", str(run / "a.png")]
-    train = ["train", "folder", "--data.path", str(photos), "--dry-run", "--output", str(run)]
-    for command in (train, denoise, ["detect", "fashion-mnist", str(photos)]):
+    denoise = ["denoise", "fashion-mnist", str(data), "--output", str(run / "a.png")]
+    train = ["train", "folder", "--data.path", str(data), "--dry-run", "--output", str(run)]
+    encode = ["encode", str(data), "--vae", str(run), "--size", "8", "--output", str(run)]
+    said = f"note: {data}: the split train is read, 8 pictures; left out: test (8); data.split takes others\n"
+    for command in (train, denoise, encode, ["detect", "fashion-mnist", str(data)]):
         main(command)
-        assert capsys.readouterr().err.count("note: read in one of two ways\n") == 1
-    assert main(["data", "check", str(photos)]) == 0
+        assert capsys.readouterr().err.count(said) == 1
+    assert main(["data", "check", str(data)]) == 0
     found = capsys.readouterr()
-    assert (found.out + found.err).count("note: read in one of two ways\n") == 1
+    assert (found.out + found.err).count(said) == 1
+    assert main(["data", "check", str(data), "--split", "test", "--no-labels"]) == 0
+    out = capsys.readouterr().out
+    assert "the split test is read" in out
+    assert "class cat" not in out
 
 
 def test_warnings_of_data_are_printed_as_such_and_only_once(photos, capsys):

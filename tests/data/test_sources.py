@@ -189,6 +189,15 @@ def test_a_saved_data_set_says_which_part_is_read(tmp_path):
     assert "the split test is read; left out: train" in read(tmp_path, split="test")[2]
 
 
+def test_what_has_no_splits_and_one_place_of_labels_takes_no_other(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((2, 4, 4), np.uint8))
+    for path in ("moons", tmp_path / "a.npy"):
+        with pytest.raises(ValueError, match="has no splits; got data.split test: leave it out"):
+            open_source(config(path, split="test"))
+        with pytest.raises(ValueError, match="has its labels in one place; got data.labels_from x"):
+            open_source(config(path, labels_from="x"))
+
+
 def make_table(path, columns):
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from eqm.data import builtin
 from eqm.data.archives import PictureFiles, expanded, folder, tars, walk, zipped
 from eqm.data.arrays import from_idx, from_npy, from_npz, is_idx
 from eqm.data.builtin import say_small, small_copy
@@ -17,6 +18,7 @@ from eqm.data.config import DataConfig
 from eqm.data.dataset import as_source
 from eqm.data.decoding import Header, is_picture
 from eqm.data.latents import check_latents, is_latents, open_latents
+from eqm.data.layout import check_no_splits
 from eqm.data.parquet import hub_table, saved, table
 from eqm.data.pictures import headers, pictures, remarks
 from eqm.data.source import (
@@ -93,9 +95,13 @@ def opens_arrays(config: DataConfig) -> bool:
 
 def _source(config: DataConfig, wanted: Wanted | None) -> Source:
     if config.path in names("source"):
-        return as_source(lookup("source", config.path)(config), name=config.path, config=config)
+        make = lookup("source", config.path)
+        if make.__module__ == builtin.__name__:  # one of your own may have splits
+            _check_undivided(config)
+        return as_source(make(config), name=config.path, config=config)
     path = Path(config.path)
     if is_latents(path):
+        _check_undivided(config)
         if config.size or config.channels:
             raise ValueError(
                 f"{path} holds latents, which have one size: leave data.size and data.channels 0, and "
@@ -112,8 +118,18 @@ def _source(config: DataConfig, wanted: Wanted | None) -> Source:
         case ".npz":
             return from_npz(path, config, wanted=wanted)
         case ".npy":
+            _check_undivided(config)
             return from_npy(path, config, wanted=wanted)
     return _idx(path, config)
+
+
+def _check_undivided(config: DataConfig) -> None:
+    """Raises ValueError where a split or a place of labels is asked for, as there is no choice."""
+    check_no_splits(config.path, config.split)
+    if config.labels_from:
+        raise ValueError(
+            f"{config.path} has its labels in one place; got data.labels_from {config.labels_from}: leave it out"
+        )
 
 
 def _idx(path: Path, config: DataConfig) -> Source:
