@@ -208,6 +208,22 @@ def test_default_features_suit_the_images(tmp_path):
         suitable_features(from_source(source), found)
 
 
+def test_features_that_only_a_file_names_are_not_opened(tmp_path, monkeypatch):
+    source = eqm.data.Images("mine", torch.zeros(4, 1, 99, 99))
+    for name in ("classifier:/etc", "inception:../weights.pth", "dinov2:owner/name"):
+        spec = SimpleNamespace(features=name)
+        found = SimpleNamespace(spec=spec, sample_set=SimpleNamespace(name="moments"))
+        statistics = object.__new__(Statistics)
+        vars(statistics).update(vars(found))
+        with pytest.raises(ValueError, match=f"holds features {name}, .* not opened unasked"):
+            suitable_features(from_source(source), statistics)
+    monkeypatch.setattr(eqm.features.Classifier, "load", lambda name: pytest.fail("opened"))
+    samples = SimpleNamespace(
+        metadata={"data": {"name": "/etc"}}, name=str(tmp_path), shape=(1, 8, 8)
+    )
+    assert suitable_features(samples)[0] == "pixels"
+
+
 def test_sampling_settings_need_a_model():
     with pytest.raises(
         ValueError, match="digits is not a model, so nothing is sampled; got guidance, vae"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +23,7 @@ from eqm.encoders import encoder_of
 from eqm.evaluation.samples import Samples, drawn, from_source
 from eqm.evaluation.statistics import Statistics, open_statistics
 from eqm.features import Classifier
+from eqm.features.classifier import bundled_classifiers
 from eqm.files import printable
 from eqm.models import from_pretrained
 from eqm.models.pretrained import bundled
@@ -211,7 +211,8 @@ def suitable_features(*sets: Samples | Source | Statistics) -> tuple[str, str]:
     """The name of features that suit these images, and the reason.
 
     They are those of given statistics, else the package's classifier of the data set, else `pixels` for
-    small grey images, else `lite0`. Raises ValueError for statistics of unknown features.
+    small grey images, else `lite0`. Raises ValueError for statistics of unknown features, and of features
+    that are read from a file or folder, as the statistics may come from anybody.
     """
     names = []
     shape: tuple[int, ...] = ()
@@ -222,6 +223,12 @@ def suitable_features(*sets: Samples | Source | Statistics) -> tuple[str, str]:
                     f"{one.sample_set.name} does not say which features it holds: give --features, such as "
                     "inception:PATH for statistics of ADM or pytorch-fid"
                 )
+            argument = one.spec.features.partition(":")[2]
+            if not (not argument or argument.isdecimal() or argument in bundled_classifiers()):
+                raise ValueError(
+                    f"{one.sample_set.name} holds features {printable(one.spec.features)}, whose weights are not "
+                    "opened unasked: give them by --features"
+                )
             return one.spec.features, f"the features of {one.sample_set.name}"
         if isinstance(one, Samples):
             names += [(one.metadata.get("data") or {}).get("name", ""), one.sample_set.name]
@@ -229,9 +236,8 @@ def suitable_features(*sets: Samples | Source | Statistics) -> tuple[str, str]:
             names.append(one.name)
         shape = tuple(one.shape)
     for name in (name.removesuffix("-test") for name in names):
-        with suppress(ValueError):
-            if Classifier.load(name).shape == shape:
-                return f"classifier:{name}", f"the classifier of {name} that comes with eqm"
+        if name in bundled_classifiers() and Classifier.load(name).shape == shape:
+            return f"classifier:{name}", f"the classifier of {name} that comes with eqm"
     if shape[0] == 1 and math.prod(shape) <= 1024:
         return "pixels", "for small grey images without a classifier; other features say more"
     return "lite0", "the default for pictures"

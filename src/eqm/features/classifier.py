@@ -112,7 +112,7 @@ class Classifier(nn.Module):
         `name` is a folder that `save` wrote, or a classifier of the package: digits, mnist-5k,
         fashion-mnist. Raises ValueError if it is missing, damaged or something else.
         """
-        bundled = {path.parent.name: path.parent for path in _BUNDLED.glob(f"*/{_CONFIG}")}
+        bundled = bundled_classifiers()
         folder = bundled.get(os.fspath(name), Path(name))
         if not (folder / _CONFIG).is_file():
             raise ValueError(
@@ -130,6 +130,11 @@ class Classifier(nn.Module):
             raise ValueError(f"{folder} must hold a complete eqm classifier: {reason}") from error
         classifier.metadata = stored["metadata"]
         return classifier.eval()
+
+
+def bundled_classifiers() -> dict[str, Path]:
+    """The folders of the classifiers that come with the package, by name."""
+    return {path.parent.name: path.parent for path in _BUNDLED.glob(f"*/{_CONFIG}")}
 
 
 @register("features", "classifier")
