@@ -11,7 +11,7 @@ PYTHON ?= python3.13 python3.12 python3.11 python3
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-oldest fuzz mutants check docs release-check bench experiments format constraints clean FORCE
+.PHONY: help demo test test-slow kills test-oldest fuzz mutants check docs release-check bench experiments format constraints clean FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,9 @@ fuzz: $(READY) ## Call the command line at random with hostile options and files
 
 test-slow: $(READY) ## Run the slow tests
 	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+kills: $(READY) ## Kill training 200 times and more, resume it, and compare every bit with a run that was not disturbed
+	@$(BIN)/python tests/train/kills.py $(ARGS)
 
 # On Python 3.11, with the constraints of tools/oldest.py. Extras whose lowest versions exclude one another stay out, and with
 # them tests/encoders. torch is that of constraints.txt: its lowest version has no build for the CPU on PyPI.

@@ -207,6 +207,31 @@ def test_a_question_that_nobody_answers_is_given_up():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--optimizer.learning-rate", "nan"],
+        ["--batch-size", "33"],
+        ["--objective.scale", "1e30", "--images", "320", "--batch-size", "32"],
+    ],
+    ids=["settings", "shares", "no finite step"],
+)
+@pytest.mark.parametrize("torchrun", [False, True])
+def test_a_refusal_of_all_processes_is_said_once(tmp_path, options, torchrun):
+    train = ["-m", "eqm", "train", "digits", "--device", "cpu", "--output", str(tmp_path), *options]
+    if torchrun:
+        ask = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *train]
+        done = subprocess.run([sys.executable, *ask], capture_output=True, text=True, timeout=300)
+        said = done.stderr
+        assert "exitcode  : 2" in said
+    else:
+        processes = launch(*train)
+        said = "".join(process.communicate(timeout=300)[1] for process in processes)
+        assert [process.returncode for process in processes] == [2, 2]
+    assert said.count("eqm: ") == 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_one_process_saves_and_ends_all(tmp_path, number):
     command = [

@@ -9,6 +9,7 @@ import socket
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from importlib import import_module
 from typing import Any, NoReturn, TypeVar
@@ -79,29 +80,42 @@ def speaks() -> bool:
     """Whether this process says why it fails, so that a failure of all processes is said once.
 
     Under torchrun, the first process that asks; process 0 is let ahead, as the failure of another one may
-    follow from its own. Under other launchers, process 0, and another one if process 0 goes on.
+    follow from its own. Under other launchers, process 0, and another one if process 0 goes on. A process
+    that is ended while it waits does not.
     """
     if not launched() or world_size() == 1:
         return True
-    address, port = os.environ["MASTER_ADDR"], int(os.environ.get("MASTER_PORT", "0"))
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        time.sleep(PATIENCE if rank() else 0)
-        key = f"eqm failed {os.environ.get('TORCHELASTIC_RESTART_COUNT', '')}"
-        try:
-            store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=10))
-            return store.add(key, 1) == 1
-        except RuntimeError:  # the agent has ended
-            return rank() == 0
-    if rank() == 0 or _joined:
-        return True
-    until = time.monotonic() + 5 * PATIENCE
-    while time.monotonic() < until:
-        try:  # process 0 listens there once it has not failed
-            socket.create_connection((address, port), timeout=1).close()
+    try:
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            time.sleep(PATIENCE if rank() else 0)
+            return _is_first() if _is_served(within=1.0) else rank() == 0
+        return rank() == 0 or _joined or _is_served(within=5 * PATIENCE)
+    except KeyboardInterrupt:
+        return False
+
+
+def _is_served(within: float) -> bool:
+    """Whether something listens where the processes meet: torchrun, or process 0 that has not failed."""
+    address = os.environ["MASTER_ADDR"], int(os.environ.get("MASTER_PORT", "0"))
+    until = time.monotonic() + within
+    while address[1] and time.monotonic() < until:
+        with suppress(OSError):
+            socket.create_connection(address, timeout=1).close()
             return True
-        except OSError:
-            time.sleep(0.1)
+        time.sleep(0.1)
     return False
+
+
+def _is_first() -> bool:
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    key = f"eqm failed {os.environ.get('TORCHELASTIC_RESTART_COUNT', '')}"
+    try:
+        store = dist.TCPStore(  # type: ignore[attr-defined]
+            address, port, is_master=False, timeout=timedelta(seconds=10)
+        )
+        return store.add(key, 1) == 1
+    except RuntimeError:  # torchrun has ended
+        return rank() == 0
 
 
 def on_main(function: Callable[[], T]) -> T:
