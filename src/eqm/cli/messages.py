@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import sysconfig
 import warnings
@@ -61,15 +62,20 @@ def sentence_of(error: Exception) -> str:
     and the sentence says so.
     """
     text = one_line(error)
+    if text and _has_own_words(error):
+        return text
     if isinstance(error, MemoryError) or "allocate" in text or "out of memory" in text.lower():
-        return f"there is too little memory ({text or 'no more could be had'}): use fewer or smaller images"
+        asked = re.search(r"allocate (\d+) bytes|allocate ([\d.]+ [KMGTPE]i?B)", text)
+        amount = asked and (asked[2] or f"{int(asked[1]) / 1e9:,.1f} GB")
+        return (
+            f"there is too little memory{f' for {amount} more' if amount else ''}: take fewer or smaller images, "
+            "a smaller --batch-size or a smaller network"
+        )
     if isinstance(error, OSError) and error.errno is not None and text.startswith("[Errno"):
         full, advice = DISK_ERRORS.get(
             error.errno, ("", "check that it is there, and its permissions")
         )
         return f"cannot use {_named(error)} ({full or os.strerror(error.errno)}): {advice}"
-    if text and _has_own_words(error):
-        return text
     kind = type(error).__name__
     return (
         f"unexpected {kind}{f' ({text})' if text else ''}: the input may be damaged; if it is whole, run the command "
@@ -88,7 +94,10 @@ def _has_own_words(error: Exception) -> bool:
     """Whether a `raise` of eqm, or of a module outside of the libraries, made the error."""
     if type(error).__module__.partition(".")[0] == "eqm":
         return True
-    if type(error) not in (ValueError, RuntimeError, OSError) or error.__traceback__ is None:
+    if (
+        type(error) not in (ValueError, RuntimeError, OSError, MemoryError)
+        or error.__traceback__ is None
+    ):
         return False
     last = error.__traceback__
     while last.tb_next is not None:
