@@ -185,6 +185,8 @@ def special(tmp_path, kind):
             path.symlink_to(path)
         case "read-only":
             path.touch(0o444)
+        case "dangling":
+            path.symlink_to(tmp_path / "missing" / "file")
         case "long":
             return tmp_path / ("x" * 300)
         case "NUL":
@@ -192,7 +194,9 @@ def special(tmp_path, kind):
     return path
 
 
-@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "loop", "read-only", "long", "NUL"])
+@pytest.mark.parametrize(
+    "kind", ["pipe", "device", "folder", "loop", "dangling", "read-only", "long", "NUL"]
+)
 def test_what_is_no_file_is_refused_and_stays(tmp_path, kind):
     path = special(tmp_path, kind)
     before = [(path.name, path.lstat()) for path in tmp_path.iterdir()]

@@ -190,6 +190,8 @@ def _target(path: Path) -> tuple[Path, int | None]:
     try:
         mode = target.stat().st_mode
     except FileNotFoundError:
+        if path.is_symlink():
+            target.parent.stat()  # no folder is made where a link leads
         return target, None
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
