@@ -87,6 +87,14 @@ def _text_that_unpacks(path):
     return in_folder(path, GOOD[:33] + text + GOOD[33:])
 
 
+def _many_scans(path):
+    file = io.BytesIO()
+    Image.new("L", (2000, 2000)).save(file, "JPEG", progressive=True)
+    whole = file.getvalue()
+    scan = whole[whole.rindex(b"\xff\xda") : -2]
+    return in_folder(path, whole[:-2] + scan * 1000 + whole[-2:], "a.jpg")
+
+
 def _large_gif(path):
     file = io.BytesIO()
     Image.new("P", (4, 4)).save(file, "GIF")
@@ -195,6 +203,7 @@ ZEROS = np.zeros((70, 1024, 1024), np.uint8)
             _above_the_limit_of_pillow,
             "more than 89,478,485 pixels, .*: shrink it, or cut it into tiles",
         ),
+        (_many_scans, "it has 1,00. scans, which would take long"),
         (_large_gif, "more than 89,478,485 pixels"),
         (_text_that_unpacks, "Decompressed data too large"),
         (_pipe, "must be a regular file; it is a folder, a device or a pipe"),

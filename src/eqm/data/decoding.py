@@ -177,6 +177,8 @@ def centre_crop(picture: Image.Image, size: int) -> Image.Image:
 _LONG = 16
 _MANY = 1 << 25
 """Pixels of a picture that is not decoded beside another one, as each may take 0.4 GB."""
+_SCANNED = 1 << 31
+"""Pixels that all scans of a JPEG may go over together."""
 _PACKED = 500
 """A large picture may take so many times the bytes of its file."""
 _TURNS = {
@@ -204,6 +206,7 @@ def _opened(file: BinaryIO) -> Iterator[Image.Image]:
         if limit is not None and math.prod(picture.size) > limit:
             raise ValueError(_TOO_LARGE)
         _check_filling(picture, file)
+        _check_scans(picture, file)
         bits = {"1": 1, "L;2": 2, "L;4": 4}.get(_rawmode(picture))
         if bits and "transparency" in picture.info:
             # Pillow spreads grey values over 0..255, but not always the transparent one.
@@ -225,6 +228,18 @@ def _check_filling(picture: Image.Image, file: BinaryIO) -> None:
                 f"it has {size:,} bytes and would take {taken:,} in memory: shrink it, or save it without "
                 "compression"
             )
+
+
+def _check_scans(picture: Image.Image, file: BinaryIO) -> None:
+    """Raises ValueError for a progressive JPEG of very many scans, each of which goes over all pixels."""
+    if not picture.info.get("progressive"):
+        return
+    place = file.tell()
+    file.seek(0)
+    scans = sum(piece.count(b"\xff\xda") for piece in iter(lambda: file.read(1 << 20), b""))
+    file.seek(place)
+    if scans * math.prod(picture.size) > _SCANNED:
+        raise ValueError(f"it has {scans:,} scans, which would take long to decode: save it again")
 
 
 def _one_at_a_time(picture: Image.Image) -> AbstractContextManager[Any]:
