@@ -4,6 +4,7 @@ import errno
 import shutil
 from collections import namedtuple
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 import eqm
 from eqm.data import digits
 from eqm.files import DiskFullError, claim_folder
-from eqm.models import MLPConfig
+from eqm.models import MLPConfig, pretrained
 from eqm.models.pretrained import store_metadata
 from eqm.train import OptimizerConfig, TrainConfig, checkpoint, ema, keep_best, start, train
 from eqm.train.checkpoint import save
@@ -230,6 +231,20 @@ def test_what_no_checkpoint_holds_is_said_to_be_lost(complete, images, tmp_path,
     assert not list(train(KEPT, images, tmp_path / "run"))
     assert "000000000064-0.1.safetensors in " in caplog.text
     assert caplog.text.count("train in another folder to get them again") == 2
+
+
+def test_a_missing_folder_is_not_looked_for_on_the_hub(complete, images, tmp_path, monkeypatch):
+    shutil.copytree(complete, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "best")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pretrained, "folder_of", local_alone)
+    assert not list(train(KEPT, images, "run"))
+    assert eqm.from_pretrained("run/best").metadata["best"] == 1.0
+
+
+def local_alone(name):
+    assert Path(name).is_dir(), f"{name} would be downloaded"
+    return Path(name)
 
 
 def test_settings_that_were_tuned_are_no_damage(complete, images, tmp_path, caplog):

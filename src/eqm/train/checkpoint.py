@@ -311,6 +311,8 @@ def _write_weights(
 
 def _weights_in(folder: Path, state: TrainingState) -> tuple[dict[str, Any], int, str] | None:
     """Metadata, images seen and digest of the averaged weights in `folder`; None if they are damaged."""
+    if not folder.is_dir():  # otherwise run/best would be a name on the Hugging Face Hub
+        return None
     try:
         if state.network is None:
             model: nn.Module = from_pretrained(folder)
