@@ -176,7 +176,7 @@ def test_a_split_of_parquet_files_is_read(tmp_path, below, name):
     if "/" in name:
         (tmp_path / below / "more").mkdir()
         make_parquet(tmp_path / below / "more" / "0.parquet")
-        assert "1 file outside of them" in read(tmp_path)[2]
+        assert "1 file beside the folders of splits" in read(tmp_path)[2]
 
 
 def test_a_saved_data_set_says_which_part_is_read(tmp_path):

@@ -157,7 +157,7 @@ def kept_split(
                 "set data.split to its name, or to all if they are classes"
             )
     there = ", ".join(f"{printable(name)} ({number:,})" for name, number in sorted(left.items()))
-    loose = f"{counted(len(outside), noun)} outside of them" if outside else ""
+    loose = f"{counted(len(outside), noun)} beside the folders of splits" if outside else ""
     if not rows:
         raise ValueError(missing_split(where, split, there or loose))
     if left or outside:
