@@ -106,7 +106,7 @@ def test_a_byte_order_mark_is_left_out():
         ({"fraction": 1}, "inner.fraction must be a number from 0 to below 1; got 1"),
         ({"fraction": math.nan}, "inner.fraction must be a number from 0 to below 1; got nan"),
         ({"size": math.inf}, "inner.size must be a finite number; got inf"),
-        ({"limit": "a"}, "inner.limit must be a finite number of at least 0 or null; got 'a'"),
+        ({"limit": "a"}, "inner.limit must be a finite number of at least 0 or none; got 'a'"),
         ({"kind": "lineal"}, "inner.kind must be one of truncated, linear; got 'lineal' (did you mean 'linear'?)"),
         ({"counts": [3, 0]}, "inner.counts[1] must be a whole number from 1 to 2^62; got 0"),
         ({"counts": 3}, "inner.counts must be a list of whole numbers, each from 1 to 2^62; got 3"),

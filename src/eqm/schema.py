@@ -55,7 +55,7 @@ _NAMES = {
     float: ("a number", "numbers"),
     str: ("text", "texts"),
     bool: ("true or false", "true or false"),
-    NoneType: ("null", "null"),
+    NoneType: ("none", "none"),
 }
 
 
@@ -283,21 +283,21 @@ def _expected(kind: Any) -> str:
             count = f"{len(parts)} " if bounded else _length(kind)
             inner = _options(parts[0])[0]
             plural = _NAMES.get(inner, ("", "lists" if get_args(inner) else "objects"))[1]
-            ranges = _range(parts[0])
-            words[f"a list of {count}{plural}{ranges and ', each'}{ranges}"] = None
+            limits = _range(parts[0])
+            words[f"a list of {count}{plural}{limits and ', each'}{limits}"] = None
         elif _is_settings(option) or origin in (dict, Mapping):
             words["an object"] = None
         else:
             word = _NAMES.get(option, (f"a {getattr(option, '__name__', option)}",))[0]
-            finite = any(meta.le == LARGEST for meta in _metas(kind))
+            finite = any(meta.le == LARGEST for meta in ranges(kind))
             words["a finite number" if finite and option is float else word] = None
-    null = " or null" if words.pop("null", words) is None else ""
-    return " or ".join(words) + _range(kind) + null
+    none = " or none" if words.pop("none", words) is None else ""
+    return " or ".join(words) + _range(kind) + none
 
 
 def _range(kind: Any) -> str:
     """The range of a type in words that follow the type; empty if it has none."""
-    for meta in _metas(kind):
+    for meta in ranges(kind):
         if (meta.ge, meta.gt, meta.le, meta.lt) == (None,) * 4:
             continue
         low = f"from {_words(meta.ge)}" if _bounded(meta.ge) else ""
@@ -314,7 +314,7 @@ def _range(kind: Any) -> str:
 
 def _length(kind: Any) -> str:
     """The length of a list in words that stand before its entries; empty if any length will do."""
-    for meta in _metas(kind):
+    for meta in ranges(kind):
         if meta.max_length and meta.max_length == meta.min_length:
             return f"{meta.max_length:,} "
         if meta.max_length:
@@ -324,11 +324,14 @@ def _length(kind: Any) -> str:
     return ""
 
 
-def _metas(kind: Any) -> list[Meta]:
+def ranges(kind: Any) -> list[Meta]:
     """The ranges of a type, of all its options if it is a union."""
     if get_origin(kind) in (Union, UnionType):
-        return [meta for option in get_args(kind) for meta in _metas(option)]
-    return [meta for meta in getattr(kind, "__metadata__", ()) if isinstance(meta, Meta)]
+        return [meta for option in get_args(kind) for meta in ranges(option)]
+    if get_origin(kind) is not Annotated:
+        return []
+    own = [meta for meta in kind.__metadata__ if isinstance(meta, Meta)]
+    return own + ranges(get_args(kind)[0])
 
 
 def _bounded(bound: float | None) -> TypeGuard[float]:
@@ -337,6 +340,8 @@ def _bounded(bound: float | None) -> TypeGuard[float]:
 
 def _words(bound: float) -> str:
     """A bound for people: 2^62 - 1 for a long number."""
+    if bound < 0:
+        return f"-{_words(-bound)}"
     if bound < 2**53:
         return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
     power = round(math.log2(bound))

@@ -135,7 +135,7 @@ def truncate(folder):
         (change(version=2), "version 1; got 2: upgrade eqm"),
         (change(architecture="gan"), "network must be one of .*mlp, .*transformer, unet; got 'gan'"),
         (change(architecture="unnet"), "did you mean 'unet'"),
-        (change(architecture=["gan"]), r"config.json: architecture must be text or null; got \['gan'\]"),
+        (change(architecture=["gan"]), r"config.json: architecture must be text or none; got \['gan'\]"),
         (change(energy="mean"), "energy must be one of implicit, dot, norm; got 'mean'"),
         (change(metadata=3), "metadata must be an object; got 3"),
         (change(metadata={"data": ["a"]}), r"metadata.data must be an object; got \['a'\]"),

@@ -18,7 +18,7 @@ def compose(
     expression: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="EXPRESSION")],
     models: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=MODEL ...")] = (),
     masks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=FILE ...")] = (),
-    count: int = 10,
+    count: options.Number = 10,
     output: Annotated[Path, options.Output] = Path("composition.png"),
     seed: options.Seed = 0,
     balance: bool = False,
@@ -50,7 +50,7 @@ def compose(
 
     import torch
 
-    from eqm.cli.images import open_model, read_images
+    from eqm.cli.images import check_samples, open_model, read_images
     from eqm.cli.output import STILL, check_output, write_images
     from eqm.files import make_folder
     from eqm.tasks import Composition, generate
@@ -77,6 +77,7 @@ def compose(
         balance=balance,
         sampling=sampling.applied(network),
     )
+    check_samples(count, encoder.image_shape_of(shape), sheet.scale)
     make_folder(output.parent)
     drawn = partial(generate, count=count, seed=seed, sampling=both.sampling, batch_size=batch_size)
     solution = drawn(both)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from eqm.registry import register
+from eqm.schema import Count, Seed
 
 
 @register("command", "demo")
 def demo(
-    output: Path = Path("eqm-demo"), images: int = 200_000, seed: int = 0, dry_run: bool = False
+    output: Path = Path("eqm-demo"), images: Count = 200_000, seed: Seed = 0, dry_run: bool = False
 ) -> None:
     """Train on handwritten digits and write a report of every use, in about two minutes.
 

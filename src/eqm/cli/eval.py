@@ -43,12 +43,12 @@ def eval_(
     output: Annotated[tuple[Path, ...], arg(metavar="FILE ...")] = (),
     save_reference: Path | None = None,
     count: Annotated[
-        int | None, arg(help_behavior_hint="(default: 1000 of a model, else all)")
+        options.Number | None, arg(help_behavior_hint="(default: 1000 of a model, else all)")
     ] = None,
-    seed: int = 0,
+    seed: options.AnySeed = 0,
     size: int = 0,
     channels: int = 0,
-    max_rows: int = 50_000,
+    max_rows: options.Number = 50_000,
     broken: options.Broken = "skip",
     vae: options.Vae = None,
     batch_size: options.BatchSize = 256,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -418,3 +419,21 @@ def labels_of(labels: Sequence[str], count: int, model: Any) -> Tensor | None:
         return None
     chosen = chosen_labels(model, labels[0] if len(labels) == 1 else labels, count)
     return None if chosen is None else chosen.to(next(model.parameters()).device)
+
+
+LARGEST_SHEET = 2**28
+"""A sheet has at most so many pixels; most programs open no larger picture."""
+
+
+def check_samples(count: int, shape: Sequence[int], scale: int = 0) -> None:
+    """Raises ValueError if so many samples of `shape` do not fit into memory, or are too many pixels for a
+    sheet with this scale."""
+    from eqm.memory import check_memory
+
+    pixels = count * math.prod(shape[-2:]) * scale**2
+    if pixels > LARGEST_SHEET:
+        raise ValueError(
+            f"a sheet must have at most {LARGEST_SHEET:,} pixels; got {pixels:,}: take a smaller scale"
+        )
+    needed = count * (200 + 16 * math.prod(shape))
+    check_memory(f"the work on {count:,} samples", needed, "take fewer at a time")

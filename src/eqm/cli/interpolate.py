@@ -21,9 +21,9 @@ def interpolate(
     labels: Annotated[
         options.Labels, tyro.conf.arg(help="The class of each picture, by number or name.")
     ] = (),
-    count: int = 9,
+    count: options.Number = 9,
     through: Literal["noise", "landscape"] = "noise",
-    strength: float = 0.5,
+    strength: options.Share = 0.5,
     output: Path = Path("interpolation.png"),
     seed: options.Seed = 0,
     resize: options.Resize = False,
@@ -48,7 +48,7 @@ def interpolate(
     """
     import torch
 
-    from eqm.cli.images import open_model, read_images
+    from eqm.cli.images import check_samples, open_model, read_images
     from eqm.cli.output import ANY, check_output, file_names, write_images
     from eqm.descent import Outcome
     from eqm.files import make_folder
@@ -71,6 +71,7 @@ def interpolate(
             f"labels must be one for each picture; got {len(labels)} labels for {len(images)} pictures"
         )
     settings = sampling.applied(network)
+    check_samples(len(images) * count, images.shape[1:], sheet.scale)
     make_folder(output.parent)
     latents, _ = encoder.encode(images)
     solutions = [

@@ -22,6 +22,7 @@ import tyro
 
 import eqm
 from eqm.cli.messages import one_line, plain_messages, sentence_of
+from eqm.cli.options import check_numbers
 from eqm.cli.output import check_options
 from eqm.cli.parser import rules
 from eqm.files import DISK_ERRORS, printable
@@ -152,6 +153,7 @@ def _run(arguments: list[str]) -> int:
             )
         options = inspect.signature(command).bind(*call.args, **call.keywords)
         options.apply_defaults()
+        check_numbers(command, options.arguments)
         check_options(options.arguments)
         status = call()
     return status if isinstance(status, int) else 0

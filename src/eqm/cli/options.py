@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from eqm.schema import Meta, check_fields, convert, ranges
+
+MANY = 2**24
+"""No option that counts takes more."""
 
 Model = Annotated[
     Positional[str],
@@ -39,12 +45,18 @@ Guidance = Annotated[
         help_behavior_hint="(default: the value stored with the model)",
     ),
 ]
-Count = Annotated[int, arg(help="Samples of each picture.")]
+Count = Annotated[int, arg(help="Samples of each picture."), Meta(ge=1, le=MANY)]
+Number = Annotated[int, Meta(ge=1, le=MANY)]
+AnySeed = Annotated[int, Meta(ge=-(2**62), le=2**62)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Threads = Annotated[int, Meta(ge=0, le=1024)]
 Output = arg(
     help="Where to write: NAME.png for one sheet, NAME without ending for a folder of .png files, "
     "NAME.npz for the array `arr_0` (N, H, W, C), uint8."
 )
-Seed = Annotated[int, arg(help="Seed of the noise. Image k uses SEED + k.")]
+Seed = Annotated[
+    int, arg(help="Seed of the noise. Image k uses SEED + k."), Meta(ge=-(2**62), le=2**62)
+]
 Resize = Annotated[bool, arg(help="Crop and resize pictures to the size that the model takes.")]
 Broken = Annotated[
     Literal["skip", "fail"],
@@ -60,7 +72,7 @@ Vae = Annotated[
         help_behavior_hint="(default: the one stored with the model)",
     ),
 ]
-BatchSize = Annotated[int, arg(help="Images computed at once.")]
+BatchSize = Annotated[int, arg(help="Images computed at once."), Meta(ge=1, le=MANY)]
 Device = Annotated[str, arg(help="cpu, cuda, mps, ...; auto takes the fastest.")]
 Precision = Annotated[
     Literal["auto", "float32", "bfloat16"],
@@ -105,10 +117,13 @@ class Arrays:
 class Sheet:
     """How a .png sheet looks."""
 
-    scale: int = 0
+    scale: Annotated[int, Meta(ge=0, le=4096)] = 0
     """Side of one image pixel on the sheet. 0 makes images at least 56 pixels wide."""
     captions: bool = False
     """Write what each row and column shows, such as class names."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 SamplingOptions = Annotated[SamplingChanges, OmitArgPrefixes, arg(name="sampling")]
@@ -116,3 +131,11 @@ ArrayOptions = Annotated[Arrays, OmitArgPrefixes, arg(name="arrays")]
 AS_FOUND = Arrays()
 SheetOptions = Annotated[Sheet, OmitArgPrefixes, arg(name="sheet")]
 STORED = SamplingChanges()
+
+
+def check_numbers(command: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Raises ValueError for a number outside the range in the annotation of its option."""
+    hints = get_type_hints(command, include_extras=True)
+    for name, value in given.items():
+        if isinstance(value, int | float) and ranges(hints[name]):
+            convert(value, hints[name], name=name)

@@ -17,13 +17,13 @@ def restore(
     operator: Literal["inpaint", "downsample", "blur", "motion", "grey"] = "inpaint",
     mask: Path | None = None,
     mask_is_hole: bool = False,
-    factor: int = 4,
+    factor: options.Number = 4,
     sigma: float = 1.5,
-    length: int = 9,
+    length: options.Number = 9,
     angle: float = 0.0,
     noise: float = 0.0,
     count: options.Count = 4,
-    steps: int = 25,
+    steps: options.Number = 25,
     measure: bool = False,
     labels: options.Labels = (),
     output: Annotated[Path, options.Output] = Path("restored.png"),
@@ -59,7 +59,7 @@ def restore(
     import torch
     from torch.nn import functional
 
-    from eqm.cli.images import input_of, labels_of, open_model, read_images
+    from eqm.cli.images import check_samples, input_of, labels_of, open_model, read_images
     from eqm.cli.output import STILL, check_output, file_names, write_images
     from eqm.files import make_folder
     from eqm.sampling import Sampling
@@ -96,6 +96,7 @@ def restore(
     if measure or operator == "inpaint":
         y = what(y)
     classes = labels_of(given.labels(labels), len(y), network)
+    check_samples(len(y) * count, shape, sheet.scale)
     make_folder(output.parent)
     solution = restored(
         network,

@@ -12,6 +12,7 @@ import tyro
 from eqm.cli import options
 from eqm.cli.options import STORED, Sheet
 from eqm.registry import register
+from eqm.schema import Count
 
 if TYPE_CHECKING:
     from eqm.descent import FinishedSample
@@ -22,7 +23,7 @@ def sample(
     model: options.Model,
     labels: Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="(default: all)")] = (),
     count: Annotated[
-        int | None,
+        Count | None,
         tyro.conf.arg(help_behavior_hint="(default: 10 of each label, at most 100 of all classes)"),
     ] = None,
     output: Annotated[Path, options.Output] = Path("samples.png"),
@@ -54,7 +55,7 @@ def sample(
 
     import torch
 
-    from eqm.cli.images import open_model
+    from eqm.cli.images import check_samples, open_model
     from eqm.cli.output import STILL, check_output, show_settings, write_images
     from eqm.descent import collect
     from eqm.files import make_folder
@@ -80,8 +81,7 @@ def sample(
     classes = [label_number(network, label) for label in labels] or list(range(num_classes))
     if count is None:
         count = 10 * len(labels) or min(10 * len(classes), 100) or 64
-    if count < 1:
-        raise ValueError(f"count must be at least 1; got {count}")
+    check_samples(count, shape, sheet.scale)
     chosen = [classes[k * len(classes) // count] for k in range(count)] if classes else None
     labels_drawn = None if chosen is None else torch.tensor(chosen)
     if dry_run:

@@ -23,15 +23,15 @@ def tune(
     data: Annotated[
         str | None, tyro.conf.arg(help_behavior_hint="(default: the training data)")
     ] = None,
-    samples: int = 512,
-    nfe: int = 20,
+    samples: options.Number = 512,
+    nfe: options.Number = 20,
     tolerance: float = 0.03,
     keep_rule: bool = False,
-    references: int = 5000,
+    references: options.Number = 5000,
     features: str = "auto",
     precision: options.Precision = "auto",
     batch_size: options.BatchSize = 256,
-    seed: int = 0,
+    seed: options.AnySeed = 0,
     device: options.Device = "auto",
     dry_run: bool = False,
 ) -> None:

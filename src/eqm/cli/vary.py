@@ -15,7 +15,7 @@ def vary(
     model: options.Model,
     pictures: options.Pictures,
     labels: options.Labels = (),
-    strength: float = 0.5,
+    strength: options.Share = 0.5,
     count: options.Count = 8,
     output: Annotated[Path, options.Output] = Path("variations.png"),
     seed: options.Seed = 0,
@@ -40,7 +40,7 @@ def vary(
     """
     import torch
 
-    from eqm.cli.images import open_model, read_images
+    from eqm.cli.images import check_samples, open_model, read_images
     from eqm.cli.output import STILL, check_output, file_names, write_images
     from eqm.files import make_folder
     from eqm.tasks import vary as varied
@@ -57,6 +57,7 @@ def vary(
     )
     images = given.images
     settings = sampling.applied(network)
+    check_samples(len(images) * count, images.shape[1:], sheet.scale)
     make_folder(output.parent)
     latents, _ = encoder.encode(images)
     solution = varied(

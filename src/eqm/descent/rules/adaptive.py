@@ -147,6 +147,8 @@ class Anderson(StepSizeRule):
         super().__post_init__()
         check_positive(ridge=self.ridge, max_ratio=self.max_ratio)
         check_count("earlier step", depth=self.depth)
+        if self.depth > 1000:
+            raise ValueError(f"depth must be at most 1000 earlier steps; got {self.depth}")
 
     def init(self, x: Tensor) -> State:
         history = x.new_zeros(len(x), self.depth, math.prod(x.shape[1:]))
