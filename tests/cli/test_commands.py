@@ -174,7 +174,7 @@ def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
         (["sample", "nowhere"], "expected a folder, a model that comes with eqm"),
         (["sample", "{model}", "--labels", "3", "12"], "labels must lie in 0..9"),
         (["sample", "{model}", "--output", "x.jpg"], "or have no ending for a folder; got x.jpg"),
-        (["sample", "{model}", "--count", "0"], "count must be at least 1; got 0"),
+        (["sample", "{model}", "--count", "0"], "count must be a whole number from 1 to 2^62"),
         (
             ["sample", "{model}", "--step-size", "0"],
             "step_size must be a finite number above 0; got 0.0",
