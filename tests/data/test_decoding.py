@@ -7,11 +7,14 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from eqm.data import DataConfig, check, open_source
 from eqm.data.decoding import decode, header, is_picture
+from eqm.randomness import SampleRandom
 
 SIDES = st.tuples(st.integers(1, 9), st.integers(1, 9))
 TURNS = {  # what a viewer must do to stored rows, for each EXIF orientation
@@ -305,3 +308,40 @@ def test_every_format_that_pillow_decodes_counts_as_a_picture():
     # Pillow hands the first two to Ghostscript, and does not decode the others.
     others = "a.eps b.ps c.pdf d.mpg e.h5 f.hdf g.wmf h.txt png i.png.txt"
     assert not any(map(is_picture, others.split()))
+
+
+def opened(path, **settings):
+    source = open_source(DataConfig(str(path), **settings))
+    rows = torch.arange(len(source))
+    return source, source.batch(rows, SampleRandom(0, rows))
+
+
+def test_how_far_deep_values_reach_is_said_and_the_range_scales_them(tmp_path):
+    stored = np.array([[0, 1000, 4000]])[..., None]
+    for k in range(3):
+        (tmp_path / f"{k}.png").write_bytes(png(stored // (k + 1), 16, 0))
+    source, _ = opened(tmp_path)
+    (note,) = source.notes
+    assert note.endswith(
+        "the values of 3 of 3 pictures of more than 8 bits reach from 0 to 4000 of 65535: "
+        "if 4095 is white in them, set data.range 0 4095"
+    )
+    assert check(str(tmp_path)).notes == source.notes
+    source, images = opened(tmp_path, range=(0, 4000))
+    assert not source.notes
+    torch.testing.assert_close(images[0, 0, 0], torch.tensor([-1.0, -0.5, 1.0]))
+    source, images = opened(tmp_path, range=(0, 2000))
+    assert "those outside data.range 0 2000 are clipped" in source.notes[0]
+    assert images[0].max() == 1
+    assert source.fingerprint != opened(tmp_path)[0].fingerprint
+
+
+@pytest.mark.parametrize("settings", [{}, {"size": 4, "channels": 1}])
+def test_pictures_of_signed_values_need_the_range_and_animations_are_said(tmp_path, settings):
+    stored = np.arange(-8, 8).reshape(4, 4, 1)
+    (tmp_path / "a.tif").write_bytes(tiff(stored, 16, form=2, pages=2))
+    with pytest.raises(ValueError, match="set data.range"):
+        opened(tmp_path, **settings)
+    source, images = opened(tmp_path, range=(-8, 7), **settings)
+    torch.testing.assert_close(images.flatten(), torch.linspace(-1, 1, 16))
+    assert "several pages or frames, such as a.tif: the first is used" in source.notes[0]

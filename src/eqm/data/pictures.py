@@ -259,34 +259,32 @@ def pictures(files: PictureFiles, config: DataConfig) -> Pictures:
     channels, size = config.channels, max(config.size, 0)
     height = width = size
     known: dict[int, Header] = {}
-    if channels and size:
-        rows = spread(range(len(files.names)))
-        looks = headers(files, config.threads, span=config.range, rows=rows)
-        known = {
-            row: look for row, look in zip(rows, looks, strict=True) if isinstance(look, Header)
-        }
-    else:
-        looks = headers(files, config.threads, span=config.range)
-        for row, look in enumerate(looks):
-            if isinstance(look, str):
-                broken[files.names[row]] = look
-            else:
-                known[row] = look
-        found = [(files.names[row], look) for row, look in known.items()]
-        if broken and (config.broken == "fail" or not found):
-            name, reason = next(iter(broken.items()))
-            raise ValueError(
-                f"{files.name}: {len(broken)} of {len(files.names)} pictures cannot be read, the "
-                f"first is {name} ({reason}): replace or remove them"
-            )
-        if broken:
-            LOG.warning(
-                "%s: cannot read %d of %d pictures: %s",
-                *(files.name, len(broken), len(files.names), ", ".join(broken)),
-            )
-        channels = channels or _agreed_channels(files.name, found)
-        if not size:
-            height, width = _agreed_size(files.name, found)
+    everything = range(len(files.names))
+    some = bool(channels and size)
+    rows = spread(everything) if some else everything
+    looks = headers(files, config.threads, span=config.range, rows=rows)
+    for row, look in zip(rows, looks, strict=True):
+        if isinstance(look, str):
+            broken[files.names[row]] = look
+        else:
+            known[row] = look
+    found = [(files.names[row], look) for row, look in known.items()]
+    if broken and (not found or (config.broken == "fail" and not some)):
+        name, reason = next(iter(broken.items()))
+        raise ValueError(
+            f"{files.name}: {len(broken)} of {len(rows)} pictures cannot be read, the first is {name} "
+            f"({reason}): replace or remove them"
+        )
+    if some:
+        broken = {}  # they are found when they are needed
+    elif broken:
+        LOG.warning(
+            "%s: cannot read %d of %d pictures: %s",
+            *(files.name, len(broken), len(rows), ", ".join(broken)),
+        )
+    channels = channels or _agreed_channels(files.name, found)
+    if not size:
+        height, width = _agreed_size(files.name, found)
     said = remarks(files, known, config.range, size)
     return Pictures(
         replace(files, notes=(*files.notes, *said)),
