@@ -148,6 +148,9 @@ def test_the_limit_of_file_sizes_is_one_sentence_from_every_library(tmp_path, wr
     assert contents(tmp_path) == expected
 
 
+# imageio_ffmpeg does not close the pipe to a process that has died.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("size", [0, 100, 10_000])
 def test_a_film_that_ffmpeg_cannot_finish_is_one_sentence(tmp_path, size):
     pytest.importorskip("imageio_ffmpeg")
