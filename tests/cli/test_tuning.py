@@ -47,7 +47,7 @@ def test_features_that_cannot_be_are_named_and_nothing_is_changed(folder, capsys
     assert main(["tune", str(folder), *FEW, "--references", "-3"]) == 2
     assert "references must be a whole number from 1 to" in capsys.readouterr().err
     assert main(["tune", str(folder), *FEW, "--seed", str(2**70)]) == 2
-    assert "seed must lie in [-2^63, 2^63)" in capsys.readouterr().err
+    assert "seed must be a whole number from -2^63 to 2^63 - 1" in capsys.readouterr().err
     assert (folder / "config.json").read_bytes() == before
 
 

@@ -47,7 +47,7 @@ Guidance = Annotated[
 ]
 Count = Annotated[int, arg(help="Samples of each picture."), Meta(ge=1, le=MANY)]
 Number = Annotated[int, Meta(ge=1, le=MANY)]
-AnySeed = Annotated[int, Meta(ge=-(2**62), le=2**62)]
+AnySeed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Threads = Annotated[int, Meta(ge=0, le=1024)]
 Output = arg(
@@ -55,7 +55,7 @@ Output = arg(
     "NAME.npz for the array `arr_0` (N, H, W, C), uint8."
 )
 Seed = Annotated[
-    int, arg(help="Seed of the noise. Image k uses SEED + k."), Meta(ge=-(2**62), le=2**62)
+    int, arg(help="Seed of the noise. Image k uses SEED + k."), Meta(ge=-(2**63), le=2**63 - 1)
 ]
 Resize = Annotated[bool, arg(help="Crop and resize pictures to the size that the model takes.")]
 Broken = Annotated[
