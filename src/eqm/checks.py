@@ -1,14 +1,19 @@
-"""Checks of settings, each of which raises ValueError, and of images."""
+"""Checks of settings, tensors and fields from callers; each raises ValueError. Imports torch when used."""
 
 from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from numbers import Integral, Real
+from os import PathLike
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
+MOST_SAMPLES = 10**7
+"""The most samples of one call: more would not fit into memory."""
 LOG = logging.getLogger(__name__)
 ENOUGH = 8
 """Of so many images, one has a pixel that is darker than middle grey."""
@@ -17,29 +22,230 @@ ENOUGH = 8
 def check_positive(**values: float) -> None:
     """Each value must be positive and finite."""
     for name, value in values.items():
-        if not 0 < value < math.inf:
+        if not 0 < _number(name, value) < math.inf:
             raise ValueError(f"{name} must be a positive number; got {value}")
 
 
 def check_fraction(**values: float) -> None:
     """Each value must lie in [0, 1)."""
     for name, value in values.items():
-        if not 0 <= value < 1:
+        if not 0 <= _number(name, value) < 1:
             raise ValueError(f"{name} must lie in [0, 1); got {value}")
 
 
 def check_ratio(**values: float) -> None:
     """Each value must lie in (0, 1]."""
     for name, value in values.items():
-        if not 0 < value <= 1:
+        if not 0 < _number(name, value) <= 1:
             raise ValueError(f"{name} must lie in (0, 1]; got {value}")
 
 
-def check_count(unit: str = "", /, **values: int) -> None:
-    """Each value must be at least 1; `unit` is for the message."""
+def check_range(low: float, high: float, /, **values: float) -> None:
+    """Each value must be a finite number in [low, high]."""
     for name, value in values.items():
-        if not value >= 1:
+        number = _number(name, value)
+        if not low <= number <= high or not math.isfinite(number):
+            bounds = f"lie in {low:g}..{high:g}" if math.isfinite(high - low) else "be finite"
+            if math.isfinite(low) and not math.isfinite(high):
+                bounds = f"be finite and {low:g} or more"
+            raise ValueError(f"{name} must {bounds}; got {value}")
+
+
+def check_count(unit: str = "", /, **values: int) -> None:
+    """Each value must be a whole number, at least 1; `unit` is for the message."""
+    for name, value in values.items():
+        if not _whole(name, value) >= 1:
             raise ValueError(f"{name} must be at least 1{unit and ' ' + unit}; got {value}")
+        if value > 2**62:
+            raise ValueError(f"{name} must be at most 2^62; got {value}")
+
+
+def check_seed(count: int = 1, /, **values: int) -> None:
+    """Each value must be a whole number that torch takes as a seed, as must the next `count` - 1."""
+    for name, value in values.items():
+        if not -(2**63) <= _whole(name, value) <= 2**63 - int(count):
+            raise ValueError(f"{name} must lie in [-2^63, 2^63); got {value}")
+
+
+def seeded(seed: int) -> Generator:
+    """A generator on the CPU with this seed. Raises ValueError as `check_seed` does."""
+    import torch
+
+    check_seed(seed=seed)
+    return torch.Generator().manual_seed(int(seed))
+
+
+def check_decay(decay: object) -> None:
+    """A decay must be a function from gamma (B,) to numbers (B,)."""
+    import torch
+
+    check_callable(decay=decay)
+    found = decay(torch.tensor([0.0, 0.5]))  # type: ignore[operator]
+    if not isinstance(found, torch.Tensor) or found.shape != (2,):
+        raise ValueError(
+            f"decay must return a tensor (B,) for gamma (B,); got {kind_of(found)} for 2 gammas"
+        )
+
+
+def check_choice(choices: Sequence[object], /, **values: object) -> None:
+    """Each value must be one of the choices."""
+    for name, value in values.items():
+        if not isinstance(value, str | int) or value not in choices:
+            raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}; got {value!r}")
+
+
+def check_shape(shape: object) -> None:
+    """The shape of a sample must be one or more whole numbers from 1."""
+    if isinstance(shape, str) or not isinstance(shape, Sequence) or not shape:
+        raise ValueError(f"shape must be the sides of a sample, such as (3, 32, 32); got {shape!r}")
+    check_count(**{f"each side of shape {tuple(shape)}": side for side in shape})
+    if math.prod(map(int, shape)) > 2**32:
+        raise ValueError(f"shape must have at most 2^32 values; got {tuple(shape)}")
+
+
+def check_callable(**values: object) -> None:
+    """Each value must be a function, or an object that can be called."""
+    for name, value in values.items():
+        if not callable(value) or isinstance(value, type):
+            raise ValueError(f"{name} must be a function or a module; got {kind_of(value)}")
+
+
+def check_path(**values: object) -> None:
+    """Each value must be text or a path."""
+    for name, value in values.items():
+        if not isinstance(value, str | PathLike):
+            raise ValueError(f"{name} must be text or a path; got {kind_of(value)}")
+
+
+def check_field(field: object) -> None:
+    """A field must be a function or an object `field(x, labels)`."""
+    if not callable(field) or isinstance(field, type):
+        hint = ": load it with eqm.from_pretrained" if isinstance(field, str) else ""
+        raise ValueError(
+            f"a field must be a function or a module field(x, labels); got {kind_of(field)}{hint}"
+        )
+
+
+def check_part(kind: str, part: object, *methods: str) -> None:
+    """A rule or a stop must be an object with `methods`."""
+    if isinstance(part, type) or not all(callable(getattr(part, each, None)) for each in methods):
+        made = f": call it, {part.__name__}(...)" if isinstance(part, type) else ""
+        raise ValueError(
+            f"a {kind} must be an object with {' and '.join(methods)}; got {kind_of(part)}{made}"
+        )
+
+
+def check_samples(axes: str = "(B, ...)", /, *, least: int = 2, **values: object) -> None:
+    """Each value must be a floating-point tensor with data and at least `least` axes."""
+    import torch
+
+    for name, value in values.items():
+        if (
+            not isinstance(value, torch.Tensor)
+            or not value.is_floating_point()
+            or value.ndim < least
+            or value.layout is not torch.strided
+            or value.is_meta
+            or not math.prod(value.shape[1:])
+        ):
+            raise ValueError(f"{name} must be a floating-point tensor {axes}; got {kind_of(value)}")
+
+
+def check_alike(*, least: int = 2, **values: Any) -> None:
+    """Two floating-point tensors must have one shape and device."""
+    (first, one), (second, two) = values.items()
+    check_samples(least=least, **values)
+    if one.shape != two.shape:
+        raise ValueError(
+            f"{second} must have the shape of {first}, {tuple(one.shape)}; got {tuple(two.shape)}"
+        )
+    if one.device != two.device:
+        raise ValueError(
+            f"{second} must be on the device of {first}, {one.device}; got {two.device}"
+        )
+
+
+def check_labels(labels: object, x: Tensor) -> None:
+    """Labels must be None, or a tensor (B,) of whole numbers on the device of x (B, ...)."""
+    import torch
+
+    if labels is None:
+        return
+    if not isinstance(labels, torch.Tensor) or labels.shape != x.shape[:1]:
+        found = tuple(labels.shape) if isinstance(labels, torch.Tensor) else f"({kind_of(labels)},)"
+        raise ValueError(f"labels must be a tensor of shape ({len(x)},); got {found}")
+    if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
+        raise ValueError(f"labels must be whole numbers; got {labels.dtype}")
+    if labels.device != x.device:
+        raise ValueError(f"labels must be on the device of x, {x.device}; got {labels.device}")
+
+
+def check_axes(field: object, x: Tensor) -> None:
+    """Samples x (B, ...) must have as many axes as the shape that the field says, if it does."""
+    shape = getattr(getattr(field, "config", field), "shape", None)
+    if isinstance(shape, tuple | list) and x.ndim != 1 + len(shape):
+        raise ValueError(
+            f"x must have shape {('B', *shape)}, that of the field; got {tuple(x.shape)}"
+        )
+
+
+def check_label_range(field: object, *labels: int) -> None:
+    """Labels must be classes of the field or its null label, if it says `num_classes`."""
+    classes = getattr(getattr(field, "config", field), "num_classes", None)
+    if not labels or (not isinstance(classes, int) and min(labels) >= 0):
+        return
+    if not isinstance(classes, int):
+        raise ValueError(f"labels must be 0 or more; got {min(labels)}")
+    if not classes:
+        raise ValueError("this model was trained without classes: leave labels out")
+    if min(labels) < 0 or max(labels) > classes:
+        raise ValueError(
+            f"labels must lie in 0..{classes - 1}, or be {classes} for none; "
+            f"got {min(labels)}..{max(labels)}"
+        )
+
+
+def check_call(field: object, x: Any, labels: Any) -> None:
+    """What calls a field must give a field, samples x (B, ...) and labels (B,) that it has.
+
+    For code that runs once a call, not at every step: it waits for the values of the labels."""
+    check_field(field)
+    check_samples(x=x)
+    check_axes(field, x)
+    check_labels(labels, x)
+    weight = next(iter(getattr(field, "parameters", tuple)()), x)
+    if weight.device != x.device:
+        raise ValueError(f"x must be on the device of the field, {weight.device}; got {x.device}")
+    if labels is not None and len(labels):
+        check_label_range(field, int(labels.min()), int(labels.max()))
+
+
+def as_floats(axes: str = "(N, ...)", ndim: int | None = None, /, **values: Any) -> Any:
+    """The values as floating-point tensors: tensors, arrays, or lists of numbers, in the order given.
+
+    One value is returned alone, several as a tuple, on the device of the first. Whole numbers become
+    float32. `ndim` is the number of axes, by default at least 1.
+    """
+    import torch
+
+    found = []
+    for name, value in values.items():
+        try:
+            tensor = value if isinstance(value, torch.Tensor) else _from_array(value)
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            tensor = None
+        if (
+            tensor is None
+            or tensor.is_complex()
+            or tensor.layout is not torch.strided
+            or tensor.is_meta
+            or (tensor.ndim < 1 if ndim is None else tensor.ndim != ndim)
+        ):
+            got = kind_of(value if tensor is None else tensor)
+            raise ValueError(f"{name} must be numbers of shape {axes}; got {got}")
+        tensor = tensor.detach()
+        found.append(tensor if tensor.is_floating_point() else tensor.float())
+    return found[0] if len(found) == 1 else tuple(each.to(found[0].device) for each in found)
 
 
 def warn_of_range(images: Tensor) -> None:
@@ -52,3 +258,53 @@ def warn_of_range(images: Tensor) -> None:
             "images lie in %g..%g, but black is -1 here: if 0 is black in yours, pass 2 * images - 1",
             *(low, high),
         )
+
+
+def kind_of(value: object) -> str:
+    """What a value is, in few words: dtype and shape of a tensor or array, the type of other things."""
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape is not None and dtype is not None and not isinstance(value, type):
+        meta = " without data" if getattr(value, "is_meta", False) else ""
+        name = "" if str(dtype).startswith("torch.") else f"{type(value).__name__} "
+        return f"{name}{dtype} {tuple(shape)}{meta}"
+    if value is None or isinstance(value, str | int | float):
+        return repr(value)[:60]
+    return f"a {type(value).__name__}" if not isinstance(value, type) else value.__name__
+
+
+def _from_array(value: Any) -> Tensor:
+    import torch
+
+    if hasattr(value, "__array__") and not isinstance(value, list | tuple):
+        array = value.__array__()
+        # negative strides, foreign byte order and read-only memory are no concern of the caller
+        return torch.tensor(array.astype(array.dtype.newbyteorder("="), order="C"))
+    if isinstance(value, list | tuple):
+        if value and any(hasattr(row, "shape") for row in value):
+            return torch.stack(
+                [row if isinstance(row, torch.Tensor) else _from_array(row) for row in value]
+            )
+        return torch.tensor(value, dtype=torch.float64 if _deep_floats(value) else None)
+    raise TypeError
+
+
+def _deep_floats(value: Any) -> bool:
+    """Whether nested lists hold Python's floats, which have 64 bits."""
+    while isinstance(value, list | tuple) and value:
+        value = value[0]
+    return isinstance(value, float)
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ValueError(f"{name} must be a number; got {kind_of(value)}")
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
+
+
+def _whole(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ValueError(f"{name} must be a whole number; got {kind_of(value)}")
+    return int(value)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from eqm.field import Field, at_path
+from eqm.checks import check_field, check_label_range, check_range, kind_of
+from eqm.field import Field, at_path, gradient_at
 from eqm.shapes import norms, per_sample
 
 Weight = float | Tensor
@@ -22,7 +24,12 @@ def condition(field: Field, label: int) -> Field:
     >>> condition(towards_label, 5)(torch.zeros(1, 3), None)
     tensor([[-5., -5., -5.]])
     """
-    return _Conditioned(field, label)
+    check_field(field)
+    check_range(0, 2**62, label=label)
+    if label != int(label):
+        raise ValueError(f"label must be a whole number; got {label}")
+    check_label_range(field, int(label))
+    return _Conditioned(field, int(label))
 
 
 @dataclass(frozen=True)
@@ -65,12 +72,23 @@ def compose(
     >>> compose([lambda x, labels: x, lambda x, labels: 3 * x], [0.5, 1.0])(torch.ones(1, 2), None)
     tensor([[3.5000, 3.5000]])
     """
+    if callable(fields) or not isinstance(fields, Sequence):
+        raise ValueError(f"compose needs a list of fields; got {kind_of(fields)}")
     weights = [1.0] * len(fields) if weights is None else weights
+    if isinstance(weights, Tensor):
+        weights = list(weights)
+    if isinstance(weights, str) or not isinstance(weights, Sequence):
+        raise ValueError(f"weights must be one a field, in a list; got {kind_of(weights)}")
     if not fields or len(fields) != len(weights):
         raise ValueError(
             "compose needs at least one field and one weight a field; "
             f"got {len(fields)} fields and {len(weights)} weights"
         )
+    for each in fields if base is None else (*fields, base):
+        check_field(each)
+    for weight in weights:
+        if not isinstance(weight, Tensor):
+            check_range(-math.inf, math.inf, weight=weight)
     if base is not None and not balance:
         rest = 1 - sum(weights)
         if torch.as_tensor(rest).abs().max() > 1e-6:
@@ -118,12 +136,12 @@ class _Sum:
             own = dict.fromkeys(label for other, label in pairs if other is field)
             numbers = [label for label in own if label is not None]
             if None in own:
-                found[id(field), None] = here(field, 1)(x, labels)
+                found[id(field), None] = gradient_at(here(field, 1), x, labels)
             if numbers:
                 copies = len(numbers)
                 every = torch.tensor(numbers, device=x.device).repeat_interleave(len(x))
                 points = x.repeat(copies, *[1] * (x.ndim - 1))
-                gradients = here(field, copies)(points, every).chunk(copies)
+                gradients = gradient_at(here(field, copies), points, every).chunk(copies)
                 found |= {(id(field), n): g for n, g in zip(numbers, gradients, strict=True)}
         return [found[id(field), label] for field, label in pairs]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from eqm.checks import check_fraction, check_positive
+from eqm.checks import as_floats, check_alike, check_fraction, check_positive, kind_of
 from eqm.registry import make, register
 from eqm.shapes import per_sample
 
@@ -21,21 +21,18 @@ def corrupt(data: Tensor, noise: Tensor, gamma: Tensor) -> Tensor:
 
     `data` and `noise` have shape (B, ...), `gamma` (B,). Section 3 of arXiv 2510.02300.
 
-    Raises ValueError if the shapes do not match.
+    Raises ValueError for what are no floating-point tensors, and if the shapes do not match.
 
     >>> import torch
     >>> corrupt(torch.ones(2, 2), torch.zeros(2, 2), torch.tensor([0.0, 0.75]))
     tensor([[0.0000, 0.0000],
             [0.7500, 0.7500]])
     """
-    if noise.shape != data.shape:
-        raise ValueError(
-            f"noise must have the shape of data, {tuple(data.shape)}; got {tuple(noise.shape)}"
-        )
-    if not hasattr(gamma, "shape"):
+    check_alike(data=data, noise=noise)
+    if not hasattr(gamma, "numel"):
         raise ValueError(
             f"gamma must be a tensor of shape ({len(data)},); "
-            f"got {gamma!r}: pass torch.full(({len(data)},), gamma)"
+            f"got {kind_of(gamma)}: pass torch.full(({len(data)},), gamma)"
         )
     if gamma.shape != data.shape[:1]:
         hint = ": pass gamma.flatten()" if gamma.numel() == len(data) else ""
@@ -64,7 +61,7 @@ class LinearDecay:
         check_positive(scale=self.scale)
 
     def __call__(self, gamma: Tensor) -> Tensor:
-        return self.scale * (1 - gamma)
+        return self.scale * (1 - _levels(gamma))
 
 
 @register("decay", "truncated")
@@ -83,7 +80,7 @@ class TruncatedDecay:
         check_fraction(start=self.start)
 
     def __call__(self, gamma: Tensor) -> Tensor:
-        return self.scale * ((1 - gamma) / (1 - self.start)).clamp(max=1)
+        return self.scale * ((1 - _levels(gamma)) / (1 - self.start)).clamp(max=1)
 
 
 @register("decay", "piecewise")
@@ -103,6 +100,7 @@ class PiecewiseDecay:
         check_fraction(start=self.start)
 
     def __call__(self, gamma: Tensor) -> Tensor:
+        gamma = _levels(gamma)
         before = self.initial - (self.initial - 1) / self.start * gamma
         after = (1 - gamma) / (1 - self.start)
         return self.scale * before.where(gamma <= self.start, after)
@@ -121,7 +119,18 @@ class ConstantDecay:
         check_positive(scale=self.scale)
 
     def __call__(self, gamma: Tensor) -> Tensor:
+        gamma = _levels(gamma)
         return gamma.new_full(gamma.shape, self.scale)
+
+
+def _levels(gamma: Any) -> Tensor:
+    """Gamma as a tensor; a tensor of floating-point numbers as it is."""
+    plain = hasattr(gamma, "is_floating_point") and not (gamma.is_meta or gamma.is_sparse)
+    if plain and gamma.is_floating_point():
+        return gamma
+    if isinstance(gamma, int | float):
+        return as_floats(gamma=[gamma])[0]
+    return as_floats(gamma=gamma)
 
 
 def decay_of(field: Any) -> Decay:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from eqm.checks import check_axes, check_field, check_label_range, check_labels, check_samples
 from eqm.field import Field
 
 
@@ -26,6 +27,7 @@ class Energy(nn.Module):
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
+        check_field(net)
         self.net = net
 
     @property
@@ -48,11 +50,16 @@ class Energy(nn.Module):
 
     def energy_and_gradient(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The energy (B,) and its gradient, shape as x, at the cost of the gradient alone."""
+        check_samples(x=x)
+        check_axes(self.net, x)
+        check_labels(labels, x)
         keep_graph = torch.is_grad_enabled()
         transformed = (
             torch._C._functorch.peek_interpreter_stack() is not None
             or forward_ad.unpack_dual(x).tangent is not None
         )
+        if labels is not None and len(labels) and labels.device.type == "cpu" and not transformed:
+            check_label_range(self.net, int(labels.min()), int(labels.max()))
         attention: Callable[[], AbstractContextManager[object]] = (
             (lambda: sdpa_kernel(SDPBackend.MATH)) if keep_graph or transformed else nullcontext
         )
@@ -100,7 +107,8 @@ class DotEnergy(Energy):
     kind = "dot"
 
     def energy(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        return (x * self.net(x, labels)).flatten(1).sum(1)
+        # a copy, as the network may work in place
+        return (x * self.net(x.clone(), labels)).flatten(1).sum(1)
 
 
 class NormEnergy(Energy):
@@ -115,4 +123,4 @@ class NormEnergy(Energy):
 
     def energy(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         # in the dtype of x: under autocast the network returns bfloat16, too coarse for a long sum
-        return self.net(x, labels).to(x.dtype).square().flatten(1).sum(1) / 2
+        return self.net(x.clone(), labels).to(x.dtype).square().flatten(1).sum(1) / 2

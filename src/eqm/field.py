@@ -28,12 +28,31 @@ def at_path(field: Field, path: Tensor) -> Field:
     return field if at is None else at(path)
 
 
+def gradient_at(
+    field: Callable[..., Tensor], x: Tensor, labels: Tensor | None, *more: Tensor
+) -> Tensor:
+    """The gradient of a field at x (B, ...), in the dtype of x; autocast returns another one.
+
+    The field gets copies of x and labels: one that works in place changes nothing outside.
+
+    Raises ValueError as `check_gradient` does.
+    """
+    gradient = field(x.clone(), None if labels is None else labels.clone(), *more)
+    check_gradient(gradient, x)
+    return gradient.to(x.dtype)
+
+
 def check_gradient(gradient: Tensor, x: Tensor) -> None:
-    """Raises ValueError unless the gradient is a floating-point tensor of the shape of x."""
+    """Raises ValueError unless the gradient is a floating-point tensor with shape and device of x."""
     if not isinstance(gradient, Tensor) or not gradient.is_floating_point():
         kind = getattr(gradient, "dtype", type(gradient).__name__)
         raise ValueError(f"a field must return a floating-point tensor, the gradient; got {kind}")
     if gradient.shape != x.shape:
         raise ValueError(
             f"a field must return the shape of its input, {tuple(x.shape)}; got {tuple(gradient.shape)}"
+        )
+    if gradient.device != x.device:
+        raise ValueError(
+            f"a field must return its gradient on the device of its input, {x.device}; "
+            f"got {gradient.device}"
         )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from eqm.field import Field, at_path
+from eqm.checks import check_count, check_field, check_label_range, check_range, kind_of
+from eqm.field import Field, at_path, check_gradient
 from eqm.shapes import per_sample
 
 
@@ -39,11 +42,25 @@ def guide(
     >>> guide(towards_label, 2.0, null_label=0)(torch.zeros(1, 3), torch.tensor([5]))
     tensor([[-10., -10., -10.]])
     """
-    if interval is not None and not 0 <= interval[0] < interval[1]:
+    check_field(field)
+    check_range(-math.inf, math.inf, scale=scale)
+    check_count(null_label=null_label + 1 if isinstance(null_label, int) else null_label)
+    check_label_range(field, int(null_label))
+    if channels is not None:
+        check_count(channels=channels)
+    if interval is not None and not _rises(interval):
         raise ValueError(
-            f"interval must be two rising path lengths, such as (0.1, 0.3); got {interval}"
+            f"interval must be two rising path lengths, such as (0.1, 0.3); got {kind_of(interval)}"
         )
     return field if scale == 1 else _Guided(field, scale, null_label, channels, interval, fixed)
+
+
+def _rises(interval: Any) -> bool:
+    try:
+        low, high = map(float, interval)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return 0 <= low < high
 
 
 def in_interval(path: Tensor, interval: tuple[float, float]) -> Tensor:
@@ -70,7 +87,10 @@ class _Guided:
     ) -> Tensor:
         labels = self._checked(labels)
         every = torch.cat([labels, torch.full_like(labels, self.null_label)])
-        labelled, unlabelled = field(torch.cat([x, x]), every).chunk(2)
+        both = torch.cat([x, x])
+        gradient = field(both, every)
+        check_gradient(gradient, both)
+        labelled, unlabelled = gradient.chunk(2)
         guided = self._mix(labelled, unlabelled)
         return guided if inside is None else guided.where(per_sample(inside, x), labelled)
 
@@ -87,7 +107,9 @@ class _Guided:
         def guided(x: Tensor, labels: Tensor | None) -> Tensor:
             labels = self._checked(labels)
             null = torch.full_like(labels[rows], self.null_label)
-            every = field(torch.cat([x, x[rows]]), torch.cat([labels, null]))
+            both = torch.cat([x, x[rows]])
+            every = field(both, torch.cat([labels, null]))
+            check_gradient(every, both)
             labelled, unlabelled = every.split([len(x), len(rows)])
             return labelled.index_copy(0, rows, self._mix(labelled[rows], unlabelled))
 
@@ -100,8 +122,9 @@ class _Guided:
         return torch.cat([guided[:, : self.channels], labelled[:, self.channels :]], dim=1)
 
     def _checked(self, labels: Tensor | None) -> Tensor:
-        if labels is None:
+        if not isinstance(labels, Tensor):
             raise ValueError(
-                "a guided field needs labels of shape (B,); got None: pass labels, or set the scale to 1"
+                f"a guided field needs labels of shape (B,); got {kind_of(labels)}: pass labels, or set "
+                "the scale to 1"
             )
         return labels

@@ -8,6 +8,15 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from eqm.checks import (
+    check_axes,
+    check_callable,
+    check_field,
+    check_label_range,
+    check_labels,
+    check_samples,
+    kind_of,
+)
 from eqm.corruption import ConstantDecay, Decay, TruncatedDecay, corrupt
 from eqm.difference import difference_loss
 from eqm.energy import Energy
@@ -45,6 +54,9 @@ class EquilibriumMatching:
 
         `generator` may be on another device than the data. Raises ValueError as `loss_at` does.
         """
+        check_samples(data=data)
+        if generator is not None and not isinstance(generator, Generator):
+            raise ValueError(f"generator must be a torch.Generator; got {kind_of(generator)}")
         device = data.device if generator is None else generator.device
         settings: Any = {"generator": generator, "device": device, "dtype": data.dtype}
         noise = torch.randn(data.shape, **settings).to(data.device)
@@ -65,6 +77,16 @@ class EquilibriumMatching:
         `data` and `noise` have shape (B, ...), `gamma` (B,). Raises ValueError if shapes do not
         match, the field returns another shape, or `difference` is set for a field without energy.
         """
+        check_field(field)
+        check_samples(data=data)
+        check_axes(field, data)
+        check_labels(labels, data)
+        check_callable(decay=self.decay)
+        if (
+            labels is not None and len(labels) and labels.device.type == "cpu"
+        ):  # elsewhere it would wait
+            check_label_range(field, int(labels.min()), int(labels.max()))
+        labels = None if labels is None else labels.clone()  # fields may drop some in place
         x = corrupt(data, noise, gamma)
         target = (noise - data) * per_sample(self.decay(gamma).to(data.dtype), data)
         if self.difference and torch.is_grad_enabled():

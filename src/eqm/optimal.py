@@ -7,6 +7,14 @@ import math
 import torch
 from torch import Tensor
 
+from eqm.checks import (
+    check_count,
+    check_decay,
+    check_labels,
+    check_range,
+    check_samples,
+    kind_of,
+)
 from eqm.corruption import Decay, TruncatedDecay
 
 
@@ -41,6 +49,15 @@ class OptimalField:
         nodes: int = 513,
         floor: float = 1e-4,
     ) -> None:
+        check_samples("(N, ...)", data=data)
+        check_count(nodes=nodes)
+        check_range(0, 1, floor=floor)
+        if decay is not None:
+            check_decay(decay)
+        if labels is not None and not isinstance(labels, Tensor):
+            raise ValueError(
+                f"labels must be a tensor of shape ({len(data)},); got {kind_of(labels)}"
+            )
         if len(data) == 0 or not torch.isfinite(data).all():
             raise ValueError(f"data must be finite and not empty; got shape {tuple(data.shape)}")
         if labels is not None and labels.shape != data.shape[:1]:
@@ -67,6 +84,7 @@ class OptimalField:
 
         Raises ValueError if x has another shape than the data, and for labels that the data do not have.
         """
+        check_samples(x=x)
         if x.shape[1:] != self.shape:
             raise ValueError(
                 f"x must have shape (B, {', '.join(map(str, self.shape))}); got {tuple(x.shape)}"
@@ -75,6 +93,7 @@ class OptimalField:
             raise ValueError(
                 "this field has no labels: pass labels=None, or build OptimalField with labels"
             )
+        check_labels(labels, x)
         rows = x.flatten(1).double()
         chosen = [None] * len(rows) if labels is None else labels.tolist()
         gradient = [self._row(row, label) for row, label in zip(rows, chosen, strict=True)]

@@ -73,7 +73,7 @@ def test_invalid_input_is_refused() -> None:
         train_classifier(images, labels[:3], num_classes=4)
     with pytest.raises(ValueError, match=r"in -1..1; got 16 to 16"):
         train_classifier(images + 16, labels, num_classes=4)
-    with pytest.raises(ValueError, match="floating point"):
+    with pytest.raises(ValueError, match="floating-point"):
         train_classifier(images.byte(), labels, num_classes=4)
     with pytest.raises(ValueError, match="labels must lie in 0 to 2; got 0 to 3"):
         train_classifier(images, labels, num_classes=3)

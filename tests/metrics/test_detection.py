@@ -65,7 +65,7 @@ def test_the_two_meanings_of_fpr95_differ() -> None:
     normal, anomalous = torch.arange(100.0), torch.cat([torch.tensor([50.5]), torch.full((9,), 99)])
     assert fpr_at_tpr(normal, anomalous) == pytest.approx(0.1)  # one anomaly of ten passes
     assert fpr_at_tpr(normal, anomalous, positive="anomalous") == pytest.approx(0.49)
-    with pytest.raises(ValueError, match="positive must be anomalous or normal; got 'in'"):
+    with pytest.raises(ValueError, match="positive must be one of anomalous, normal; got 'in'"):
         fpr_at_tpr(normal, anomalous, positive="in")
     with pytest.raises(ValueError, match=r"tpr must lie in \(0, 1\]; got 95"):
         fpr_at_tpr(normal, anomalous, tpr=95)

@@ -115,7 +115,7 @@ def test_scores_do_not_depend_on_the_batch(model):
         detector.score_samples(iter(x.split(9))), scores, rtol=1e-4, atol=1e-4
     )
     assert detector.score_samples(x[:0]).shape == (0,)
-    given = detector.score_samples(x, [0, 1, 2, 3] * 10)
+    given = detector.score_samples(x, torch.tensor([0, 1, 2, 3] * 10))
     assert not torch.allclose(given, scores)  # labels reach the model; 3 is none
     torch.testing.assert_close(given[3::4], scores[3::4], rtol=1e-4, atol=1e-4)
 
@@ -359,7 +359,9 @@ def test_bad_input_is_one_sentence(model):
     ]:
         with pytest.raises(ValueError, match=sentence):
             detector.score_samples(images)
-    with pytest.raises(ValueError, match=r"labels must lie in 0..2, or be 3 for none; got 7..7"):
+    with pytest.raises(
+        ValueError, match=r"labels must lie in 0..2, or be none for no class; got 7"
+    ):
         detector.score_samples(x, 7)
     with pytest.raises(ValueError, match="one a sample"):
         detector.score_samples(x, [0, 1])

@@ -116,11 +116,11 @@ def test_each_image_may_have_its_own_mask(oracle, digit):
         ({"operator": Downsample(2)}, r"must have shape \(2, 1, 4, 4\), .*; got \(2, 1, 8, 8\)"),
         ({"operator": Downsample(3)}, r"factor must divide the sides .* got 3"),
         ({"operator": Inpaint(torch.ones(7, 7))}, r"mask must fit images \(2, 1, 8, 8\)"),
-        ({"noise": -1.0}, "noise must be a standard deviation"),
+        ({"noise": -1.0}, "noise must be finite and 0 or more"),
         ({"count": 0}, "count must be"),
         (
             {"labels": torch.zeros(3).long()},
-            r"labels must be one a measurement, \(2,\); got \(3,\)",
+            r"one a sample \(2\); got torch.int64 \(3,\)",
         ),
         ({"measurement": torch.full((2, 1, 8, 8), 255.0)}, "rescale it"),
         ({"field": lambda x, labels: x}, "the .shape of one image"),
@@ -146,7 +146,7 @@ def test_what_cannot_be_restored_is_named(oracle, settings, message):
         (lambda: Blur(torch.ones(2, 3)), r"both odd; got \(2, 3\)"),
         (lambda: Blur.gaussian(0.0), "sigma must be a positive number of pixels"),
         (lambda: Blur.motion(0), "length must be a number of pixels, 1 or more; got 0"),
-        (lambda: Blur.motion(3, float("inf")), "angle must be a finite number of degrees; got inf"),
+        (lambda: Blur.motion(3, float("inf")), "angle must be finite; got inf"),
     ],
 )
 def test_operators_that_are_none_are_named(make, message):

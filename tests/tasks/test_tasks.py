@@ -130,8 +130,8 @@ def test_an_energy_is_sampled_like_a_network(model):
 @pytest.mark.parametrize(
     ("labels", "count", "message"),
     [
-        ([0, 4], None, r"labels must lie in 0..2, or be 3 for none; got 0..4"),
-        ([-1], None, "got -1..-1"),
+        ([0, 4], None, r"labels must lie in 0..2, or be none for no class; got 4"),
+        ([-1], None, "got -1"),
         ([0, 1], 3, r"one a sample \(3\)"),
         ([0.5], None, "whole numbers"),
         ([], None, "whole numbers"),

@@ -38,6 +38,7 @@ def detect(
         arg(metavar="NAME ...", help_behavior_hint="(default: as stored, else combined)"),
     ] = (),
     fpr: Annotated[float | None, arg(help_behavior_hint="(default: as stored, else 0.05)")] = None,
+    contamination: float = 0.0,
     output: Path | None = None,
     maps: Path | None = None,
     save: bool = False,
@@ -58,6 +59,8 @@ def detect(
     Args:
         normal: Normal pictures to calibrate on, best 1,000 or more that the model was not trained on.
         score: "combined", or one or more scores, such as loss or energy; an unknown name lists all.
+        contamination: The largest share of the normal pictures that may be anomalous, such as 0.1: the clear
+            outliers among them are left out.
         fpr: False-positive rate: the share of normal pictures that may be called anomalous.
         output: A .csv or .json with score, p-value and verdict of every picture.
         maps: Folder for heat maps of where each picture is anomalous.
@@ -74,6 +77,10 @@ def detect(
         check_output(output, (".csv", ".json"))
     if maps is not None:
         check_folder(maps, name="maps")
+    if contamination and not normal:
+        raise ValueError(
+            f"--contamination is for the pictures of --normal; got {contamination} without: give both"
+        )
     if save and not (normal and Path(model).is_dir()):
         raise ValueError(
             "--save stores the calibration by --normal in the folder of a model; "
@@ -91,7 +98,13 @@ def detect(
     asked = score[0] if len(score) == 1 else score
     if normal:
         rate = 0.05 if fpr is None else fpr
-        detector = EqmDetector(network, asked or "combined", rate, batch_size=batch_size)
+        detector = EqmDetector(
+            network,
+            asked or "combined",
+            rate,
+            batch_size=batch_size,
+            contamination=contamination,
+        )
     else:
         detector = EqmDetector.load(model, network)
         if asked and asked != detector.score:

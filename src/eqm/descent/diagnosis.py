@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from eqm.checks import check_count
+from eqm.checks import check_call, check_count, check_part, seeded
 from eqm.descent.driver import descend
 from eqm.descent.rules.rule import Rule
-from eqm.field import Field
+from eqm.field import Field, gradient_at
 from eqm.shapes import norms, per_sample
 
 
@@ -35,11 +35,12 @@ def curl(
     tensor([0.7071])
     """
     check_count(probes=probes)
+    check_call(field, x, labels)
     skew, size = torch.zeros(2, len(x), device=x.device, dtype=x.dtype)
     # fused kernels of attention have no second derivative
     with torch.inference_mode(False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         x = x.detach().clone().requires_grad_()
-        gradient = field(x, labels)
+        gradient = gradient_at(field, x, labels)
         if not gradient.requires_grad:  # the field is constant
             return skew
         weight = torch.zeros_like(gradient, requires_grad=True)
@@ -68,12 +69,16 @@ def stiffness(
     tensor([20.0000])
     """
     check_count(iterations=iterations)
-    direction = torch.randn(x.shape[1:], generator=Generator().manual_seed(seed)).to(x)
+    check_call(field, x, labels)
+    if x.dtype in (torch.float16, torch.bfloat16):
+        raise ValueError(f"x must be float32 or float64; got {x.dtype}: convert it by x.float()")
+    direction = torch.randn(x.shape[1:], generator=seeded(seed)).to(x)
     v, width = direction.expand_as(x), torch.finfo(x.dtype).eps ** (1 / 3)
     growth, length = norms(x), math.sqrt(max(1, math.prod(x.shape[1:])))
     for _ in range(iterations):
         v = v * per_sample(length / norms(v).clamp(min=torch.finfo(x.dtype).tiny), x)
-        v = (field(x + width * v, labels) - field(x - width * v, labels)).to(x) / (2 * width)
+        ahead, behind = (gradient_at(field, x + side * v, labels) for side in (width, -width))
+        v = (ahead - behind) / (2 * width)
         growth = norms(v) / length
     return growth
 
@@ -90,6 +95,7 @@ def stability_limit(rule: Rule) -> float | None:
     >>> round(stability_limit(NesterovLookahead(0.02, 0.3)), 2)
     1.25
     """
+    check_part("rule", rule, "init", "step")
     if not hasattr(rule, "step_size"):
         return None
     unit: Any = replace(rule, step_size=1.0)  # type: ignore[type-var]
@@ -111,5 +117,5 @@ def _directions(x: Tensor, probes: int, seed: int) -> Tensor:
     size = math.prod(x.shape[1:])
     if probes >= size:
         return torch.eye(size, dtype=x.dtype, device=x.device).view(size, *x.shape[1:])
-    generator = Generator().manual_seed(seed)
+    generator = seeded(seed)
     return torch.randn(probes, *x.shape[1:], generator=generator).to(x)

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eqm.checks import check_count
+from eqm.checks import check_call, check_count, check_labels, check_part, check_samples
 from eqm.descent.rules.rule import Rule, State
 from eqm.descent.stopping import Step, Stop
-from eqm.field import Field, at_path, check_gradient
+from eqm.field import Field, at_path, gradient_at
 from eqm.shapes import all_finite, norms, per_sample
 
 
@@ -83,9 +83,15 @@ class ActiveSamples:
     ) -> ActiveSamples:
         """Samples x (A, ...) before their first step, with indices from 0.
 
-        Raises ValueError unless x is floating point and labels are None or (A,).
+        Raises ValueError unless x is floating point, labels are None or (A,) and rule and stop are
+        such.
         """
-        _check_starts(x, labels)
+        check_samples(x=x)
+        check_labels(labels, x)
+        check_part("rule", rule, "init", "step")
+        if stop is not None:
+            check_part("stop", stop, "init", "__call__")
+        x = x.detach()
         index = torch.arange(len(x), device=x.device)
         none = torch.zeros_like(index)
         # float64 for the sum of thousands of small steps; Apple's devices have none
@@ -119,7 +125,7 @@ def advance(
     def gradient_of(point: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        return checked(here(point, batch.labels), point)
+        return gradient_at(here, point, batch.labels)
 
     here = at_path(field, batch.path)
     x, gradient, covered, rule_state = rule.step(
@@ -148,9 +154,10 @@ def iterate(
     the batch shrinks. Without a stop there is no end. `labels` (B,) follow their samples. Autograd is
     off during a step.
 
-    Raises ValueError unless x is floating point and labels are None or (B,), and if the field returns
-    another shape.
+    Raises ValueError unless x is a floating-point tensor and labels are None or whole numbers (B,), for
+    what is no field, rule or stop, and if the field returns another shape.
     """
+    check_call(field, x, labels)
     return _steps(field, ActiveSamples.start(x, labels, rule=rule, stop=stop), rule, stop)
 
 
@@ -207,22 +214,3 @@ OUTCOMES = (Outcome.MAX_STEPS, Outcome.CONVERGED, Outcome.DIVERGED)
 def outcome_of(step: Step) -> Tensor:
     """The index in OUTCOMES of each sample, if the step is its last, (A,)."""
     return step.converged + 2 * step.diverged
-
-
-def checked(gradient: Tensor, point: Tensor) -> Tensor:
-    """The gradient in the dtype of the samples; autocast returns another one.
-
-    Raises ValueError as `check_gradient` does.
-    """
-    check_gradient(gradient, point)
-    return gradient.to(point.dtype)
-
-
-def _check_starts(x: Tensor, labels: Tensor | None) -> None:
-    if not x.is_floating_point() or x.ndim < 2:
-        raise ValueError(
-            f"x must be a floating-point tensor (B, ...); got {x.dtype} {tuple(x.shape)}"
-        )
-    shape = tuple(getattr(labels, "shape", (f"a {type(labels).__name__}",)))
-    if labels is not None and shape != (len(x),):
-        raise ValueError(f"labels must be a tensor of shape ({len(x)},); got {shape}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eqm.checks import check_count, check_positive
+from eqm.checks import check_call, check_count, check_positive
 from eqm.descent.rules.multistep import LinearMultistep
-from eqm.descent.trajectory import Trajectory
-from eqm.field import Field, at_path
+from eqm.descent.trajectory import Trajectory, check_trajectory
+from eqm.field import Field, at_path, gradient_at
 
 
 @torch.no_grad()
@@ -43,6 +43,8 @@ def fit_multistep(
     """
     check_count(steps=steps, order=order)
     check_positive(exponent=exponent)
+    check_trajectory(trajectory)
+    check_call(field, trajectory.x[0], labels)
     way = trajectory.x
     if len(way) <= steps or not way.numel():
         raise ValueError(
@@ -57,7 +59,7 @@ def fit_multistep(
     x, path, rows = way[0], trajectory.path[0], []
     gradients: list[Tensor] = []
     for moment in _moments(left / left[0], steps, exponent):
-        gradient = at_path(field, path)(x, labels).to(x)
+        gradient = gradient_at(at_path(field, path), x, labels)
         gradients = [gradient, *gradients][:order]
         terms = torch.stack([x, *(-earlier for earlier in gradients)])  # (1 + K, B, ...)
         weights = _least_squares(terms.flatten(1), way[moment].flatten())
@@ -83,5 +85,7 @@ def _least_squares(terms: Tensor, target: Tensor) -> Tensor:
     exact = torch.float32 if terms.device.type == "mps" else torch.float64
     terms, target = terms.to(exact), target.to(exact)
     # a pseudo-inverse, because terms may be multiples of each other
+    if not terms.isfinite().all():
+        raise ValueError("field must be finite along the trajectory: it returned NaN or infinity")
     gram, right = (terms @ terms.T).cpu().double(), (terms @ target).cpu().double()
     return torch.linalg.pinv(gram, rtol=1e-12, hermitian=True) @ right

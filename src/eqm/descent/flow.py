@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from eqm.checks import check_count, check_fraction, check_positive
-from eqm.descent.driver import ActiveSamples, Outcome, Solution, checked
+from eqm.checks import (
+    check_call,
+    check_count,
+    check_decay,
+    check_fraction,
+    check_positive,
+    check_range,
+)
+from eqm.descent.driver import ActiveSamples, Outcome, Solution
 from eqm.descent.rules.first_order import GradientDescent
-from eqm.field import Field, at_path
+from eqm.field import Field, at_path, gradient_at
 from eqm.guidance import guide
 from eqm.shapes import all_finite, norms, per_sample
 
@@ -42,6 +50,11 @@ def integrate(
     """
     check_count(steps=steps)
     check_fraction(start=start)
+    check_call(field, x, labels)
+    check_range(-math.inf, math.inf, guidance=guidance)
+    if decay is not None:
+        check_decay(decay)
+    x = x.detach()
     if guidance != 1 and null_label is None:
         raise ValueError(f"guidance {guidance:g} needs null_label, the label that means no label")
     size, gamma = (1 - start) / steps, start
@@ -64,7 +77,7 @@ def integrate(
         for gamma, stride in zip(levels.tolist(), strides.tolist(), strict=True):
             # float32, because bfloat16 would round the bounds of an interval
             path = torch.full((len(x),), gamma, device=x.device)
-            gradient = checked(at_path(guided, path)(x, labels), x)
+            gradient = gradient_at(at_path(guided, path), x, labels)
             made, gradient_norm = made + whole, norms(gradient).where(whole, gradient_norm)
             end = x - stride * gradient
             whole = whole & all_finite(end)
@@ -93,6 +106,7 @@ def dopri5(
     that are not positive, and a flow that needs too small steps.
     """
     check_positive(length=length, relative=relative, absolute=absolute)
+    check_call(field, x, labels)
     try:
         from torchdiffeq import odeint
     except ImportError as error:
@@ -108,7 +122,7 @@ def dopri5(
         nonlocal calls
         calls += 1
         here = at_path(field, s.expand(len(point)))
-        return -here(point, batch.labels).to(point)
+        return -gradient_at(here, point, batch.labels)
 
     end, gradient = x.detach().clone(), torch.full_like(x, torch.nan)
     if len(batch.index):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eqm.checks import check_count, check_positive, check_ratio
+from eqm.checks import check_count, check_part, check_positive, check_ratio
 from eqm.descent.rules.rule import State
 from eqm.registry import register
 
@@ -49,6 +49,7 @@ class Stop(ABC):
         """True (A,) for the samples that end, and the new state of all."""
 
     def __or__(self, other: Stop) -> Stop:
+        check_part("stop", other, "init", "__call__")
         return _Either(self, other)
 
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Set, Sized
 from dataclasses import dataclass, replace
 from itertools import islice
+from operator import index as index_of
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from eqm.checks import check_count
+from eqm.checks import (
+    check_count,
+    check_field,
+    check_label_range,
+    check_part,
+    check_samples,
+    kind_of,
+)
 from eqm.descent.driver import OUTCOMES, ActiveSamples, Outcome, Solution, advance, outcome_of
 from eqm.descent.rules.rule import Rule
 from eqm.descent.stopping import Step, Stop
@@ -72,6 +80,13 @@ def stream(
     [(1, 2), (0, 5), (2, 3)]
     """
     check_count(batch_size=batch_size, max_steps=max_steps)
+    check_field(field)
+    check_part("rule", rule, "init", "step")
+    if stop is not None:
+        check_part("stop", stop, "init", "__call__")
+    _check_row("starts", starts)
+    if labels is not None:
+        _check_row("labels", labels)
     if isinstance(starts, Sized) and isinstance(labels, Sized) and len(labels) != len(starts):
         raise ValueError(
             f"labels must be one for each start; got {len(labels)} for {len(starts)} starts"
@@ -84,6 +99,8 @@ def stream(
             return None
         indices, samples, classes = zip(*drawn, strict=True)
         x = torch.stack(samples)
+        if labels is not None:
+            check_label_range(field, *classes)
         chosen = None if labels is None else torch.tensor(classes, device=x.device)
         batch = ActiveSamples.start(x, chosen, rule=rule, stop=stop)
         return replace(batch, index=torch.tensor(indices, device=x.device))
@@ -115,18 +132,31 @@ def stream(
     return ends()
 
 
+def _check_row(name: str, values: object) -> None:
+    """Raises ValueError for what has no order, and for text and single values."""
+    unordered = isinstance(values, str | bytes | Set | Mapping)
+    unordered = unordered or getattr(values, "is_meta", False)
+    if unordered or not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
+        raise ValueError(f"{name} must be a tensor or a list, one a sample; got {kind_of(values)}")
+
+
 def collect(ends: Iterable[FinishedSample], *, like: Tensor | None = None) -> Solution:
     """All samples of a stream as one `Solution`, in the order of the starts.
 
     `like` (0, ...) gives shape and dtype if there are no samples. Raises ValueError without both.
     """
-    rows = sorted(ends, key=lambda end: end.index)
+    rows = list(ends) if isinstance(ends, Iterable) else [ends]
+    if not all(isinstance(row, FinishedSample) for row in rows):
+        raise ValueError("collect takes the samples that stream yields, each a FinishedSample")
+    rows.sort(key=lambda end: end.index)
     if not rows and like is None:
         raise ValueError(
             "collect needs at least one sample; got none: pass `like` for an empty result"
         )
     x = torch.stack([row.x for row in rows]) if rows else like
     assert x is not None
+    if not isinstance(x, Tensor):
+        raise ValueError(f"like must be a tensor (0, ...); got {kind_of(x)}")
     return Solution(
         x,
         torch.tensor([row.steps for row in rows], dtype=torch.int64, device=x.device),
@@ -141,6 +171,7 @@ def _numbered(
 ) -> Iterator[tuple[int, Tensor, int]]:
     classes, shape = None if labels is None else iter(labels), None
     for index, start in enumerate(starts):
+        check_samples("(...) each", least=1, starts=start)
         shape = start.shape if shape is None else shape
         if start.shape != shape:
             raise ValueError(
@@ -149,10 +180,16 @@ def _numbered(
         label = IDLE
         if classes is not None:
             try:
-                label = int(next(classes))
+                given: Any = next(classes)
             except StopIteration:
                 raise ValueError(
                     f"labels must be one for each start; got {index}: pass more labels"
+                ) from None
+            try:
+                label = index_of(given)  # refuses fractions
+            except TypeError:
+                raise ValueError(
+                    f"labels must be whole numbers; got {kind_of(given)} at index {index}"
                 ) from None
         yield index, start, label
 

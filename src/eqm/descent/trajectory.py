@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
+from numbers import Real
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from eqm.checks import check_call, check_choice, check_count, kind_of
 from eqm.descent.driver import iterate
 from eqm.descent.rules.rule import Rule
 from eqm.descent.stopping import Stop
-from eqm.field import Field, at_path
+from eqm.field import Field, at_path, gradient_at
 from eqm.shapes import norms
 
 
@@ -70,9 +72,16 @@ def record_trajectory(
     >>> record_trajectory(lambda x, y: x, torch.ones(1, 1), rule=halve, at=[0, 1, 3]).x.flatten()
     tensor([1.0000, 0.5000, 0.1250])
     """
-    moments = list(at)
-    if not moments or moments[0] < 0 or moments != sorted(set(moments)):
-        raise ValueError(f"at must be rising, from 0 or more, such as range(0, 20); got {moments}")
+    check_choice(("steps", "path"), by=by)
+    check_count(max_steps=max_steps)
+    check_call(field, x, labels)
+    row = isinstance(at, Iterable) and not isinstance(at, str | Set | Mapping)
+    moments = list(at) if row and getattr(at, "ndim", True) else []
+    numbers = all(isinstance(moment, Real) for moment in moments)
+    if not moments or not numbers or moments[0] < 0 or moments != sorted(set(moments)):
+        raise ValueError(
+            f"at must be rising numbers, from 0 or more, such as range(0, 20); got {kind_of(at)}"
+        )
     marks = torch.tensor(moments, dtype=torch.float64)
     if by == "path":
         marks = marks * (1 - 1e-4)  # as PathLength
@@ -101,6 +110,12 @@ def record_trajectory(
     return Trajectory(frames, steps, path, diverged)
 
 
+def check_trajectory(trajectory: object) -> None:
+    """Raises ValueError for what is no trajectory of `record_trajectory`."""
+    if not isinstance(trajectory, Trajectory) or not len(trajectory):
+        raise ValueError(f"trajectory must come from record_trajectory; got {kind_of(trajectory)}")
+
+
 @torch.no_grad()
 def measure_trajectory(
     field: Field, trajectory: Trajectory, labels: Tensor | None = None
@@ -109,15 +124,19 @@ def measure_trajectory(
 
     Costs one evaluation of the field for each moment. The error of the work falls with the square of the
     distance between moments.
+
+    Raises ValueError for what is no field or trajectory, and labels that are not (B,).
     """
+    check_trajectory(trajectory)
+    check_call(field, trajectory.x[0], labels)
     both = getattr(field, "energy_and_gradient", None)
     slopes, energies, work = [], [], [trajectory.path.new_zeros(trajectory.x.shape[1])]
     before = previous = None
     for x, path in zip(trajectory.x, trajectory.path, strict=True):
         if both is None:
-            gradient = at_path(field, path)(x, labels)
+            gradient = gradient_at(at_path(field, path), x, labels)
         else:
-            energy, gradient = both(x, labels)
+            energy, gradient = both(x.clone(), labels)
             energies.append(energy)
         if before is not None and previous is not None:
             done = ((gradient + previous) / 2 * (x - before)).flatten(1).sum(1)

@@ -14,7 +14,17 @@ from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from eqm.features.features import Activations, Features, from_module, require_images
+from eqm.checks import (
+    as_floats,
+    check_count,
+    check_path,
+    check_positive,
+    check_samples,
+    check_seed,
+    check_shape,
+    kind_of,
+)
+from eqm.features.features import Activations, Features, as_images, from_module
 from eqm.files import check_folder, make_folder, replacing
 from eqm.registry import register
 from eqm.schema import read_json
@@ -47,6 +57,10 @@ class Classifier(nn.Module):
 
     def __init__(self, *, shape: Sequence[int], num_classes: int) -> None:
         super().__init__()
+        check_shape(shape)
+        check_count(num_classes=num_classes)
+        if len(shape) != 3 or min(shape[1:]) < 4:
+            raise ValueError(f"shape must be (C, H, W), sides of at least 4; got {tuple(shape)}")
         self.shape = tuple(shape)
         self.metadata: dict[str, Any] = {}
         self.body = nn.Sequential(
@@ -67,6 +81,7 @@ class Classifier(nn.Module):
 
         Raises ValueError for images of another shape than `shape`.
         """
+        check_samples("(B, C, H, W)", x=x)
         if x.shape[1:] != self.shape:
             raise ValueError(
                 f"this classifier takes images of shape {self.shape}; got {tuple(x.shape[1:])}: "
@@ -112,6 +127,7 @@ class Classifier(nn.Module):
         `name` is a folder that `save` wrote, or a classifier of the package: digits, mnist-5k,
         fashion-mnist. Raises ValueError if it is missing, damaged or something else.
         """
+        check_path(name=name)
         bundled = bundled_classifiers()
         folder = bundled.get(os.fspath(name), Path(name))
         if not (folder / _CONFIG).is_file():
@@ -172,22 +188,25 @@ def train_classifier(
     >>> train_classifier(images, labels, num_classes=2, epochs=1)(images).shape
     torch.Size([4, 2])
     """
-    _require_training_data(images, labels, num_classes)
+    check_count(num_classes=num_classes, epochs=epochs, batch_size=batch_size)
+    check_positive(learning_rate=learning_rate)
+    check_seed(seed=seed)
+    images, labels = _training_data(images, labels, num_classes)
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed: it seeds the accelerators too, which are not forked here.
-        torch.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(int(seed))
         classifier = Classifier(shape=images.shape[1:], num_classes=num_classes)
     # Channels last, like the output of _augment: a quarter faster on a CPU.
     classifier.to(images.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     labels = labels.to(images.device, torch.long)
-    generator = Generator(images.device).manual_seed(seed)
+    generator = Generator(images.device).manual_seed(int(seed))
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=learning_rate, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, learning_rate, total_steps=epochs * -(-len(images) // batch_size)
     )
     for _ in range(epochs):
         order = torch.randperm(len(images), generator=generator, device=images.device)
-        for chosen in order.split(batch_size):
+        for chosen in order.split(int(batch_size)):
             logits = classifier(_augment(images[chosen], generator))
             optimizer.zero_grad()
             loss = functional.cross_entropy(logits, labels[chosen], label_smoothing=0.1)
@@ -200,7 +219,12 @@ def train_classifier(
 def accuracy(
     classifier: Classifier, images: Tensor, labels: Tensor, *, batch_size: int = 512
 ) -> float:
-    """Returns the fraction of images (N, C, H, W) that are classified as their label (N,)."""
+    """Returns the fraction of images (N, C, H, W) that are classified as their label (N,).
+
+    Raises ValueError for another number of labels than images, and images that are not as in training.
+    """
+    check_classifier(classifier)
+    images, labels = as_floats("(N, C, H, W)", 4, images=images), _as_labels(labels)
     if labels.shape != images.shape[:1] or len(labels) == 0:
         raise ValueError(
             f"labels must have shape ({len(images)},) and not be empty; "
@@ -210,13 +234,27 @@ def accuracy(
     return float((found == labels.to(found.device)).double().mean())
 
 
+def check_classifier(classifier: object) -> None:
+    """Raises ValueError for what is no `Classifier`."""
+    if not isinstance(classifier, Classifier):
+        raise ValueError(f"classifier must be a Classifier; got {kind_of(classifier)}")
+
+
 def embed(classifier: Classifier, images: Tensor, *, batch_size: int = 512) -> Tensor:
-    """Returns the features (N, 64) of images (N, C, H, W), in evaluation mode, without gradients."""
+    """Returns the features (N, 64) of images (N, C, H, W), in evaluation mode, without gradients.
+
+    Raises ValueError for what is no classifier, and images that are not as in training.
+    """
+    check_classifier(classifier)
+    check_count(batch_size=batch_size)
+    images = as_floats("(N, C, H, W)", 4, images=images)
     training = classifier.training
     classifier.eval()
     try:
         with torch.no_grad():
-            return torch.cat([classifier.features(batch) for batch in images.split(batch_size)])
+            return torch.cat(
+                [classifier.features(batch) for batch in images.split(int(batch_size))]
+            )
     finally:
         classifier.train(training)
 
@@ -243,15 +281,24 @@ def _augment(images: Tensor, generator: Generator) -> Tensor:
     return shifted + 0.1 * noise
 
 
-def _require_training_data(images: Tensor, labels: Tensor, num_classes: int) -> None:
+def _as_labels(labels: Tensor) -> Tensor:
+    """Labels as a tensor (N,), from a tensor, an array or a list of whole numbers."""
+    found = as_floats("(N,)", 1, labels=labels)  # exact up to 2^24
+    if not torch.equal(found, found.round()):
+        raise ValueError(f"labels must be whole numbers (N,); got {kind_of(labels)}")
+    return found.long()
+
+
+def _training_data(images: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    images, labels = as_images(images), _as_labels(labels)
     if images.ndim != 4 or labels.shape != images.shape[:1] or len(images) == 0:
         raise ValueError(
             f"images and labels must have shapes (N, C, H, W) and (N,), N at least 1; got "
             f"{tuple(images.shape)} and {tuple(labels.shape)}: pass one label per image"
         )
-    require_images(images)
     if bool(((labels < 0) | (labels >= num_classes)).any()):
         raise ValueError(
             f"labels must lie in 0 to {num_classes - 1}; got {labels.min().item()} to "
             f"{labels.max().item()}: renumber them or raise num_classes"
         )
+    return images, labels

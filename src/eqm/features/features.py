@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from eqm.checks import as_floats, check_callable, check_count, check_samples, kind_of
+from eqm.devices import pick_device
 from eqm.registry import lookup, register
 
 
@@ -48,9 +50,11 @@ def open_features(
     >>> open_features("pixels", device="cpu").name
     'pixels'
     """
+    if not isinstance(name, str):
+        raise ValueError(f"features have a name, such as 'lite0'; got {kind_of(name)}")
     kind, _, argument = name.partition(":")
     make = lookup("features", kind)
-    given = {"argument": argument, "device": torch.device(device), "reference": reference}
+    given = {"argument": argument, "device": pick_device(str(device)), "reference": reference}
     taken = inspect.signature(make).parameters
     if argument and "argument" not in taken:
         raise ValueError(f"{kind} takes no argument; got {name}: use {kind}")
@@ -79,11 +83,13 @@ class Features:
 
         They are on the module's device. Raises ValueError for images of the wrong range or shape.
         """
-        require_images(images)
+        images = as_images(images)
         device = next(chain(self.module.parameters(), self.module.buffers()), images).device
         # No TensorFloat-32: its rounding changes Frechet distances.
         with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            parts = [self._activations(part.to(device)) for part in images.split(self.batch_size)]
+            parts = [
+                self._activations(part.to(device)) for part in images.split(int(self.batch_size))
+            ]
         return Activations(
             torch.cat([part.vector for part in parts]),
             joined([part.spatial for part in parts]),
@@ -92,6 +98,12 @@ class Features:
 
     def _activations(self, images: Tensor) -> Activations:
         found = self.read(images)
+        if not isinstance(found, Activations) and not (
+            isinstance(found, Tensor) and found.ndim and len(found) == len(images)
+        ):
+            raise ValueError(
+                f"the features {self.name} must return a tensor ({len(images)}, ...); got {kind_of(found)}"
+            )
         return found if isinstance(found, Activations) else Activations(found.flatten(1))
 
 
@@ -115,14 +127,27 @@ def from_module(
     >>> from_module(nn.Flatten(), name="mine")(torch.zeros(2, 1, 4, 4)).vector.shape
     torch.Size([2, 16])
     """
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"module must be a torch.nn.Module; got {kind_of(module)}")
+    if read is not None:
+        check_callable(read=read)
+    check_count(batch_size=batch_size)
+    if settings is not None and not isinstance(settings, Mapping):
+        raise ValueError(f"settings must be a dict; got {kind_of(settings)}")
     about = [type(module).__name__, resize, dict(settings or {})]
     return Features(
         module.eval(), read or module, name, _fingerprint(module, about), size, resize, batch_size
     )
 
 
-def require_images(images: Tensor) -> None:
-    """Returns nothing; raises ValueError unless images are (B, C, H, W), floating point in -1..1."""
+def as_images(images: Tensor) -> Tensor:
+    """The images as a tensor, from a tensor or an array.
+
+    Raises ValueError unless they are (B, C, H, W), floating point in -1..1.
+    """
+    if not isinstance(images, Tensor) and "float" in str(getattr(images, "dtype", "")):
+        images = as_floats(images=images).float()
+    check_samples("(B, C, H, W)", least=1, images=images)
     if images.ndim != 4 or not images.is_floating_point():
         raise ValueError(
             "images must have shape (B, C, H, W) and be floating point; got shape "
@@ -134,6 +159,7 @@ def require_images(images: Tensor) -> None:
             f"images must lie in -1..1; got {images.min().item():g} to {images.max().item():g}: "
             "rescale or clip them"
         )
+    return images
 
 
 def as_rgb(images: Tensor) -> Tensor:

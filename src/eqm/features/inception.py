@@ -27,6 +27,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor, nn
 
+from eqm.checks import check_path
 from eqm.features.convolution import Convolution, fold
 from eqm.features.features import Activations, Features, as_rgb, from_module
 from eqm.registry import register
@@ -251,6 +252,7 @@ def load_inception(path: str | Path) -> Inception:
 
     Raises ValueError if the file is missing, damaged, of another network, or could run code.
     """
+    check_path(path=path)
     path = Path(path)
     if not path.is_file():
         raise ValueError(

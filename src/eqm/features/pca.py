@@ -7,7 +7,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from eqm.features.features import Features, from_module, require_images
+from eqm.checks import check_count, kind_of
+from eqm.devices import pick_device
+from eqm.features.features import Features, as_images, from_module
 from eqm.registry import register
 
 _LARGEST = 1 << 14  # the most values per image; the covariance then takes 2 GiB
@@ -49,11 +51,17 @@ def fit_pca(
     >>> fit_pca(images, 3)(images).vector.shape
     torch.Size([20, 3])
     """
-    exact = "cpu" if torch.device(device).type == "mps" else device  # mps has no float64
+    check_count(components=components)
+    device = pick_device(str(device))
+    if isinstance(images, str | dict | set) or not isinstance(images, Iterable):
+        raise ValueError(f"images must be a tensor, or batches of them; got {kind_of(images)}")
+    if hasattr(images, "ndim"):  # a tensor or an array
+        images = as_images(images)  # type: ignore[arg-type]
+    exact = "cpu" if device.type == "mps" else device  # mps has no float64
     count, total, products = 0, torch.zeros(0), torch.zeros(0)
     shape: tuple[int, ...] = ()
-    for batch in images.split(1024) if isinstance(images, Tensor) else images:
-        require_images(batch)
+    for batch in images.split(1024) if isinstance(images, Tensor) and images.ndim else images:
+        batch = as_images(batch)
         rows = batch.flatten(1).to(exact, torch.float64)
         if not count:
             shape, size = tuple(batch.shape[1:]), rows.shape[1]

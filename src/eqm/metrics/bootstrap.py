@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
+
+from eqm.checks import as_floats, check_callable, check_count, check_range, kind_of, seeded
 
 
 class Interval(NamedTuple):
@@ -42,23 +45,34 @@ def bootstrap(
     >>> bootstrap(torch.mean, torch.tensor([0.0, 1.0, 0.0, 1.0]).repeat(25))
     Interval(low=0.4..., value=0.5, high=0.6...)
     """
+    check_callable(statistic=statistic)
+    check_range(-math.inf, math.inf, level=level)
+    check_count(resamples=resamples)
+    named = {f"samples[{k}]": sample for k, sample in enumerate(samples)}
+    samples = tuple(as_floats(**{name: sample}) for name, sample in named.items())
     lengths = [len(sample) if sample.ndim else 0 for sample in samples]
     if not lengths or min(lengths) == 0:
         raise ValueError(
             "samples must have at least one row; "
             f"got shapes {[tuple(sample.shape) for sample in samples]}: pass one row per observation"
         )
-    if resamples < 1 or not 0 < level < 1:
-        raise ValueError(
-            "resamples must be at least 1 and level between 0 and 1; "
-            f"got {resamples} and {level}: leave them out for 1000 and 0.95"
-        )
-    generator = Generator().manual_seed(seed)
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1; got {level}: 0.95 is usual")
+    generator = seeded(seed)
     values = torch.empty(resamples, dtype=torch.float64)
     for k in range(resamples):
         rows = [torch.randint(n, (n,), generator=generator) for n in lengths]
         drawn = [x[chosen.to(x.device)] for x, chosen in zip(samples, rows, strict=True)]
-        values[k] = float(statistic(*drawn))
+        values[k] = _one(statistic(*drawn))
     tail = (1 - level) / 2
     low, high = values.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-    return Interval(low, float(statistic(*samples)), high)
+    return Interval(low, _one(statistic(*samples)), high)
+
+
+def _one(value: Tensor | float) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"statistic must return one number; got {kind_of(value)}: take a mean, or one column"
+        ) from None

@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from eqm.checks import as_floats, check_choice, check_ratio
+
 
 def auroc(normal_scores: Tensor, anomalous_scores: Tensor) -> float:
     """Returns the area under the ROC curve of a score, higher = more anomalous.
@@ -72,8 +74,7 @@ def fpr_at_tpr(
     >>> fpr_at_tpr(torch.tensor([0.1, 0.2]), torch.tensor([0.2, 0.9]))
     0.5
     """
-    if not 0 < tpr <= 1:
-        raise ValueError(f"tpr must lie in (0, 1]; got {tpr}: 0.95 is usual")
+    check_ratio(tpr=tpr)
     found, others = _positives(normal_scores, anomalous_scores, positive)
     needed = math.ceil(round(tpr * len(found), 9))
     return float((others >= found[len(found) - needed]).double().mean())
@@ -85,13 +86,13 @@ def _positives(
     """Sorted scores of positives and negatives, with the sign that makes positives score higher."""
     normal = _checked(normal_scores, "normal_scores")
     anomalous = _checked(anomalous_scores, "anomalous_scores")
-    if positive not in ("anomalous", "normal"):
-        raise ValueError(f"positive must be anomalous or normal; got {positive!r}")
+    check_choice(("anomalous", "normal"), positive=positive)
     pair = (anomalous, normal) if positive == "anomalous" else (-normal, -anomalous)
     return pair[0].sort().values, pair[1].sort().values
 
 
 def _checked(scores: Tensor, name: str) -> Tensor:
+    scores = as_floats("(N,)", **{name: scores})
     if scores.ndim != 1 or len(scores) == 0:
         raise ValueError(
             f"{name} must have shape (N,) with N at least 1; got {tuple(scores.shape)}: pass one score "

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from eqm.checks import as_floats
 
 # At most 2048 x 4096 distances, 64 MiB, are in memory at once.
 ROWS_AT_ONCE = 2048
@@ -91,11 +94,14 @@ def finite_rows(samples: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
 
     Raises ValueError for shapes that do not match and values that are not finite.
     """
+    samples, references = as_floats(samples=samples, references=references)
     if samples.ndim < 2 or samples.shape[1:] != references.shape[1:]:
         raise ValueError(
             "samples and references must have shapes (N, ...) and (M, ...) that agree after the first "
             f"axis; got {tuple(samples.shape)} and {tuple(references.shape)}: resize one of them"
         )
+    if not math.prod(samples.shape[1:]):
+        raise ValueError(f"samples must have values; got {tuple(samples.shape)}")
     rows = {"samples": samples.detach().flatten(1), "references": references.detach().flatten(1)}
     for name, flat in rows.items():
         if bad := int((~flat.isfinite()).any(1).sum()):

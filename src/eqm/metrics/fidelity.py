@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from eqm.checks import as_floats
+
 _SIDE, _SIGMA = 11, 1.5
 
 
@@ -20,7 +22,7 @@ def psnr(images: Tensor, clean: Tensor) -> Tensor:
     >>> psnr(torch.full((1, 1, 2, 2), 0.2), torch.zeros(1, 1, 2, 2))
     tensor([20.])
     """
-    _require_alike(images, clean)
+    images, clean = _alike(images, clean)
     error = (images - clean).double().square().flatten(1).mean(1)
     return (10 * torch.log10(4 / error)).float()
 
@@ -39,7 +41,7 @@ def ssim(images: Tensor, clean: Tensor) -> Tensor:
     >>> ssim(torch.ones(1, 1, 16, 16), torch.ones(1, 1, 16, 16))
     tensor([1.])
     """
-    _require_alike(images, clean)
+    images, clean = _alike(images, clean)
     if images.ndim != 4 or min(images.shape[-2:]) < _SIDE:
         raise ValueError(
             f"images must be (N, C, H, W) of at least {_SIDE}x{_SIDE} pixels; "
@@ -64,9 +66,16 @@ def ssim(images: Tensor, clean: Tensor) -> Tensor:
     return similar.view(len(images), -1).mean(1).float()
 
 
-def _require_alike(images: Tensor, clean: Tensor) -> None:
+def _alike(images: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
+    images, clean = as_floats(images=images, clean=clean)
     if images.shape != clean.shape or images.ndim < 2:
         raise ValueError(
             f"images and clean must have one shape (N, ...); got {tuple(images.shape)} and "
             f"{tuple(clean.shape)}: pass one clean image per image"
         )
+    for name, values in (("images", images), ("clean", clean)):
+        if bad := int((~values.isfinite()).flatten(1).any(1).sum()):
+            raise ValueError(
+                f"{name} must be finite; got NaN or infinity in {bad} of {len(values)}: drop them first"
+            )
+    return images, clean

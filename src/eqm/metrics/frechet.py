@@ -7,7 +7,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
+
+from eqm.checks import as_floats, check_count, kind_of, seeded
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +30,8 @@ class Moments:
 
     def __post_init__(self) -> None:
         for name in ("mean", "covariance"):
-            value = getattr(self, name).detach().to("cpu", torch.float64)
+            value = as_floats("(D,) and (D, D)", **{name: getattr(self, name)})
+            value = value.to("cpu", torch.float64)
             object.__setattr__(self, name, value)
             if not value.isfinite().all():
                 raise ValueError(
@@ -40,18 +43,17 @@ class Moments:
                 f"mean and covariance must have shapes (D,) and (D, D); got "
                 f"{tuple(self.mean.shape)} and {tuple(self.covariance.shape)}: use Moments.of"
             )
-        if self.count < 1:
-            raise ValueError(f"count must be at least 1; got {self.count}: pass the sample count")
+        check_count(count=self.count)
 
     @classmethod
     def of(cls, features: Tensor) -> Moments:
         """Returns the moments of features of shape (N, D), N at least 1."""
-        if features.ndim != 2 or len(features) == 0:
+        features = as_floats("(N, D)", features=features)
+        if features.ndim != 2 or features.numel() == 0:
             raise ValueError(
                 f"features must have shape (N, D) with N at least 1; got {tuple(features.shape)}: "
                 "pass one row per sample"
             )
-        features = features.detach()
         if features.device.type == "mps":  # it has no float64
             features = features.cpu()
         features = features.double()
@@ -123,7 +125,7 @@ def frechet_influence(features: Tensor, reference: Moments) -> Tensor:
     left, singular, _ = torch.linalg.svd(factor.mT @ reference.factor, full_matrices=False)
     inverse = factor / factor.square().sum(0)  # A^-1/2 in the basis of the factor
     transport = (inverse @ left * singular) @ (inverse @ left).mT
-    centred = features.detach().to("cpu", torch.float64) - moments.mean
+    centred = as_floats(features=features).to("cpu", torch.float64) - moments.mean
     change = centred - centred @ transport
     influence = 2 * centred @ (moments.mean - reference.mean) + (centred * change).sum(1)
     return influence - influence.mean()
@@ -149,13 +151,15 @@ def frechet_at_infinity(
 
     Raises ValueError for fewer than 2 halvings or 2 rows per subset, and as `frechet_distance` does.
     """
-    smallest = len(features) >> halvings
+    check_count(halvings=halvings)
+    features = as_floats("(N, D)", features=features)
+    smallest = len(features) >> min(halvings, 64)
     if smallest < 2 or halvings < 2:
         raise ValueError(
             "the extrapolation needs at least 2 halvings and 2 rows per subset; got "
             f"{halvings} and {smallest}: use more samples"
         )
-    order = torch.randperm(len(features), generator=Generator().manual_seed(seed))
+    order = torch.randperm(len(features), generator=seeded(seed))
     features = features[order.to(features.device)]
     sizes = [len(features) >> k for k in range(halvings + 1)]
     means = []
@@ -172,6 +176,7 @@ def frechet_at_infinity(
 
 
 def _require_covariances(a: Moments, b: Moments) -> None:
+    """Raises ValueError unless both are moments of at least two feature vectors of one size."""
     _require_same_size(a, b)
     if min(a.count, b.count) < 2:
         raise ValueError(
@@ -181,6 +186,9 @@ def _require_covariances(a: Moments, b: Moments) -> None:
 
 
 def _require_same_size(a: Moments, b: Moments) -> None:
+    for each in (a, b):
+        if not isinstance(each, Moments):
+            raise ValueError(f"moments must come from Moments.of; got {kind_of(each)}")
     if a.mean.shape != b.mean.shape:
         raise ValueError(
             f"both moments must be of features of one size; got {len(a.mean)} and {len(b.mean)}: "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
+from eqm.checks import as_floats, check_count, seeded
 from eqm.metrics.kid import Spread
 
 
@@ -22,12 +23,14 @@ def inception_score(probabilities: Tensor, *, splits: int = 10, seed: int = 0) -
     >>> inception_score(torch.eye(4).repeat(5, 1), splits=1).value
     4.0...
     """
-    _require_probabilities(probabilities)
+    probabilities = _as_probabilities(probabilities)
+    check_count(splits=splits)
+    splits = int(splits)
     if not 1 <= splits <= len(probabilities):
         raise ValueError(
             f"splits must lie in 1..{len(probabilities)}, the number of samples; got {splits}"
         )
-    order = torch.randperm(len(probabilities), generator=Generator().manual_seed(seed))
+    order = torch.randperm(len(probabilities), generator=seeded(seed))
     size = len(probabilities) // splits
     parts = probabilities.double()[order.to(probabilities.device)][: size * splits].split(size)
     found = torch.stack([_divergences(part).mean().exp() for part in parts])
@@ -40,7 +43,7 @@ def inception_influence(probabilities: Tensor) -> Tensor:
     exp(mean KL) (KL_i - mean KL): if the samples are resampled, the score changes to first order by
     the mean over the resampled rows.
     """
-    _require_probabilities(probabilities)
+    probabilities = _as_probabilities(probabilities)
     divergence = _divergences(probabilities.double())
     return divergence.mean().exp() * (divergence - divergence.mean())
 
@@ -51,7 +54,8 @@ def _divergences(probabilities: Tensor) -> Tensor:
     return (probabilities.xlogy(probabilities) - probabilities.xlogy(mean)).sum(1)
 
 
-def _require_probabilities(probabilities: Tensor) -> None:
+def _as_probabilities(probabilities: Tensor) -> Tensor:
+    probabilities = as_floats("(N, K)", probabilities=probabilities)
     sums = probabilities.sum(-1)
     if (
         probabilities.ndim != 2
@@ -62,3 +66,4 @@ def _require_probabilities(probabilities: Tensor) -> None:
             f"probabilities must be rows (N, K) that sum to 1; got {tuple(probabilities.shape)}: "
             "apply softmax to logits first"
         )
+    return probabilities

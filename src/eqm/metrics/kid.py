@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
+from eqm.checks import check_count, seeded
 from eqm.metrics.distances import ROWS_AT_ONCE, finite_rows
 
 
@@ -44,15 +45,18 @@ def kernel_distance(
     >>> kernel_distance(torch.zeros(4, 2), torch.ones(4, 2)).value
     7.0
     """
+    check_count(subsets=subsets)
+    if subset_size is not None:
+        check_count(subset_size=subset_size)
     samples, references = finite_rows(samples, references)
     fewest = min(len(samples), len(references))
     size = min(1000, fewest // 2) if subset_size is None else subset_size
-    if not 2 <= size <= fewest or subsets < 1:
+    if not 2 <= size <= fewest:
         raise ValueError(
             f"subsets must have 2 rows or more, and at most the rows of each set; got {subsets} subsets of "
             f"{size} from {len(samples)} samples and {len(references)} references: pass more samples"
         )
-    generator = Generator().manual_seed(seed)
+    generator = seeded(seed)
 
     def subset(of: Tensor) -> Tensor:
         return of[torch.randperm(len(of), generator=generator)[:size].to(of.device)]
@@ -71,6 +75,10 @@ def kernel_influence(samples: Tensor, references: Tensor) -> Tensor:
     changes to first order by the mean over the resampled rows.
     """
     samples, references = finite_rows(samples, references)
+    if not len(samples) or not len(references):
+        raise ValueError(
+            f"both sets must have rows; got {len(samples)} samples and {len(references)} references"
+        )
     rows = [
         _kernel(block, samples).mean(1) - _kernel(block, references).mean(1)
         for block in samples.split(ROWS_AT_ONCE)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from eqm.checks import check_count
 from eqm.metrics.distances import blocks, finite_rows
 
 
@@ -65,6 +66,7 @@ def overlap(samples: Tensor, references: Tensor, *, neighbours: int) -> Overlap:
     >>> overlap(torch.tensor([[0.0], [1.0], [9.0]]), torch.arange(4.0)[:, None], neighbours=1).precision
     0.666...
     """
+    check_count(neighbours=neighbours)
     samples, references = finite_rows(samples, references)
     fewest = min(len(samples), len(references))
     if not 1 <= neighbours < fewest:

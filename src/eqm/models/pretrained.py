@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from eqm.checks import check_path, kind_of
+from eqm.devices import pick_device
 from eqm.energy import DotEnergy, Energy, NormEnergy
 from eqm.files import check_folder, replacing, sweep
 from eqm.models.card import write_card
@@ -143,6 +145,10 @@ def from_pretrained(
     parameters stay trainable. The folder cannot make eqm import or run anything.
     Raises ValueError if the folder, a file or a tensor is missing, damaged or of another kind.
     """
+    check_path(name=name)
+    device = pick_device(str(device))
+    if network is not None and not isinstance(network, nn.Module):
+        raise ValueError(f"network must be a torch.nn.Module; got {kind_of(network)}")
     folder = folder_of(os.fspath(name))
     description = _read_description(folder / _CONFIG)
     path = folder / _WEIGHTS

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from eqm.checks import check_decay, kind_of
 from eqm.corruption import Decay
 from eqm.descent import (
     GradientDescent,
@@ -17,10 +18,11 @@ from eqm.descent import (
     stability_limit,
     stiffness,
 )
-from eqm.field import Field
+from eqm.field import Field, gradient_at
+from eqm.sampling.labels import chosen_labels
 from eqm.sampling.model import Model, describe
 from eqm.sampling.settings import Sampling
-from eqm.sampling.start import prepare
+from eqm.sampling.start import check_settings, prepare
 from eqm.shapes import norms
 
 CHECKED = 8  # samples that are checked
@@ -45,17 +47,21 @@ def diagnose(
     stiffness at the end of a descent with small steps. `labels`, `sampling` and `seed` must be those
     of `generate`. It evaluates the model on a few samples: once if all is well.
     """
+    if not isinstance(descent, Solution):
+        raise ValueError(f"descent must be what generate returned; got {kind_of(descent)}")
     count = min(CHECKED, len(descent.x))
     if describe(model).noise_conditioning or not count:
         return []
     diverged = descent.outcome.count(Outcome.DIVERGED)
-    part = None if labels is None else labels[:count]
+    part = None
+    if labels is not None and (chosen := chosen_labels(model, labels, len(descent.x))) is not None:
+        part = chosen[:count]
     shape = descent.x.shape[1:]
     start = prepare(model, part, count=count, seed=seed, sampling=sampling, shape=shape)
     field, noise, part, sampling = start.field, start.noise, start.labels, start.sampling
-    first = norms(field(noise, part)).float()
+    first = norms(gradient_at(field, noise, part)).float()
     if not first.isfinite().all():
-        if norms(model(noise, part)).isfinite().all():
+        if norms(gradient_at(model, noise, part)).isfinite().all():
             return [f"guidance {sampling.guidance:g} is too large: values became infinite"]
         return [
             "the network returns NaN or infinity for plain noise: its weights are damaged, "
@@ -98,6 +104,8 @@ def check_sampling(sampling: Sampling, decay: Decay) -> list[str]:
     c(gamma), so a path may be too short, and its stiffness at the data is -c'(1), so steps may be too
     long. Step sizes are not checked for a decay that is not 0 at the data.
     """
+    check_decay(decay)
+    check_settings(sampling)
     near, parts = 0.999, 1000
     gamma = (torch.arange(parts, dtype=torch.float64) + 0.5) * (near / parts)
     path = (near / parts / decay(gamma)).cumsum(0)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eqm.checks import kind_of
 from eqm.naming import find_class
 from eqm.sampling.model import Model, describe
 
@@ -40,18 +41,19 @@ def label_number(model: Model, label: str | int) -> int:
     count, names = describe(model).num_classes, class_names(model)
     text = str(label).strip()
     known = names or [str(number) for number in range(count or 0)]
-    if (found := find_class(label, known)) is not None:
+    whole = re.fullmatch(r"[+-]?\d{1,30}", text) is not None
+    negative = whole and int(text) < 0 and text not in known  # its sign is no mere punctuation
+    if not negative and (found := find_class(label, known)) is not None:
         return found
     if count == 0:
         raise ValueError("this model was trained without classes: leave labels out")
-    whole = re.fullmatch(r"[+-]?\d{1,30}", text) is not None
     if count is None:
         if whole and int(text) >= 0:
             return int(text)
         raise ValueError(f"this field has no class names: give a number instead of {label!r}")
     if text.lower() in NONE:
         return count
-    if whole and not (names and all(name.isdecimal() for name in names)):
+    if negative or (whole and not (names and all(name.isdecimal() for name in names))):
         raise ValueError(f"labels must lie in 0..{count - 1}, or be none for no class; got {text}")
     if not names:
         raise ValueError(f"there is no class {text!r}, only numbers 0..{count - 1}")
@@ -92,8 +94,9 @@ def chosen_labels(model: Model, labels: Labels, count: int | None) -> Tensor | N
         or chosen.is_complex()
         or (count is not None and len(chosen) != count)
     ):
+        found = kind_of(labels) if hasattr(labels, "shape") else str(labels)[:60]
         raise ValueError(
-            f"labels must be whole numbers or names, one a sample ({count or 'any number'}); got {labels}"
+            f"labels must be whole numbers or names, one a sample ({count or 'any number'}); got {found}"
         )
     if chosen.min() < 0 or (num_classes is not None and chosen.max() > num_classes):
         allowed = "be 0 or more"
@@ -108,7 +111,7 @@ def _numbers(model: Model, labels: object) -> Tensor | None:
     if isinstance(labels, Tensor) or (
         isinstance(labels, np.ndarray) and labels.dtype.kind in "biu"
     ):
-        return torch.as_tensor(labels)
+        return None if isinstance(labels, Tensor) and labels.is_meta else torch.as_tensor(labels)
     if not isinstance(labels, list | tuple | range | np.ndarray):
         number = _number(model, labels)
         return None if number is None else torch.tensor(number)
@@ -118,7 +121,7 @@ def _numbers(model: Model, labels: object) -> Tensor | None:
             return None
         if (type(one), one) not in known:
             known[type(one), one] = _number(model, one)
-    numbers = [known[type(one), one] for one in labels]
+    numbers = [known.get((type(one), one)) for one in labels]  # NaN is not itself
     return None if None in numbers else torch.tensor(numbers, dtype=torch.int64)
 
 

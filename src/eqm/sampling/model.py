@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eqm.checks import check_field, check_shape, kind_of
+
 Model = Callable[..., Tensor]
 """Anything that can be sampled: a network, an energy, or any `field(x, labels) -> gradient`."""
 
@@ -35,16 +37,25 @@ class ModelInfo:
 
 def describe(model: Model) -> ModelInfo:
     """What a model says about itself: by its `config` or its own attributes, its metadata and its
-    weights."""
+    weights.
+
+    Raises ValueError for what cannot be called as a model, and for a shape or metadata of another kind.
+    """
+    check_field(model)
     config = getattr(model, "config", None) or model
     shape = getattr(config, "shape", None)
+    if shape is not None:
+        check_shape(shape)
+    metadata = getattr(model, "metadata", None) or {}
+    if not isinstance(metadata, dict):
+        raise ValueError(f"the metadata of a model must be a dict; got {kind_of(metadata)}")
     weight = next(iter(getattr(model, "parameters", tuple)()), None)
     like = torch.empty(0) if weight is None else weight
     return ModelInfo(
         shape=None if shape is None else tuple(shape),
         num_classes=getattr(config, "num_classes", None),
         noise_conditioning=bool(getattr(config, "noise_conditioning", False)),
-        metadata=getattr(model, "metadata", None) or {},
+        metadata=metadata,
         device=like.device,
         dtype=getattr(model, "dtype", like.dtype),
         fixed_shapes=getattr(model, "fixed_shapes", False),

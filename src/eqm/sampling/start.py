@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from eqm.checks import MOST_SAMPLES, check_count, check_seed, check_shape, kind_of
 from eqm.descent import FinishedSample, LinearMultistep, MaxNFE, Rule, Stop, stream
 from eqm.field import Field
 from eqm.guidance import guide
@@ -92,14 +93,22 @@ def prepare(
     if not allow_noise_conditioned:
         check_time_invariant(model)
     info = describe(model)
-    sampling = sampling or Sampling.of(info.metadata)
+    sampling = sampling_of(model, sampling)
+    if count is not None:
+        check_count(count=count)
+        if count > MOST_SAMPLES:
+            raise ValueError(
+                f"count must be at most {MOST_SAMPLES:,}; got {count:,}: draw fewer at a time, with "
+                "another seed each"
+            )
+    check_seed(count or 1, seed=seed)
     chosen = None
     if labels is not None or classes_in_turn:
         chosen = chosen_labels(model, labels, count)
     if chosen is not None:
         chosen = chosen.to(info.device)
         count = len(chosen)
-    seeds = range(seed, seed + (1 if count is None else count))
+    seeds = range(int(seed), int(seed) + (1 if count is None else count))
     check_seeds(seeds)
     rows = sampling.multistep_coefficients
     return Start(
@@ -120,10 +129,39 @@ def guided(model: Model, sampling: Sampling, labels: Tensor | None) -> Field:
 
     Raises ValueError for guidance of a field that does not say its number of classes.
     """
+    check_settings(sampling)
     if labels is None or sampling.guidance == 1:
         return model
     interval, fixed = sampling.guidance_interval, describe(model).fixed_shapes
     return guide(model, sampling.guidance, null_label(model), interval=interval, fixed=fixed)
+
+
+def sampling_of(model: Model, sampling: Sampling | None) -> Sampling:
+    """The settings given, by default those stored with the model.
+
+    Raises ValueError for what are no settings.
+    """
+    if sampling is None:
+        return Sampling.of(describe(model).metadata)
+    check_settings(sampling)
+    return sampling
+
+
+def check_settings(sampling: object) -> None:
+    """Raises ValueError for what are no sampling settings."""
+    if not isinstance(sampling, Sampling):
+        raise ValueError(f"sampling must be an eqm.Sampling; got {kind_of(sampling)}")
+
+
+def labels_of(model: Model, labels: Labels, x: Tensor) -> Tensor | None:
+    """The class of each of x (B, ...), (B,) on its device; None without labels.
+
+    Raises ValueError as `chosen_labels` does.
+    """
+    if labels is None or not len(x):
+        return None
+    chosen = chosen_labels(model, labels, len(x))
+    return None if chosen is None else chosen.to(x.device)
 
 
 def starting_noise(shape: Sequence[int], *, seeds: Sequence[int]) -> Tensor:
@@ -132,16 +170,22 @@ def starting_noise(shape: Sequence[int], *, seeds: Sequence[int]) -> Tensor:
     Raises ValueError for seeds of more than 63 bits.
     """
     check_seeds(seeds)
+    check_shape(shape)
     rows = [
-        torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed)) for seed in seeds
+        torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int(seed)))
+        for seed in seeds
     ]
     return torch.stack(rows) if rows else torch.empty(0, *shape)
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
     """Raises ValueError for a seed of more than 63 bits."""
-    if any(not -(2**63) <= seed < 2**63 for seed in seeds):
-        raise ValueError(f"seed must lie in [-2^63, 2^63); got {seeds[0]}")
+    if isinstance(seeds, range):
+        seeds = [*seeds[:1], *seeds[-1:]]
+    if not isinstance(seeds, Sequence) or isinstance(seeds, str):
+        raise ValueError(f"seeds must be whole numbers in a list; got {kind_of(seeds)}")
+    for seed in seeds:
+        check_seed(seed=seed)
 
 
 def _shape(info: ModelInfo, shape: Sequence[int] | None) -> tuple[int, ...]:
@@ -151,6 +195,7 @@ def _shape(info: ModelInfo, shape: Sequence[int] | None) -> tuple[int, ...]:
                 "this field does not say the shape of a sample: pass it, such as shape=(2,)"
             )
         return info.shape
+    check_shape(shape)
     if info.shape is not None and tuple(shape) != info.shape:
         raise ValueError(f"shape must be that of the model, {info.shape}; got {tuple(shape)}")
     return tuple(shape)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from eqm.checks import as_floats, check_range
+
 FEWEST = 4
 """The fewest normal images of a calibration."""
 FEWEST_JUDGED = 40
@@ -103,6 +105,7 @@ class Calibration:
 
     def p_values(self, scores: Tensor) -> Tensor:
         """The conformal p-value of each score, (N,): (1 + #{calibration scores >= it}) / (n + 1)."""
+        scores = as_floats("(N,)", 1, scores=scores)
         at_least = len(self.scores) - torch.searchsorted(
             self.scores, finite(scores.to(self.scores))
         )
@@ -140,6 +143,7 @@ def check_numbers(groups: Sequence[Tensor]) -> None:
 
 def check_rate(fpr: float) -> None:
     """Raises ValueError unless `fpr` is a false positive rate."""
+    check_range(-math.inf, math.inf, fpr=fpr)
     if not 0 < fpr < 1:
         raise ValueError(f"fpr, the false positive rate, must lie between 0 and 1; got {fpr}")
 

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from eqm import composition
+from eqm.checks import as_floats, kind_of
 from eqm.descent import Solution
 from eqm.field import Field
 from eqm.guidance import in_interval
 from eqm.sampling.labels import NONE, class_names, label_number
 from eqm.sampling.model import Model, check_time_invariant, describe, null_label
 from eqm.sampling.settings import Sampling
+from eqm.sampling.start import sampling_of
 from eqm.shapes import per_sample
 from eqm.tasks.expressions import Term, parse
 from eqm.tasks.generation import generate
@@ -59,6 +61,12 @@ class Composition:
         Raises ValueError for expressions that `parse` refuses, unknown labels, models and masks,
         masks of the wrong shape, models of different shapes, and noise-conditioned models.
         """
+        if isinstance(models, list | tuple | set):
+            raise ValueError(
+                f"models must be one model, or a dict of models by name; got {kind_of(models)}"
+            )
+        if masks is not None and not isinstance(masks, Mapping):
+            raise ValueError(f"masks must be a dict of masks by name; got {kind_of(masks)}")
         named: Mapping[str, Model] = models if isinstance(models, Mapping) else {"": models}
         first = _first(named)
         info = describe(first)
@@ -74,7 +82,7 @@ class Composition:
         around = nones[0]
         if len(nones) > 1:
             around = composition.compose(nones, [1 / len(nones)] * len(nones))
-        sampling = sampling or Sampling.of(info.metadata)
+        sampling = sampling_of(first, sampling)
         return cls(
             first,
             tuple(_field(named[name], label) for name, label in parts),
@@ -216,6 +224,7 @@ def _weight(term: Term, masks: Mapping[str, Tensor], expression: str) -> composi
 
 
 def _mask(name: str, mask: Tensor, shape: tuple[int, ...]) -> Tensor:
+    mask = as_floats("(H, W)", **{f"the mask {name}": mask})
     if tuple(mask.shape) not in (tuple(shape), tuple(shape[1:])) or not mask.isfinite().all():
         raise ValueError(
             f"the mask {name} must hold finite numbers of shape {tuple(shape[1:])} or {tuple(shape)}; "

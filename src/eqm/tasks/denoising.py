@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from eqm.checks import warn_of_range
+from eqm.checks import check_call, check_choice, check_decay, check_samples, kind_of, warn_of_range
 from eqm.corruption import Decay, decay_of
 from eqm.descent import MaxNFE, Solution, State, StepResult, descend
-from eqm.field import Field
-from eqm.sampling.model import check_time_invariant, describe
+from eqm.field import Field, gradient_at
+from eqm.sampling.labels import Labels
+from eqm.sampling.model import check_time_invariant
 from eqm.sampling.settings import Sampling
-from eqm.sampling.start import guided
+from eqm.sampling.start import guided, labels_of, sampling_of
 from eqm.shapes import per_sample
 
 Aim = Literal["sample", "mmse"]
@@ -26,7 +27,7 @@ LEVELS = 1000  # the number of gammas that `estimate_gamma` chooses from
 def denoise(
     field: Field,
     x: Tensor,
-    labels: Tensor | None = None,
+    labels: Labels = None,
     *,
     sigma: float | Tensor | None = None,
     aim: Aim = "sample",
@@ -55,9 +56,9 @@ def denoise(
     Raises ValueError for values that no noisy image has, a sigma that is negative or not one an
     image, and noise-conditioned models.
     """
-    if aim not in get_args(Aim):
-        raise ValueError(f"aim must be one of {', '.join(get_args(Aim))}; got {aim!r}")
+    check_choice(get_args(Aim), aim=aim)
     check_time_invariant(field)
+    sampling, decay, labels = prepared(field, x, labels, sampling, decay)
     warn_of_range(x)
     gamma = None
     if sigma is not None:
@@ -68,9 +69,8 @@ def denoise(
             f"x must be noisy images in -1..1, so within {MAX_VALUE:g}; got values from "
             f"{x.min():.3g} to {x.max():.3g}: rescale the images, or pass the sigma of their noise"
         )
-    sampling = sampling or Sampling.of(describe(field).metadata)
     if aim == "mmse":
-        step = _PosteriorMean(decay or decay_of(field), gamma)
+        step = _PosteriorMean(decay, gamma)
         return descend(guided(field, sampling, labels), x, labels, rule=step, stop=MaxNFE(1))
     return descend(
         guided(field, sampling, labels),
@@ -94,12 +94,15 @@ def estimate_sigma(x: Tensor) -> Tensor:
     >>> round(estimate_sigma(0.3 * noise).item(), 2)
     0.3
     """
+    check_samples("(B, C, H, W)", x=x)
     if x.ndim != 4 or min(x.shape[-2:]) < 2:
         raise ValueError(
             f"x must be images (B, C, H, W) of at least 2x2 pixels; got {tuple(x.shape)}"
         )
+    if not len(x):
+        return x.new_zeros(0)
     height, width = (size // 2 * 2 for size in x.shape[-2:])
-    blocks = functional.pixel_unshuffle(x[..., :height, :width], 2).unflatten(1, (-1, 4))
+    blocks = functional.pixel_unshuffle(x[..., :height, :width], 2).unflatten(1, (x.shape[1], 4))
     first, second, third, fourth = blocks.unbind(2)
     detail = (first - second - third + fourth) / 2
     return detail.abs().flatten(1).median(1).values / 0.6745
@@ -107,7 +110,7 @@ def estimate_sigma(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def estimate_gamma(
-    field: Field, x: Tensor, labels: Tensor | None = None, *, decay: Decay | None = None
+    field: Field, x: Tensor, labels: Labels = None, *, decay: Decay | None = None
 ) -> Tensor:
     """The gamma (B,) of x (B, ...) = gamma * image + (1 - gamma) * noise, from one evaluation.
 
@@ -118,8 +121,26 @@ def estimate_gamma(
     Eliminating q gives gamma (d + <x, f> / c(gamma)) = d - |x|^2. Where c falls this may have two
     solutions; the norm of f, about c(gamma) sqrt(1.5 d), selects one. The error, some hundredths for
     28x28 pixels, is that of |noise|^2 = d. `decay` is as in `denoise`.
+
+    Raises ValueError as `denoise` does.
     """
-    return _gamma(x, field(x, labels), decay or decay_of(field))
+    _, decay, chosen = prepared(field, x, labels, None, decay)
+    return _gamma(x, gradient_at(field, x, chosen), decay)
+
+
+def prepared(
+    field: Field, x: Tensor, labels: Labels, sampling: Sampling | None, decay: Decay | None
+) -> tuple[Sampling, Decay, Tensor | None]:
+    """The settings, the decay and the labels (B,) for samples x (B, ...), with defaults of the field.
+
+    Raises ValueError for what are no samples, labels, settings or decay of this field.
+    """
+    check_samples(x=x)
+    chosen = labels_of(field, labels, x)
+    check_call(field, x, chosen)
+    if decay is not None:
+        check_decay(decay)
+    return sampling_of(field, sampling), decay or decay_of(field), chosen
 
 
 @dataclass(frozen=True)
@@ -160,12 +181,15 @@ def _gamma(x: Tensor, gradient: Tensor, decay: Decay) -> Tensor:
 
 
 def _deviations(sigma: float | Tensor, x: Tensor) -> Tensor:
-    values = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
+    try:
+        values = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        values = torch.full((1, 1), torch.nan)
     if values.ndim == 0:
         values = values.expand(len(x))
     if values.shape != (len(x),) or not ((values >= 0) & values.isfinite()).all():
         raise ValueError(
             f"sigma must be a standard deviation of 0 or more, one number or one an image, "
-            f"({len(x)},); got {sigma}"
+            f"({len(x)},); got {kind_of(sigma)}"
         )
     return values

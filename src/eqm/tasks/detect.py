@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from eqm import registry
-from eqm.checks import check_count, warn_of_range
+from eqm.checks import check_count, check_field, check_path, check_range, kind_of, warn_of_range
 from eqm.field import Field
 from eqm.files import check_folder, make_folder, replacing
 from eqm.models import from_pretrained
@@ -109,13 +109,19 @@ class EqmDetector:
     def __post_init__(self) -> None:
         check_count(batch_size=self.batch_size)
         check_rate(self.fpr)
+        check_field(self.field)
+        if self.config is not None and not isinstance(self.config, ScoreConfig):
+            raise ValueError(f"config must be a ScoreConfig; got {kind_of(self.config)}")
+        check_range(-math.inf, math.inf, contamination=self.contamination)
         if not 0 <= self.contamination < 0.5:
             raise ValueError(
                 "contamination, the share of anomalies among the normal images, must lie in [0, 0.5); "
                 f"got {self.contamination}"
             )
         names = self.score if isinstance(self.score, str | tuple | list) else ()
-        if not names or (not isinstance(names, str) and len(set(names)) < len(names)):
+        listed = [names] if isinstance(names, str) else list(names)
+        texts = all(isinstance(name, str) for name in listed)
+        if not names or not texts or len(set(listed)) < len(listed):
             raise ValueError(
                 f"score must be the name of a score, or several different ones; got {self.score!r}"
             )
@@ -305,6 +311,7 @@ class EqmDetector:
         rules of your own first. Raises ValueError if there is no detector, it is damaged, it needs a
         part that is not registered, or it was calibrated with other weights.
         """
+        check_path(folder=folder)
         where = folder_of(os.fspath(folder))
         if not (where / _SETTINGS).is_file():
             raise ValueError(
@@ -380,10 +387,13 @@ class EqmDetector:
     ) -> Iterator[ScoreContext]:
         """The images in batches, checked, on the device of the field."""
         classes: Tensor | None = None
+        if isinstance(images, str | dict | set) or not isinstance(images, Iterable):
+            raise ValueError(f"images must be a tensor, or batches of them; got {kind_of(images)}")
         if labels is not None:
             if not isinstance(images, Tensor):
                 raise ValueError("labels need one tensor of images; got batches of images")
-            classes = chosen_labels(self.field, labels, len(images))
+            self._check(images)
+            classes = chosen_labels(self.field, labels, len(images)) if len(images) else None
         done = 0
         for batch in (images,) if isinstance(images, Tensor) else images:
             self._check(batch)
@@ -395,11 +405,15 @@ class EqmDetector:
                     yield ScoreContext(self.field, x, own, self._config)
 
     def _check(self, x: Tensor) -> None:
-        if not isinstance(x, Tensor) or x.ndim < 2 or not x.is_floating_point():
-            found = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        if (
+            not isinstance(x, Tensor)
+            or x.ndim < 2
+            or not x.is_floating_point()
+            or not _has_values(x)
+        ):
             raise ValueError(
                 "images must be floating-point tensors (B, C, H, W) in -1..1; "
-                f"got {found}: convert bytes by images.float() / 127.5 - 1"
+                f"got {kind_of(x)}: convert bytes by images.float() / 127.5 - 1"
             )
         if not x.isfinite().all():
             raise ValueError("images must be finite; some values are NaN or infinity")
@@ -426,6 +440,10 @@ class EqmDetector:
             return x
         weight = next(self.field.parameters(), x)
         return x.to(weight.device, getattr(self.field, "dtype", weight.dtype))
+
+
+def _has_values(x: Tensor) -> bool:
+    return not x.is_meta and x.layout is torch.strided and math.prod(x.shape[1:]) > 0
 
 
 class _Copies:

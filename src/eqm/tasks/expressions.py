@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import NamedTuple
 
+from eqm.checks import kind_of
 from eqm.sampling.labels import NONE
 
 TOKEN = re.compile(
@@ -47,6 +48,8 @@ def parse(expression: str) -> tuple[Term, ...]:
     >>> parse("7 - 0.5*left*'ankle boot'")[1]
     Term(label='ankle boot', weight=-0.5, masks=('left',), model='', position=14)
     """
+    if not isinstance(expression, str):
+        raise ValueError(f"expression must be text, such as '7 + 3'; got {kind_of(expression)}")
     tokens = deque(_tokens(expression))
     terms = []
     while True:

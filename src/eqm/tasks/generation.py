@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import distributed
 
-from eqm.checks import check_count
+from eqm.checks import check_count, kind_of
 from eqm.corruption import decay_of
 from eqm.descent import FinishedSample, Solution, Trajectory, collect, integrate, record_trajectory
 from eqm.devices import rank, world_size
@@ -35,6 +35,7 @@ def draw(
 
     Raises ValueError as `generate` does, at once.
     """
+    check_count(batch_size=batch_size)
     start = prepare(
         model,
         labels,
@@ -44,7 +45,6 @@ def draw(
         shape=shape,
         allow_noise_conditioned=True,
     )
-    check_count(batch_size=batch_size)
     every = range(len(start))
     if not start.info.sharded:  # with sharded weights all processes draw the same samples
         every, start = every[rank() :: world_size()], start[rank() :: world_size()]
@@ -97,7 +97,9 @@ def gather(ends: Iterable[FinishedSample]) -> list[FinishedSample]:
 
     Raises ValueError if torchrun started this process and `torch.distributed` is not initialized.
     """
-    mine = list(ends)
+    mine = list(ends) if isinstance(ends, Iterable) else [ends]
+    if not all(isinstance(end, FinishedSample) for end in mine):
+        raise ValueError(f"gather takes the samples that draw yields; got {kind_of(ends)}")
     if world_size() == 1:
         return mine
     if not distributed.is_initialized():

@@ -10,17 +10,24 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from eqm.checks import check_count, warn_of_range
+from eqm.checks import (
+    check_alike,
+    check_choice,
+    check_count,
+    check_range,
+    check_samples,
+    warn_of_range,
+)
 from eqm.composition import compose, condition
 from eqm.corruption import corrupt
 from eqm.descent import FinishedSample, Outcome, PathLength, Solution, collect, descend, stream
 from eqm.descent.rules.rule import State
 from eqm.descent.stopping import Step, Stop
-from eqm.field import Field
+from eqm.field import Field, gradient_at
 from eqm.sampling.labels import Labels, chosen_labels
 from eqm.sampling.model import Model, check_time_invariant, describe, null_label
 from eqm.sampling.settings import Sampling
-from eqm.sampling.start import prepare
+from eqm.sampling.start import labels_of, prepare
 from eqm.shapes import norms, per_sample
 
 Way = Literal["noise", "landscape"]
@@ -47,11 +54,10 @@ def vary(
     Raises ValueError for images that do not have the model's shape, a strength outside 0..1, labels
     that the model does not have, and noise-conditioned models.
     """
-    if not 0 <= strength <= 1:
-        raise ValueError(f"strength must lie in 0..1; got {strength}")
+    check_range(0, 1, strength=strength)
     check_count(count=count, batch_size=batch_size)
     x = _checked(model, images).repeat_interleave(count, dim=0)
-    classes = None if labels is None else chosen_labels(model, labels, len(images))
+    classes = None if not len(x) else labels_of(model, labels, images)
     if classes is not None:
         classes = classes.repeat_interleave(count)
     start = prepare(
@@ -97,10 +103,11 @@ def interpolate(
 
     Raises ValueError as `vary` does, and for fewer than 2 images.
     """
-    if through not in get_args(Way):
-        raise ValueError(f"through must be one of {', '.join(get_args(Way))}; got {through!r}")
-    if not 0 <= strength <= 1:
-        raise ValueError(f"strength must lie in 0..1; got {strength}")
+    check_choice(get_args(Way), through=through)
+    check_range(0, 1, strength=strength)
+    check_count(count=count)
+    check_samples("(C, H, W)", least=1, first=first, last=last)
+    check_alike(least=1, first=first, last=last)
     if count < 2:
         raise ValueError(f"count must be at least 2, as the two images count; got {count}")
     check_count(batch_size=batch_size)
@@ -163,7 +170,7 @@ def _blended_field(
     """The field of the blends at t (count,); its labels are the numbers of the blends."""
     pair = None if labels is None else chosen_labels(model, labels, 2)
     if pair is None:
-        return lambda x, numbers: model(x, None)
+        return lambda x, numbers: gradient_at(model, x, None)
     one, other = pair.tolist()
     none = condition(model, null_label(model))
     parts = [condition(model, one), condition(model, other)]
@@ -219,6 +226,7 @@ def elastic_band(field: Field, *, stiffness: float = 10.0) -> Field:
 def _checked(model: Model, images: Tensor) -> Tensor:
     """The images (B, ...) on the device of the model, in its dtype."""
     check_time_invariant(model)
+    check_samples("(B, C, H, W)", images=images)
     info = describe(model)
     shape = info.shape or tuple(images.shape[1:])
     if tuple(images.shape[1:]) != shape or not images.is_floating_point():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from eqm.checks import as_floats, check_callable, check_count, check_range, check_samples, kind_of
 from eqm.shapes import per_sample
 
 
@@ -40,6 +41,11 @@ class Inpaint:
     mask: Tensor
 
     def __post_init__(self) -> None:
+        values = as_floats("(H, W)", mask=self.mask)
+        if not isinstance(self.mask, Tensor):
+            object.__setattr__(self, "mask", values)
+        if not values.numel():
+            raise ValueError(f"mask must have values; got {kind_of(self.mask)}")
         if not 2 <= self.mask.ndim <= 4 or not ((self.mask == 0) | (self.mask == 1)).all():
             raise ValueError(
                 "mask must be 1 where pixels are known and 0 elsewhere, (H, W) or (B, 1, H, W); "
@@ -54,6 +60,7 @@ class Inpaint:
         return Inpaint(self.mask[rows.to(self.mask.device)])
 
     def __call__(self, x: Tensor) -> Tensor:
+        check_samples("(B, C, H, W)", x=x)
         mask = self.mask.to(x)
         try:
             known = x * mask
@@ -72,9 +79,13 @@ class Downsample:
 
     factor: int
 
+    def __post_init__(self) -> None:
+        check_count(factor=self.factor)
+
     def __call__(self, x: Tensor) -> Tensor:
         """The small images. Raises ValueError if the sides are not multiples of `factor`."""
-        if self.factor < 1 or x.shape[-1] % self.factor or x.shape[-2] % self.factor:
+        check_samples("(B, C, H, W)", least=3, x=x)
+        if x.shape[-1] % self.factor or x.shape[-2] % self.factor:
             raise ValueError(
                 f"factor must divide the sides of the images, {x.shape[-1]}x{x.shape[-2]}; "
                 f"got {self.factor}"
@@ -89,6 +100,11 @@ class Blur:
     kernel: Tensor
 
     def __post_init__(self) -> None:
+        values = as_floats("(k, l)", kernel=self.kernel)
+        if not isinstance(self.kernel, Tensor) or not self.kernel.is_floating_point():
+            object.__setattr__(self, "kernel", values)
+        if not values.isfinite().all():
+            raise ValueError("kernel must be finite; some values are NaN or infinity")
         if self.kernel.ndim != 2 or any(size % 2 == 0 for size in self.kernel.shape):
             raise ValueError(
                 f"kernel must be (k, l), both odd; got {tuple(self.kernel.shape)}: pad it with zeros"
@@ -97,6 +113,7 @@ class Blur:
     @classmethod
     def gaussian(cls, sigma: float) -> Blur:
         """A Gaussian kernel with a standard deviation of `sigma` pixels, cut off at 3 sigma."""
+        check_range(-math.inf, math.inf, sigma=sigma)
         if not 0 < sigma < 100:
             raise ValueError(f"sigma must be a positive number of pixels; got {sigma}")
         places = torch.arange(-math.ceil(3 * sigma), math.ceil(3 * sigma) + 1.0)
@@ -107,10 +124,9 @@ class Blur:
     @classmethod
     def motion(cls, length: int, angle: float = 0.0) -> Blur:
         """Motion along a straight line of `length` pixels, `angle` degrees from the horizontal."""
+        check_range(-math.inf, math.inf, length=length, angle=angle)
         if not 1 <= length < 1000:
             raise ValueError(f"length must be a number of pixels, 1 or more; got {length}")
-        if not math.isfinite(angle):
-            raise ValueError(f"angle must be a finite number of degrees; got {angle}")
         radius = (length - 1) / 2  # the line joins the centres of the first and last pixel
         half = math.ceil(radius)
         kernel = torch.zeros(2 * half + 1, 2 * half + 1)
@@ -126,13 +142,19 @@ class Blur:
         return cls(kernel / kernel.sum())
 
     def __call__(self, x: Tensor) -> Tensor:
+        check_samples("(B, C, H, W)", least=4, x=x)
+        if not len(x):
+            return x.clone()
         height, width = (size // 2 for size in self.kernel.shape)
-        padded = functional.pad(x, (width, width, height, height), mode="replicate")
+        exact = x.to(
+            torch.promote_types(x.dtype, torch.float32)
+        )  # there is no FFT of half precision
+        padded = functional.pad(exact, (width, width, height, height), mode="replicate")
         # By FFT: on a CPU the backward pass of a convolution is thirty times slower.
         sides = padded.shape[-2:]
-        kernel = torch.fft.rfft2(self.kernel.flip(0, 1).to(x), sides)
+        kernel = torch.fft.rfft2(self.kernel.flip(0, 1).to(exact), sides)
         both = torch.fft.irfft2(torch.fft.rfft2(padded) * kernel, sides)
-        return both[..., 2 * height :, 2 * width :]
+        return both[..., 2 * height :, 2 * width :].to(x.dtype)
 
 
 @dataclass(frozen=True)
@@ -140,12 +162,32 @@ class Grey:
     """The mean of the channels, as for colouring."""
 
     def __call__(self, x: Tensor) -> Tensor:
+        check_samples("(B, C, H, W)", x=x)
         return x.mean(1, keepdim=True)
 
 
 def for_rows(operator: Operator, rows: Tensor) -> Operator:
     """The operator of some of the images."""
     return operator[rows] if hasattr(operator, "__getitem__") else operator
+
+
+def measure(operator: Operator, x: Tensor) -> Tensor:
+    """The measurement of images x (B, C, H, W). The operator gets a copy, as it may work in place.
+
+    Raises ValueError if it returns no floating-point tensor with one measurement an image.
+    """
+    found = operator(x.clone())
+    if (
+        not isinstance(found, Tensor)
+        or not found.is_floating_point()
+        or found.shape[:1] != x.shape[:1]
+        or found.device != x.device
+    ):
+        raise ValueError(
+            f"an operator must return a floating-point tensor ({len(x)}, ...), the measurements; "
+            f"got {kind_of(found)}"
+        )
+    return found
 
 
 def least_squares(
@@ -158,14 +200,14 @@ def least_squares(
     iteration is exact if A A^T is a multiple of the identity or a projection, as for masks, block
     means and grey.
     """
-    transposed = torch.func.vjp(operator, torch.zeros_like(like))[1]
+    transposed = torch.func.vjp(lambda x: measure(operator, x), torch.zeros_like(like))[1]
     solution, residual, direction = torch.zeros_like(target), target, target
     square = residual.square().flatten(1).sum(1)
     enough = 1e-7 * square
     for _ in range(iterations):
         if (square <= enough).all():
             break
-        image = operator(transposed(direction)[0]) + ridge * direction
+        image = measure(operator, transposed(direction)[0]) + ridge * direction
         size = square / (direction * image).flatten(1).sum(1).clamp(min=1e-30)
         solution = solution + per_sample(size, target) * direction
         residual = residual - per_sample(size, target) * image
@@ -177,16 +219,17 @@ def least_squares(
 def check_linear(operator: Operator, shape: tuple[int, ...], measurement: Tensor) -> None:
     """Raises ValueError if the operator is not linear, or does not measure images of `shape` as
     `measurement`."""
+    check_callable(operator=operator)
     generator = torch.Generator().manual_seed(0)
     count = len(measurement)
     a, b = (torch.randn(count, *shape, generator=generator).to(measurement) for _ in range(2))
-    of_a, of_b = operator(a), operator(b)
+    of_a, of_b = measure(operator, a), measure(operator, b)
     if of_a.shape != measurement.shape:
         raise ValueError(
             f"measurement must have shape {tuple(of_a.shape)}, that of the operator's measurements of "
             f"images {(count, *shape)}; got {tuple(measurement.shape)}"
         )
-    if not torch.allclose(operator(a + b), of_a + of_b, rtol=1e-3, atol=1e-3):
+    if not torch.allclose(measure(operator, a + b), of_a + of_b, rtol=1e-3, atol=1e-3):
         raise ValueError(
             "the operator must be linear, A(a + b) = A(a) + A(b); it is not: if it adds a constant, "
             "subtract that from the measurement"

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from eqm.checks import check_count
-from eqm.corruption import Decay, corrupt, decay_of
+from eqm.checks import check_count, check_range, check_samples, check_seed
+from eqm.corruption import Decay, corrupt
 from eqm.descent import MaxNFE, Solution, State, StepResult, descend
 from eqm.descent.rules.langevin import keys, normal
 from eqm.descent.rules.rule import GradientOf
 from eqm.field import Field
+from eqm.sampling.labels import Labels
 from eqm.sampling.model import check_time_invariant, describe
 from eqm.sampling.settings import Sampling
 from eqm.sampling.start import guided, starting_noise
 from eqm.shapes import per_sample
-from eqm.tasks.denoising import MAX_VALUE, mean_step
-from eqm.tasks.operators import Operator, check_linear, for_rows, least_squares
+from eqm.tasks.denoising import MAX_VALUE, mean_step, prepared
+from eqm.tasks.operators import Operator, check_linear, for_rows, least_squares, measure
 
 
 def restore(
     field: Field,
     measurement: Tensor,
     operator: Operator,
-    labels: Tensor | None = None,
+    labels: Labels = None,
     *,
     noise: float = 0.0,
     count: int = 1,
@@ -50,8 +52,10 @@ def restore(
     """
     check_count(count=count, steps=steps)
     check_time_invariant(field)
-    if not 0 <= noise < float("inf"):
-        raise ValueError(f"noise must be a standard deviation, 0 or more; got {noise}")
+    check_range(0, math.inf, noise=noise)
+    check_samples("(B, ...)", measurement=measurement)
+    check_seed(len(measurement) * count, seed=seed)
+    sampling, decay, labels = prepared(field, measurement, labels, sampling, decay)
     info = describe(field)
     shape = info.shape
     if shape is None:
@@ -64,18 +68,13 @@ def restore(
     exact = measurement.to(torch.promote_types(measurement.dtype, torch.float32))
     with torch.no_grad():
         check_linear(operator, tuple(shape), exact)
-    if labels is not None and labels.shape != measurement.shape[:1]:
-        raise ValueError(
-            f"labels must be one a measurement, ({len(measurement)},); got {tuple(labels.shape)}"
-        )
     rows = torch.arange(len(measurement), device=measurement.device).repeat_interleave(count)
-    starts = starting_noise(shape, seeds=range(seed, seed + len(rows))).to(measurement)
-    sampling = sampling or Sampling.of(info.metadata)
+    starts = starting_noise(shape, seeds=range(int(seed), int(seed) + len(rows))).to(measurement)
     return descend(
         guided(field, sampling, labels),
         starts,
         None if labels is None else labels[rows],
-        rule=Fit(for_rows(operator, rows), exact[rows], decay or decay_of(field), steps, noise),
+        rule=Fit(for_rows(operator, rows), exact[rows], decay, steps, noise),
         stop=MaxNFE(steps),
         max_steps=steps,
     )
@@ -120,7 +119,7 @@ class Fit:
         share = (1 - level[0]) ** 2
         ridge = self.noise**2 * float((level[0] ** 2 + share) / share)
         operator = for_rows(self.operator, rows)
-        misfit = self.measurement[rows] - operator(predicted)
+        misfit = self.measurement[rows] - measure(operator, predicted)
         predicted = predicted + least_squares(operator, misfit, predicted, ridge=ridge)
         fresh = normal(key, steps, predicted)
         x = corrupt(predicted, fresh, (level + 1 / self.steps).clamp(max=1)).to(x)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any
@@ -13,16 +13,19 @@ from msgspec import Meta
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from eqm.checks import check_call, kind_of, seeded
 from eqm.corruption import corrupt, decay_of
 from eqm.descent.driver import Outcome, Solution, descend
 from eqm.descent.stopping import RelativeGradientNorm, Stop
 from eqm.descent.trajectory import measure_trajectory, record_trajectory
-from eqm.field import Field, check_gradient
+from eqm.field import Field, gradient_at
 from eqm.objective import EquilibriumMatching
 from eqm.pictures import to_uint8
 from eqm.registry import register
+from eqm.sampling.labels import Labels
 from eqm.sampling.model import describe
 from eqm.sampling.settings import Sampling
+from eqm.sampling.start import labels_of
 from eqm.schema import check_fields
 from eqm.shapes import norms
 
@@ -57,6 +60,10 @@ class ScoreConfig:
     """Seed of the noise."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.objective, EquilibriumMatching):
+            raise ValueError(
+                f"objective must be an EquilibriumMatching; got {kind_of(self.objective)}"
+            )
         check_fields(self)
 
     @classmethod
@@ -71,7 +78,7 @@ class ScoreConfig:
         stored = Sampling.of(info.metadata)
         sampling = replace(stored, multistep_coefficients=())  # they are for descents from noise
         objective = EquilibriumMatching(decay_of(field), info.noise_conditioning)
-        return cls(objective, sampling, tuple(gammas), draws, seed)
+        return cls(objective, sampling, as_gammas(gammas), draws, seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,13 +99,15 @@ class ScoreContext:
     def errors(self) -> Tensor:
         """The squared error of the field on noisy images, the mean over draws, (G, B, ...) for G
         gammas."""
-        generator = torch.Generator().manual_seed(self.config.seed)
+        generator = seeded(self.config.seed)
         errors = []
         for gamma in self.config.gammas:
             level, found = self._full(gamma), []
             for _ in range(self.config.draws if gamma < 1 else 1):
                 noise = self._noise(generator)
-                target = (noise - self.x) * self.config.objective.decay(level[:1]).item()
+                target = (noise - self.x) * self.config.objective.decay(
+                    self.x.new_full((1,), gamma)
+                ).item()
                 gradient = self._gradient_at(corrupt(self.x, noise, level), gamma)
                 found.append((gradient - target).square())
             errors.append(torch.stack(found).mean(0))
@@ -106,7 +115,7 @@ class ScoreContext:
 
     def noisy(self) -> Tensor:
         """The images, mixed with noise at gamma = START."""
-        noise = self._noise(torch.Generator().manual_seed(self.config.seed))
+        noise = self._noise(seeded(self.config.seed))
         return corrupt(self.x, noise, self._full(START))
 
     def descend(self, start: Tensor, stop: Stop | None = None) -> Solution:
@@ -129,9 +138,7 @@ class ScoreContext:
     def _gradient_at(self, x: Tensor, gamma: float) -> Tensor:
         conditioned = self.config.objective.noise_conditioning
         given = (x, self.labels, self._full(gamma)) if conditioned else (x, self.labels)
-        gradient = self.field(*given)
-        check_gradient(gradient, x)
-        return gradient
+        return gradient_at(self.field, *given)
 
     def _full(self, gamma: float) -> Tensor:
         return self.x.new_full((len(self.x),), gamma)
@@ -154,7 +161,7 @@ The detector turns several numbers into one Mahalanobis distance, and adds the d
 def energy(context: ScoreContext) -> Tensor:
     """The energy of an explicit model (EqM-E)."""
     check_explicit(context.field)
-    found: Tensor = context.field.energy(context.x, context.labels)  # type: ignore[attr-defined]
+    found: Tensor = context.field.energy(context.x.clone(), context.labels)  # type: ignore[attr-defined]
     return found
 
 
@@ -248,7 +255,7 @@ def as_columns(score: Tensor) -> Tensor:
 def matching_error(
     field: Field,
     x: Tensor,
-    labels: Tensor | None = None,
+    labels: Labels = None,
     *,
     objective: EquilibriumMatching | None = None,
     gammas: Sequence[float] = (0.5, 0.7),
@@ -261,10 +268,25 @@ def matching_error(
     2510.02300) over `gammas` and `draws` of noise, which are the same for every image. The field has
     learnt the way back to training images only, so its error is larger on others. `objective` is
     the one that the field was trained with. Costs one evaluation for each gamma and draw.
+
+    Raises ValueError for what are no samples, labels or objective, and settings out of range.
     """
-    config = ScoreConfig(objective or EquilibriumMatching(), Sampling(), tuple(gammas), draws, seed)
+    objective = EquilibriumMatching() if objective is None else objective
+    config = ScoreConfig(objective, Sampling(), as_gammas(gammas), draws, seed)
+    check_call(field, x, None)
+    chosen = labels_of(field, labels, x)
     with torch.no_grad():
-        return loss(ScoreContext(field, x, labels, config))
+        return loss(ScoreContext(field, x, chosen, config))
+
+
+def as_gammas(gammas: Sequence[float]) -> tuple[float, ...]:
+    """The gammas as a tuple. Raises ValueError for what are no numbers in a row."""
+    if isinstance(gammas, str | dict | set) or not isinstance(gammas, Iterable):
+        raise ValueError(f"gammas must be one or more numbers; got {kind_of(gammas)}")
+    if getattr(gammas, "ndim", 1) != 1:
+        raise ValueError(f"gammas must be one or more numbers; got {kind_of(gammas)}")
+    listed = getattr(gammas, "tolist", lambda: gammas)()  # of tensors and arrays
+    return tuple(listed)
 
 
 def check_explicit(field: Any) -> None:
@@ -293,7 +315,7 @@ def _image(x: Tensor) -> Tensor:
 def _parts(errors: Tensor) -> Tensor:
     """The means of the parts of a sample, (B, parts), from errors (B, ...)."""
     if errors.ndim == 4:
-        cells = [min(CELLS, side) for side in errors.shape[2:]]
+        cells = min(CELLS, errors.shape[2]), min(CELLS, errors.shape[3])
         return adaptive_avg_pool2d(errors.mean(1), cells).flatten(1)
     flat = errors.flatten(1)
     parts = flat.tensor_split(min(CELLS**2, flat.shape[1]), 1)

@@ -10,12 +10,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from eqm.checks import check_count, check_fraction
+from eqm.checks import (
+    check_callable,
+    check_count,
+    check_fraction,
+    check_samples,
+    check_seed,
+    seeded,
+)
 from eqm.descent import AdamsBashforth, fit_multistep, record_trajectory
 from eqm.metrics import Moments, frechet_distance
+from eqm.sampling.labels import Labels
 from eqm.sampling.model import Model, check_time_invariant, describe
 from eqm.sampling.settings import Sampling
-from eqm.sampling.start import Start, prepare
+from eqm.sampling.start import Start, labels_of, prepare
 from eqm.tasks.generation import generate
 
 Features = Callable[[Tensor], Tensor]
@@ -92,7 +100,7 @@ class Tuning:
 def tune(
     model: Model,
     reference: Tensor,
-    labels: Tensor | None = None,
+    labels: Labels = None,
     *,
     samples: int = 512,
     nfe: int = 20,
@@ -123,6 +131,13 @@ def tune(
     model's shape, a seed of more than 63 bits, and noise-conditioned models.
     """
     check_time_invariant(model)
+    check_samples("(N, ...)", reference=reference)
+    check_count(samples=samples)
+    check_seed(4 * int(samples), seed=seed)
+    labels = labels_of(model, labels, reference)
+    for name, function in {"features": features, "on_trial": on_trial}.items():
+        if function is not None:
+            check_callable(**{name: function})
     info = describe(model)
     known = Sampling.of(info.metadata)
     stored = replace(known, multistep_coefficients=())
@@ -297,7 +312,7 @@ def _labels_like(
     """Labels as often as the reference has them, in random order."""
     if labels is None or num_classes == 0:
         return torch.arange(samples) % num_classes if num_classes else None
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(labels), generator=seeded(seed))
     return labels.cpu()[order].repeat(-(-samples // len(labels)))[:samples].long()
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from eqm.checks import check_choice
 from eqm.descent.rules.first_order import GradientDescent
 from eqm.descent.rules.rule import GradientOf, State, StepResult, StepSizeRule, per_sample
 from eqm.registry import register
@@ -74,8 +75,7 @@ class AdamsBashforth(StepSizeRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.order not in (2, 3):
-            raise ValueError(f"order must be 2 or 3; got {self.order}")
+        check_choice((2, 3), order=self.order)
 
     def init(self, x: Tensor) -> State:
         return torch.zeros_like(x), torch.zeros_like(x), x.new_ones(len(x), 2)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from eqm.checks import check_range, check_seed
 from eqm.descent.rules.rule import GradientOf, State, StepResult, StepSizeRule
 from eqm.registry import register
 
@@ -33,9 +34,9 @@ class Langevin(StepSizeRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature must be 0 or a positive number; got {self.temperature}")
-        if not 0 <= self.seed < 2**63:
+        check_range(0, math.inf, temperature=self.temperature)
+        check_seed(seed=self.seed)
+        if self.seed < 0:
             raise ValueError(f"seed must lie in [0, 2^63); got {self.seed}")
 
     def init(self, x: Tensor) -> State:

@@ -9,6 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from eqm.checks import kind_of
 from eqm.descent.rules.rule import GradientOf, State, StepResult, per_sample
 
 
@@ -32,7 +33,12 @@ class LinearMultistep:
     rows: tuple[tuple[float, ...], ...]
 
     def __post_init__(self) -> None:
-        rows = tuple(tuple(map(float, row)) for row in self.rows)
+        try:
+            rows = tuple(tuple(map(float, row)) for row in self.rows)
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(
+                f"rows must be rows of numbers, one row a step; got {kind_of(self.rows)}"
+            ) from None
         if len({len(row) for row in rows}) != 1 or len(rows[0]) < 2:
             raise ValueError(
                 "rows must be one or more of the same length, at least 2 numbers each; "

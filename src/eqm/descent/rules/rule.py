@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor
 
 from eqm import shapes
+from eqm.checks import check_positive, kind_of
 
 State = tuple[Any, ...]
 """The memory of a rule between steps: tensors, or tuples of them, whose first axis is the batch. So rows
@@ -60,10 +60,14 @@ class StepSizeRule:
     step_size: float | Schedule
 
     def __post_init__(self) -> None:
-        if not callable(self.step_size) and not 0 < self.step_size < math.inf:
-            raise ValueError(
-                f"step_size must be a positive number or a schedule; got {self.step_size}"
-            )
+        if isinstance(self.step_size, type) or not callable(self.step_size):
+            try:
+                check_positive(step_size=self.step_size)  # type: ignore[arg-type]
+            except ValueError:
+                raise ValueError(
+                    "step_size must be a positive number or a schedule; "
+                    f"got {kind_of(self.step_size)}"
+                ) from None
 
     def init(self, x: Tensor) -> State:
         """No memory, unless a rule says otherwise."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eqm.checks import check_count, check_positive, check_ratio
+from eqm.checks import check_count, check_decay, check_positive, check_ratio
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class EvenGamma:
     def __post_init__(self) -> None:
         check_count(steps=self.steps)
         check_ratio(last=self.last)
+        check_decay(self.decay)
         if not (self.decay(self._gamma(torch.arange(self.steps))) > 0).all():
             raise ValueError("decay must be positive before `last`: choose a smaller `last`")
 

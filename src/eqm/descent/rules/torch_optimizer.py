@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from eqm.checks import kind_of
 from eqm.descent.rules.rule import GradientOf, State, StepResult
 
 
@@ -34,6 +35,11 @@ class TorchOptimizer:
     """The names of the optimizer's state, and whether each is one number for a sample."""
 
     def __post_init__(self) -> None:
+        if not callable(self.make):
+            raise ValueError(
+                "make must build a torch.optim optimizer from a list of tensors; "
+                f"got {kind_of(self.make)}"
+            )
         x = torch.tensor([[1.0, 2.0, -3.0], [40.0, 0.5, 6.0]])
         gradient = torch.tensor([[3.0, -1.0, 0.2], [-0.1, 50.0, 7.0]])
         try:
