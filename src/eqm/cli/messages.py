@@ -62,7 +62,7 @@ def sentence_of(error: Exception) -> str:
     and the sentence says so.
     """
     text = one_line(error)
-    if text and _has_own_words(error):
+    if text and not text.startswith("[Errno") and _has_own_words(error):
         return text
     if isinstance(error, MemoryError) or "allocate" in text or "out of memory" in text.lower():
         asked = re.search(r"allocate (\d+) bytes|allocate ([\d.]+ [KMGTPE]i?B)", text)
