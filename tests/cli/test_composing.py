@@ -106,7 +106,10 @@ def test_paths_that_diverge_are_named(run):
             "one for each picture; got 1 labels for 2",
         ),
         (("vary", "m", "fashion-mnist-test:0"), "the model takes 8x8 pixels and 1 channel"),
-        (("vary", "m", "digits:0", "--strength", 2), "strength must be a number from 0 to 1; got 2"),
+        (
+            ("vary", "m", "digits:0", "--strength", 2),
+            "strength must be a number from 0 to 1; got 2",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(run, arguments, sentence):

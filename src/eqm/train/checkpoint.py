@@ -21,14 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from eqm.files import DiskFullError, replacing
 from eqm.models import from_pretrained, with_energy
 from eqm.models.network import build_empty
 from eqm.models.pretrained import write_pretrained
+from eqm.schema import convert, read_json
+from eqm.tensor_files import open_tensors, read_tensors
 from eqm.train.config import TrainConfig
 from eqm.train.disk_space import bytes_of, lack_of_space
 from eqm.train.distributed import is_main, on_main, refuse
@@ -99,7 +100,7 @@ def save_if_it_fits(
     if full := lack_of_space(folder, bytes_of(state)):
         return full
     tensors = _gathered(tensors_of(state))
-    skipped, sums = int(state.skipped), state.sums.tolist()
+    skipped, sums = int(state.skipped), state.sums.nan_to_num().tolist()  # JSON has no infinity
 
     def write() -> None:
         numbers = _numbers(folder)
@@ -174,7 +175,7 @@ def go_back(
         return
     number, header = found
     if is_main():
-        with safe_open(_tensor_file(folder, number), framework="pt") as file:
+        with open_tensors(_tensor_file(folder, number)) as file:
             _put(state, header, file.get_tensor)
     else:
         _put(state, header, lambda name: None)
@@ -381,8 +382,8 @@ def mend_best(
             return
     level = logging.WARNING if found is None or found[1] <= state.images else logging.DEBUG
     try:
-        tensors = load_file(_best_file(folder, images))
-    except (OSError, SafetensorError):
+        tensors = read_tensors(_best_file(folder, images))
+    except ValueError:
         tensors = {}
     if digest_of(tensors) != digest:
         said = "so is their copy: train in another folder to get them again"
@@ -451,8 +452,8 @@ def _readable(folder: Path, number: int) -> Header | None:
     """The header of a checkpoint, or None if a file is damaged."""
     path = _header_file(folder, number)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        header = Header(**content)
+        content = read_json(path, dict[str, Any])
+        header: Header = convert(content, Header)
         intact = (
             header.version == VERSION
             and header.own_sha256 in ("", _own_sha256(content))
@@ -505,7 +506,7 @@ def _sweep(folder: Path, numbers: set[int], state: TrainingState) -> None:
     best = set() if state.best is None else {state.best.images}
     for number in numbers:
         with suppress(OSError, ValueError, KeyError, TypeError):
-            content = json.loads(_header_file(folder, number).read_text(encoding="utf-8"))
+            content = read_json(_header_file(folder, number), dict[str, Any])
             best.add(content["best"][1])
     for place, kept in ((folder / CHECKPOINTS, numbers), (folder / CHECKPOINTS / BEST, best)):
         for path in place.glob("*.safetensors"):

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from eqm.files import replacing
 from eqm.models.pretrained import clean_name
+from eqm.reading import open_regular
 from eqm.tensor_files import open_tensors
 from eqm.train.config import MAX_SIGMA_REL, OptimizerConfig
 from eqm.train.distributed import whole
@@ -238,7 +239,7 @@ def fit_snapshots(found: Sequence[Snapshot], sigma_rel: float, *, images: int | 
 
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
