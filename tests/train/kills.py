@@ -207,6 +207,16 @@ def torment(root: Path, *, kills: int, ranks: int, chance: random.Random) -> lis
     return faults
 
 
+def children(process: int) -> list[int]:
+    """The living processes that a process started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parent = path.read_text().rpartition(")")[2].split()[1]
+            found += [int(path.parent.name)] if int(parent) == process else []
+    return found
+
+
 def torment_torchrun(root: Path, *, launches: int, chance: random.Random) -> list[str]:
     """The same with the real torchrun, whose start takes seconds: one run, killed that many times."""
     kind = next(iter(KINDS))
@@ -217,17 +227,14 @@ def torment_torchrun(root: Path, *, launches: int, chance: random.Random) -> lis
             "torch.distributed.run",
             "--nproc-per-node",
             "2",
-            "--master-port",
-            "0",
+            "--standalone",
         ),
         *("-m", "eqm", *TRAIN, *KINDS[kind]),
     ]
 
     def launch(place: Path) -> subprocess.Popen[bytes]:
         with (place / "said.txt").open("a") as said:
-            return subprocess.Popen(
-                command, cwd=place, stdout=said, stderr=said, start_new_session=True
-            )
+            return subprocess.Popen(command, cwd=place, stdout=said, stderr=said)
 
     whole, torn = root / "whole torchrun", root / "killed torchrun"
     for place in (whole, torn):
@@ -239,10 +246,11 @@ def torment_torchrun(root: Path, *, launches: int, chance: random.Random) -> lis
         run = launch(torn)
         with contextlib.suppress(subprocess.TimeoutExpired):
             run.wait(seconds * (0.4 + 0.6 * chance.random()))
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(run.pid, signal.SIGKILL)
+        for number in [run.pid, *children(run.pid)]:  # which are in sessions of their own
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
         run.wait()
-        time.sleep(0.5)  # the group is dead, but its locks may take a moment
+        time.sleep(0.5)  # the locks of the dead may take a moment
     if launch(torn).wait() != 0:
         return [f"torchrun: {(torn / 'said.txt').read_text()[-2000:]}"]
     names = differences(bits(torn / "run"), bits(whole / "run"))
