@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 
+import eqm
 from eqm import registry
 from eqm.cli.main import main
 from eqm.files import printable, reading
@@ -186,6 +187,7 @@ def test_the_program_ends_in_order_whatever_its_streams_and_signals_are(tmp_path
         shell=True,
         capture_output=True,
         text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(eqm.__file__).parent.parent)},
     )
     words = "eqm: the current folder was removed: change to another folder\n"
     assert (done.returncode, done.stderr) == (2, words)
