@@ -1,4 +1,4 @@
-"""Names as people type them."""
+"""Names: as people type them, and as sentences print them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,22 @@ def simple(name: str) -> str:
     """
     folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
     return re.sub(r"[\s_-]+", " ", folded).strip()
+
+
+def said(names: Sequence[str], *, most: int = 3) -> str:
+    """The first names, as an error or a note prints them."""
+    shown = ", ".join(map(printable, names[:most]))
+    return shown + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def either(words: Sequence[str]) -> str:
+    """The words as a choice, such as `a, b or c`."""
+    return " or ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
+
+
+def counted(number: int, noun: str = "picture") -> str:
+    """The number with its noun, such as `1 picture` or `2,000 pictures`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def find_class(given: str | int, names: Sequence[str]) -> int | None:

@@ -175,7 +175,7 @@ def test_each_split_has_its_own_table(tmp_path, pack, drawn):
             "metadata.csv is no readable table",
         ),
         ("metadata.jsonl", b'{"file_name": "a.png"', "metadata.jsonl must be JSON"),
-        ("a.cls", b"cat", "the label in a.cls must be a whole number; got b'cat'"),
+        ("a.cls", b"cat", "the label in a.cls must be a whole number; got 'cat'"),
         (
             "a.cls",
             b"1",

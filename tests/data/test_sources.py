@@ -556,7 +556,7 @@ def test_unusable_files_are_refused(tmp_path):
         ("torn.tar", "is not a whole, uncompressed tar"),
         ("ended.tar", "is not a whole, uncompressed tar"),
         ("bent.tar", "is not a whole, uncompressed tar"),
-        ("labels", "the label in 000.cls must be a whole number; got b'cat'"),
+        ("labels", "the label in 000.cls must be a whole number; got 'cat'"),
         ("x-images-idx3-ubyte", "must hold 0 bytes"),
         ("notes.txt", "is none of .npz"),
         ("range.parquet", r"labels must be in 0..1; got 0..2"),

@@ -12,7 +12,8 @@ from hypothesis.extra import numpy as hnp
 
 from eqm.data import DataConfig, as_source, open_source
 from eqm.data.arrays import from_array
-from eqm.data.values import Wanted, find_layout
+from eqm.data.axes import find_layout
+from eqm.data.values import Wanted
 from eqm.randomness import SampleRandom
 
 ALL = DataConfig()

@@ -24,18 +24,12 @@ from torch import Tensor
 
 from eqm.data.config import DataConfig
 from eqm.data.decoding import is_picture
-from eqm.data.labelling import Contents, Labelled, key_of, labelled
-from eqm.data.layout import (
-    DOCUMENTS,
-    counted,
-    is_litter,
-    kept_shards,
-    kept_split,
-    said,
-    without_companions,
-)
+from eqm.data.label_files import Contents, key_of
+from eqm.data.labelling import Labelled, labelled
 from eqm.data.source import MissingDataError, digest
+from eqm.data.splits import DOCUMENTS, is_litter, kept_shards, kept_split, without_companions
 from eqm.files import printable
+from eqm.naming import counted, said
 from eqm.reading import LARGEST, BoundedFile, PerProcess, inside, open_regular
 
 MOST_FILES = 100_000
@@ -144,16 +138,8 @@ def folder(path: Path, config: DataConfig, walked: Walk | None = None) -> Pictur
 
     chosen = _chosen(str(path), found.files, found.folders, config, read, found.litter)
     names = [file.name for file in chosen.pictures]
-    return PictureFiles(
-        path.resolve().name,
-        names,
-        chosen.found.labels,
-        chosen.found.class_names,
-        digest(*names, *(file.size for file in chosen.pictures)),
-        partial(open_file, path, names),
-        chosen.others,
-        chosen.notes,
-    )
+    fingerprint = digest(*names, *(file.size for file in chosen.pictures))
+    return chosen.files(path.resolve().name, fingerprint, partial(open_file, path, names))
 
 
 @dataclass(frozen=True)
@@ -164,6 +150,15 @@ class _Chosen:
     found: Labelled
     others: tuple[str, ...]
     notes: tuple[str, ...]
+
+    def files(self, name: str, fingerprint: str, opener: Callable[[int], BinaryIO]) -> PictureFiles:
+        """They, with what differs between folders and archives."""
+        names, found = [file.name for file in self.pictures], self.found
+        return PictureFiles(
+            *(name, names, found.labels, found.class_names, fingerprint, opener),
+            others=self.others,
+            notes=self.notes,
+        )
 
 
 def _chosen(
@@ -328,16 +323,8 @@ def zipped(path: Path, config: DataConfig) -> PictureFiles:
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as error:
         raise ValueError(f"{path} is not a whole zip file ({error}): copy it again") from error
     pictures: list[zipfile.ZipInfo] = [file.place for file in chosen.pictures]
-    return PictureFiles(
-        path.stem,
-        [file.name for file in chosen.pictures],
-        chosen.found.labels,
-        chosen.found.class_names,
-        digest(*((m.filename, m.file_size, m.CRC) for m in pictures)),
-        partial(_open_member, archive, pictures),
-        chosen.others,
-        chosen.notes,
-    )
+    fingerprint = digest(*((m.filename, m.file_size, m.CRC) for m in pictures))
+    return chosen.files(path.stem, fingerprint, partial(_open_member, archive, pictures))
 
 
 def _slashed(member: zipfile.ZipInfo) -> str:
@@ -405,16 +392,10 @@ def tars(where: str, archives: Sequence[Path], config: DataConfig, *, asked: boo
     sizes = [(archive.name, start, size) for archive, start, size in places]
     labels, beside = chosen.found.labels, chosen.found.beside
     numbers = labels.tolist() if labels is not None and beside else [None] * len(names)
-    return PictureFiles(
-        name or "tar",
-        names,
-        labels,
-        chosen.found.class_names,
-        digest(*names, *sizes, *numbers),
-        partial(_open_place, places),
-        (*chosen.others, *(file.name for file in found if file.size < 0)),
-        notes + chosen.notes,
-    )
+    links = (file.name for file in found if file.size < 0)
+    chosen = replace(chosen, others=(*chosen.others, *links), notes=notes + chosen.notes)
+    fingerprint = digest(*names, *sizes, *numbers)
+    return chosen.files(name or "tar", fingerprint, partial(_open_place, places))
 
 
 def _open_place(places: Sequence[tuple[Path, int, int]], index: int) -> BinaryIO:

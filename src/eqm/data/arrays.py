@@ -13,23 +13,13 @@ import torch
 from torch import Tensor
 
 from eqm.data.array_files import read_idx, read_npy, read_npz
+from eqm.data.axes import arranged, find_layout, layout_note, told_layout
+from eqm.data.classes import class_labels
 from eqm.data.config import DataConfig
 from eqm.data.decoding import centre_crop, cut_note
-from eqm.data.images import Images, Tensors, check_finite
-from eqm.data.layout import is_litter
-from eqm.data.values import (
-    Wanted,
-    arranged,
-    class_labels,
-    find_layout,
-    find_range,
-    kind_of,
-    layout_note,
-    plain,
-    range_note,
-    scaled,
-    standardised,
-)
+from eqm.data.images import Images, Tensors
+from eqm.data.splits import is_litter
+from eqm.data.values import Wanted, check_finite, plain, scaled, standardised
 
 _IMAGES = ("images", "image", "imgs", "img", "x", "data", "samples", "arr_0")
 _LABELS = ("labels", "label", "y", "targets", "target", "classes", "arr_1")
@@ -180,7 +170,7 @@ def from_array(
     array = plain(name, array)
     form = np.shape(labels) if labels is not None else ()
     counted = (max(form) if len(form) == 2 and 1 in form else form[0]) if form else None
-    layout = config.layout.upper()
+    layout = told_layout(name, array.shape, config.layout)
     if wanted and not layout and len(wanted.layout) == array.ndim:
         layout = wanted.layout.upper()
     notes: tuple[str, ...] = ()
@@ -189,11 +179,6 @@ def from_array(
         layout = find_layout(name, array, labels=counted, several=several, shape=shape)
         if layout != "NHW" or counted is None:  # labels tell which axis is N
             notes = layout_note(name, array.shape, layout, several=several)
-    elif len(layout) != array.ndim:
-        raise ValueError(
-            f"{name}: data.layout {layout} names {len(layout)} axes, but the array has the shape "
-            f"{array.shape}: name each of its axes"
-        )
     array = arranged(array, layout)
     try:
         numbers, classes, words, more = class_labels(name, labels, len(array))
@@ -211,26 +196,11 @@ def from_array(
         return Tensors(name, data, numbers, classes, class_names, notes + more, about)
     if config.standardise:
         raise ValueError(f"{name}: data.standardise is for points and signals; these are pictures")
-    known = wanted.limits(array) if wanted else None
-    if config.range:
-        limits = (config.range[0], config.range[1])
-    elif known:
-        limits = known
-    else:
-        limits = find_range(name, array, alone=bool(wanted))
-        notes += range_note(name, array, limits)
-    data = scaled(name, array, limits)
-    notes += cut_note(name, {name: (array.shape[3], array.shape[2])}, config.size)
-    return Images(
-        name,
-        _fitted(name, data, config),
-        numbers,
-        classes,
-        class_names,
-        notes,
-        {"values": {"kind": kind_of(array), "range": list(limits)}},
-        flip=config.flip,
-    )
+    limits = config.range or (wanted.limits(array) if wanted else ())
+    data, about, more = scaled(name, array, limits, alone=bool(wanted))
+    notes += more + cut_note(name, {name: (array.shape[3], array.shape[2])}, config.size)
+    data = _fitted(name, data, config)
+    return Images(name, data, numbers, classes, class_names, notes, about, flip=config.flip)
 
 
 def _fitted(name: str, data: Tensor, config: DataConfig) -> Tensor:

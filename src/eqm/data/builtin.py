@@ -24,6 +24,7 @@ from torch import Generator, Tensor
 
 from eqm.data.archives import PictureFiles, open_file
 from eqm.data.arrays import from_array, from_idx, from_npz
+from eqm.data.classes import by_name
 from eqm.data.config import DataConfig
 from eqm.data.decoding import centre_crop
 from eqm.data.images import Images, Tensors
@@ -184,10 +185,9 @@ def _openmoji(config: DataConfig) -> Source:
         centre = (side // 2, side // 2)
         ImageDraw.Draw(page).text(centre, emoji, font=font, embedded_color=True, anchor="mm")
         pages.append(np.asarray(centre_crop(page, size)))
-    numbers = {group: number for number, group in enumerate(sorted(set(groups)))}
-    labels = np.array([numbers[group] for group in groups])
+    labels, classes = by_name(groups)
     config = _as_known(config, "NHWC", (0, 255))
-    return from_array("openmoji-32", np.stack(pages), labels, config, tuple(numbers))
+    return from_array("openmoji-32", np.stack(pages), labels, config, classes)
 
 
 def subgroups(codes: list[str]) -> list[str]:

@@ -20,21 +20,12 @@ from torch.utils.data import (
     default_collate,
 )
 
+from eqm.data.axes import arranged, find_layout, told_layout
+from eqm.data.classes import class_labels
 from eqm.data.config import DataConfig
 from eqm.data.images import Images, Tensors
 from eqm.data.source import Source, digest, say
-from eqm.data.values import (
-    Range,
-    arranged,
-    class_labels,
-    find_layout,
-    find_range,
-    kind_of,
-    plain,
-    range_note,
-    scaled,
-    standardised,
-)
+from eqm.data.values import plain, scaled, standardised
 from eqm.randomness import SampleRandom
 
 
@@ -124,13 +115,7 @@ def as_source(data: Any, *, name: str = "data", config: DataConfig = DataConfig(
 def _tensors(name: str, config: DataConfig, x: Any, y: Any = None) -> Tensors:
     """Samples in memory, checked."""
     array = plain(name, x)
-    layout = config.layout.upper()
-    notes: tuple[str, ...] = ()
-    if layout and len(layout) != array.ndim:
-        raise ValueError(
-            f"{name}: data.layout {layout} names {len(layout)} axes, but the array has the shape "
-            f"{array.shape}: name each of its axes"
-        )
+    layout = told_layout(name, array.shape, config.layout)
     if layout:
         array = arranged(array, layout)
     elif array.ndim == 4:
@@ -144,9 +129,7 @@ def _tensors(name: str, config: DataConfig, x: Any, y: Any = None) -> Tensors:
             return replace(samples, notes=more)
         data, about, notes = standardised(name, data, config.standardise)
         return replace(samples, data=data, notes=more + notes, metadata=about)
-    limits, notes = _limits(name, array, config)
-    about = {"values": {"kind": kind_of(array), "range": list(limits)}}
-    data = scaled(name, array, limits)
+    data, about, notes = scaled(name, array, config.range)
     return Images(name, data, labels, classes, names, more + notes, about)
 
 
@@ -160,14 +143,6 @@ def _check_channels_first(name: str, array: np.ndarray) -> None:
             f"{name}: images must have shape (N, C, H, W); got {array.shape}: pass "
             "x.permute(0, 3, 1, 2), or set data.layout NHWC"
         )
-
-
-def _limits(name: str, array: np.ndarray, config: DataConfig) -> tuple[Range, tuple[str, ...]]:
-    """The values of black and white, and a note if they were found."""
-    if config.range:
-        return (config.range[0], config.range[1]), ()
-    limits = find_range(name, array)
-    return limits, range_note(name, array, limits)
 
 
 def _check_loader(loader: DataLoader[Any]) -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from eqm.data.classes import check_labels
 from eqm.data.source import digest, second_part
+from eqm.data.values import check_finite
 from eqm.randomness import SampleRandom
-
-MAX_CLASSES = 1_000_000
-"""A label above is an id, or a -1 that lost its sign."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,44 +129,3 @@ def mirrored(images: Tensor, random: SampleRandom) -> Tensor:
     flips = (random.uniform("flip") < 0.5).nonzero().flatten()
     images[flips] = images[flips].flip(-1)
     return images
-
-
-def count_classes(where: str, labels: Sequence[int] | np.ndarray) -> int:
-    """The number of classes, given at least one label.
-
-    Raises ValueError for negative labels, and for labels that would need too much memory."""
-    low, high = int(np.min(labels)), int(np.max(labels))
-    if low < 0 or high >= MAX_CLASSES:
-        raise ValueError(
-            f"{where}: labels must lie in 0..{MAX_CLASSES - 1:,}; got {low}..{high}: number the "
-            "classes from 0"
-        )
-    return high + 1
-
-
-def check_labels(name: str, labels: Tensor | None, length: int, num_classes: int) -> None:
-    """Raises ValueError unless the labels are int64 (length,) in 0..num_classes-1."""
-    if labels is None:
-        if num_classes:
-            raise ValueError(f"{name}: {num_classes} classes need labels; got none")
-        return
-    if labels.dtype != torch.int64 or labels.shape != (length,):
-        raise ValueError(
-            f"{name}: labels must be int64 of shape ({length},); "
-            f"got {labels.dtype} {tuple(labels.shape)}"
-        )
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= num_classes:
-        raise ValueError(f"{name}: labels must lie in 0..{num_classes - 1}; got {low}..{high}")
-
-
-def check_finite(name: str, data: Tensor) -> None:
-    """Raises ValueError where a sample holds NaN or infinity."""
-    parts = data.split(1024)  # the data may be larger than the memory
-    finite = torch.cat([part.isfinite().flatten(1).all(1) for part in parts])
-    if not finite.all():
-        bad = (~finite).nonzero().flatten().tolist()
-        raise ValueError(
-            f"{name}: {len(bad)} of {len(finite)} samples hold NaN or infinity, "
-            f"the first is number {bad[0]}: remove them"
-        )

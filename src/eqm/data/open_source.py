@@ -18,7 +18,6 @@ from eqm.data.config import DataConfig
 from eqm.data.dataset import as_source
 from eqm.data.decoding import Header, is_picture
 from eqm.data.latents import check_latents, is_latents, open_latents
-from eqm.data.layout import check_no_splits
 from eqm.data.parquet import hub_table, saved, table
 from eqm.data.pictures import headers, pictures, remarks
 from eqm.data.source import (
@@ -30,6 +29,7 @@ from eqm.data.source import (
     say,
     without_labels,
 )
+from eqm.data.splits import check_no_splits
 from eqm.data.values import Wanted
 from eqm.registry import UnknownNameError, lookup, names
 

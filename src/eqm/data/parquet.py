@@ -12,11 +12,12 @@ from typing import Any, BinaryIO
 import torch
 
 from eqm.data.archives import PictureFiles
+from eqm.data.classes import by_name, contradict, count_classes
 from eqm.data.config import DataConfig
-from eqm.data.images import count_classes
-from eqm.data.layout import kept_shards, missing_split, said
 from eqm.data.source import digest
+from eqm.data.splits import kept_shards, missing_split
 from eqm.files import printable
+from eqm.naming import said
 from eqm.reading import check_unpacked, inside, open_regular
 from eqm.schema import read_json
 
@@ -253,8 +254,7 @@ def _labels(
     notes = () if first == "label" else (f"{path}: the labels are those of the column {first}",)
     for name in more:
         other, _ = _of_column(path, rows, features, name)
-        pairs = torch.stack([labels, other]).unique(dim=1).shape[1]
-        if pairs > min(len(labels.unique()), len(other.unique())):
+        if contradict(labels.tolist(), other.tolist()):
             if first == "fine_label":  # as CIFAR-100 has it
                 notes = (
                     f"{path}: the labels are those of the column {first}, not of {said(more)}",
@@ -277,9 +277,7 @@ def _of_column(
     if None in values:
         raise ValueError(f"{path}: some cells of column {name} are empty: fill or remove them")
     if all(isinstance(value, str) for value in values):
-        words = tuple(sorted(set(values)))
-        place = {word: number for number, word in enumerate(words)}
-        return torch.tensor([place[value] for value in values]), words
+        return by_name(values)
     if not all(type(value) is int for value in values):
         raise ValueError(
             f"{path}: column {name} must hold whole numbers or words; "

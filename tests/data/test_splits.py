@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eqm.data import DataConfig, check, open_source
-from eqm.data.layout import is_litter, kept_split, splits_among
 from eqm.data.open_source import files_at
+from eqm.data.splits import is_litter, kept_split, splits_among
 
 
 def opened(path, **settings):

@@ -1,4 +1,4 @@
-"""Which files of a data set are its pictures (no litter, one split, no masks), and the classes by folder."""
+"""Which files of a data set are its pictures: no litter, one split, no masks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from eqm.files import printable
-from eqm.naming import simple
+from eqm.naming import counted, said, simple
 
 DOCUMENTS = (
     *(".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".html"),
@@ -61,28 +58,11 @@ _COMPANION = re.compile(
     r"(.+?)[._-](masks?|seg|segmentations?|gt|ground_?truth|labels?|annotations?)$", re.IGNORECASE
 )
 """The stem of a picture that goes with another one, such as 0_mask with 0."""
-_PARTS = re.compile(
-    r"(part|batch|chunk|shard|folder|dir|set|group|subset|images?|imgs?|page|disk|vol(ume)?)"
-    r"[\s_-]*\d+$",
-    re.IGNORECASE,
-)
-"""Names of folders that often only divide one set."""
 
 
 def is_litter(name: str) -> bool:
     """Whether a file or a folder on its way was left behind by a system or a program, or is hidden."""
     return any(_LITTER.match(part) for part in name.split("/") if part != ".")
-
-
-def said(names: Sequence[str], *, most: int = 3) -> str:
-    """The first names, as an error or a note prints them."""
-    shown = ", ".join(map(printable, names[:most]))
-    return shown + (f" and {len(names) - most:,} more" if len(names) > most else "")
-
-
-def counted(number: int, noun: str = "picture") -> str:
-    """The number with its noun, such as `1 picture` or `2,000 pictures`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True)
@@ -350,78 +330,3 @@ def without_companions(names: Sequence[str], where: str) -> tuple[list[int], tup
         f"{where}: {counted(number)} with names such as {example} are left out, as masks of others; data.split all "
         "takes them",
     )
-
-
-def classes_of(
-    where: str,
-    names: Sequence[str],
-    paths: Sequence[tuple[str, ...]],
-    folders: Collection[tuple[str, ...]],
-) -> tuple[Tensor | None, tuple[str, ...], tuple[str, ...]]:
-    """The labels of pictures by the first of their folders, the names of the classes, and notes.
-
-    `names` are the pictures, `paths` the folders around each, and `folders` all folders, with the empty ones. Folders
-    around everything are ignored; pictures that all lie in one folder have no classes, (None, (), ...).
-    Raises ValueError if some pictures lie beside class folders, or a class folder has none.
-
-    >>> classes_of("pets", ["cat/1.png", "dog/1.png"], [("cat",), ("dog",)], ())[1]
-    ('cat', 'dog')
-    """
-    depth = 0
-    while True:
-        first = {path[depth] if len(path) > depth else "" for path in paths}
-        first |= {folder[depth] for folder in folders if len(folder) > depth}
-        if len(first) > 1 or "" in first:
-            break
-        depth += 1
-    counts = Counter(path[depth] if len(path) > depth else "" for path in paths)
-    around = "/".join(paths[0][:depth])
-    if set(counts) == {""}:
-        if first == {""}:
-            alone = f"{where}: all pictures lie in the folder {printable(around)}, so there are no classes"
-            return None, (), (alone,) if around else ()
-    elif "" in counts:
-        loose = next(name for name, path in zip(names, paths, strict=True) if len(path) <= depth)
-        raise ValueError(
-            f"{where} has {counted(counts[''])} beside class folders, such as {printable(loose)}: "
-            "put each into a folder, or keep only pictures or only folders, or set data.labels off"
-        )
-    if empty := sorted(first - set(counts)):
-        raise ValueError(
-            f"{where}: the class folder {said(empty)} has no pictures: fill it, or move it elsewhere, or turn "
-            "data.labels off"
-        )
-    classes = tuple(sorted(counts))
-    number = {name: k for k, name in enumerate(classes)}
-    labels = torch.tensor([number[path[depth]] for path in paths])
-    return labels, classes, _notes_on_classes(where, classes, paths, depth)
-
-
-def _notes_on_classes(
-    where: str, classes: tuple[str, ...], paths: Sequence[tuple[str, ...]], depth: int
-) -> tuple[str, ...]:
-    notes = []
-    deep = next((path for path in paths if len(path) > depth + 1), None)
-    if deep:
-        notes.append(
-            f"{where}: folders inside the class folders, such as {printable('/'.join(deep[: depth + 2]))}, are no "
-            "classes of their own"
-        )
-    numbers = all(name.isdecimal() for name in classes)
-    if (numbers and classes != tuple(map(str, range(len(classes))))) or all(
-        _PARTS.match(name) for name in classes
-    ):
-        meaning = ", each meant by its own number" if numbers else ""
-        notes.append(
-            f"{where}: the folders {said(classes)} are classes{meaning}: turn data.labels off if they only divide one "
-            "set"
-        )
-    names: dict[str, str] = {}
-    for name in classes:
-        other = names.setdefault(simple(name), name)
-        if other != name:
-            notes.append(
-                f"{where}: the class folders {printable(other)} and {printable(name)} are two classes, though their "
-                "names hardly differ"
-            )
-    return tuple(notes)
