@@ -14,10 +14,10 @@ from .latents import Latents as Latents
 from .latents import check_latents as check_latents
 from .latents import is_latents as is_latents
 from .latents import open_latents as open_latents
-from .open_source import Report as Report
-from .open_source import check as check
 from .open_source import open_source as open_source
 from .pictures import Pictures as Pictures
+from .report import Report as Report
+from .report import check as check
 from .source import MissingDataError as MissingDataError
 from .source import Source as Source
 from .source import Subset as Subset

@@ -1,11 +1,10 @@
-"""Opens the data set that a path or a name stands for, or checks all of it."""
+"""Opens the data set that a path or a name stands for."""
 
 from __future__ import annotations
 
 import glob
-from collections import Counter
-from dataclasses import dataclass, field, replace
-from math import ceil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,10 +15,10 @@ from eqm.data.arrays import from_idx, from_npy, from_npz, is_idx
 from eqm.data.builtin import say_small, small_copy
 from eqm.data.config import DataConfig
 from eqm.data.dataset import as_source
-from eqm.data.decoding import Header, is_picture
-from eqm.data.latents import check_latents, is_latents, open_latents
+from eqm.data.decoding import is_picture
+from eqm.data.latents import is_latents, open_latents
 from eqm.data.parquet import hub_table, saved, table
-from eqm.data.pictures import headers, pictures, remarks
+from eqm.data.pictures import pictures
 from eqm.data.source import (
     MissingDataError,
     Source,
@@ -31,6 +30,7 @@ from eqm.data.source import (
 )
 from eqm.data.splits import check_no_splits
 from eqm.data.values import Wanted
+from eqm.files import printable
 from eqm.registry import UnknownNameError, lookup, names
 
 
@@ -44,12 +44,13 @@ def open_source(config: DataConfig, *, small: bool = False, wanted: Wanted | Non
     no pictures, damaged archives, mixed sizes or channels, labels out of range, a class without
     pictures.
     """
-    source = _opened(config, small=small, wanted=wanted)
+    source = opened(config, small=small, wanted=wanted)
     say(notes_of(source))
     return source
 
 
-def _opened(config: DataConfig, *, small: bool = False, wanted: Wanted | None = None) -> Source:
+def opened(config: DataConfig, *, small: bool = False, wanted: Wanted | None = None) -> Source:
+    """The data set of `open_source`, whose notes are not logged."""
     for name, value in (("size", config.size), ("channels", config.channels)):
         if value < 0:
             raise ValueError(
@@ -165,15 +166,13 @@ def files_at(config: DataConfig) -> PictureFiles:
     try:
         if path.is_dir():
             return _in_folder(path, config)
-        match path.suffix.lower() if path.is_file() else "":
-            case ".zip":
+        if path.is_file():
+            if path.suffix.lower() == ".zip":
                 return zipped(path, config)
-            case ".tar":
-                return tars(where, [path], config, asked=True)
-            case ".parquet" | ".arrow":
-                return table(path, [path], config, asked=True)
-        if not path.exists() and (glob.has_magic(where) or "{" in where):
-            return _matching(where, config)
+            if _is_packed(path.name):
+                return _packed(where, [path], config, asked=True)
+        elif not path.exists() and (glob.has_magic(where) or "{" in where):
+            return _packed(where, expanded(where), config, asked=True)
     except PermissionError as error:
         raise ValueError(f"cannot read {error.filename}: check its permissions") from error
     if path.is_file():
@@ -204,160 +203,32 @@ def _in_folder(path: Path, config: DataConfig) -> PictureFiles:
         return replace(found, notes=(*notes, *found.notes))
     walked = walk(path, outside=config.outside)
     names = [file.name for file in walked.files]
-    packed = [name for name in names if name.lower().endswith((".parquet", ".arrow", ".tar"))]
-    packed = [name for name in packed if name.lower() != "metadata.parquet"]
+    packed = [name for name in names if _is_packed(name) and name.lower() != "metadata.parquet"]
     loose = next(filter(is_picture, names), None)
-    if loose is not None:
-        beside = [name for name in packed if "/" not in name]
-        if beside:
-            raise ValueError(
-                f"{path} holds pictures, such as {loose}, beside {beside[0]}, which may hold others: move one of them "
-                "elsewhere"
-            )
-        return folder(path, config, walked)
-    kinds = {Path(name).suffix.lower() for name in packed}
-    if len(kinds) > 1:
+    if packed and loose is None:
+        return _packed(str(path), [path / name for name in packed], config, asked=False)
+    beside = [name for name in packed if "/" not in name]
+    if beside:
         raise ValueError(
-            f"{path} holds {', '.join(sorted(kinds))} files: give the path of one kind"
+            f"{path} holds pictures, such as {printable(loose)}, beside {printable(beside[0])}, which may hold others: "
+            "move one of them elsewhere"
         )
-    files = [path / name for name in packed]
-    if kinds == {".tar"}:
-        return tars(str(path), files, config, asked=False)
-    if kinds:
-        return table(path, files, config)
     return folder(path, config, walked)
 
 
-def _matching(where: str, config: DataConfig) -> PictureFiles:
-    """The pictures in the files that match a pattern."""
-    files = expanded(where)
+def _is_packed(name: str) -> bool:
+    """Whether a file is an archive or a table of which several may form one data set."""
+    return name.lower().endswith((".tar", ".parquet", ".arrow"))
+
+
+def _packed(where: str, files: Sequence[Path], config: DataConfig, *, asked: bool) -> PictureFiles:
+    """The pictures in tars, or in tables; `where` names them together, `asked` is that of `kept_shards`."""
     kinds = {file.suffix.lower() for file in files}
     if kinds == {".tar"}:
-        return tars(where, files, config, asked=True)
+        return tars(where, files, config, asked=asked)
     if kinds in ({".parquet"}, {".arrow"}):
-        return table(Path(where), files, config, asked=True)
+        return table(Path(where), files, config, asked=asked)
     raise ValueError(
-        f"a pattern must stand for tars or for tables; {where} stands for {', '.join(sorted(kinds))} files: give their "
-        "folder"
-    )
-
-
-@dataclass(frozen=True)
-class Report:
-    """The contents of a data set."""
-
-    name: str
-    images: int
-    """Number of images that can be read."""
-    sizes: Counter[tuple[int, ...]]
-    """Images of each width and height, or points of each length."""
-    channels: Counter[int]
-    """Images of each number of channels."""
-    bits: Counter[int]
-    """Images of each number of bits a channel."""
-    classes: dict[str, int]
-    """Readable images of each class; empty without classes."""
-    fingerprint: str
-    broken: dict[str, str] = field(default_factory=dict)
-    """The files that cannot be read, and why."""
-    others: tuple[str, ...] = ()
-    """Files that are no pictures."""
-    notes: tuple[str, ...] = ()
-    """Sentences that say how the data were read."""
-
-    @property
-    def faults(self) -> list[str]:
-        """Sentences that say why no training is possible on these data."""
-        if not self.images:
-            return ["no picture can be read"]
-        empty = [name for name, count in self.classes.items() if not count]
-        return [f"these classes have no readable pictures: {', '.join(empty)}"] if empty else []
-
-    @property
-    def advice(self) -> list[str]:
-        """Sentences that say which settings these data need."""
-        said = []
-        if len(self.sizes) > 1:
-            said.append("sizes differ: set data.size, the side of the square to crop to")
-        shares = [1 - min(sides) / max(sides) for sides in self.sizes if len(sides) == 2]
-        if any(shares):
-            said.append(
-                f"the crop to a square, if data.size is set, crops away up to {ceil(100 * max(shares))} % of "
-                "a picture"
-            )
-        if len(self.channels) > 1:
-            said.append("channels differ: set data.channels, 1 for grey or 3 for colour")
-        if self.broken:
-            said.append(
-                "training skips broken files and counts them; set data.broken fail to end it instead"
-            )
-        return said
-
-
-def check(
-    path: str,
-    *,
-    split: str = "train",
-    labels: bool = True,
-    labels_from: str = "",
-    layout: str = "",
-    range: tuple[float, ...] = (),
-    outside: bool = False,
-    workers: int = 0,
-) -> Report:
-    """The contents of the data set at `path`; every picture is decoded.
-
-    The options are those of `DataConfig`. Raises ValueError when it cannot be opened.
-    """
-    config = DataConfig(
-        path,
-        split=split,
-        labels=labels,
-        labels_from=labels_from,
-        layout=layout,
-        range=range,
-        outside=outside,
-        workers=workers,
-    )
-    if opens_arrays(config):
-        return _of_source(config)
-    files = files_at(config)
-    found = list(headers(files, config.threads, span=range, decoded=True))
-    good = [index for index, each in enumerate(found) if isinstance(each, Header)]
-    read = [each for each in found if isinstance(each, Header)]
-    counts: list[int] = []
-    if files.labels is not None:
-        counts = torch.bincount(files.labels[good], minlength=len(files.class_names)).tolist()
-    return Report(
-        files.name,
-        len(read),
-        Counter((each.width, each.height) for each in read),
-        Counter(each.channels for each in read),
-        Counter(each.bits for each in read),
-        dict(zip(files.class_names, counts, strict=True)),
-        files.fingerprint,
-        {n: why for n, why in zip(files.names, found, strict=True) if isinstance(why, str)},
-        files.others,
-        (*files.notes, *remarks(files, dict(zip(good, read, strict=True)), range)),
-    )
-
-
-def _of_source(config: DataConfig) -> Report:
-    if is_latents(config.path):
-        check_latents(config.path)
-    source = _opened(config)
-    data = getattr(source, "data", None)
-    count = len(source)
-    channels, *sides = source.shape
-    counts = [] if source.labels is None else torch.bincount(source.labels).tolist()
-    bits = data.dtype.itemsize * 8 if isinstance(data, torch.Tensor) else 8
-    return Report(
-        source.name,
-        count,
-        Counter({tuple(reversed(sides)): count}),
-        Counter({channels: count}),
-        Counter({bits: count}),
-        dict(zip(class_names(source), counts, strict=True)),
-        source.fingerprint,
-        notes=notes_of(source),
+        f"{where} must stand for tars, or for tables of one kind; it holds {', '.join(sorted(kinds))} files: give the "
+        "path of one kind, or of their folder"
     )

@@ -21,6 +21,7 @@ from eqm.data.config import DataConfig
 from eqm.data.decoding import BROKEN, Header, cut_note, decode, header, reason, values
 from eqm.data.images import in_range, mirrored
 from eqm.data.source import digest
+from eqm.files import printable
 from eqm.randomness import SampleRandom
 from eqm.reading import PerProcess
 
@@ -168,34 +169,41 @@ class Pictures:
         return torch.zeros(len(self), dtype=torch.bool)
 
 
-def headers(
+def look(
     files: PictureFiles,
-    threads: int,
-    *,
-    span: Sequence[float] = (),
+    config: DataConfig,
     rows: Sequence[int] | None = None,
+    *,
     decoded: bool = False,
-) -> Iterator[Header | str]:
-    """The header of every picture in order, or why it cannot be read or, if asked, decoded.
+) -> tuple[dict[int, Header], dict[int, str]]:
+    """The headers of pictures, by number, and why others cannot be read or, if asked, decoded.
 
-    `rows` are the numbers of some pictures, by default of all."""
+    `rows` are the numbers of the pictures to look at, by default all."""
 
-    def look(index: int) -> Header | str:
+    def head(row: int) -> Header | str:
         try:
-            with files.open(index) as file:
-                found = header(file, span)
+            with files.open(row) as file:
+                found = header(file, config.range)
             if decoded:
-                with files.open(index) as file:
-                    decode(file, found.channels, 8, span)
+                with files.open(row) as file:
+                    decode(file, found.channels, 8, config.range)
         except BROKEN as error:
             return reason(error)
         return found
 
-    wanted = range(len(files.names)) if rows is None else rows
+    good: dict[int, Header] = {}
+    broken: dict[int, str] = {}
+    rows = range(len(files.names)) if rows is None else rows
     block = 4096  # millions of waiting tasks would fill the memory
-    with ThreadPoolExecutor(threads) as pool:
-        for first in range(0, len(wanted), block):
-            yield from pool.map(look, wanted[first : first + block])
+    with ThreadPoolExecutor(config.threads) as pool:
+        for first in range(0, len(rows), block):
+            some = rows[first : first + block]
+            for row, found in zip(some, pool.map(head, some), strict=True):
+                if isinstance(found, str):
+                    broken[row] = found
+                else:
+                    good[row] = found
+    return good, broken
 
 
 def remarks(
@@ -205,18 +213,18 @@ def remarks(
 
     `size` is the side of the square to crop to, or 0.
     Where grey pictures have more than 8 bits, the values of at most `LOOKED_AT` are read."""
-    several = [row for row, look in found.items() if look.several]
+    several = [row for row, head in found.items() if head.several]
     if several:
         yield (
             f"{_count(several, found)} {'hold' if len(several) > 1 else 'holds'} several pages or frames, "
             f"such as {files.names[several[0]]}: the first is used"
         )
-    sizes = {files.names[row]: (look.width, look.height) for row, look in found.items()}
+    sizes = {files.names[row]: (head.width, head.height) for row, head in found.items()}
     some = (
         "" if len(found) == len(files.names) else f"; {_count(found, files.names)} were looked at"
     )
     yield from (f"{sentence}{some}" for sentence in cut_note(files.name, sizes, size))
-    deep = [row for row, look in found.items() if look.deep]
+    deep = [row for row, head in found.items() if head.deep]
     extremes = []
     for row in spread(deep):
         with suppress(*BROKEN), files.open(row) as file:
@@ -255,32 +263,25 @@ def pictures(files: PictureFiles, config: DataConfig) -> Pictures:
     If both are set, a few headers are read now; else every header is. Raises
     ValueError when no file can be read, or sizes or channels differ.
     """
-    broken: dict[str, str] = {}
     channels, size = config.channels, max(config.size, 0)
     height = width = size
-    known: dict[int, Header] = {}
     everything = range(len(files.names))
     some = bool(channels and size)
-    rows = spread(everything) if some else everything
-    looks = headers(files, config.threads, span=config.range, rows=rows)
-    for row, look in zip(rows, looks, strict=True):
-        if isinstance(look, str):
-            broken[files.names[row]] = look
-        else:
-            known[row] = look
-    found = [(files.names[row], look) for row, look in known.items()]
+    known, unread = look(files, config, spread(everything) if some else everything)
+    broken = {files.names[row]: why for row, why in unread.items()}
+    found = [(files.names[row], head) for row, head in known.items()]
     if broken and (not found or (config.broken == "fail" and not some)):
-        name, reason = next(iter(broken.items()))
+        name, why = next(iter(broken.items()))
         raise ValueError(
-            f"{files.name}: {len(broken)} of {len(rows)} pictures cannot be read, the first is {name} "
-            f"({reason}): replace or remove them"
+            f"{files.name}: {len(broken)} of {len(known) + len(broken)} pictures cannot be read, the first is "
+            f"{printable(name)} ({why}): replace or remove them"
         )
     if some:
         broken = {}  # they are found when they are needed
     elif broken:
         LOG.warning(
             "%s: cannot read %d of %d pictures: %s",
-            *(files.name, len(broken), len(rows), ", ".join(broken)),
+            *(files.name, len(broken), len(files.names), ", ".join(map(printable, broken))),
         )
     channels = channels or _agreed_channels(files.name, found)
     if not size:
@@ -304,7 +305,7 @@ def pictures(files: PictureFiles, config: DataConfig) -> Pictures:
 
 
 def _agreed_channels(name: str, found: list[tuple[str, Header]]) -> int:
-    examples = {look.channels: file for file, look in reversed(found)}
+    examples = {head.channels: file for file, head in reversed(found)}
     if len(examples) > 1:
         mixed = ", ".join(f"{count} ({file})" for count, file in sorted(examples.items()))
         raise ValueError(
@@ -315,9 +316,9 @@ def _agreed_channels(name: str, found: list[tuple[str, Header]]) -> int:
 
 
 def _agreed_size(name: str, found: list[tuple[str, Header]]) -> tuple[int, int]:
-    counts = Counter((look.width, look.height) for _, look in found)
+    counts = Counter((head.width, head.height) for _, head in found)
     if len(counts) > 1:
-        examples = {(look.width, look.height): file for file, look in reversed(found)}
+        examples = {(head.width, head.height): file for file, head in reversed(found)}
         (small, first), *_, (large, last) = sorted(
             examples.items(), key=lambda item: (min(item[0]), item)
         )

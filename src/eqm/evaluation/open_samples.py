@@ -16,7 +16,7 @@ from eqm.data.array_files import read_npz
 from eqm.data.arrays import from_npz
 from eqm.data.config import DataConfig
 from eqm.data.images import Tensors
-from eqm.data.pictures import headers
+from eqm.data.pictures import look
 from eqm.data.source import notes_of, say
 from eqm.data.values import Wanted
 from eqm.encoders import encoder_of
@@ -181,14 +181,8 @@ def readable(source: Source, config: DataConfig) -> Source:
     if not isinstance(source, Pictures):
         return source
     numbers = source.rows.tolist()
-    looks = list(
-        headers(source.files, config.threads, span=config.range, rows=numbers, decoded=True)
-    )
-    unreadable = {
-        source.files.names[number]: look
-        for number, look in zip(numbers, looks, strict=True)
-        if isinstance(look, str)
-    }
+    good, broken = look(source.files, config, numbers, decoded=True)
+    unreadable = {source.files.names[number]: why for number, why in broken.items()}
     if not unreadable:
         return source
     if config.broken == "fail" or len(unreadable) == len(source):
@@ -201,7 +195,7 @@ def readable(source: Source, config: DataConfig) -> Source:
         LOG.warning("%s: cannot read %s (%s): it is left out", source.name, name, why)
     if len(unreadable) > LISTED:
         LOG.warning("%s: %d more pictures cannot be read", source.name, len(unreadable) - LISTED)
-    rows = torch.tensor([k for k, look in enumerate(looks) if not isinstance(look, str)])
+    rows = torch.tensor([k for k, number in enumerate(numbers) if number in good])
     labels = None if source.labels is None else source.labels[rows]
     kept = source.subset(rows, labels, source.num_classes, source.class_names)
     return replace(kept, broken=unreadable)

@@ -15,7 +15,6 @@ from eqm.train.config import ObjectiveConfig, OptimizerConfig, TrainConfig
 
 if TYPE_CHECKING:
     from eqm.data import Source
-    from eqm.data.decoding import Header
 
 TRAINING, FINETUNING = (500, 100_000, 2_000_000), (100, 20_000, 500_000)
 """How often each picture is seen, and the least and most images in all."""
@@ -133,7 +132,7 @@ def choose_data(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
     if -1 not in (asked.size, asked.channels):
         return config, [*picks, *_flipping(config)] if picks else []
     from eqm.data.open_source import files_at, opens_arrays
-    from eqm.data.pictures import headers
+    from eqm.data.pictures import look
     from eqm.data.source import MissingDataError
 
     if asked.path == FOLDER.data.path and not Path(asked.path).exists():
@@ -145,8 +144,8 @@ def choose_data(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
         config = replace(config, data=data)
         return config, [*picks, "size and channels are those of the arrays", *_flipping(config)]
     files = files_at(asked)
-    read = headers(files, asked.threads, span=asked.range)
-    found: list[Header] = [header for header in read if not isinstance(header, str)]
+    read, _ = look(files, asked)
+    found = list(read.values())
     if not found:
         raise ValueError(f"{asked.path}: none of {len(files.names):,} pictures can be read")
     typical = median(min(header.width, header.height) for header in found)
