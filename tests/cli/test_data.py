@@ -76,7 +76,7 @@ def test_the_recipe_for_ones_own_pictures_says_what_it_picked(photos, tmp_path, 
     assert "500 times" not in out
     assert "pictures of 192x192 pixels are learnt faster as latents: `eqm encode" in out
     assert main(["train", "folder"]) == 2
-    assert "the recipe folder needs pictures; got no data.path" in capsys.readouterr().err
+    assert "the recipe folder needs pictures; got no --data.path" in capsys.readouterr().err
 
 
 def test_one_epoch_of_ones_own_pictures_trains(photos, tmp_path):
@@ -104,8 +104,10 @@ def test_how_data_were_read_is_said_once_by_every_command(photos, tmp_path, caps
     denoise = ["denoise", "fashion-mnist", str(data), "--output", str(run / "a.png")]
     train = ["train", "folder", "--data.path", str(data), "--dry-run", "--output", str(run)]
     encode = ["encode", str(data), "--vae", str(run), "--size", "8", "--output", str(run)]
-    said = f"note: {data}: the split train is read, 8 pictures; left out: test (8); data.split takes others\n"
-    for command in (train, denoise, encode, ["detect", "fashion-mnist", str(data)]):
+    said = f"note: {data}: the split train is read, 8 pictures; left out: test (8); --split takes others\n"
+    main(train)
+    assert capsys.readouterr().err.count(said.replace("--", "--data.")) == 1
+    for command in (denoise, encode, ["detect", "fashion-mnist", str(data)]):
         main(command)
         assert capsys.readouterr().err.count(said) == 1
     assert main(["data", "check", str(data)]) == 0
@@ -132,9 +134,9 @@ def test_a_check_says_how_an_array_is_read_or_which_option_decides(tmp_path, cap
     np.save(tmp_path / "a.npy", pixels)
     path = str(tmp_path / "a.npy")
     assert main(["data", "check", path]) == 2
-    assert "set data.layout (--layout)" in capsys.readouterr().err
+    assert "set --layout" in capsys.readouterr().err
     assert main(["data", "check", path, "--layout", "NHWC"]) == 2
-    assert "set data.range (--range) to both, such as 0 4095" in capsys.readouterr().err
+    assert "set --range to both, such as 0 4095" in capsys.readouterr().err
     assert main(["data", "check", path, "--layout", "NHWC", "--range", "0", "4095"]) == 0
     np.save(tmp_path / "b.npy", np.random.default_rng(0).random((40, 30, 20, 3)))
     assert main(["data", "check", str(tmp_path / "b.npy")]) == 0

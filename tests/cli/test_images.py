@@ -128,10 +128,10 @@ def test_what_is_not_certain_is_decided_by_options(tmp_path, monkeypatch, capsys
     np.save("a.npy", np.random.default_rng(0).integers(0, 4096, (5, 4, 4, 4)).astype(np.uint16))
     given = ["denoise", "m", "a.npy", "--output", "out.npz"]
     for options, sentence in [
-        ([], "channels): set data.layout (--layout) to the order of its axes"),
-        (["--layout", "NHWC"], "set data.range (--range) to both, such as 0 4095"),
+        ([], "channels): set --layout to the order of its axes"),
+        (["--layout", "NHWC"], "set --range to both, such as 0 4095"),
         (["--layout", "NHWC", "--range", "0", "1000"], "values must lie in 0..1000; got"),
-        (["--layout", "NHWX", "--range", "0", "4095"], "data.layout must name each axis once"),
+        (["--layout", "NHWX", "--range", "0", "4095"], "--layout must name each axis once"),
     ]:
         assert main([*given, *options]) == 2
         assert sentence in capsys.readouterr().err

@@ -268,7 +268,7 @@ class Stream(IterableDataset):
     [
         (
             3 * X,
-            r"they lie in -3..3: set data.range \(--range\) to both, or rescale to bytes 0..255",
+            r"they lie in -3..3: set data.range to both, or rescale to bytes 0..255",
         ),
         (X * torch.nan, "6 of 6 samples hold NaN"),
         (torch.full((4, 3), torch.inf), "4 of 4 samples hold NaN or infinity"),

@@ -309,7 +309,7 @@ def test_cells_of_a_table_stay_in_its_folder_unless_allowed(tmp_path):
     parquet.write_table(table, tmp_path / "data/t.parquet")
     path = str(tmp_path / "data/t.parquet")
     assert check(path).broken.keys() == {f"row {k}" for k in (1, 2, 3, 4)}
-    assert check(path, outside=True).broken.keys() == {"row 4"}
+    assert check(DataConfig(path, outside=True)).broken.keys() == {"row 4"}
 
 
 def test_links_in_a_tar_stand_for_its_members_and_nothing_else(tmp_path):

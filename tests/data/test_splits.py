@@ -364,7 +364,7 @@ def test_braces_expand_as_in_a_shell_and_missing_shards_are_named(tmp_path, pack
 
 def test_an_empty_picture_is_said_and_counts_as_broken(tmp_path, drawn, packs):
     packs[0](tmp_path, {**drawn("a.png", "c.png"), "b.png": b""})
-    report = check(str(tmp_path), workers=1)
+    report = check(DataConfig(str(tmp_path), workers=1))
     assert "some pictures have no bytes (1), b.png" in " ".join(report.notes)
     assert (report.images, list(report.broken)) == (2, ["b.png"])
 

@@ -121,7 +121,7 @@ def test_what_classes_are_called_is_kept_with_the_weights_and_may_change(images,
     model = eqm.from_pretrained(tmp_path)
     assert model.metadata["data"]["classes"] == names
     by_name = eqm.tasks.generate(model, ["DIGIT-3", "none", "7"]).x
-    assert torch.equal(by_name, eqm.tasks.generate(model, [3, 10, 7]).x)
+    assert torch.equal(by_name, eqm.tasks.generate(model, torch.tensor([3, 10, 7])).x)
     with pytest.raises(ValueError, match="there is no class 'digit', only digit-0, digit-1"):
         eqm.tasks.generate(model, "digit", count=2)
 

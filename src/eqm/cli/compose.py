@@ -27,6 +27,7 @@ def compose(
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     sampling: options.SamplingOptions = STORED,
+    reading: options.ReadingOptions = options.AS_FOUND,
     sheet: options.SheetOptions = Sheet(),
 ) -> None:
     """Draw images that are several classes at once.
@@ -67,7 +68,9 @@ def compose(
     }
     weights = {}
     for name, path in _named(masks).items():
-        mask = read_images([path], (1, height, width), resize=None, taker="a mask has").images
+        mask = read_images(
+            [path], (1, height, width), resize=None, taker="a mask has", reading=reading
+        ).images
         mask = torch.nn.functional.interpolate((mask[:1] + 1) / 2, tuple(shape[1:]), mode="area")
         weights[name] = mask[0, 0].to(weight.device)
     both = Composition.of(

@@ -15,12 +15,7 @@ from eqm.registry import register
 def data(
     action: Annotated[tyro.conf.Positional[Literal["check"]], tyro.conf.arg(metavar="check")],
     path: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH")],
-    split: str = "train",
-    labels: bool = True,
-    labels_from: str = "",
-    arrays: options.ArrayOptions = options.AS_FOUND,
-    outside: bool = False,
-    workers: int = 0,
+    reading: options.ClassReadingOptions = options.AS_FOUND_WITH_CLASSES,
 ) -> None:
     """Check a data set: read all of it and print what it holds.
 
@@ -31,27 +26,13 @@ def data(
     Args:
         action: The word check.
         path: A folder, an archive, an array file or a data set by name: whatever --data.path takes.
-        split: The part to read where data are divided, such as train, test or all, as for --data.split.
-        labels: Read the classes.
-        labels_from: Where the classes are, as for --data.labels-from.
-        outside: Read files outside the data set too, where a table or a link in it leads to them.
-        workers: Threads that decode pictures; 0 takes one for each processor core, at most 16.
     """
     from eqm.cli.messages import one_line
     from eqm.cli.output import show_settings
-    from eqm.data import check
+    from eqm.data import DataConfig, check
     from eqm.files import printable
 
-    report = check(
-        path,
-        split=split,
-        labels=labels,
-        labels_from=labels_from,
-        layout=arrays.layout,
-        range=arrays.range,
-        outside=outside,
-        workers=workers,
-    )
+    report = check(reading.applied(DataConfig(path)))
     shown = {
         "name": report.name,
         "readable": f"{report.images:,}",
@@ -74,7 +55,7 @@ def data(
     for name, reason in report.broken.items():
         print(f"broken {printable(name)}: {one_line(reason)}")
     for sentence in report.advice:
-        print(sentence)
+        print(one_line(sentence))
     if report.faults:
         raise ValueError(f"{path} cannot be trained on: {'; '.join(report.faults)}")
 

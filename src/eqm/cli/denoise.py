@@ -26,7 +26,7 @@ def denoise(
     output: Annotated[Path, options.Output] = Path("denoised.png"),
     seed: options.Seed = 0,
     resize: options.Resize = False,
-    arrays: options.ArrayOptions = options.AS_FOUND,
+    reading: options.ReadingOptions = options.AS_FOUND,
     broken: options.Broken = "skip",
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -63,7 +63,9 @@ def denoise(
         raise ValueError("--add mixes in noise itself and takes no --sigma: leave one of them out")
     network, _ = open_model(model, device=device, precision=precision, output=output, latents=False)
     shape = network.config.shape
-    given = read_images(pictures, shape, resize=resize, broken=broken, model=network, arrays=arrays)
+    given = read_images(
+        pictures, shape, resize=resize, broken=broken, model=network, reading=reading
+    )
     clean = x = input_of(network, given.images)
     if add:
         noise = starting_noise(shape, seeds=range(seed, seed + len(x))).to(x)

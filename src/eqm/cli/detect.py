@@ -43,7 +43,7 @@ def detect(
     maps: Path | None = None,
     save: bool = False,
     resize: options.Resize = False,
-    arrays: options.ArrayOptions = options.AS_FOUND,
+    reading: options.ReadingOptions = options.AS_FOUND,
     broken: options.Broken = "skip",
     vae: options.Vae = None,
     batch_size: options.BatchSize = 256,
@@ -91,7 +91,7 @@ def detect(
 
     def read(paths: Sequence[str]) -> tuple[Given, Tensor]:
         given = read_images(
-            paths, shape, resize=resize, broken=broken, model=network, arrays=arrays, tiles=True
+            paths, shape, resize=resize, broken=broken, model=network, reading=reading, tiles=True
         )
         return given, encoder.encode(given.images)[0]
 

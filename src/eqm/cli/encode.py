@@ -18,17 +18,13 @@ def encode(
     output: Path,
     size: int = 0,
     channels: int = 0,
-    split: str = "train",
-    labels: bool = True,
-    labels_from: str = "",
-    arrays: options.ArrayOptions = options.AS_FOUND,
-    workers: int = 0,
     storage: Literal["float16", "float32"] = "float16",
     mirrored: bool = True,
     shard_size: int = 4096,
     batch_size: options.BatchSize = 32,
     device: options.Device = "auto",
     dry_run: bool = False,
+    reading: options.ClassReadingOptions = options.AS_FOUND_WITH_CLASSES,
 ) -> None:
     """Encode pictures into latents to train on.
 
@@ -43,10 +39,6 @@ def encode(
         output: Folder for the latents.
         size: Crop and resize pictures to squares of this side; 0 leaves them as they are.
         channels: Convert pictures to 1 (grey) or 3 (colour) channels; 0 leaves them as they are.
-        split: The part to read where data are divided, such as train, test or all, as for --data.split.
-        labels: Keep the classes.
-        labels_from: Where the classes are, as for --data.labels-from.
-        workers: Threads that decode pictures; 0 takes one for each processor core, at most 16.
         storage: Type of the stored numbers. float16 needs half the space.
         mirrored: Whether to encode mirror images too, so that training can flip pictures.
         shard_size: Pictures in a file.
@@ -77,19 +69,7 @@ def encode(
     where = pick_device(device)
     if where.type == "cuda" and world_size > 1:
         where = torch.device("cuda", local_rank)
-    source = open_source(
-        DataConfig(
-            path,
-            split=split,
-            size=size,
-            channels=channels,
-            labels=labels,
-            labels_from=labels_from,
-            layout=arrays.layout,
-            range=arrays.range,
-            workers=workers,
-        )
-    )
+    source = open_source(reading.applied(DataConfig(path, size=size, channels=channels)))
     encoder = open_encoder(vae, device=where)
     if dry_run:
         shape = encoder.shape_of(source.shape)

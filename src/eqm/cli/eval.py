@@ -55,6 +55,7 @@ def eval_(
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     sampling: options.SamplingOptions = STORED,
+    reading: options.ClassReadingOptions = options.AS_FOUND_WITH_CLASSES,
 ) -> int:
     """Measure how close samples are to real images.
 
@@ -120,7 +121,7 @@ def eval_(
             ) from error
     settings = Settings(metrics=metrics, max_rows=max_rows, batch_size=batch_size, seed=seed)
     where = distributed.join(device)
-    config = DataConfig(size=size, channels=channels, broken=broken)
+    config = reading.applied(DataConfig(size=size, channels=channels, broken=broken))
     console = Console(stderr=True, quiet=not distributed.is_main())
     try:
         sample_sets = [

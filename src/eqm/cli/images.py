@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from eqm.cli.options import AS_FOUND, Arrays
+from eqm.cli.options import AS_FOUND, Reading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,7 +67,7 @@ class _Asked(NamedTuple):
     tiles: bool
     check: Check
     model: Any
-    arrays: Arrays
+    reading: Reading
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def read_images(
     taker: str = "the model takes",
     broken: Literal["skip", "fail"] = "fail",
     model: Any = None,
-    arrays: Arrays = AS_FOUND,
+    reading: Reading = AS_FOUND,
     tiles: bool = False,
 ) -> Given:
     """The pictures at `paths`, and the name of each.
@@ -102,7 +102,7 @@ def read_images(
     square, resizes them and converts their channels; None hides that offer in errors, where `taker`
     says what wants the shape. With `tiles` it does not crop: a picture that is no square becomes several
     images, squares that overlap and cover it, as `tiles_of` places them. Numbers of the kind that the
-    `model` was trained on have the values of black and white of its training data, unless `arrays` says
+    `model` was trained on have the values of black and white of its training data, unless `reading` says
     others.
 
     Where `broken` is "skip", a picture that cannot be read is left out, with a warning. Raises ValueError
@@ -131,7 +131,7 @@ def read_images(
                 + (f": bring it to that shape{offer}" if len(found) == 3 else "")
             )
 
-    asked = _Asked(shape, bool(resize), bool(resize) and tiles, check, model, arrays)
+    asked = _Asked(shape, bool(resize), bool(resize) and tiles, check, model, reading)
     found = [_read(str(path), asked, inside=len(paths) > 1) for path in paths]
     names = _apart([name for names, _ in found for name in names])
     read = [image for _, images in found for image in images]
@@ -199,22 +199,21 @@ def _read(where: str, asked: _Asked, *, inside: bool) -> tuple[list[str], Sequen
 
     With `inside`, the path of a folder or archive stands before the names of the pictures inside of it."""
     from eqm.data import DataConfig
-    from eqm.data.open_source import opens_arrays
+    from eqm.data.open_source import applicable, opens_arrays
     from eqm.data.source import say
 
     path, wanted = _picked(where)
-    told = vars(asked.arrays) if Path(path).is_file() else {}
-    config = DataConfig(path, labels=False, **told)
+    config = applicable(asked.reading.applied(DataConfig(path, labels=False)))
     if opens_arrays(config):
         return _of_arrays(config, wanted, asked)
-    files = _files(path)
+    files = _files(config)
     say(files.notes)
     rows = _rows(path, wanted, len(files.names))
     names = [files.names[row] for row in rows.tolist()]
     if inside and names != [path]:
         names = [f"{path.rstrip('/')}/{name}" for name in names]
     trained = DataConfig.of(asked.metadata)
-    config = replace(config, range=asked.arrays.range or (trained.range if trained else ()))
+    config = replace(config, range=config.range or (trained.range if trained else ()))
     return names, _decoded(files, rows, asked, config)
 
 
@@ -343,18 +342,18 @@ def _rows(path: str, wanted: tuple[int, int] | None, count: int) -> Tensor:
     return torch.arange(first, last + 1)
 
 
-def _files(path: str) -> PictureFiles:
-    from eqm.data import DataConfig
+def _files(config: DataConfig) -> PictureFiles:
     from eqm.data.archives import PictureFiles
     from eqm.data.decoding import is_picture
     from eqm.data.open_source import files_at
     from eqm.reading import open_regular
 
+    path = config.path
     if is_picture(path) and not Path(path).is_dir():
         if not Path(path).exists():
             raise ValueError(f"cannot read the picture {path} (No such file): check its name")
         return PictureFiles(path, [path], None, (), path, lambda index: open_regular(path))
-    return files_at(DataConfig(path, labels=False))
+    return files_at(config)
 
 
 def _words(shape: tuple[int, ...]) -> str:

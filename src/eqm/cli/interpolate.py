@@ -27,7 +27,7 @@ def interpolate(
     output: Path = Path("interpolation.png"),
     seed: options.Seed = 0,
     resize: options.Resize = False,
-    arrays: options.ArrayOptions = options.AS_FOUND,
+    reading: options.ReadingOptions = options.AS_FOUND,
     vae: options.Vae = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -61,7 +61,7 @@ def interpolate(
         encoder.image_shape_of(network.config.shape),
         resize=resize,
         model=network,
-        arrays=arrays,
+        reading=reading,
     )
     images, names = given.images, file_names(given.names)
     if len(images) < 2:

@@ -21,8 +21,8 @@ from typing import Any
 import tyro
 
 import eqm
-from eqm.cli.messages import one_line, plain_messages, sentence_of
-from eqm.cli.options import check_numbers
+from eqm.cli.messages import TYPED, one_line, plain_messages, sentence_of
+from eqm.cli.options import check_numbers, typed_names
 from eqm.cli.output import check_options
 from eqm.cli.parser import rules
 from eqm.files import DISK_ERRORS, printable
@@ -104,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    TYPED.clear()
     arguments, plugins = _taken(arguments, "--import")
     _check_arguments(arguments)
     for plugin in plugins:
@@ -129,6 +130,7 @@ def _run(arguments: list[str]) -> int:
     else:
         command, rest, networks = lookup("command", name), arguments[1:], list[str]()
         description = None
+        TYPED.update(typed_names(command))
         # tyro keeps the line breaks inside the help of an option
         command.__doc__ = re.sub(r"\n {8}(?=\S)", " ", inspect.getdoc(command) or "")
         later = _later(command)

@@ -20,9 +20,17 @@ LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", 
 OWN = str(Path(eqm.__file__).parent)
 
 
+TYPED: dict[str, str] = {}
+"""What the user of the running command types for a setting such as `data.layout`."""
+
+
 def one_line(text: object) -> str:
-    """The text in one line, without control characters."""
-    return printable(" ".join(str(text).split()))
+    """The text in one line, without control characters, with the options that the user types."""
+    line = re.sub(r"(?:turn|set) (data\.labels off)", r"set \1", " ".join(str(text).split()))
+    words = "|".join(map(re.escape, sorted(TYPED, key=len, reverse=True))) or "$^"
+    return printable(
+        re.sub(rf"(?<![\w./-])(?:{words})(?![\w/])", lambda word: TYPED[word[0]], line)
+    )
 
 
 @contextmanager

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_type_hints
+from dataclasses import dataclass, fields, replace
+from inspect import signature
+from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from eqm.data.config import DataConfig
 from eqm.schema import Meta, check_fields, convert, ranges
 
 MANY = 2**24
@@ -103,14 +105,52 @@ class SamplingChanges:
 
 
 @dataclass(frozen=True)
-class Arrays:
-    """How arrays in files are read, where that is not certain."""
+class Reading:
+    """How data are read, where that is not certain. Each option is the setting of `DataConfig` with its name."""
 
-    layout: str = ""
-    """Order of the axes of arrays, as for --data.layout: NHWC, NCHW, NHW, HWN, HWC, HW, ..."""
-    range: tuple[float, ...] = ()
-    """The values of black and white, as for --data.range. By default those of the model's training data, if
-    there is a model, or those that the values show."""
+    NAMES: ClassVar[tuple[str, ...]] = ("split", "layout", "range", "outside", "workers")
+
+    changes: tuple[tuple[str, Any], ...] = ()
+
+    @classmethod
+    def of(cls, **values: Any) -> Reading:
+        usual = vars(DataConfig())
+        flags = {name for name in values if isinstance(usual[name], bool)}
+        return cls(
+            tuple(
+                (name, value)
+                for name, value in values.items()
+                if value is not None and not (name in flags and value == usual[name])
+            )
+        )
+
+    def applied(self, config: DataConfig) -> DataConfig:
+        """The config with these changes. Raises ValueError for values that it does not take."""
+        return replace(config, **dict(self.changes))
+
+
+@dataclass(frozen=True)
+class ClassReading(Reading):
+    """How data are read of which the classes are used."""
+
+    NAMES = (*Reading.NAMES, "labels", "labels_from")
+
+
+def typed_names(command: Callable[..., Any]) -> dict[str, str]:
+    """The settings of data, such as `data.layout`, and the options of the command that are typed for them."""
+    own = signature(command).parameters
+    known = {field.name for field in fields(DataConfig)}
+    if "config" in own:
+        typed = {name: f"--data.{name}" for name in known}
+        typed["labels off"] = "--data.no-labels"
+    else:
+        reading = getattr(own.get("reading"), "default", None)
+        names = reading.NAMES if isinstance(reading, Reading) else ()
+        typed = {name: f"--{name}" for name in (known - {"labels"}) & own.keys() | {*names}}
+        if "labels" in names:
+            typed["labels off"] = "--no-labels"
+        typed["path"] = "the path"
+    return {f"data.{name}": option.replace("_", "-") for name, option in typed.items()}
 
 
 @dataclass(frozen=True)
@@ -127,8 +167,10 @@ class Sheet:
 
 
 SamplingOptions = Annotated[SamplingChanges, OmitArgPrefixes, arg(name="sampling")]
-ArrayOptions = Annotated[Arrays, OmitArgPrefixes, arg(name="arrays")]
-AS_FOUND = Arrays()
+ReadingOptions = Annotated[Reading, OmitArgPrefixes, arg(name="reading")]
+ClassReadingOptions = Annotated[ClassReading, OmitArgPrefixes, arg(name="reading")]
+AS_FOUND = Reading()
+AS_FOUND_WITH_CLASSES = ClassReading()
 SheetOptions = Annotated[Sheet, OmitArgPrefixes, arg(name="sheet")]
 STORED = SamplingChanges()
 

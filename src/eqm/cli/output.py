@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 from unicodedata import category
 
-from eqm.cli.options import Sheet
+from eqm.cli.options import Reading, Sheet
 from eqm.files import KINDS, check_file, check_folder, is_of_kind, printable
 from eqm.registry import names
 from eqm.train.config import TrainConfig
@@ -56,6 +56,8 @@ def check_options(options: Mapping[str, object]) -> None:
     results to one place or to a name with control characters."""
     if isinstance(config := options.get("config"), TrainConfig):
         options = {**options, **{f"config.{k}": value for k, value in config.flat().items()}}
+    if isinstance(reading := options.get("reading"), Reading):
+        options = {**options, **dict(reading.changes)}
     models = [text for name in MODELS for text in _texts(options.get(name))]
     data = [text for name in DATA for text in _texts(options.get(name))]
     written = [(name, path) for name in OUTPUTS for path in _texts(options.get(name))]

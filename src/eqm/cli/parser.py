@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass, replace
 from typing import Annotated, Any, Union, get_args
 
@@ -15,7 +16,8 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from eqm.cli.options import SamplingChanges
+from eqm.cli.options import Reading, SamplingChanges
+from eqm.data.config import DataConfig
 from eqm.sampling.settings import Sampling
 from eqm.train.config import TrainConfig
 
@@ -39,23 +41,40 @@ def rules(network: str | None = None) -> ConstructorRegistry:
         finally:
             active.discard(find.__name__)
 
+    def changes_of(
+        usual: Any, names: Sequence[str], make: Callable[..., Any], hint: Any = None
+    ) -> StructConstructorSpec:
+        """The fields of settings with these names, each None unless it is given; flags keep their default."""
+        spec = default_spec(
+            registry.get_struct_spec, StructTypeInfo.make(type(usual), usual, False)
+        )
+        fields = [
+            replace(field, helptext=_joined(field.helptext))
+            for field in spec.fields
+            if field.name in names
+        ]
+        return StructConstructorSpec(
+            make,
+            tuple(
+                field
+                if isinstance(field.default, bool)
+                else replace(
+                    field,
+                    type=Annotated[field.type | None, hint or _shown(field.default)],
+                    default=None,
+                )
+                for field in fields
+            ),
+        )
+
     @registry.struct_rule
     def settings(info: StructTypeInfo) -> StructConstructorSpec | None:
         if info.type is SamplingChanges:
-            stored = default_spec(
-                registry.get_struct_spec, StructTypeInfo.make(Sampling, Sampling(), False)
-            )
-            fields = tuple(
-                replace(
-                    field,
-                    type=Annotated[field.type | None, STORED],
-                    default=None,
-                    helptext=_joined(field.helptext),
-                )
-                for field in stored.fields
-                if field.name != "multistep_coefficients"  # `eqm tune` finds these
-            )
-            return StructConstructorSpec(SamplingChanges.of, fields)
+            # `eqm tune` finds the coefficients
+            names = [name for name in vars(Sampling()) if name != "multistep_coefficients"]
+            return changes_of(Sampling(), names, SamplingChanges.of, STORED)
+        if isinstance(info.type, type) and issubclass(info.type, Reading):
+            return changes_of(DataConfig(), info.type.NAMES, info.type.of)
         if "get_struct_spec" in active or not is_dataclass(info.type):
             return None
         if network and isinstance(info.default, TrainConfig):
@@ -109,6 +128,12 @@ def rules(network: str | None = None) -> ConstructorRegistry:
         )
 
     return registry
+
+
+def _shown(default: Any) -> Any:
+    """The hint in a help text that shows this default, if there is anything to show."""
+    hint = "" if default in ("", ()) else f"(default: {default})"
+    return tyro.conf.arg(help_behavior_hint=hint)
 
 
 def _short(given: list[str]) -> str:

@@ -30,7 +30,7 @@ def restore(
     seed: options.Seed = 0,
     guidance: options.Guidance = None,
     resize: options.Resize = False,
-    arrays: options.ArrayOptions = options.AS_FOUND,
+    reading: options.ReadingOptions = options.AS_FOUND,
     broken: options.Broken = "skip",
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -91,7 +91,9 @@ def restore(
     if operator in ("blur", "motion"):
         noise = max(noise, 2 / 255 / 12**0.5)
     taken = shape if measure else what(whole.float()).shape[1:]
-    given = read_images(pictures, taken, resize=resize, broken=broken, model=network, arrays=arrays)
+    given = read_images(
+        pictures, taken, resize=resize, broken=broken, model=network, reading=reading
+    )
     y = given.images.to(whole.device)
     if measure or operator == "inpaint":
         y = what(y)

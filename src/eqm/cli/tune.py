@@ -34,6 +34,7 @@ def tune(
     seed: options.AnySeed = 0,
     device: options.Device = "auto",
     dry_run: bool = False,
+    reading: options.ClassReadingOptions = options.AS_FOUND_WITH_CLASSES,
 ) -> None:
     """Find the best sampling settings of a model and store them with it.
 
@@ -88,7 +89,7 @@ def tune(
             f"the model names the data {printable(config.path)}, which is not opened unasked: give --data with "
             "that path, or other data"
         )
-    source = open_source(config)
+    source = open_source(reading.applied(config))
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
     rows = order[:references]
     pictures = source.batch(rows, SampleRandom(seed, rows))

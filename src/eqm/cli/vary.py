@@ -20,7 +20,7 @@ def vary(
     output: Annotated[Path, options.Output] = Path("variations.png"),
     seed: options.Seed = 0,
     resize: options.Resize = False,
-    arrays: options.ArrayOptions = options.AS_FOUND,
+    reading: options.ReadingOptions = options.AS_FOUND,
     broken: options.Broken = "skip",
     vae: options.Vae = None,
     batch_size: options.BatchSize = 256,
@@ -53,7 +53,7 @@ def vary(
         resize=resize,
         broken=broken,
         model=network,
-        arrays=arrays,
+        reading=reading,
     )
     images = given.images
     settings = sampling.applied(network)

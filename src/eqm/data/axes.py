@@ -54,7 +54,7 @@ def find_layout(
         fitting = likely if len(likely) > 1 else fitting
         raise ValueError(
             f"{name}: an array of shape {sizes} can be {either([_meaning(sizes, x) for x in fitting])}: "
-            "set data.layout (--layout) to the order of its axes, or save the pictures as PNG files"
+            "set data.layout to the order of its axes, or save the pictures as PNG files"
         )
     return found
 

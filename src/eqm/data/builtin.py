@@ -78,11 +78,11 @@ def _as_known(config: DataConfig, layout: str, limits: tuple[float, float]) -> D
     """The config with the layout and the range that a data set has.
 
     Raises ValueError where `config` sets them."""
-    if config.layout or config.range or config.standardise:
-        raise ValueError(
-            f"{config.path} is read as it is: leave data.layout, data.range and data.standardise, which "
-            "are for arrays in files"
-        )
+    for name in ("layout", "range", "standardise"):
+        if getattr(config, name):
+            raise ValueError(
+                f"{config.path} is read as it is: leave data.{name} out, which is for arrays in files"
+            )
     return replace(config, layout=layout, range=limits)
 
 

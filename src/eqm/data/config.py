@@ -39,7 +39,8 @@ class DataConfig:
     NCL for signals, NC for points. By default it is found, and refused if it is not certain."""
     range: tuple[Finite, ...] = ()
     """The values of black and white in an array, or in grey pictures of more than 8 bits, such as 0 4095 for
-    12 bits that are stored as 16. By default those of the file's type; refused if they are not certain."""
+    12 bits that are stored as 16. By default those of the data of the model, where one is used, or those of the file's
+    type; refused if they are not certain."""
     standardise: bool = False
     """Give each column of points the mean 0 and the standard deviation 1; both are stored with the weights."""
     flip: bool = False

@@ -77,10 +77,20 @@ def opened(config: DataConfig, *, small: bool = False, wanted: Wanted | None = N
             named = ", ".join(known[number] for number in empty[:5])
             raise ValueError(
                 f"{source.name}: {len(empty)} of {len(counts)} classes have no pictures: {named}"
-                f"{', ...' if len(empty) > 5 else ''}: number the classes from 0, choose some by "
-                "data.classes, or turn data.labels off"
+                f"{', ...' if len(empty) > 5 else ''}: number the classes from 0, or turn "
+                "data.labels off"
             )
     return source
+
+
+def applicable(config: DataConfig) -> DataConfig:
+    """The config without the settings for which its path has no use, where they are meant for several data
+    sets: those of arrays for pictures in files, and of files for what comes with eqm."""
+    if config.path in names("source"):
+        if lookup("source", config.path).__module__ != builtin.__name__:
+            return config
+        return replace(config, split="train", labels_from="", layout="", range=())
+    return config if opens_arrays(config) else replace(config, layout="")
 
 
 def opens_arrays(config: DataConfig) -> bool:
@@ -110,10 +120,6 @@ def _source(config: DataConfig, wanted: Wanted | None) -> Source:
             )
         return open_latents(path, flip=config.flip)
     if not opens_arrays(config):
-        if config.layout or config.standardise:
-            raise ValueError(
-                f"{config.path} holds picture files: leave data.layout and data.standardise, which are for arrays"
-            )
         return pictures(files_at(config), config)
     match path.suffix.lower():
         case ".npz":
@@ -163,6 +169,11 @@ def files_at(config: DataConfig) -> PictureFiles:
     if "://" in where:
         raise ValueError(f"{where} is an address on the network: download it, and give the file")
     path = Path(where)
+    for name in ("layout", "standardise"):
+        if getattr(config, name) and path.exists():
+            raise ValueError(
+                f"{where} holds picture files: leave data.{name} out, which is for arrays"
+            )
     try:
         if path.is_dir():
             return _in_folder(path, config)

@@ -67,31 +67,12 @@ class Report:
         return said
 
 
-def check(
-    path: str,
-    *,
-    split: str = "train",
-    labels: bool = True,
-    labels_from: str = "",
-    layout: str = "",
-    range: tuple[float, ...] = (),
-    outside: bool = False,
-    workers: int = 0,
-) -> Report:
-    """The contents of the data set at `path`; every picture is decoded.
+def check(data: DataConfig | str) -> Report:
+    """The contents of the data set at a path, or that a config describes; every picture is decoded.
 
-    The options are those of `DataConfig`. Raises ValueError when it cannot be opened.
+    Raises ValueError when it cannot be opened.
     """
-    config = DataConfig(
-        path,
-        split=split,
-        labels=labels,
-        labels_from=labels_from,
-        layout=layout,
-        range=range,
-        outside=outside,
-        workers=workers,
-    )
+    config = DataConfig(data) if isinstance(data, str) else data
     if opens_arrays(config):
         return _of_source(config)
     files = files_at(config)
@@ -110,7 +91,7 @@ def check(
         files.fingerprint,
         {files.names[row]: why for row, why in broken.items()},
         files.others,
-        (*files.notes, *remarks(files, found, range)),
+        (*files.notes, *remarks(files, found, config.range)),
     )
 
 

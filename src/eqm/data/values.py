@@ -176,7 +176,7 @@ def _refuse(name: str, kind: str, low: float, high: float) -> Range:
     advice = ", such as " * bool(fitting) + either([f"{a:.9g} {b:.9g}" for a, b in fitting][:4])
     raise ValueError(
         f"{name}: it is not certain which values of these {kind} are black and white; they lie in "
-        f"{low:g}..{high:g}: set data.range (--range) to both{advice}, or rescale to bytes 0..255"
+        f"{low:g}..{high:g}: set data.range to both{advice}, or rescale to bytes 0..255"
     )
 
 
@@ -213,7 +213,7 @@ def _scaled(name: str, array: np.ndarray, limits: Range) -> Tensor:
     if max(abs((value - black) / half - 1) for value in (low, high)) > _TOLERANCE:
         raise ValueError(
             f"{name}: values must lie in {min(limits):g}..{max(limits):g}; got {low:g}..{high:g}: "
-            "set data.range (--range) to the values of black and white, or rescale them"
+            "set data.range to the values of black and white, or rescale them"
         )
     if limits == SIGNED:
         return torch.from_numpy(array.astype(np.float32, copy=False))

@@ -16,6 +16,7 @@ from eqm.data.array_files import read_npz
 from eqm.data.arrays import from_npz
 from eqm.data.config import DataConfig
 from eqm.data.images import Tensors
+from eqm.data.open_source import applicable
 from eqm.data.pictures import look
 from eqm.data.source import notes_of, say
 from eqm.data.values import Wanted
@@ -87,7 +88,7 @@ def open_images(
 ) -> Source | Statistics:
     """The images or statistics at `path`: a data set by name, a folder, an .npz or a .safetensors file.
 
-    `config` gives size and channels; `wanted` are the images that these are compared with. Raises
+    `config` says how data are read, `path` apart; `wanted` are the images that these are compared with. Raises
     ValueError if nothing there can be read.
     """
     if not (Path(path).exists() or path in names("source") or set(path) & set(":*?[{")):
@@ -99,7 +100,8 @@ def open_images(
     if suffix == ".safetensors":
         return open_statistics(path)
     if suffix != ".npz":
-        source = open_source(replace(config, path=path), small=True, wanted=wanted)
+        data = applicable(replace(config, path=path))
+        source = open_source(data, small=True, wanted=wanted)
         return readable(_called(source, path), config)
     if {"mu", "sigma"} <= read_npz(Path(path)).keys():
         return open_statistics(path)
