@@ -111,13 +111,16 @@ def test_it_holds_in_high_dimension_and_single_precision(generator):
     [
         (lambda d: eqm.OptimalField(d[:0]), "not empty"),
         (lambda d: eqm.OptimalField(d * float("nan")), "finite"),
-        (lambda d: eqm.OptimalField(d, labels=torch.zeros(3)), r"labels must have shape \(7,\)"),
+        (
+            lambda d: eqm.OptimalField(d, labels=torch.zeros(3)),
+            r"labels must be a tensor of shape \(7,\)",
+        ),
         (lambda d: eqm.OptimalField(d, nodes=512), "odd number"),
         (lambda d: eqm.OptimalField(d, floor=0), "floor"),
         (lambda d: eqm.OptimalField(d)(torch.zeros(1, 4), None), r"shape \(B, 3\); got \(1, 4\)"),
         (lambda d: eqm.OptimalField(d)(torch.zeros(1, 3), torch.zeros(1)), "has no labels"),
         (
-            lambda d: eqm.OptimalField(d, labels=torch.zeros(7))(d[:1], torch.tensor([5])),
+            lambda d: eqm.OptimalField(d, labels=torch.zeros(7).long())(d[:1], torch.tensor([5])),
             "no data have label 5",
         ),
     ],

@@ -205,19 +205,81 @@ def check_label_range(field: object, *labels: int) -> None:
         )
 
 
+def check_step(field: object, labels: Any, *, values: bool = True, **samples: Any) -> None:
+    """What calls a field at every step must give a field, samples (B, ...) and labels (B,).
+
+    With `values`, the labels must be classes of the field; on an accelerator, which would wait, they are not
+    looked at."""
+    check_field(field)
+    check_samples(**samples)
+    (x,) = samples.values()
+    check_axes(field, x)
+    check_labels(labels, x)
+    if values and labels is not None and len(labels) and labels.device.type == "cpu":
+        check_label_range(field, int(labels.min()), int(labels.max()))
+
+
 def check_call(field: object, x: Any, labels: Any) -> None:
     """What calls a field must give a field, samples x (B, ...) and labels (B,) that it has.
 
     For code that runs once a call, not at every step: it waits for the values of the labels."""
-    check_field(field)
-    check_samples(x=x)
-    check_axes(field, x)
-    check_labels(labels, x)
+    check_step(field, labels, values=False, x=x)
     weight = next(iter(getattr(field, "parameters", tuple)()), x)
     if weight.device != x.device:
         raise ValueError(f"x must be on the device of the field, {weight.device}; got {x.device}")
     if labels is not None and len(labels):
         check_label_range(field, int(labels.min()), int(labels.max()))
+
+
+def check_gamma(gamma: Any, data: Tensor) -> None:
+    """Gamma must be a tensor (B,), one value for each sample of data (B, ...)."""
+    if not hasattr(gamma, "numel"):
+        raise ValueError(
+            f"gamma must be a tensor of shape ({len(data)},); "
+            f"got {kind_of(gamma)}: pass torch.full(({len(data)},), gamma)"
+        )
+    if gamma.shape != data.shape[:1]:
+        hint = ": pass gamma.flatten()" if gamma.numel() == len(data) else ""
+        raise ValueError(f"gamma must have shape ({len(data)},); got {tuple(gamma.shape)}{hint}")
+
+
+def check_gradient(gradient: object, x: Tensor) -> None:
+    """A gradient must be a floating-point tensor with the shape and the device of x."""
+    import torch
+
+    if not isinstance(gradient, torch.Tensor) or not gradient.is_floating_point():
+        kind = getattr(gradient, "dtype", type(gradient).__name__)
+        raise ValueError(f"a field must return a floating-point tensor, the gradient; got {kind}")
+    if gradient.shape != x.shape:
+        raise ValueError(
+            f"a field must return the shape of its input, {tuple(x.shape)}; got {tuple(gradient.shape)}"
+        )
+    if gradient.device != x.device:
+        raise ValueError(
+            f"a field must return its gradient on the device of its input, {x.device}; "
+            f"got {gradient.device}"
+        )
+
+
+def check_step_size(step_size: object) -> None:
+    """A step size must be a positive number, or a schedule, a function of the number of steps."""
+    if isinstance(step_size, type) or not callable(step_size):
+        try:
+            check_positive(step_size=step_size)  # type: ignore[arg-type]
+        except ValueError:
+            raise ValueError(
+                f"step_size must be a positive number or a schedule; got {kind_of(step_size)}"
+            ) from None
+
+
+def as_levels(gamma: Any) -> Tensor:
+    """Gamma as a tensor; a tensor of floating-point numbers as it is."""
+    plain = hasattr(gamma, "is_floating_point") and not (gamma.is_meta or gamma.is_sparse)
+    if plain and gamma.is_floating_point():
+        return gamma
+    single = isinstance(gamma, int | float)
+    levels: Tensor = as_floats(gamma=[gamma] if single else gamma)
+    return levels[0] if single else levels
 
 
 def as_floats(axes: str = "(N, ...)", ndim: int | None = None, /, **values: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from eqm.checks import as_floats, check_alike, check_fraction, check_positive, kind_of
+from eqm.checks import as_levels, check_alike, check_fraction, check_gamma, check_positive
 from eqm.registry import make, register
 from eqm.shapes import per_sample
 
@@ -29,14 +29,7 @@ def corrupt(data: Tensor, noise: Tensor, gamma: Tensor) -> Tensor:
             [0.7500, 0.7500]])
     """
     check_alike(data=data, noise=noise)
-    if not hasattr(gamma, "numel"):
-        raise ValueError(
-            f"gamma must be a tensor of shape ({len(data)},); "
-            f"got {kind_of(gamma)}: pass torch.full(({len(data)},), gamma)"
-        )
-    if gamma.shape != data.shape[:1]:
-        hint = ": pass gamma.flatten()" if gamma.numel() == len(data) else ""
-        raise ValueError(f"gamma must have shape ({len(data)},); got {tuple(gamma.shape)}{hint}")
+    check_gamma(gamma, data)
     gamma = per_sample(gamma.to(data.dtype), data)  # (B, 1, ...)
     return gamma * data + (1 - gamma) * noise
 
@@ -61,7 +54,7 @@ class LinearDecay:
         check_positive(scale=self.scale)
 
     def __call__(self, gamma: Tensor) -> Tensor:
-        return self.scale * (1 - _levels(gamma))
+        return self.scale * (1 - as_levels(gamma))
 
 
 @register("decay", "truncated")
@@ -80,7 +73,7 @@ class TruncatedDecay:
         check_fraction(start=self.start)
 
     def __call__(self, gamma: Tensor) -> Tensor:
-        return self.scale * ((1 - _levels(gamma)) / (1 - self.start)).clamp(max=1)
+        return self.scale * ((1 - as_levels(gamma)) / (1 - self.start)).clamp(max=1)
 
 
 @register("decay", "piecewise")
@@ -100,7 +93,7 @@ class PiecewiseDecay:
         check_fraction(start=self.start)
 
     def __call__(self, gamma: Tensor) -> Tensor:
-        gamma = _levels(gamma)
+        gamma = as_levels(gamma)
         before = self.initial - (self.initial - 1) / self.start * gamma
         after = (1 - gamma) / (1 - self.start)
         return self.scale * before.where(gamma <= self.start, after)
@@ -119,18 +112,8 @@ class ConstantDecay:
         check_positive(scale=self.scale)
 
     def __call__(self, gamma: Tensor) -> Tensor:
-        gamma = _levels(gamma)
+        gamma = as_levels(gamma)
         return gamma.new_full(gamma.shape, self.scale)
-
-
-def _levels(gamma: Any) -> Tensor:
-    """Gamma as a tensor; a tensor of floating-point numbers as it is."""
-    plain = hasattr(gamma, "is_floating_point") and not (gamma.is_meta or gamma.is_sparse)
-    if plain and gamma.is_floating_point():
-        return gamma
-    if isinstance(gamma, int | float):
-        return as_floats(gamma=[gamma])[0]
-    return as_floats(gamma=gamma)
 
 
 def decay_of(field: Any) -> Decay:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from eqm.checks import check_axes, check_field, check_label_range, check_labels, check_samples
+from eqm.checks import check_field, check_step
 from eqm.field import Field
 
 
@@ -50,16 +50,11 @@ class Energy(nn.Module):
 
     def energy_and_gradient(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The energy (B,) and its gradient, shape as x, at the cost of the gradient alone."""
-        check_samples(x=x)
-        check_axes(self.net, x)
-        check_labels(labels, x)
         keep_graph = torch.is_grad_enabled()
-        transformed = (
-            torch._C._functorch.peek_interpreter_stack() is not None
-            or forward_ad.unpack_dual(x).tangent is not None
+        transformed = torch._C._functorch.peek_interpreter_stack() is not None or (
+            isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None
         )
-        if labels is not None and len(labels) and labels.device.type == "cpu" and not transformed:
-            check_label_range(self.net, int(labels.min()), int(labels.max()))
+        check_step(self.net, labels, values=not transformed, x=x)
         attention: Callable[[], AbstractContextManager[object]] = (
             (lambda: sdpa_kernel(SDPBackend.MATH)) if keep_graph or transformed else nullcontext
         )

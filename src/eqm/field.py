@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from eqm.checks import check_gradient
+
 Field = Callable[[Tensor, Tensor | None], Tensor]
 """`field(x, labels) -> gradient`: x (B, ...), labels (B,) integers or None, gradient (B, ...)."""
 
@@ -40,19 +42,3 @@ def gradient_at(
     gradient = field(x.clone(), None if labels is None else labels.clone(), *more)
     check_gradient(gradient, x)
     return gradient.to(x.dtype)
-
-
-def check_gradient(gradient: Tensor, x: Tensor) -> None:
-    """Raises ValueError unless the gradient is a floating-point tensor with shape and device of x."""
-    if not isinstance(gradient, Tensor) or not gradient.is_floating_point():
-        kind = getattr(gradient, "dtype", type(gradient).__name__)
-        raise ValueError(f"a field must return a floating-point tensor, the gradient; got {kind}")
-    if gradient.shape != x.shape:
-        raise ValueError(
-            f"a field must return the shape of its input, {tuple(x.shape)}; got {tuple(gradient.shape)}"
-        )
-    if gradient.device != x.device:
-        raise ValueError(
-            f"a field must return its gradient on the device of its input, {x.device}; "
-            f"got {gradient.device}"
-        )

@@ -9,8 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eqm.checks import check_count, check_field, check_label_range, check_range, kind_of
-from eqm.field import Field, at_path, check_gradient
+from eqm.checks import (
+    check_count,
+    check_field,
+    check_gradient,
+    check_label_range,
+    check_range,
+    kind_of,
+)
+from eqm.field import Field, at_path
 from eqm.shapes import per_sample
 
 

@@ -8,19 +8,11 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from eqm.checks import (
-    check_axes,
-    check_callable,
-    check_field,
-    check_label_range,
-    check_labels,
-    check_samples,
-    kind_of,
-)
+from eqm.checks import check_callable, check_gradient, check_samples, check_step, kind_of
 from eqm.corruption import ConstantDecay, Decay, TruncatedDecay, corrupt
 from eqm.difference import difference_loss
 from eqm.energy import Energy
-from eqm.field import Field, check_gradient
+from eqm.field import Field
 from eqm.shapes import per_sample
 
 
@@ -77,15 +69,8 @@ class EquilibriumMatching:
         `data` and `noise` have shape (B, ...), `gamma` (B,). Raises ValueError if shapes do not
         match, the field returns another shape, or `difference` is set for a field without energy.
         """
-        check_field(field)
-        check_samples(data=data)
-        check_axes(field, data)
-        check_labels(labels, data)
+        check_step(field, labels, data=data)
         check_callable(decay=self.decay)
-        if (
-            labels is not None and len(labels) and labels.device.type == "cpu"
-        ):  # elsewhere it would wait
-            check_label_range(field, int(labels.min()), int(labels.max()))
         labels = None if labels is None else labels.clone()  # fields may drop some in place
         x = corrupt(data, noise, gamma)
         target = (noise - data) * per_sample(self.decay(gamma).to(data.dtype), data)

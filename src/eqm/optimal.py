@@ -7,14 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from eqm.checks import (
-    check_count,
-    check_decay,
-    check_labels,
-    check_range,
-    check_samples,
-    kind_of,
-)
+from eqm.checks import check_count, check_decay, check_labels, check_range, check_samples
 from eqm.corruption import Decay, TruncatedDecay
 
 
@@ -50,18 +43,13 @@ class OptimalField:
         floor: float = 1e-4,
     ) -> None:
         check_samples("(N, ...)", data=data)
+        check_labels(labels, data)
         check_count(nodes=nodes)
         check_range(0, 1, floor=floor)
         if decay is not None:
             check_decay(decay)
-        if labels is not None and not isinstance(labels, Tensor):
-            raise ValueError(
-                f"labels must be a tensor of shape ({len(data)},); got {kind_of(labels)}"
-            )
         if len(data) == 0 or not torch.isfinite(data).all():
             raise ValueError(f"data must be finite and not empty; got shape {tuple(data.shape)}")
-        if labels is not None and labels.shape != data.shape[:1]:
-            raise ValueError(f"labels must have shape ({len(data)},); got {tuple(labels.shape)}")
         if nodes < 3 or nodes % 2 == 0:
             raise ValueError(f"nodes must be an odd number, at least 3; got {nodes}")
         if not 0 < floor < 1:

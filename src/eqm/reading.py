@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 LARGEST = 128 << 20
 """Bytes of an encoded picture in an archive that are read at most."""
@@ -20,7 +20,7 @@ _RATIO = 200
 T = TypeVar("T")
 
 
-def open_regular(path: Path | str) -> BinaryIO:
+def open_regular(path: Path | str) -> io.BufferedReader:
     """The file at `path`, opened for reading.
 
     Raises ValueError for a folder, a device, a pipe or a socket, from which reading may never end,
@@ -40,7 +40,7 @@ class BoundedFile(io.BufferedReader):
     """
 
     def __init__(self, path: Path | str) -> None:
-        super().__init__(open_regular(path).detach())  # type: ignore[attr-defined]
+        super().__init__(open_regular(path).detach())
 
     def read(self, count: int | None = -1) -> bytes:
         """The next `count` bytes, or all that are left."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor
 
 from eqm import shapes
-from eqm.checks import check_positive, kind_of
+from eqm.checks import check_step_size
 
 State = tuple[Any, ...]
 """The memory of a rule between steps: tensors, or tuples of them, whose first axis is the batch. So rows
@@ -60,14 +60,7 @@ class StepSizeRule:
     step_size: float | Schedule
 
     def __post_init__(self) -> None:
-        if isinstance(self.step_size, type) or not callable(self.step_size):
-            try:
-                check_positive(step_size=self.step_size)  # type: ignore[arg-type]
-            except ValueError:
-                raise ValueError(
-                    "step_size must be a positive number or a schedule; "
-                    f"got {kind_of(self.step_size)}"
-                ) from None
+        check_step_size(self.step_size)
 
     def init(self, x: Tensor) -> State:
         """No memory, unless a rule says otherwise."""
