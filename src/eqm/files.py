@@ -73,26 +73,6 @@ def printable(name: object) -> str:
     )
 
 
-@contextmanager
-def reading(path: Path | str, expected: str) -> Iterator[None]:
-    """A block that reads `path` with a library. Whatever the library raises becomes one sentence.
-
-    `expected` says what the file must be, such as "a whole .npz file". Keep the block small: a fault of
-    eqm inside would pass for a damaged file. Raises ValueError for all that the block raises but
-    MemoryError.
-    """
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise ValueError(f"cannot read {path} ({os.strerror(error.errno)})") from error
-        raise ValueError(
-            f"{path} must be {expected}; it is damaged or of another kind: replace it"
-        ) from error
-
-
 class DiskFullError(OSError):
     """The disk takes no more: it is full, a quota or limit is reached, or it fails. Existing files are
     unchanged."""

@@ -16,7 +16,6 @@ _EXPECTED = 256 << 20
 _RATIO = 200
 """Larger files may unpack to so many times their size."""
 
-
 T = TypeVar("T")
 
 
@@ -28,7 +27,9 @@ def open_regular(path: Path | str) -> io.BufferedReader:
     """
     path = Path(path)
     if not stat.S_ISREG(path.stat().st_mode):
-        raise ValueError(f"{path} must be a regular file; it is a folder, a device or a pipe")
+        raise ValueError(
+            f"{path} must be a regular file; it is a folder, a device or a pipe: give a file"
+        )
     return path.open("rb")
 
 

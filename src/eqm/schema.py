@@ -59,15 +59,13 @@ _NAMES = {
 }
 
 
-def read_json(
-    path: Path | str, kind: Any = Any, *, advice: str = "", most: int = MOST_BYTES
-) -> Any:
+def read_json(path: Path | str, kind: Any = Any, *, advice: str = "") -> Any:
     """The content of a JSON file, as an object of the type `kind`.
 
     Raises FileNotFoundError for a missing file. Raises ValueError, one sentence that names the file and
-    ends with `advice`, for what is not a regular file, more than `most` bytes, and as `parse_json` does.
+    ends with `advice`, for what is not a regular file, more than MOST_BYTES, and as `parse_json` does.
     """
-    return parse_json(read_bytes(path, most), kind, str(path), advice=advice)
+    return parse_json(read_bytes(path, MOST_BYTES), kind, str(path), advice=advice)
 
 
 def parse_json(content: bytes | str, kind: Any, source: str, *, advice: str = "") -> Any:
@@ -93,7 +91,9 @@ def parse_json(content: bytes | str, kind: Any, source: str, *, advice: str = ""
         raise ValueError(f"{source} must be JSON; it has half a surrogate pair{ending}") from None
     except (ValueError, msgspec.DecodeError) as error:
         reason = str(error).removeprefix("JSON is malformed: ").partition(" - at `")[0]
-        raise ValueError(f"{source} must be JSON; {_lower(reason)}{ending}") from None
+        raise ValueError(
+            f"{source} must be JSON; {reason[:1].lower()}{reason[1:]}{ending}"
+        ) from None
     return convert(value, kind, f"{source}: ", advice=advice)
 
 
@@ -267,7 +267,10 @@ def _inner(kind: Any, key: str, number: str) -> Any:
         if _is_settings(option) and key:
             return _hints(option).get(key, Any)
         if number and (parts := get_args(option)):
-            return parts[-1] if number == "..." else parts[min(int(number), len(_fixed(parts)) - 1)]
+            if number == "...":
+                return parts[-1]
+            own = [part for part in parts if part is not ...]
+            return own[min(int(number), len(own) - 1)]
     return Any
 
 
@@ -348,10 +351,6 @@ def _words(bound: float) -> str:
     return f"2^{power}" + f" - {2**power - int(bound)}" * (bound != 2**power)
 
 
-def _fixed(parts: tuple[Any, ...]) -> tuple[Any, ...]:
-    return parts[:-1] if parts[-1] is ... else parts
-
-
 def _options(kind: Any) -> tuple[Any, ...]:
     """The types of a union without their ranges; the type alone if it is no union."""
     if get_origin(kind) is Annotated:
@@ -377,7 +376,3 @@ def _hints(kind: Any) -> dict[str, Any]:
 def _plain(text: str) -> str:
     """A name from a file as it is, or quoted if it has control characters or is long."""
     return text if text.isprintable() and len(text) <= 60 else shown(text)
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]

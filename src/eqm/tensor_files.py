@@ -8,7 +8,6 @@ from pathlib import Path
 from threading import get_ident
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -17,12 +16,7 @@ from eqm.schema import MOST_BYTES
 
 
 @contextmanager
-def open_tensors(
-    path: Path | str,
-    *,
-    device: str | torch.device = "cpu",
-    advice: str = "save or download it again",
-) -> Iterator[Any]:
+def open_tensors(path: Path | str, *, advice: str = "save or download it again") -> Iterator[Any]:
     """The open file, as `safetensors.safe_open` gives it. What fails in the block names the file too.
 
     Raises ValueError, one sentence that ends with `advice`, for a missing, damaged or cut file, what is
@@ -32,7 +26,7 @@ def open_tensors(
         with open_regular(path) as start:
             if int.from_bytes(start.read(8), "little") > MOST_BYTES:
                 raise SafetensorError(f"its header is longer than {MOST_BYTES:,} bytes")
-        with safe_open(path, framework="pt", device=str(device)) as file:
+        with safe_open(path, framework="pt") as file:
             yield file
     except FileNotFoundError:
         raise ValueError(f"there is no {path}: {advice}") from None
@@ -44,13 +38,10 @@ def open_tensors(
 
 
 def read_tensors(
-    path: Path | str,
-    *,
-    device: str | torch.device = "cpu",
-    advice: str = "save or download it again",
+    path: Path | str, *, advice: str = "save or download it again"
 ) -> dict[str, Tensor]:
     """All tensors of a safetensors file, by name. Raises ValueError as `open_tensors` does."""
-    with open_tensors(path, device=device, advice=advice) as file:
+    with open_tensors(path, advice=advice) as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 

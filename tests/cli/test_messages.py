@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 import eqm
 from eqm import registry
 from eqm.cli.main import main
-from eqm.files import printable, reading
+from eqm.files import printable
 
 HOSTILE = "a\x1b[31m\nb\u202ec\udcff\x85\x07"
 
@@ -117,27 +117,6 @@ def test_printed_names_have_no_control_characters_and_plain_ones_stay(text):
     assert printable(text).isprintable()
     if text.isprintable():
         assert printable(text) == text
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        KeyError("x"),
-        struct.error("s"),
-        ValueError("v"),
-        RecursionError(),
-        zlib.error("z"),
-        OSError(),
-    ],
-)
-def test_what_a_library_raises_for_a_file_names_the_file(error):
-    with (
-        pytest.raises(ValueError, match="^a.npz must be a whole .npz file; it is damaged"),
-        reading("a.npz", "a whole .npz file"),
-    ):
-        raise error
-    with pytest.raises(ValueError, match=r"^cannot read none \(No such file"), reading("none", ""):
-        Path("none").read_bytes()
 
 
 @pytest.mark.parametrize(

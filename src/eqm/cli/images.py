@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from eqm.data import DataConfig
-    from eqm.data.archives import PictureFiles
+    from eqm.data.picture_files import PictureFiles
     from eqm.encoders import Encoder
 
 LOG = logging.getLogger(__name__)
@@ -343,9 +343,9 @@ def _rows(path: str, wanted: tuple[int, int] | None, count: int) -> Tensor:
 
 
 def _files(config: DataConfig) -> PictureFiles:
-    from eqm.data.archives import PictureFiles
     from eqm.data.decoding import is_picture
     from eqm.data.open_source import files_at
+    from eqm.data.picture_files import PictureFiles
     from eqm.reading import open_regular
 
     path = config.path

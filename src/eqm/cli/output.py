@@ -112,7 +112,7 @@ def _places(text: str) -> list[Path]:
             if Path(candidate).exists():
                 return [Path(candidate)]
     if set(text) & set("*?[{"):
-        from eqm.data.archives import expanded
+        from eqm.data.patterns import expanded
 
         with suppress(OSError, ValueError):
             return expanded(text)

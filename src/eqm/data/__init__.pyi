@@ -8,8 +8,6 @@ from .dataset import as_dataset as as_dataset
 from .dataset import as_source as as_source
 from .encoding import EncodingProgress as EncodingProgress
 from .encoding import encode as encode
-from .images import Images as Images
-from .images import Tensors as Tensors
 from .latents import Latents as Latents
 from .latents import check_latents as check_latents
 from .latents import is_latents as is_latents
@@ -23,3 +21,5 @@ from .source import Source as Source
 from .source import Subset as Subset
 from .source import class_names as class_names
 from .source import split as split
+from .tensors import Images as Images
+from .tensors import Tensors as Tensors

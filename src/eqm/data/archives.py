@@ -1,73 +1,31 @@
-"""Encoded pictures in folders, zip and tar archives."""
+"""Encoded pictures in folders, zips and tars."""
 
 from __future__ import annotations
 
-import glob
 import io
 import lzma
 import os
 import posixpath
-import re
 import shutil
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
-
-from torch import Tensor
+from pathlib import Path
+from typing import BinaryIO
 
 from eqm.data.config import DataConfig
-from eqm.data.decoding import is_picture
-from eqm.data.label_files import Contents, key_of
-from eqm.data.labelling import Labelled, labelled
-from eqm.data.source import MissingDataError, digest
-from eqm.data.splits import DOCUMENTS, is_litter, kept_shards, kept_split, without_companions
-from eqm.files import printable
-from eqm.naming import counted, said
+from eqm.data.picture_files import File, PictureFiles, choose
+from eqm.data.source import digest
+from eqm.data.splits import is_litter, kept_shards
 from eqm.reading import LARGEST, BoundedFile, PerProcess, inside, open_regular
 
-MOST_FILES = 100_000
-"""A pattern that stands for more files is refused."""
-_BRACES = re.compile(r"\{(?:(\d{1,18})\.\.(\d{1,18})|([^{}]*,[^{}]*))\}")
 _DEEP = 20
 """Paths that may lead to one folder by links."""
-
-
-@dataclass(frozen=True, eq=False)
-class PictureFiles:
-    """N encoded pictures: their names, their classes, and how to open each."""
-
-    name: str
-    names: Sequence[str]
-    labels: Tensor | None
-    class_names: tuple[str, ...]
-    fingerprint: str
-    """Hexadecimal digest of names and sizes, in archives also of checksums or labels; not of the
-    pictures themselves."""
-    open: Callable[[int], BinaryIO]
-    """Opens a picture by its number. It pickles, and works in a forked process."""
-    others: tuple[str, ...] = ()
-    """Files that are no pictures, which are ignored."""
-    notes: tuple[str, ...] = ()
-    """Sentences that say how the files were read."""
-
-
-@dataclass(frozen=True)
-class File:
-    """A file in a folder or an archive."""
-
-    name: str
-    size: int
-    place: Any = None
-    """Where it is, for the container that opens it."""
-    archive: int = 0
-    """The number of its archive, if there are several."""
 
 
 @dataclass(frozen=True)
@@ -136,155 +94,10 @@ def folder(path: Path, config: DataConfig, walked: Walk | None = None) -> Pictur
         with open_regular(path / file.name) as opened:
             return opened.read(most)
 
-    chosen = _chosen(str(path), found.files, found.folders, config, read, found.litter)
+    chosen = choose(str(path), found.files, found.folders, config, read, found.litter)
     names = [file.name for file in chosen.pictures]
     fingerprint = digest(*names, *(file.size for file in chosen.pictures))
     return chosen.files(path.resolve().name, fingerprint, partial(open_file, path, names))
-
-
-@dataclass(frozen=True)
-class _Chosen:
-    """The pictures of a data set that are read, and their labels."""
-
-    pictures: list[File]
-    found: Labelled
-    others: tuple[str, ...]
-    notes: tuple[str, ...]
-
-    def files(self, name: str, fingerprint: str, opener: Callable[[int], BinaryIO]) -> PictureFiles:
-        """They, with what differs between folders and archives."""
-        names, found = [file.name for file in self.pictures], self.found
-        return PictureFiles(
-            *(name, names, found.labels, found.class_names, fingerprint, opener),
-            others=self.others,
-            notes=self.notes,
-        )
-
-
-def _chosen(
-    where: str,
-    files: Sequence[File],
-    folders: Collection[str],
-    config: DataConfig,
-    read: Callable[[File, int], bytes],
-    litter: Sequence[str] = (),
-    *,
-    samples: bool = False,
-) -> _Chosen:
-    """The pictures of `config.split` among files, with their labels; what is not read is noted.
-
-    `read` gives the first bytes of a file. With `samples`, files with one key are one sample, as in
-    WebDataset. Raises ValueError where there are no pictures, and as `kept_split` and `labelled` do.
-    """
-    everything: list[File] = []
-    others: list[File] = []
-    litter = list(litter)
-    for file in files:
-        if is_litter(file.name):
-            litter.append(file.name)
-        else:
-            (everything if is_picture(file.name) else others).append(file)
-    if not everything:
-        there = [file.name for file in others] or litter
-        instead = f"; it holds {said(there)}" if there else ""
-        raise ValueError(
-            f"no pictures in {where}: expected files that end in .png, .jpg, .webp, .tif or the like{instead}"
-        )
-    twice, times = Counter((file.archive, file.name) for file in everything).most_common(1)[0]
-    if times > 1:
-        raise ValueError(f"{where} holds {printable(twice[1])} {times} times: pack it again")
-    folders = [name for name in folders if not is_litter(name)]
-    kept = kept_split(where, [file.name for file in everything], folders, config.split)
-    notes = _notes_on_files(where, everything, others, litter) + kept.notes
-    pictures = [everything[row] for row in kept.rows]
-    paths = kept.paths
-    if config.split != "all":
-        rows, more = without_companions([file.name for file in pictures], where)
-        if samples:
-            rows, also = _one_of_each_sample(where, pictures, rows)
-            more += also
-        pictures, paths = [pictures[row] for row in rows], [paths[row] for row in rows]
-        notes += more
-    found = Labelled(None)
-    if config.labels or config.classes:
-
-        def content(row: int, most: int) -> bytes:
-            start = b"" if others[row].size > most else read(others[row], most + 1)
-            if max(others[row].size, len(start)) > most:
-                raise ValueError(
-                    f"{where}: {printable(others[row].name)} has more than {most:,} bytes: move it elsewhere, or turn "
-                    "data.labels off"
-                )
-            return start
-
-        contents = Contents(
-            where,
-            [file.name for file in pictures],
-            paths,
-            kept.folders,
-            [file.name for file in others],
-            content,
-            ([file.archive for file in pictures], [file.archive for file in others]),
-            sorted({file.name for file in everything} - {file.name for file in pictures}),
-        )
-        found = labelled(contents, config.labels_from)
-    return _Chosen(pictures, found, tuple(file.name for file in others), (*notes, *found.notes))
-
-
-def _one_of_each_sample(
-    where: str, pictures: Sequence[File], rows: Sequence[int]
-) -> tuple[list[int], tuple[str, ...]]:
-    """Of several pictures with one key, such as 0.png and 0.seg.png, the one with a plain ending."""
-    samples: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
-    for row in rows:
-        samples[pictures[row].archive, key_of(pictures[row].name)[0]].append(row)
-    kept: list[int] = []
-    left: list[int] = []
-    for row in rows:
-        same = samples[pictures[row].archive, key_of(pictures[row].name)[0]]
-        plain = [one for one in same if "." not in key_of(pictures[one].name)[1]]
-        if len(same) > 1 and len(plain) != 1:
-            raise ValueError(
-                f"{where}: {said([pictures[one].name for one in same])} belong to one sample: keep one picture of "
-                "each, or set data.split all to read all of them"
-            )
-        (kept if len(same) == 1 or row in plain else left).append(row)
-    if not left:
-        return kept, ()
-    example = printable(pictures[left[0]].name)
-    return kept, (
-        f"{where}: {counted(len(left))} with names such as {example} are left out, as other parts of samples; "
-        "data.split all takes them",
-    )
-
-
-def _notes_on_files(
-    where: str, pictures: Sequence[File], others: Sequence[File], litter: Sequence[str]
-) -> tuple[str, ...]:
-    notes = []
-    # Files such as .DS_Store are in every folder, and nobody misses them.
-    skipped = [
-        name for name in litter if is_picture(name) or not PurePosixPath(name).name.startswith(".")
-    ]
-    skipped = [name for name in skipped if PurePosixPath(name).suffix.lower() not in DOCUMENTS]
-    if skipped:
-        notes.append(f"{where}: what a system left behind is skipped, {said(skipped, most=2)}")
-    empty = [file.name for file in pictures if not file.size]
-    if empty:
-        notes.append(
-            f"{where}: some pictures have no bytes ({len(empty):,}), {said(empty, most=2)}"
-        )
-    unknown = [
-        file.name
-        for file in others
-        if PurePosixPath(file.name).suffix.lower() not in DOCUMENTS
-        and not PurePosixPath(file.name).name.isupper()
-    ]
-    if unknown:
-        notes.append(
-            f"{where}: files that do not end as pictures do are not read ({len(unknown):,}), {said(unknown, most=2)}"
-        )
-    return tuple(notes)
 
 
 def open_file(path: Path, names: Sequence[str], index: int) -> BinaryIO:
@@ -319,7 +132,7 @@ def zipped(path: Path, config: DataConfig) -> PictureFiles:
             return opened.read(most)
 
     try:
-        chosen = _chosen(str(path), files, folders, config, read)
+        chosen = choose(str(path), files, folders, config, read)
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as error:
         raise ValueError(f"{path} is not a whole zip file ({error}): copy it again") from error
     pictures: list[zipfile.ZipInfo] = [file.place for file in chosen.pictures]
@@ -384,7 +197,9 @@ def tars(where: str, archives: Sequence[Path], config: DataConfig, *, asked: boo
     files = [file for file in found if file.size >= 0]
     if told and config.split != "all":  # the archives were chosen
         config = replace(config, split="train")
-    chosen = _chosen(where, files, (), config, _read_place, samples=True)
+    chosen = choose(
+        where, files, (), config, lambda file, most: _read(file.place, most), samples=True
+    )
     path = Path(where)
     name = path.stem if len(archives) == 1 else (path if path.is_dir() else path.parent).name
     names = [file.name for file in chosen.pictures]
@@ -398,19 +213,21 @@ def tars(where: str, archives: Sequence[Path], config: DataConfig, *, asked: boo
     return chosen.files(name or "tar", fingerprint, partial(_open_place, places))
 
 
-def _open_place(places: Sequence[tuple[Path, int, int]], index: int) -> BinaryIO:
-    archive, start, size = places[index]
-    _check_size(size)
+Place = tuple[Path, int, int]
+"""Where a file lies in a tar: the tar, the first byte and the number of bytes."""
+
+
+def _open_place(places: Sequence[Place], index: int) -> BinaryIO:
+    place = places[index]
+    _check_size(place[2])
+    return io.BytesIO(_read(place, LARGEST))
+
+
+def _read(place: Place, most: int) -> bytes:
+    archive, start, size = place
     with open_regular(archive) as file:
         file.seek(start)
-        return io.BytesIO(file.read(size))
-
-
-def _read_place(file: File, most: int) -> bytes:
-    archive, start, size = file.place
-    with open_regular(archive) as opened:
-        opened.seek(start)
-        return bytes(opened.read(min(size, most)))
+        return file.read(min(size, most))
 
 
 def _members(path: Path, number: int) -> Iterator[File]:
@@ -450,54 +267,3 @@ def _linked(member: tarfile.TarInfo) -> str:
     if member.islnk():
         return member.linkname
     return posixpath.normpath(posixpath.join(posixpath.dirname(member.name), member.linkname))
-
-
-def expanded(pattern: str) -> list[Path]:
-    """The files that a pattern with `{000..009}`, `{a,b}`, `*`, `?` or `**` stands for.
-
-    Raises MissingDataError where some of them are not there, and ValueError for too many.
-    """
-    found: list[Path] = []
-    missing: list[str] = []
-    for name in _unbraced(pattern):
-        matches = [name]
-        if glob.has_magic(name):
-            matches = glob.glob(name, recursive=True)  # noqa: PTH207
-        there = [Path(match) for match in sorted(matches) if Path(match).is_file()]
-        found += [path for path in there if not is_litter(path.name)]
-        if not there:
-            missing.append(name)
-    if missing:
-        of = f", {len(missing):,} of {len(missing) + len(found):,} files" if found else ""
-        raise MissingDataError(f"there is no {said(missing)}{of}: check {pattern}")
-    return list(dict.fromkeys(found))
-
-
-def _unbraced(pattern: str) -> list[str]:
-    """The patterns without braces that a pattern with braces stands for, as in a shell."""
-    done, left = [], [pattern]
-    while left:
-        text = left.pop()
-        brace = _BRACES.search(text)
-        if brace is None:
-            done.append(text)
-            continue
-        if brace[1]:
-            first, last = int(brace[1]), int(brace[2])
-            if abs(last - first) >= MOST_FILES:
-                raise ValueError(
-                    f"{pattern} stands for more than {MOST_FILES:,} files: check the numbers in it"
-                )
-            width = (
-                max(map(len, brace.groups()[:2])) if brace[1][0] == "0" or brace[2][0] == "0" else 0
-            )
-            steps = range(first, last + 1) if first <= last else range(first, last - 1, -1)
-            choices = [f"{number:0{width}}" for number in steps]
-        else:
-            choices = brace[3].split(",")
-        if len(choices) * (len(left) + len(done) + 1) > MOST_FILES:
-            raise ValueError(
-                f"{pattern} stands for more than {MOST_FILES:,} files: check the numbers in it"
-            )
-        left += [text[: brace.start()] + one + text[brace.end() :] for one in reversed(choices)]
-    return done

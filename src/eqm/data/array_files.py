@@ -1,4 +1,4 @@
-"""Reads .npy, .npz and IDX files, whose headers are checked against the bytes that are there."""
+"""The arrays in .npy, .npz and IDX files; headers are checked against the bytes that are there."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
                     found[name] = np.empty(0, object)
             return found
     except _DAMAGED as error:
-        raise ValueError(f"{path} is not a readable .npz of plain arrays ({error})") from error
+        raise ValueError(
+            f"{path} is not a readable .npz of plain arrays ({error}): save it again"
+        ) from error
 
 
 def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
@@ -61,9 +63,7 @@ def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np
     with path.open("rb") as plain:  # a member follows its header, name and extra field
         plain.seek(member.header_offset + 26)
         lengths = int.from_bytes(plain.read(2), "little") + int.from_bytes(plain.read(2), "little")
-    start += member.header_offset + 30 + lengths
-    # Copy on write, as torch warns of memory that must not be written.
-    return np.memmap(path, dtype, "c", start, shape, "F" if fortran else "C")
+    return _mapped(path, dtype, start + member.header_offset + 30 + lengths, shape, fortran)
 
 
 def read_npy(path: Path) -> np.ndarray:
@@ -75,10 +75,18 @@ def read_npy(path: Path) -> np.ndarray:
             shape, fortran, dtype = _npy_header(file, os.fstat(file.fileno()).st_size)
             if not math.prod(shape):
                 return np.zeros(shape, dtype)
-            # Copy on write, as torch warns of memory that must not be written.
-            return np.memmap(path, dtype, "c", file.tell(), shape, "F" if fortran else "C")
+            return _mapped(path, dtype, file.tell(), shape, fortran)
     except _DAMAGED as error:
-        raise ValueError(f"{path} is not a readable .npy of a plain array ({error})") from error
+        raise ValueError(
+            f"{path} is not a readable .npy of a plain array ({error}): save it again"
+        ) from error
+
+
+def _mapped(
+    path: Path, dtype: np.dtype, start: int, shape: tuple[int, ...], fortran: bool
+) -> np.ndarray:
+    # Copy on write, as torch warns of memory that must not be written.
+    return np.memmap(path, dtype, "c", start, shape, "F" if fortran else "C")
 
 
 def _npy_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -121,7 +129,9 @@ def read_idx(path: Path) -> np.ndarray:
 def _idx(path: Path, file: BinaryIO, size: int, packed: bool) -> np.ndarray:
     head = file.read(4)
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX_TYPES or head[3] > 8:
-        raise ValueError(f"{path} is not an IDX file: its first four bytes are {head.hex()}")
+        raise ValueError(
+            f"{path} is not an IDX file, as its first four bytes are {head.hex()}: copy it again"
+        )
     sides = file.read(4 * head[3])
     shape = tuple(np.frombuffer(sides[: len(sides) // 4 * 4], ">u4").tolist())
     dtype = np.dtype(_IDX_TYPES[head[2]])

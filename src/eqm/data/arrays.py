@@ -1,4 +1,4 @@
-"""Arrays in files: .npz, .npy, and the IDX files of MNIST."""
+"""Arrays as sources: those of .npz, .npy and IDX files, and any other."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from eqm.data.axes import arranged, find_layout, layout_note, told_layout
 from eqm.data.classes import class_labels
 from eqm.data.config import DataConfig
 from eqm.data.decoding import centre_crop, cut_note
-from eqm.data.images import Images, Tensors
 from eqm.data.splits import is_litter
+from eqm.data.tensors import Images, Tensors
 from eqm.data.values import Wanted, check_finite, plain, scaled, standardised
+from eqm.naming import said
 
 _IMAGES = ("images", "image", "imgs", "img", "x", "data", "samples", "arr_0")
 _LABELS = ("labels", "label", "y", "targets", "target", "classes", "arr_1")
@@ -32,7 +33,6 @@ _SPLITS = {
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
-_PARTS = {"train": "training", "t10k": "test"}
 
 
 def from_npz(path: Path, config: DataConfig, *, wanted: Wanted | None = None) -> Tensors:
@@ -71,7 +71,8 @@ def _chosen(
     images, labels = _named(found, _IMAGES), _named(found, _LABELS)
     if not images:
         raise ValueError(
-            f"{path} must hold an array `images` or `arr_0`; it holds {', '.join(sorted(found)) or 'nothing'}"
+            f"{path} must hold an array `images` or `arr_0`; it holds {', '.join(sorted(found)) or 'nothing'}: rename "
+            "the array of pictures"
         )
     splits = sorted(filter(None, images), key=list(_SPLITS).index)
     asked = config.split.lower()
@@ -93,7 +94,7 @@ def _chosen(
         if config.labels_from not in found:
             raise ValueError(
                 f"{path} holds no array {config.labels_from!r} for data.labels_from; it holds "
-                f"{', '.join(sorted(found))}"
+                f"{', '.join(sorted(found))}: set it to one of these"
             )
         beside = [config.labels_from]
     if beside and len(beside) < len(parts) and not config.labels_from:
@@ -105,11 +106,7 @@ def _chosen(
     if not others and not (splits and parts != [""]):
         return chosen, beside, ()
     read = " and ".join(chosen + beside)
-    note = (
-        f"{path.name}: {read} are read"
-        if beside or len(chosen) > 1
-        else f"{path.name}: {read} is read"
-    )
+    note = f"{path.name}: {read} {'are' if len(chosen + beside) > 1 else 'is'} read"
     if others:
         note += f", not {', '.join(others[:8])}{', ...' * (len(others) > 8)}"
     if splits and parts != [""]:
@@ -189,13 +186,17 @@ def from_array(
     notes, class_names = notes + more, class_names or words
     if "H" not in layout:
         if config.range:
-            raise ValueError(f"{name}: data.range is for pictures; these are points or signals")
+            raise ValueError(
+                f"{name}: data.range is for pictures; these are points or signals: leave it out"
+            )
         data = torch.from_numpy(np.array(array, np.float32))
         check_finite(name, data)
         data, about, more = standardised(name, data, config.standardise)
         return Tensors(name, data, numbers, classes, class_names, notes + more, about)
     if config.standardise:
-        raise ValueError(f"{name}: data.standardise is for points and signals; these are pictures")
+        raise ValueError(
+            f"{name}: data.standardise is for points and signals; these are pictures: leave it out"
+        )
     limits = config.range or (wanted.limits(array) if wanted else ())
     data, about, more = scaled(name, array, limits, alone=bool(wanted))
     notes += more + cut_note(name, {name: (array.shape[3], array.shape[2])}, config.size)
@@ -230,24 +231,40 @@ def is_idx(path: Path) -> bool:
     return name.removesuffix(".gz").endswith("-ubyte") and "images" in name and not is_litter(name)
 
 
-def from_idx(path: Path, config: DataConfig, *, name: str = "", part: str = "train") -> Images:
-    """The images of an IDX file, plain or .gz, or of a folder's `part`, train or t10k.
+def idx_images(folder: Path, split: str) -> tuple[Path, tuple[str, ...]]:
+    """The file of the images of a split in a folder of IDX files, and a note if there are others.
+
+    Raises ValueError where there is none, or more than one."""
+    part = {"train": "train", "test": "t10k", "t10k": "t10k"}.get(split.lower())
+    if part is None:
+        raise ValueError(
+            f"{folder} has the splits train and test; got data.split {split}: set it to one of them"
+        )
+    there = sorted(file.name for file in folder.iterdir() if is_idx(file))
+    found = [name for name in there if part in name]
+    if not found:
+        raise ValueError(
+            f"{folder} has no IDX images of the split {split}, only {said(there) or 'none'}: add "
+            f"{part}-images-idx3-ubyte or the same with .gz"
+        )
+    if len(different := sorted({name.removesuffix(".gz") for name in found})) > 1:
+        raise ValueError(f"{folder} holds {', '.join(different)}: give the path of one")
+    others = ", ".join(name for name in there if name not in found)
+    note = f"{folder}: the split {split} is read, not {others}; data.split takes others"
+    return folder / found[0], (note,) if others else ()
+
+
+def from_idx(path: Path, config: DataConfig, *, name: str = "") -> Images:
+    """The images of an IDX file, plain or .gz.
 
     Labels come from the file beside it with `labels-idx1` in its name. Raises ValueError when a file
-    is missing, cut short, or of another kind.
+    is cut short or of another kind.
     """
-    if path.is_dir():
-        found = sorted(file for file in path.iterdir() if is_idx(file) and part in file.name)
-        if not found:
-            raise ValueError(
-                f"no IDX images of the {_PARTS[part]} part in {path}: "
-                f"expected {part}-images-idx3-ubyte or the same with .gz"
-            )
-        name, path = name or path.resolve().name, found[0]
     images = read_idx(path)
     if images.ndim != 3 or images.dtype != np.uint8:
         raise ValueError(
-            f"{path} must hold bytes of shape (N, H, W); it holds {images.dtype} {images.shape}"
+            f"{path} must hold bytes of shape (N, H, W); it holds {images.dtype} {images.shape}: save other arrays as "
+            ".npy"
         )
     beside = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
     other = beside.with_suffix("") if beside.suffix == ".gz" else Path(f"{beside}.gz")

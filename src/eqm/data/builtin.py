@@ -22,14 +22,15 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from eqm.data.archives import PictureFiles, open_file
-from eqm.data.arrays import from_array, from_idx, from_npz
+from eqm.data.archives import open_file
+from eqm.data.arrays import from_array, from_idx, from_npz, idx_images
 from eqm.data.classes import by_name
 from eqm.data.config import DataConfig
 from eqm.data.decoding import centre_crop
-from eqm.data.images import Images, Tensors
+from eqm.data.picture_files import PictureFiles
 from eqm.data.pictures import pictures
 from eqm.data.source import MissingDataError, Source, digest
+from eqm.data.tensors import Images, Tensors
 from eqm.registry import names, register
 
 LOG = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ def _mnist_5k(config: DataConfig) -> Source:
     return from_array("mnist-5k", images, rows[:, 784].astype(np.int64), config)
 
 
-def _clothes(name: str, part: str, hub: str, config: DataConfig) -> Source:
+def _clothes(name: str, split: str, hub: str, config: DataConfig) -> Source:
     # Debian's package dataset-fashion-mnist puts it there.
     folder = Path(os.environ.get("EQM_DATA", "/usr/share/datasets")) / "fashion-mnist"
     if not folder.is_dir():
@@ -132,7 +133,8 @@ def _clothes(name: str, part: str, hub: str, config: DataConfig) -> Source:
             f"{name} is not in {folder}: set data.path {hub} to download it (needs eqm[data]), or, "
             "on Debian, apt install dataset-fashion-mnist"
         )
-    return replace(from_idx(folder, config, name=name, part=part), class_names=CLOTHES)
+    path, _ = idx_images(folder, split)
+    return replace(from_idx(path, config, name=name), class_names=CLOTHES)
 
 
 @register("source", "fashion-mnist")
@@ -142,7 +144,7 @@ def _fashion_mnist(config: DataConfig) -> Source:
 
 @register("source", "fashion-mnist-test")
 def _fashion_mnist_test(config: DataConfig) -> Source:
-    return _clothes("fashion-mnist-test", "t10k", "hf:zalando-datasets/fashion_mnist:test", config)
+    return _clothes("fashion-mnist-test", "test", "hf:zalando-datasets/fashion_mnist:test", config)
 
 
 @register("source", "elpv")

@@ -35,7 +35,7 @@ def class_labels(
         array = array.reshape(-1)
     if array.ndim == 0 or len(array) != count:
         raise ValueError(
-            f"{name}: {count:,} samples need as many labels; got labels of shape {array.shape}"
+            f"{name}: {count:,} samples need as many labels; got labels of shape {array.shape}: pass one for each"
         )
     notes: tuple[str, ...] = ()
     if array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind in "iufb":
@@ -82,7 +82,9 @@ def _words(name: str, array: np.ndarray) -> tuple[Tensor, int, tuple[str, ...], 
     try:
         words = [w.decode() if isinstance(w, bytes) else w for w in array.tolist()]
     except UnicodeDecodeError as error:
-        raise ValueError(f"{name}: labels that are bytes must be UTF-8 ({error})") from error
+        raise ValueError(
+            f"{name}: labels that are bytes must be UTF-8 ({error}): save them as words"
+        ) from error
     if all(word.isdecimal() for word in words):
         numbers = [int(word) for word in words]
         classes = count_classes(name, numbers)

@@ -23,8 +23,8 @@ from torch.utils.data import (
 from eqm.data.axes import arranged, find_layout, told_layout
 from eqm.data.classes import class_labels
 from eqm.data.config import DataConfig
-from eqm.data.images import Images, Tensors
 from eqm.data.source import Source, digest, say
+from eqm.data.tensors import Images, Tensors
 from eqm.data.values import plain, scaled, standardised
 from eqm.randomness import SampleRandom
 
@@ -161,17 +161,17 @@ def _read(name: str, dataset: Any, config: DataConfig) -> Source:
     """A map-style Dataset as a source."""
     length = len(dataset)
     if not length:
-        raise ValueError(f"{name}: the Dataset is empty")
+        raise ValueError(f"{name}: the Dataset is empty: it must have at least one sample")
     rows = sorted({k * (length - 1) // 7 for k in range(8)})
     looked_at = [_pair(name, dataset[row]) for row in rows]
-    x, y = looked_at[0]
+    y = looked_at[0][1]
     labels = None
     if y is not None:
         told = getattr(dataset, "targets", None)  # as torchvision's have it
         if told is None or len(told) != length or not np.array_equal(np.asarray(told[0]), y):
             told = [_pair(name, dataset[row])[1] for row in range(length)]
         labels = _label_array(name, told)
-    sample = _tensors(name, config, _stacked(name, [x for x, _ in looked_at], x.shape))
+    sample = _tensors(name, config, _stacked(name, [x for x, _ in looked_at]))
     say(sample.notes)
     numbers, classes, words, more = class_labels(name, labels, length)
     say(more)
@@ -211,10 +211,10 @@ class _Read:
     def batch(self, rows: Tensor, random: SampleRandom) -> Tensor:
         """The samples at `rows` (B,), (B, *shape), float32. Random choices are the Dataset's own."""
         found = [_pair(self.name, self.dataset[row])[0] for row in rows.tolist()]
-        data = _tensors(self.name, self.config, _stacked(self.name, found, found[0].shape))
+        data = _tensors(self.name, self.config, _stacked(self.name, found))
         if data.shape != self.shape:
             raise ValueError(
-                f"{self.name}: all samples must have one shape; got {self.shape} and {data.shape}"
+                f"{self.name}: all samples must have one shape; got {self.shape} and {data.shape}: resize them"
             )
         return data.batch(torch.arange(len(rows)), random)
 
@@ -233,11 +233,15 @@ def _label_array(name: str, labels: Any) -> np.ndarray:
     try:
         return np.asarray([np.asarray(label) for label in labels])
     except ValueError as error:
-        raise ValueError(f"{name}: labels must be alike for all samples ({error})") from error
+        raise ValueError(
+            f"{name}: labels must be alike for all samples ({error}): give each a class number"
+        ) from error
 
 
-def _stacked(name: str, samples: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    other = [x.shape for x in samples if x.shape != shape]
-    if other:
-        raise ValueError(f"{name}: all samples must have one shape; got {shape} and {other[0]}")
+def _stacked(name: str, samples: list[np.ndarray]) -> np.ndarray:
+    shapes = list(dict.fromkeys(x.shape for x in samples))
+    if len(shapes) > 1:
+        raise ValueError(
+            f"{name}: all samples must have one shape; got {shapes[0]} and {shapes[1]}: resize them"
+        )
     return np.stack(samples)

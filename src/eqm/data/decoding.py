@@ -27,6 +27,34 @@ BROKEN = (
     *(Image.DecompressionBombError, Image.DecompressionBombWarning),
 )
 """What Pillow and archives raise for damaged files."""
+_UNREAD = ("EPS", "MPEG", "WMF", "BUFR", "GRIB", "HDF5")
+"""Formats of Pillow that it hands to other programs, such as Ghostscript, or does not decode."""
+_LONG = 16
+"""Of a side that is more times as long as the crop, only the part in the crop is resized."""
+_MANY = 1 << 25
+"""Pixels of a picture that is not decoded beside another one, as each may take 0.4 GB."""
+_SCANNED = 1 << 31
+"""Pixels that all scans of a JPEG may go over together."""
+_PACKED = 500
+"""A large picture may take so many times the bytes of its file."""
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each EXIF orientation."""
+_CONVERTED = (
+    *("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"),
+)
+"""Pillow's modes of pictures that are converted to grey, RGB or RGBA."""
+_TOO_LARGE = (
+    f"it has more than {Image.MAX_IMAGE_PIXELS or 0:,} pixels, the limit of Pillow: shrink it, or cut "
+    "it into tiles"
+)
 
 
 def reason(error: BaseException) -> str:
@@ -36,10 +64,6 @@ def reason(error: BaseException) -> str:
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return _TOO_LARGE
     return " ".join(str(error).split()) or type(error).__name__
-
-
-_UNREAD = ("EPS", "MPEG", "WMF", "BUFR", "GRIB", "HDF5")
-"""Formats of Pillow that it hands to other programs, such as Ghostscript, or does not decode."""
 
 
 @cache
@@ -94,7 +118,7 @@ def header(file: BinaryIO, span: Sequence[float] = ()) -> Header:
         return Header(width, height, _channels(picture), _bits(picture), deep, several)
 
 
-def values(file: BinaryIO) -> tuple[float, float]:
+def value_range(file: BinaryIO) -> tuple[float, float]:
     """The least and the largest value that is stored in a grey picture; `BROKEN` as `header`."""
     with _opened(file) as picture, _one_at_a_time(picture):
         raw = np.asarray(picture)
@@ -174,27 +198,6 @@ def centre_crop(picture: Image.Image, size: int) -> Image.Image:
     return picture.crop((left, top, left + size, top + size))
 
 
-_LONG = 16
-_MANY = 1 << 25
-"""Pixels of a picture that is not decoded beside another one, as each may take 0.4 GB."""
-_SCANNED = 1 << 31
-"""Pixels that all scans of a JPEG may go over together."""
-_PACKED = 500
-"""A large picture may take so many times the bytes of its file."""
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What undoes each EXIF orientation."""
-_TOO_LARGE = (
-    f"it has more than {Image.MAX_IMAGE_PIXELS or 0:,} pixels, the limit of Pillow: shrink it, or cut "
-    "it into tiles"
-)
 _large = PerProcess(Lock)
 
 
@@ -306,7 +309,7 @@ def _scaled(raw: np.ndarray, black: float, white: float) -> np.ndarray:
     if raw.dtype == np.uint8:  # signed bytes, which Pillow does not know
         raw = raw.view(np.int8)
     if raw.dtype.kind == "f" and not np.isfinite(raw).all():
-        raise ValueError("its pixels hold NaN or infinity")
+        raise ValueError("its pixels hold NaN or infinity: replace them by numbers")
     exact = np.float32 if raw.dtype.itemsize <= 2 else np.float64
     grey: np.ndarray[Any, np.dtype[np.floating[Any]]] = raw.astype(exact)
     if black:
@@ -318,23 +321,6 @@ def _scaled(raw: np.ndarray, black: float, white: float) -> np.ndarray:
 def _rawmode(picture: Image.Image) -> str:
     """How the pixels of a PNG are stored, such as `L;4`."""
     return str(picture.tile[0][3]) if picture.format == "PNG" and picture.tile else ""  # type: ignore[attr-defined]
-
-
-_CONVERTED = (
-    "1",
-    "L",
-    "LA",
-    "La",
-    "P",
-    "PA",
-    "RGB",
-    "RGBA",
-    "RGBa",
-    "RGBX",
-    "CMYK",
-    "YCbCr",
-    "HSV",
-)
 
 
 def _converted(picture: Image.Image, channels: int) -> Image.Image:

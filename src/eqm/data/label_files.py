@@ -55,10 +55,9 @@ class Contents:
     """Files that are no pictures."""
     read: Callable[[int, int], bytes]
     """The bytes of such a file, by its number, up to a limit; ValueError for more."""
-    archives: tuple[Sequence[int], Sequence[int]] = ((), ())
-    """The numbers of the archives of pictures and of others, if there are several: files of one sample are in
-    one archive."""
-    left: Sequence[str] = ()
+    archives: tuple[Sequence[int], Sequence[int]]
+    """The numbers of the archives of pictures and of others: files of one sample are in one archive."""
+    left: Sequence[str]
     """Pictures that are not read, such as those of other splits."""
 
     @cached_property
@@ -67,11 +66,11 @@ class Contents:
         mine, theirs = self.archives
         pictures: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
         for k, name in enumerate(self.pictures):
-            pictures[mine[k] if mine else 0, key_of(name)[0]].append(k)
+            pictures[mine[k], key_of(name)[0]].append(k)
         found: defaultdict[str, dict[int, int]] = defaultdict(dict)
         for row, name in enumerate(self.others):
             key, ending = key_of(name)
-            for k in pictures.get((theirs[row] if theirs else 0, key), ()):
+            for k in pictures.get((theirs[row], key), ()):
                 if ending.startswith("cls") and k in found[ending]:
                     twice = said([self.others[found[ending][k]], name])
                     raise ValueError(f"{self.where}: {twice} belong to one picture: remove one")

@@ -65,7 +65,9 @@ def labelled(contents: Contents, labels_from: str = "") -> Labelled:
     if labels_from == "folders":
         by_folder = _by_folder(contents)
         if by_folder.labels is None:
-            raise ValueError(f"{where} has no class folders; got data.labels_from folders")
+            raise ValueError(
+                f"{where} has no class folders; got data.labels_from folders: leave it out"
+            )
         return by_folder
     if labels_from:
         return _named(contents, {labels_from: _asked(contents, labels_from)})

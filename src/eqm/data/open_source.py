@@ -10,14 +10,16 @@ from pathlib import Path
 import torch
 
 from eqm.data import builtin
-from eqm.data.archives import PictureFiles, expanded, folder, tars, walk, zipped
-from eqm.data.arrays import from_idx, from_npy, from_npz, is_idx
+from eqm.data.archives import folder, tars, walk, zipped
+from eqm.data.arrays import from_idx, from_npy, from_npz, idx_images, is_idx
 from eqm.data.builtin import say_small, small_copy
 from eqm.data.config import DataConfig
 from eqm.data.dataset import as_source
 from eqm.data.decoding import is_picture
 from eqm.data.latents import is_latents, open_latents
 from eqm.data.parquet import hub_table, saved, table
+from eqm.data.patterns import expanded
+from eqm.data.picture_files import PictureFiles
 from eqm.data.pictures import pictures
 from eqm.data.source import (
     MissingDataError,
@@ -127,7 +129,11 @@ def _source(config: DataConfig, wanted: Wanted | None) -> Source:
         case ".npy":
             _check_undivided(config)
             return from_npy(path, config, wanted=wanted)
-    return _idx(path, config)
+    if path.is_file():
+        return from_idx(path, config)
+    file, notes = idx_images(path, config.split)
+    source = from_idx(file, config, name=path.resolve().name)
+    return replace(source, notes=(*source.notes, *notes))
 
 
 def _check_undivided(config: DataConfig) -> None:
@@ -137,26 +143,6 @@ def _check_undivided(config: DataConfig) -> None:
         raise ValueError(
             f"{config.path} has its labels in one place; got data.labels_from {config.labels_from}: leave it out"
         )
-
-
-def _idx(path: Path, config: DataConfig) -> Source:
-    if path.is_file():
-        return from_idx(path, config)
-    names = {"train": "train", "test": "t10k", "t10k": "t10k"}
-    if config.split.lower() not in names:
-        raise ValueError(f"{path} has the splits train and test; got data.split {config.split}")
-    part = names[config.split.lower()]
-    several = sorted(
-        {f.name.removesuffix(".gz") for f in path.iterdir() if is_idx(f) and part in f.name}
-    )
-    if len(several) > 1:
-        raise ValueError(f"{path} holds {', '.join(several)}: give the path of one")
-    source = from_idx(path, config, part=part)
-    others = [f.name for f in path.iterdir() if is_idx(f) and part not in f.name]
-    if not others:
-        return source
-    note = f"{path}: the split {config.split} is read, not {', '.join(sorted(others))}; data.split takes others"
-    return replace(source, notes=(*source.notes, note))
 
 
 def files_at(config: DataConfig) -> PictureFiles:
@@ -197,14 +183,18 @@ def files_at(config: DataConfig) -> PictureFiles:
             f"{where}`, or set data.path to a folder of latents"
         )
     if path.exists():
-        raise ValueError(f"{where} must be a folder or a regular file; it is a device or a pipe")
+        raise ValueError(
+            f"{where} must be a folder or a regular file; it is a device or a pipe: copy its content to a file"
+        )
     if set(where) & set("/."):
         raise MissingDataError(f"data.path must be a folder or a file; there is no {where}")
     try:
         lookup("source", where)
     except UnknownNameError as error:
         raise MissingDataError(f"data.path must be a folder, a file or a name: {error}") from None
-    raise ValueError(f"{where} is a data set with a name, not one of picture files")
+    raise ValueError(
+        f"{where} is a data set with a name, but picture files are needed: give their path"
+    )
 
 
 def _in_folder(path: Path, config: DataConfig) -> PictureFiles:

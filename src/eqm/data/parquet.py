@@ -11,9 +11,9 @@ from typing import Any, BinaryIO
 
 import torch
 
-from eqm.data.archives import PictureFiles
 from eqm.data.classes import by_name, contradict, count_classes
 from eqm.data.config import DataConfig
+from eqm.data.picture_files import PictureFiles
 from eqm.data.source import digest
 from eqm.data.splits import kept_shards, missing_split
 from eqm.files import printable
@@ -51,7 +51,7 @@ def table(
         labels, classes, also = _labels(path, rows, features, column, config.labels_from)
         more += also
     if not len(rows):
-        raise ValueError(f"no pictures in {path}: the table has no rows")
+        raise ValueError(f"no pictures in {path}: the table has no rows: give another one")
     sizes = [(file.name, file.stat().st_size) for file in paths]
     return PictureFiles(
         name or (path.resolve().stem if path.is_file() else path.resolve().name),
@@ -207,8 +207,7 @@ def _picture_column(path: Path, rows: Any, features: dict[str, Any]) -> tuple[st
     """The column of pictures, and a note if there are more."""
 
     def holds_pictures(name: str) -> bool:
-        feature = features.get(name)
-        if isinstance(feature, dict) and feature.get("_type") == "Image":
+        if _is_a("Image", features.get(name)):
             return True
         kind = str(rows.schema.field(name).type)
         return name in _PICTURES and (
@@ -219,7 +218,7 @@ def _picture_column(path: Path, rows: Any, features: dict[str, Any]) -> tuple[st
     if not columns:
         raise ValueError(
             f"{path} has no column of encoded pictures, `image` or `img`: "
-            f"it has {said(rows.column_names, most=20)}"
+            f"it has {said(rows.column_names, most=20)}: rename the one to read to `image`"
         )
     column = next((name for name in _PICTURES if name in columns), columns[0])
     if len(columns) == 1:
@@ -243,7 +242,7 @@ def _labels(
                 f"{path} has no column {printable(asked)}, only {said(others, most=20)}: set data.labels_from to one"
             )
         return *_of_column(path, rows, features, asked), ()
-    noted = [name for name in others if _is_class(features.get(name))]
+    noted = [name for name in others if _is_a("ClassLabel", features.get(name))]
     known = [name for name in _LABELS if name in others]
     found = list(dict.fromkeys([*known, *noted]))
     if not found:
@@ -266,8 +265,8 @@ def _labels(
     return labels, names, notes
 
 
-def _is_class(feature: Any) -> bool:
-    return isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+def _is_a(kind: str, feature: Any) -> bool:
+    return isinstance(feature, dict) and feature.get("_type") == kind
 
 
 def _of_column(

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eqm.data.archives import PictureFiles
 from eqm.data.config import DataConfig
-from eqm.data.decoding import BROKEN, Header, cut_note, decode, header, reason, values
-from eqm.data.images import in_range, mirrored
+from eqm.data.decoding import BROKEN, Header, cut_note, decode, header, reason, value_range
+from eqm.data.picture_files import PictureFiles
 from eqm.data.source import digest
+from eqm.data.tensors import in_range, mirrored
 from eqm.files import printable
 from eqm.randomness import SampleRandom
 from eqm.reading import PerProcess
@@ -206,6 +206,15 @@ def look(
     return good, broken
 
 
+def unreadable(name: str, broken: Mapping[str, str], count: int) -> ValueError:
+    """The error for the `broken` ones of `count` pictures, with the reason for each."""
+    first, why = next(iter(broken.items()))
+    return ValueError(
+        f"{name}: {len(broken)} of {count} pictures cannot be read, the first is {printable(first)} ({why}): replace "
+        "or remove them"
+    )
+
+
 def remarks(
     files: PictureFiles, found: Mapping[int, Header], span: Sequence[float] = (), size: int = 0
 ) -> Iterator[str]:
@@ -228,7 +237,7 @@ def remarks(
     extremes = []
     for row in spread(deep):
         with suppress(*BROKEN), files.open(row) as file:
-            extremes.append(values(file))
+            extremes.append(value_range(file))
     if not extremes:
         return
     low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
@@ -271,11 +280,7 @@ def pictures(files: PictureFiles, config: DataConfig) -> Pictures:
     broken = {files.names[row]: why for row, why in unread.items()}
     found = [(files.names[row], head) for row, head in known.items()]
     if broken and (not found or (config.broken == "fail" and not some)):
-        name, why = next(iter(broken.items()))
-        raise ValueError(
-            f"{files.name}: {len(broken)} of {len(known) + len(broken)} pictures cannot be read, the first is "
-            f"{printable(name)} ({why}): replace or remove them"
-        )
+        raise unreadable(files.name, broken, len(known) + len(unread))
     if some:
         broken = {}  # they are found when they are needed
     elif broken:

@@ -65,15 +65,21 @@ def is_litter(name: str) -> bool:
     return any(_LITTER.match(part) for part in name.split("/") if part != ".")
 
 
+Folder = tuple[str, ...]
+"""The names of folders on the way to a file or a folder."""
+Levels = dict[Folder, dict[str, str]]
+"""The splits of a data set: by the folder that they lie in, their names and kinds."""
+
+
 @dataclass(frozen=True)
 class Kept:
     """The pictures of one split."""
 
     rows: list[int]
     """Their numbers among the names that were given."""
-    paths: list[tuple[str, ...]]
+    paths: list[Folder]
     """The folders of each, without those that name splits."""
-    folders: set[tuple[str, ...]]
+    folders: set[Folder]
     """All folders in the split, likewise."""
     divided: bool = False
     """Whether some folders are splits."""
@@ -94,20 +100,7 @@ def kept_split(
     everything |= {path[:depth] for path in parts for depth in range(1, len(path) + 1)}
     if split == "all":
         return Kept(list(range(len(names))), parts, everything)
-    children: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
-    for path in everything:
-        for depth in range(len(path)):
-            children[path[:depth]].add(path[depth])
-    levels: dict[tuple[str, ...], dict[str, str]] = {}
-    notes: list[str] = []
-    for parent, beside in children.items():
-        found = splits_among(beside)
-        if shards and not found:  # such as train and more
-            found = {name: TRAIN for name in beside if _read(name) == (TRAIN, ())}
-        if found:
-            levels[parent] = found
-        else:
-            notes += _lone(where, "/".join(parent), beside)
+    levels, notes = _levels(where, everything, shards)
     if not levels:
         if not shards:
             check_no_splits(where, split)
@@ -116,7 +109,7 @@ def kept_split(
     matching = {at: _matching(kinds, split) for at, kinds in levels.items()}
     rows, paths, left = [], [], Counter[str]()
     outside: list[str] = []
-    taken: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
+    taken: defaultdict[Folder, set[str]] = defaultdict(set)
     for row, path in enumerate(parts):
         marks, rest = _marks(path, levels)
         if marks is None:
@@ -155,6 +148,25 @@ def kept_split(
     return Kept(rows, paths, inside, True, tuple(notes))
 
 
+def _levels(where: str, folders: Iterable[Folder], shards: bool) -> tuple[Levels, list[str]]:
+    """The folders that are splits, and notes on those that could be."""
+    children: defaultdict[Folder, set[str]] = defaultdict(set)
+    for path in folders:
+        for depth in range(len(path)):
+            children[path[:depth]].add(path[depth])
+    levels: Levels = {}
+    notes: list[str] = []
+    for parent, beside in children.items():
+        found = splits_among(beside)
+        if shards and not found:  # such as train and more
+            found = {name: TRAIN for name in beside if _read(name) == (TRAIN, ())}
+        if found:
+            levels[parent] = found
+        else:
+            notes += _lone(where, "/".join(parent), beside)
+    return levels, notes
+
+
 def kept_shards(
     where: str, paths: Sequence[Path], split: str, *, asked: bool
 ) -> tuple[list[Path], tuple[str, ...], bool]:
@@ -174,7 +186,7 @@ def kept_shards(
     return [paths[row] for row in kept.rows], kept.notes, kept.divided
 
 
-def _folders(parts: Sequence[str]) -> tuple[str, ...]:
+def _folders(parts: Sequence[str]) -> Folder:
     return tuple(part for part in parts if part not in ("", "."))
 
 
@@ -221,6 +233,7 @@ def splits_among(names: Collection[str]) -> dict[str, str]:
 
 
 def _words(name: str) -> list[str]:
+    """The words of a name, such as train and set of `trainSet_01`, and 01."""
     words = [piece.casefold() for piece in _PIECE.findall(name)]
     for k in range(len(words) - 1):
         if words[k : k + 2] == ["ground", "truth"]:
@@ -263,26 +276,23 @@ def _lone(where: str, parent: str, beside: Collection[str]) -> list[str]:
     ]
 
 
-Mark = tuple[tuple[str, ...], str, str]
+Mark = tuple[Folder, str, str]
 """A folder that names a split: where it is, its name and its kind."""
 
 
-def _marks(
-    path: tuple[str, ...], levels: dict[tuple[str, ...], dict[str, str]]
-) -> tuple[list[Mark] | None, tuple[str, ...]]:
+def _marks(path: Folder, levels: Levels) -> tuple[list[Mark] | None, Folder]:
     """The splits on the way to a file, None beside them all, and the way without them."""
     marks: list[Mark] = []
     rest: list[str] = []
-    for depth in range(len(path) + 1):
+    for depth, name in enumerate(path):
         kinds = levels.get(path[:depth])
-        name = path[depth] if depth < len(path) else None
         if kinds is None:
-            rest += [] if name is None else [name]
+            rest.append(name)
         elif name in kinds:
             marks.append((path[:depth], name, kinds[name]))
         else:
             return None, ()
-    return marks, tuple(rest)
+    return None if path in levels else marks, tuple(rest)
 
 
 def _matching(kinds: dict[str, str], split: str) -> set[str]:
@@ -300,7 +310,8 @@ def _special(marks: list[Mark]) -> list[Mark]:
     return special or [mark for mark in marks if mark[2] != PLAIN] or marks
 
 
-def _wanted(marks: list[Mark], matching: dict[tuple[str, ...], set[str]], split: str) -> bool:
+def _wanted(marks: list[Mark], matching: dict[Folder, set[str]], split: str) -> bool:
+    """Whether a file with these splits on its way is of the split."""
     decisive = _special(marks)
     if all(kind == PLAIN for _, _, kind in decisive):
         return split == TRAIN

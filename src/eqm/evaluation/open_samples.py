@@ -15,10 +15,10 @@ from eqm.data import Pictures, Source, open_source, split
 from eqm.data.array_files import read_npz
 from eqm.data.arrays import from_npz
 from eqm.data.config import DataConfig
-from eqm.data.images import Tensors
 from eqm.data.open_source import applicable
-from eqm.data.pictures import look
+from eqm.data.pictures import look, unreadable
 from eqm.data.source import notes_of, say
+from eqm.data.tensors import Tensors
 from eqm.data.values import Wanted
 from eqm.encoders import encoder_of
 from eqm.evaluation.samples import Samples, drawn, from_source
@@ -183,24 +183,20 @@ def readable(source: Source, config: DataConfig) -> Source:
     if not isinstance(source, Pictures):
         return source
     numbers = source.rows.tolist()
-    good, broken = look(source.files, config, numbers, decoded=True)
-    unreadable = {source.files.names[number]: why for number, why in broken.items()}
-    if not unreadable:
+    good, unread = look(source.files, config, numbers, decoded=True)
+    broken = {source.files.names[number]: why for number, why in unread.items()}
+    if not broken:
         return source
-    if config.broken == "fail" or len(unreadable) == len(source):
-        name, why = next(iter(unreadable.items()))
-        raise ValueError(
-            f"{source.name}: {len(unreadable)} of {len(source)} pictures cannot be read, the first is {name} "
-            f"({why}): replace or remove them"
-        )
-    for name, why in list(unreadable.items())[:LISTED]:
+    if config.broken == "fail" or len(broken) == len(source):
+        raise unreadable(source.name, broken, len(source))
+    for name, why in list(broken.items())[:LISTED]:
         LOG.warning("%s: cannot read %s (%s): it is left out", source.name, name, why)
-    if len(unreadable) > LISTED:
-        LOG.warning("%s: %d more pictures cannot be read", source.name, len(unreadable) - LISTED)
+    if len(broken) > LISTED:
+        LOG.warning("%s: %d more pictures cannot be read", source.name, len(broken) - LISTED)
     rows = torch.tensor([k for k, number in enumerate(numbers) if number in good])
     labels = None if source.labels is None else source.labels[rows]
     kept = source.subset(rows, labels, source.num_classes, source.class_names)
-    return replace(kept, broken=unreadable)
+    return replace(kept, broken=broken)
 
 
 def suitable_features(*sets: Samples | Source | Statistics) -> tuple[str, str]:

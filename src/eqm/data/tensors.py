@@ -1,4 +1,4 @@
-"""Samples in memory."""
+"""Samples in memory: tensors of any shape, and images."""
 
 from __future__ import annotations
 
