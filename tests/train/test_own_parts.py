@@ -83,7 +83,7 @@ def test_any_module_trains_resumes_and_loads(tmp_path, num_classes, energy):
     )
     model = eqm.from_pretrained(tmp_path / "parts", network=Plain(num_classes))
     assert same(model.state_dict(), parts.average.state_dict())
-    labels = [3, 10] if num_classes else None
+    labels = torch.tensor([3, 10]) if num_classes else None
     assert eqm.tasks.generate(model, labels, count=2, shape=(1, 8, 8)).x.shape == (2, 1, 8, 8)
 
 

@@ -37,6 +37,7 @@ class Log(Tracker):
 
         Raises OSError if it cannot write, and ValueError for a folder with other files than those of a run."""
         claim_folder(self.path.parent, RUN)
+        self._check()
         if not self.path.exists():
             return
         with writing(self.path):
@@ -50,6 +51,7 @@ class Log(Tracker):
         """Adds a complete line. Raises OSError if it cannot be written; then nothing is added."""
         finite = {k: float(f"{v:.6g}") if math.isfinite(v) else None for k, v in numbers.items()}
         line = (json.dumps({"images": images, **finite}) + "\n").encode()
+        self._check()
         with writing(self.path), self.path.open("ab", buffering=0) as file:
             end = file.tell()
             try:
@@ -58,6 +60,12 @@ class Log(Tracker):
             except OSError:
                 file.truncate(end)
                 raise
+
+    def _check(self) -> None:
+        if self.path.exists() and not self.path.is_file():  # opening a pipe would wait for ever
+            raise OSError(
+                f"{self.path} must be a file; it is a folder, a device or a pipe: move it"
+            )
 
 
 def read_log(folder: Path | str) -> list[dict[str, float | None]]:
