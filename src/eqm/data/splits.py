@@ -193,7 +193,10 @@ def _folders(parts: Sequence[str]) -> Folder:
 def check_no_splits(where: str, split: str) -> None:
     """Raises ValueError where a split is asked for by name, as `where` has none."""
     if split not in (TRAIN, "all"):
-        raise ValueError(f"{where} has no splits; got data.split {split}: leave it out")
+        raise ValueError(
+            f"{where} has no splits; got data.split {split}: leave it out, or give other data by the path of "
+            "their part"
+        )
 
 
 def missing_split(where: str, split: str, there: str) -> str:
