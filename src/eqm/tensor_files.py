@@ -25,15 +25,14 @@ def open_tensors(path: Path | str, *, advice: str = "save or download it again")
     try:
         with open_regular(path) as start:
             if int.from_bytes(start.read(8), "little") > MOST_BYTES:
-                raise SafetensorError(f"its header is longer than {MOST_BYTES:,} bytes")
+                raise SafetensorError("its header is too long")
         with safe_open(path, framework="pt") as file:
             yield file
     except FileNotFoundError:
         raise ValueError(f"there is no {path}: {advice}") from None
     except (SafetensorError, OSError, RuntimeError, AttributeError, KeyError) as error:
-        reason = " ".join(str(error).split())
         raise ValueError(
-            f"{path} must be a complete safetensors file; got {reason}: {advice}"
+            f"{path} must be a complete safetensors file; it is damaged or of another kind: {advice}"
         ) from error
 
 

@@ -307,6 +307,8 @@ def folder_of(name: str) -> Path:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and "internet connection" in str(error):
+        return "the Hub cannot be reached"
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 

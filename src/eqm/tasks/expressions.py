@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from eqm.checks import kind_of
 from eqm.sampling.labels import NONE
+from eqm.schema import shown
 
 TOKEN = re.compile(
     r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(?P<name>[^\W\d]\w*)"
@@ -107,7 +108,7 @@ def _term(expression: str, tokens: deque[_Token], weight: float) -> Term:
         if token.kind in ("name", "quoted") and tokens and tokens[0].kind == ":":
             model, _, token = token.text, tokens.popleft(), tokens.popleft()
         label: int | str | None = token.text
-        if token.kind == "number" and token.text.isdecimal():
+        if token.kind == "number" and token.text.isdecimal() and len(token.text) <= 18:
             number = int(token.text)  # 007 may be what a class is called
             label = number if str(number) == token.text else token.text
         elif token.kind == "name" and token.text in NONE:
@@ -118,5 +119,7 @@ def _term(expression: str, tokens: deque[_Token], weight: float) -> Term:
 
 
 def _expected(what: str, expression: str, token: _Token) -> ValueError:
-    found = "the end" if token.kind == "end" else repr(token.text)
-    return ValueError(f"{expression!r}: expected {what} at position {token.position}; got {found}")
+    found = "the end" if token.kind == "end" else shown(token.text)
+    return ValueError(
+        f"{shown(expression)}: expected {what} at position {token.position}; got {found}"
+    )
