@@ -17,7 +17,7 @@ from eqm.data.axes import arranged, find_layout, layout_note, told_layout
 from eqm.data.classes import class_labels
 from eqm.data.config import DataConfig
 from eqm.data.decoding import centre_crop, cut_note
-from eqm.data.splits import is_litter
+from eqm.data.splits import is_litter, split_note
 from eqm.data.tensors import Images, Tensors
 from eqm.data.values import Wanted, check_finite, plain, scaled, standardised
 from eqm.naming import said
@@ -250,8 +250,7 @@ def idx_images(folder: Path, split: str) -> tuple[Path, tuple[str, ...]]:
     if len(different := sorted({name.removesuffix(".gz") for name in found})) > 1:
         raise ValueError(f"{folder} holds {', '.join(different)}: give the path of one")
     others = ", ".join(name for name in there if name not in found)
-    note = f"{folder}: the split {split} is read, not {others}; data.split takes others"
-    return folder / found[0], (note,) if others else ()
+    return folder / found[0], (split_note(str(folder), split, others),) if others else ()
 
 
 def from_idx(path: Path, config: DataConfig, *, name: str = "") -> Images:

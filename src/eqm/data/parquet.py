@@ -15,7 +15,7 @@ from eqm.data.classes import by_name, contradict, count_classes
 from eqm.data.config import DataConfig
 from eqm.data.picture_files import PictureFiles
 from eqm.data.source import digest
-from eqm.data.splits import kept_shards, missing_split
+from eqm.data.splits import kept_shards, missing_split, split_note
 from eqm.files import printable
 from eqm.naming import said
 from eqm.reading import check_unpacked, inside, open_regular
@@ -167,9 +167,7 @@ def saved(path: Path, split: str) -> tuple[list[Path], tuple[str, ...]]:
             raise ValueError(missing_split(str(path), split, said(parts)))
         others = said([part for part in parts if part != split])
         if others:
-            notes = (
-                f"{path}: the split {split} is read; left out: {others}; data.split takes others",
-            )
+            notes = (split_note(str(path), split, others),)
         path = path / split
     if not (path / "state.json").is_file():
         return [], ()

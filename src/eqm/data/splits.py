@@ -112,9 +112,7 @@ def kept_split(
     taken: defaultdict[Folder, set[str]] = defaultdict(set)
     for row, path in enumerate(parts):
         marks, rest = _marks(path, levels)
-        if marks is None:
-            outside.append(names[row])
-        elif _wanted(marks, matching, split):
+        if marks is not None and _wanted(marks, matching, split):
             rows.append(row)
             paths.append(rest)
             for at, name, _ in marks:
@@ -136,10 +134,7 @@ def kept_split(
     if left or outside:
         loose = loose and f"{loose}, such as {printable(outside[0])}"
         others = ", and ".join(filter(None, (there, loose)))
-        notes.append(
-            f"{where}: the split {split} is read, {counted(len(rows), noun)}; left out: {others}; data.split takes "
-            "others"
-        )
+        notes.append(split_note(where, split, others, count=f", {counted(len(rows), noun)}"))
     inside = set()
     for path in everything:
         marks, rest = _marks(path, levels)
@@ -205,6 +200,11 @@ def missing_split(where: str, split: str, there: str) -> str:
         f"{where} has no split {split}, only {there}: set data.split to one of them, or give the path of one "
         "(data.split all takes everything, and folders for classes)"
     )
+
+
+def split_note(where: str, split: str, left: str, *, count: str = "") -> str:
+    """The sentence for a split that is read, where others are left out."""
+    return f"{where}: the split {split} is read{count}; left out: {left}; data.split takes others"
 
 
 def splits_among(names: Collection[str]) -> dict[str, str]:
