@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from eqm.naming import either
+from eqm.naming import counted, either
 
 
 def told_layout(name: str, sizes: Sequence[int], layout: str) -> str:
@@ -60,16 +60,14 @@ def find_layout(
 
 
 def _meaning(sizes: Sequence[int], layout: str) -> str:
+    """A layout, and what it says about an array of these sizes."""
     at = dict(zip(layout, sizes, strict=True))
+    count, channels = at.get("N", 1), counted(at.get("C", 1), "channel")
     if "L" in layout:
-        return f"{layout} ({at['N']:,} signals of {at['L']:,} values and {at['C']} channel{'s' * (at['C'] > 1)})"
+        return f"{layout} ({counted(count, 'signal')} of {at['L']:,} values and {channels})"
     if "H" not in layout:
-        return f"{layout} ({at['N']:,} points of {at['C']} columns)"
-    count, channels = at.get("N", 1), at.get("C", 1)
-    return (
-        f"{layout} ({count:,} picture{'s' * (count > 1)} of {at['W']}x{at['H']} pixels and {channels} "
-        f"channel{'s' * (channels > 1)})"
-    )
+        return f"{layout} ({counted(count, 'point')} of {counted(at['C'], 'column')})"
+    return f"{layout} ({counted(count)} of {at['W']}x{at['H']} pixels and {channels})"
 
 
 def picture_shape(sizes: Sequence[int], layout: str) -> tuple[int, int, int]:
@@ -145,6 +143,7 @@ def _is_picture(height: int, width: int) -> bool:
 
 
 def _is_likely(channels: int, height: int, width: int) -> bool:
+    """Whether three axes can well be those of pictures."""
     return _is_picture(height, width) and channels <= max(height, width)
 
 
