@@ -66,3 +66,32 @@ def test_a_field_that_changes_the_shape_is_named():
         ValueError, match=r"must return the shape of its input, \(4, 3\); got \(4, 2\)"
     ):
         eqm.EquilibriumMatching()(lambda x, labels: x[:, :2], torch.zeros(4, 3))
+
+
+class Labelled(torch.nn.Module):
+    num_classes = 4
+
+    def forward(self, x, labels):
+        return x - labels.view(-1, 1)
+
+
+def test_the_checks_of_a_loss_do_not_cut_a_compiled_graph(generator):
+    data, noise = torch.randn(2, 5, 3, generator=generator)
+    gamma, labels = torch.rand(5, generator=generator), torch.tensor([0, 1, 2, 3, 4])
+
+    def loss(data, labels):
+        return eqm.EquilibriumMatching().loss_at(Labelled(), data, labels, noise=noise, gamma=gamma)
+
+    whole = torch.compile(loss, fullgraph=True, backend="eager")
+    torch.testing.assert_close(whole(data, labels), loss(data, labels))
+
+
+def test_labels_that_a_field_does_not_have_are_refused():
+    with pytest.raises(ValueError, match=r"labels must lie in 0..3, or be 4 for none; got 1..5"):
+        eqm.EquilibriumMatching()(Labelled(), torch.zeros(2, 3), torch.tensor([1, 5]))
+
+
+def test_differences_need_an_energy():
+    objective = eqm.EquilibriumMatching(difference=True)
+    with pytest.raises(ValueError, match="needs a DotEnergy or NormEnergy; got Labelled"):
+        objective(Labelled(), torch.zeros(2, 3), torch.tensor([1, 2]))

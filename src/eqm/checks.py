@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from numbers import Integral, Real
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -21,34 +21,31 @@ ENOUGH = 8
 
 def check_positive(**values: float) -> None:
     """Each value must be positive and finite."""
-    for name, value in values.items():
-        if not 0 < _number(name, value) < math.inf:
-            raise ValueError(f"{name} must be a positive number; got {value}")
+    _check_numbers("be a positive number", lambda value: 0 < value < math.inf, values)
 
 
-def check_fraction(**values: float) -> None:
-    """Each value must lie in [0, 1)."""
-    for name, value in values.items():
-        if not 0 <= _number(name, value) < 1:
-            raise ValueError(f"{name} must lie in [0, 1); got {value}")
+def check_fraction(end: float = 1, /, **values: float) -> None:
+    """Each value must lie in [0, end)."""
+    _check_numbers(f"lie in [0, {end:g})", lambda value: 0 <= value < end, values)
 
 
 def check_ratio(**values: float) -> None:
     """Each value must lie in (0, 1]."""
-    for name, value in values.items():
-        if not 0 < _number(name, value) <= 1:
-            raise ValueError(f"{name} must lie in (0, 1]; got {value}")
+    _check_numbers("lie in (0, 1]", lambda value: 0 < value <= 1, values)
 
 
 def check_range(low: float, high: float, /, **values: float) -> None:
     """Each value must be a finite number in [low, high]."""
+    bounds = f"lie in {low:g}..{high:g}" if math.isfinite(high - low) else "be finite"
+    if math.isfinite(low) and not math.isfinite(high):
+        bounds = f"be finite and {low:g} or more"
+    _check_numbers(bounds, lambda value: low <= value <= high and math.isfinite(value), values)
+
+
+def _check_numbers(rule: str, holds: Callable[[float], bool], values: dict[str, float]) -> None:
     for name, value in values.items():
-        number = _number(name, value)
-        if not low <= number <= high or not math.isfinite(number):
-            bounds = f"lie in {low:g}..{high:g}" if math.isfinite(high - low) else "be finite"
-            if math.isfinite(low) and not math.isfinite(high):
-                bounds = f"be finite and {low:g} or more"
-            raise ValueError(f"{name} must {bounds}; got {value}")
+        if not holds(_number(name, value)):
+            raise ValueError(f"{name} must {rule}; got {value}")
 
 
 def check_count(unit: str = "", /, **values: int) -> None:
@@ -76,7 +73,7 @@ def seeded(seed: int) -> Generator:
 
 
 def check_decay(decay: object) -> None:
-    """A decay must be a function from gamma (B,) to numbers (B,)."""
+    """A decay must be a function from gamma (B,) to a tensor (B,)."""
     import torch
 
     check_callable(decay=decay)
@@ -126,6 +123,29 @@ def check_field(field: object) -> None:
         )
 
 
+def check_kind(kind: type, /, **values: object) -> None:
+    """Each value must be of this class."""
+    for name, value in values.items():
+        if not isinstance(value, kind):
+            raise ValueError(f"{name} must be a {kind.__name__}; got {kind_of(value)}")
+
+
+def check_row(**values: object) -> None:
+    """Each value must have an order, as a tensor or a list has: no set, text or single value."""
+    for name, value in values.items():
+        unordered = isinstance(value, str | bytes | Set | Mapping) or callable(value)
+        single = not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0
+        if unordered or single or getattr(value, "is_meta", False):
+            raise ValueError(f"{name} must be a tensor or a list; got {kind_of(value)}")
+
+
+def check_descent(rule: object, stop: object = None) -> None:
+    """A rule, and a stop or None."""
+    check_part("rule", rule, "init", "step")
+    if stop is not None:
+        check_part("stop", stop, "init", "__call__")
+
+
 def check_part(kind: str, part: object, *methods: str) -> None:
     """A rule or a stop must be an object with `methods`."""
     if isinstance(part, type) or not all(callable(getattr(part, each, None)) for each in methods):
@@ -155,20 +175,22 @@ def check_alike(*, least: int = 2, **values: Any) -> None:
     """Two floating-point tensors must have one shape and device."""
     (first, one), (second, two) = values.items()
     check_samples(least=least, **values)
+    _check_same(f"{second} must have", first, one, two)
+
+
+def _check_same(rule: str, name: str, one: Tensor, two: Tensor) -> None:
     if one.shape != two.shape:
-        raise ValueError(
-            f"{second} must have the shape of {first}, {tuple(one.shape)}; got {tuple(two.shape)}"
-        )
+        raise ValueError(f"{rule} the shape of {name}, {tuple(one.shape)}; got {tuple(two.shape)}")
     if one.device != two.device:
-        raise ValueError(
-            f"{second} must be on the device of {first}, {one.device}; got {two.device}"
-        )
+        raise ValueError(f"{rule} the device of {name}, {one.device}; got {two.device}")
 
 
-def check_labels(labels: object, x: Tensor) -> None:
-    """Labels must be None, or a tensor (B,) of whole numbers on the device of x (B, ...)."""
+def check_batch(labels: object, axes: str = "(B, ...)", /, **samples: Any) -> None:
+    """Samples x (B, ...), and labels: None, or a tensor (B,) of whole numbers on the device of x."""
     import torch
 
+    check_samples(axes, **samples)
+    (x,) = samples.values()
     if labels is None:
         return
     if not isinstance(labels, torch.Tensor) or labels.shape != x.shape[:1]:
@@ -189,6 +211,21 @@ def check_axes(field: object, x: Tensor) -> None:
         )
 
 
+def label_bounds(labels: Tensor | None) -> tuple[int, ...]:
+    """The least and the greatest label, or nothing where values are not at hand without waiting.
+
+    An accelerator would wait for them; compiled graphs and vmap cannot read them.
+    """
+    import torch
+
+    if labels is None or labels.device.type != "cpu" or not labels.numel():
+        return ()
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    if torch.compiler.is_compiling() or wrapped(labels):
+        return ()
+    return tuple(int(bound) for bound in labels.aminmax())
+
+
 def check_label_range(field: object, *labels: int) -> None:
     """Labels must be classes of the field or its null label, if it says `num_classes`."""
     classes = getattr(getattr(field, "config", field), "num_classes", None)
@@ -205,30 +242,35 @@ def check_label_range(field: object, *labels: int) -> None:
         )
 
 
-def check_step(field: object, labels: Any, *, values: bool = True, **samples: Any) -> None:
-    """What calls a field at every step must give a field, samples (B, ...) and labels (B,).
-
-    With `values`, the labels must be classes of the field; on an accelerator, which would wait, they are not
-    looked at."""
+def check_label(field: object, /, **values: int) -> None:
+    """Each value must be the number of a class of the field, or its null label."""
     check_field(field)
-    check_samples(**samples)
-    (x,) = samples.values()
-    check_axes(field, x)
-    check_labels(labels, x)
-    if values and labels is not None and len(labels) and labels.device.type == "cpu":
-        check_label_range(field, int(labels.min()), int(labels.max()))
+    for name, value in values.items():
+        check_range(0, 2**62, **{name: _whole(name, value)})
+        check_label_range(field, int(value))
+
+
+def check_step(field: object, labels: Any, **samples: Any) -> None:
+    """What calls a field at every step must give a field, samples (B, ...) and labels (B,) that it has.
+
+    The values of labels are looked at only where `label_bounds` gives some.
+    """
+    check_field(field)
+    check_batch(labels, **samples)
+    check_axes(field, *samples.values())
+    check_label_range(field, *label_bounds(labels))
 
 
 def check_call(field: object, x: Any, labels: Any) -> None:
     """What calls a field must give a field, samples x (B, ...) and labels (B,) that it has.
 
     For code that runs once a call, not at every step: it waits for the values of the labels."""
-    check_step(field, labels, values=False, x=x)
+    check_step(field, labels, x=x)
     weight = next(iter(getattr(field, "parameters", tuple)()), x)
     if weight.device != x.device:
         raise ValueError(f"x must be on the device of the field, {weight.device}; got {x.device}")
-    if labels is not None and len(labels):
-        check_label_range(field, int(labels.min()), int(labels.max()))
+    if labels is not None and labels.device.type != "cpu":
+        check_label_range(field, *label_bounds(labels.cpu()))
 
 
 def check_gamma(gamma: Any, data: Tensor) -> None:
@@ -250,15 +292,7 @@ def check_gradient(gradient: object, x: Tensor) -> None:
     if not isinstance(gradient, torch.Tensor) or not gradient.is_floating_point():
         kind = getattr(gradient, "dtype", type(gradient).__name__)
         raise ValueError(f"a field must return a floating-point tensor, the gradient; got {kind}")
-    if gradient.shape != x.shape:
-        raise ValueError(
-            f"a field must return the shape of its input, {tuple(x.shape)}; got {tuple(gradient.shape)}"
-        )
-    if gradient.device != x.device:
-        raise ValueError(
-            f"a field must return its gradient on the device of its input, {x.device}; "
-            f"got {gradient.device}"
-        )
+    _check_same("a field must return", "its input", x, gradient)
 
 
 def check_step_size(step_size: object) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from eqm.checks import check_field, check_label_range, check_range, kind_of
+from eqm.checks import check_field, check_label, check_range, check_row
 from eqm.field import Field, at_path, gradient_at
 from eqm.shapes import norms, per_sample
 
@@ -24,11 +24,7 @@ def condition(field: Field, label: int) -> Field:
     >>> condition(towards_label, 5)(torch.zeros(1, 3), None)
     tensor([[-5., -5., -5.]])
     """
-    check_field(field)
-    check_range(0, 2**62, label=label)
-    if label != int(label):
-        raise ValueError(f"label must be a whole number; got {label}")
-    check_label_range(field, int(label))
+    check_label(field, label=label)
     return _Conditioned(field, int(label))
 
 
@@ -72,13 +68,11 @@ def compose(
     >>> compose([lambda x, labels: x, lambda x, labels: 3 * x], [0.5, 1.0])(torch.ones(1, 2), None)
     tensor([[3.5000, 3.5000]])
     """
-    if callable(fields) or not isinstance(fields, Sequence):
-        raise ValueError(f"compose needs a list of fields; got {kind_of(fields)}")
+    check_row(fields=fields)
+    fields = tuple(fields)
     weights = [1.0] * len(fields) if weights is None else weights
-    if isinstance(weights, Tensor):
-        weights = list(weights)
-    if isinstance(weights, str) or not isinstance(weights, Sequence):
-        raise ValueError(f"weights must be one a field, in a list; got {kind_of(weights)}")
+    check_row(weights=weights)
+    weights = tuple(weights)
     if not fields or len(fields) != len(weights):
         raise ValueError(
             "compose needs at least one field and one weight a field; "
@@ -92,9 +86,9 @@ def compose(
     if base is not None and not balance:
         rest = 1 - sum(weights)
         if torch.as_tensor(rest).abs().max() > 1e-6:
-            fields, weights = [*fields, base], [*weights, rest]
+            fields, weights = (*fields, base), (*weights, rest)
         base = None
-    return _Sum(tuple(fields), tuple(weights), base, balance)
+    return _Sum(fields, weights, base, balance)
 
 
 @dataclass(frozen=True, eq=False)

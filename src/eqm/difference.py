@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from eqm.energy import Energy
+from eqm.field import Field
 from eqm.shapes import per_sample
 
 _FRACTION = 5e-4
@@ -13,7 +14,7 @@ _FRACTION = 5e-4
 
 
 def difference_loss(
-    energy: Energy, x: Tensor, target: Tensor, labels: Tensor | None = None
+    energy: Field, x: Tensor, target: Tensor, labels: Tensor | None = None
 ) -> Tensor:
     """The loss of each sample (B,), the mean of `(gradient - target)^2`, without a second derivative.
 
@@ -24,9 +25,14 @@ def difference_loss(
 
     Attention can use fused kernels, and DDP works: there are only forward passes and one backward pass.
 
-    Raises ValueError in half precision, which is too coarse, and unless `target` has the shape of x
-    (B, ...).
+    Raises ValueError for a field without energy, in half precision, which is too coarse, and unless
+    `target` has the shape of x (B, ...).
     """
+    if not isinstance(energy, Energy):
+        raise ValueError(
+            f"difference needs a DotEnergy or NormEnergy; got {type(energy).__name__}: "
+            "set difference to False"
+        )
     low = x.dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled(x.device.type)
     if low:
         raise ValueError(

@@ -50,11 +50,12 @@ class Energy(nn.Module):
 
     def energy_and_gradient(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The energy (B,) and its gradient, shape as x, at the cost of the gradient alone."""
+        check_step(self.net, labels, x=x)
         keep_graph = torch.is_grad_enabled()
-        transformed = torch._C._functorch.peek_interpreter_stack() is not None or (
-            isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None
+        transformed = (
+            torch._C._functorch.peek_interpreter_stack() is not None
+            or forward_ad.unpack_dual(x).tangent is not None
         )
-        check_step(self.net, labels, values=not transformed, x=x)
         attention: Callable[[], AbstractContextManager[object]] = (
             (lambda: sdpa_kernel(SDPBackend.MATH)) if keep_graph or transformed else nullcontext
         )

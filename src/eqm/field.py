@@ -30,6 +30,15 @@ def at_path(field: Field, path: Tensor) -> Field:
     return field if at is None else at(path)
 
 
+def evaluate(
+    field: Callable[..., Tensor], x: Tensor, labels: Tensor | None, *more: Tensor
+) -> Tensor:
+    """What a field returns at x (B, ...), the gradient. Raises ValueError as `check_gradient` does."""
+    gradient = field(x, labels, *more)
+    check_gradient(gradient, x)
+    return gradient
+
+
 def gradient_at(
     field: Callable[..., Tensor], x: Tensor, labels: Tensor | None, *more: Tensor
 ) -> Tensor:
@@ -39,6 +48,5 @@ def gradient_at(
 
     Raises ValueError as `check_gradient` does.
     """
-    gradient = field(x.clone(), None if labels is None else labels.clone(), *more)
-    check_gradient(gradient, x)
-    return gradient.to(x.dtype)
+    labels = None if labels is None else labels.clone()
+    return evaluate(field, x.clone(), labels, *more).to(x.dtype)

@@ -9,15 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eqm.checks import (
-    check_count,
-    check_field,
-    check_gradient,
-    check_label_range,
-    check_range,
-    kind_of,
-)
-from eqm.field import Field, at_path
+from eqm.checks import check_count, check_label, check_range, kind_of
+from eqm.field import Field, at_path, evaluate
 from eqm.shapes import per_sample
 
 
@@ -49,10 +42,8 @@ def guide(
     >>> guide(towards_label, 2.0, null_label=0)(torch.zeros(1, 3), torch.tensor([5]))
     tensor([[-10., -10., -10.]])
     """
-    check_field(field)
+    check_label(field, null_label=null_label)
     check_range(-math.inf, math.inf, scale=scale)
-    check_count(null_label=null_label + 1 if isinstance(null_label, int) else null_label)
-    check_label_range(field, int(null_label))
     if channels is not None:
         check_count(channels=channels)
     if interval is not None and not _rises(interval):
@@ -95,9 +86,7 @@ class _Guided:
         labels = self._checked(labels)
         every = torch.cat([labels, torch.full_like(labels, self.null_label)])
         both = torch.cat([x, x])
-        gradient = field(both, every)
-        check_gradient(gradient, both)
-        labelled, unlabelled = gradient.chunk(2)
+        labelled, unlabelled = evaluate(field, both, every).chunk(2)
         guided = self._mix(labelled, unlabelled)
         return guided if inside is None else guided.where(per_sample(inside, x), labelled)
 
@@ -115,9 +104,8 @@ class _Guided:
             labels = self._checked(labels)
             null = torch.full_like(labels[rows], self.null_label)
             both = torch.cat([x, x[rows]])
-            every = field(both, torch.cat([labels, null]))
-            check_gradient(every, both)
-            labelled, unlabelled = every.split([len(x), len(rows)])
+            gradient = evaluate(field, both, torch.cat([labels, null]))
+            labelled, unlabelled = gradient.split([len(x), len(rows)])
             return labelled.index_copy(0, rows, self._mix(labelled[rows], unlabelled))
 
         return guided

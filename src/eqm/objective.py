@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from eqm.checks import check_callable, check_gradient, check_samples, check_step, kind_of
+from eqm.checks import check_callable, check_kind, check_samples, check_step
 from eqm.corruption import ConstantDecay, Decay, TruncatedDecay, corrupt
 from eqm.difference import difference_loss
-from eqm.energy import Energy
-from eqm.field import Field
+from eqm.field import Field, evaluate
 from eqm.shapes import per_sample
 
 
@@ -34,6 +33,9 @@ class EquilibriumMatching:
     difference: bool = False
     """Train an energy by finite differences (`eqm.difference.difference_loss`)."""
 
+    def __post_init__(self) -> None:
+        check_callable(decay=self.decay)
+
     def __call__(
         self,
         field: Field,
@@ -47,8 +49,8 @@ class EquilibriumMatching:
         `generator` may be on another device than the data. Raises ValueError as `loss_at` does.
         """
         check_samples(data=data)
-        if generator is not None and not isinstance(generator, Generator):
-            raise ValueError(f"generator must be a torch.Generator; got {kind_of(generator)}")
+        if generator is not None:
+            check_kind(Generator, generator=generator)
         device = data.device if generator is None else generator.device
         settings: Any = {"generator": generator, "device": device, "dtype": data.dtype}
         noise = torch.randn(data.shape, **settings).to(data.device)
@@ -70,19 +72,12 @@ class EquilibriumMatching:
         match, the field returns another shape, or `difference` is set for a field without energy.
         """
         check_step(field, labels, data=data)
-        check_callable(decay=self.decay)
         labels = None if labels is None else labels.clone()  # fields may drop some in place
         x = corrupt(data, noise, gamma)
         target = (noise - data) * per_sample(self.decay(gamma).to(data.dtype), data)
         if self.difference and torch.is_grad_enabled():
-            if not isinstance(field, Energy):
-                raise ValueError(
-                    f"difference needs a DotEnergy or NormEnergy; got {type(field).__name__}: "
-                    "set difference to False"
-                )
             return difference_loss(field, x, target, labels)
-        gradient = field(x, labels, gamma) if self.noise_conditioning else field(x, labels)  # type: ignore[call-arg]
-        check_gradient(gradient, x)
+        gradient = evaluate(field, x, labels, *([gamma] if self.noise_conditioning else []))
         return (gradient - target).square().flatten(1).mean(1)
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from eqm.checks import check_count, check_decay, check_labels, check_range, check_samples
+from eqm.checks import check_batch, check_count, check_decay, check_fraction, check_positive
 from eqm.corruption import Decay, TruncatedDecay
 
 
@@ -42,25 +42,23 @@ class OptimalField:
         nodes: int = 513,
         floor: float = 1e-4,
     ) -> None:
-        check_samples("(N, ...)", data=data)
-        check_labels(labels, data)
+        check_batch(labels, "(N, ...)", data=data)
         check_count(nodes=nodes)
-        check_range(0, 1, floor=floor)
-        if decay is not None:
-            check_decay(decay)
+        check_positive(floor=floor)
+        check_fraction(floor=floor)
+        decay = TruncatedDecay() if decay is None else decay
+        check_decay(decay)
         if len(data) == 0 or not torch.isfinite(data).all():
             raise ValueError(f"data must be finite and not empty; got shape {tuple(data.shape)}")
         if nodes < 3 or nodes % 2 == 0:
             raise ValueError(f"nodes must be an odd number, at least 3; got {nodes}")
-        if not 0 < floor < 1:
-            raise ValueError(f"floor, the smallest 1 - gamma, must lie in (0, 1); got {floor}")
         self.shape, self.labels = data.shape[1:], labels
         self.data = data.flatten(1).double()  # (N, D)
         noise_level = torch.logspace(
             0, math.log10(floor), nodes, dtype=torch.float64, device=data.device
         )  # 1 - gamma
         self.gamma = 1 - noise_level  # (Q,)
-        self.pull = (decay or TruncatedDecay())(self.gamma) / noise_level
+        self.pull = decay(self.gamma) / noise_level
         simpson = torch.ones_like(self.gamma)
         simpson[1:-1:2], simpson[2:-1:2] = 4, 2
         # d gamma = (1 - gamma) d log(1 - gamma) adds one power to the posterior's weight
@@ -72,16 +70,15 @@ class OptimalField:
 
         Raises ValueError if x has another shape than the data, and for labels that the data do not have.
         """
-        check_samples(x=x)
-        if x.shape[1:] != self.shape:
-            raise ValueError(
-                f"x must have shape (B, {', '.join(map(str, self.shape))}); got {tuple(x.shape)}"
-            )
         if labels is not None and self.labels is None:
             raise ValueError(
                 "this field has no labels: pass labels=None, or build OptimalField with labels"
             )
-        check_labels(labels, x)
+        check_batch(labels, x=x)
+        if x.shape[1:] != self.shape:
+            raise ValueError(
+                f"x must have shape (B, {', '.join(map(str, self.shape))}); got {tuple(x.shape)}"
+            )
         rows = x.flatten(1).double()
         chosen = [None] * len(rows) if labels is None else labels.tolist()
         gradient = [self._row(row, label) for row, label in zip(rows, chosen, strict=True)]

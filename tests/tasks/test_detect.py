@@ -381,7 +381,7 @@ def test_bad_input_is_one_sentence(model):
     ]:
         with pytest.raises(ValueError, match=sentence):
             EqmDetector(model, **settings)
-    with pytest.raises(ValueError, match="gammas must be one or more numbers from 0"):
+    with pytest.raises(ValueError, match=r"gammas\[0\] must be a number from 0 to 1; got 1.5"):
         ScoreConfig.of(model, gammas=(1.5,))
 
 

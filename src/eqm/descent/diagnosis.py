@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from eqm.checks import check_call, check_count, check_part, seeded
+from eqm.checks import check_call, check_count, check_descent, seeded
 from eqm.descent.driver import descend
 from eqm.descent.rules.rule import Rule
 from eqm.field import Field, gradient_at
@@ -95,7 +95,7 @@ def stability_limit(rule: Rule) -> float | None:
     >>> round(stability_limit(NesterovLookahead(0.02, 0.3)), 2)
     1.25
     """
-    check_part("rule", rule, "init", "step")
+    check_descent(rule)
     if not hasattr(rule, "step_size"):
         return None
     unit: Any = replace(rule, step_size=1.0)  # type: ignore[type-var]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eqm.checks import check_call, check_count, check_labels, check_part, check_samples
+from eqm.checks import check_call, check_count, check_descent
 from eqm.descent.rules.rule import Rule, State
 from eqm.descent.stopping import Step, Stop
 from eqm.field import Field, at_path, gradient_at
@@ -83,14 +83,9 @@ class ActiveSamples:
     ) -> ActiveSamples:
         """Samples x (A, ...) before their first step, with indices from 0.
 
-        Raises ValueError unless x is floating point, labels are None or (A,) and rule and stop are
-        such.
+        Raises ValueError for what is no rule or stop.
         """
-        check_samples(x=x)
-        check_labels(labels, x)
-        check_part("rule", rule, "init", "step")
-        if stop is not None:
-            check_part("stop", stop, "init", "__call__")
+        check_descent(rule, stop)
         x = x.detach()
         index = torch.arange(len(x), device=x.device)
         none = torch.zeros_like(index)

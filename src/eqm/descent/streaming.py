@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set, Sized
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass, replace
 from itertools import islice
 from operator import index as index_of
@@ -13,9 +13,11 @@ from torch import Tensor
 
 from eqm.checks import (
     check_count,
+    check_descent,
     check_field,
+    check_kind,
     check_label_range,
-    check_part,
+    check_row,
     check_samples,
     kind_of,
 )
@@ -81,12 +83,8 @@ def stream(
     """
     check_count(batch_size=batch_size, max_steps=max_steps)
     check_field(field)
-    check_part("rule", rule, "init", "step")
-    if stop is not None:
-        check_part("stop", stop, "init", "__call__")
-    _check_row("starts", starts)
-    if labels is not None:
-        _check_row("labels", labels)
+    check_descent(rule, stop)
+    check_row(starts=starts, labels=() if labels is None else labels)
     if isinstance(starts, Sized) and isinstance(labels, Sized) and len(labels) != len(starts):
         raise ValueError(
             f"labels must be one for each start; got {len(labels)} for {len(starts)} starts"
@@ -132,22 +130,15 @@ def stream(
     return ends()
 
 
-def _check_row(name: str, values: object) -> None:
-    """Raises ValueError for what has no order, and for text and single values."""
-    unordered = isinstance(values, str | bytes | Set | Mapping)
-    unordered = unordered or getattr(values, "is_meta", False)
-    if unordered or not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
-        raise ValueError(f"{name} must be a tensor or a list, one a sample; got {kind_of(values)}")
-
-
 def collect(ends: Iterable[FinishedSample], *, like: Tensor | None = None) -> Solution:
     """All samples of a stream as one `Solution`, in the order of the starts.
 
     `like` (0, ...) gives shape and dtype if there are no samples. Raises ValueError without both.
     """
-    rows = list(ends) if isinstance(ends, Iterable) else [ends]
-    if not all(isinstance(row, FinishedSample) for row in rows):
-        raise ValueError("collect takes the samples that stream yields, each a FinishedSample")
+    check_row(ends=ends)
+    rows = list(ends)
+    for row in rows:
+        check_kind(FinishedSample, **{"each end": row})
     rows.sort(key=lambda end: end.index)
     if not rows and like is None:
         raise ValueError(
@@ -155,8 +146,7 @@ def collect(ends: Iterable[FinishedSample], *, like: Tensor | None = None) -> So
         )
     x = torch.stack([row.x for row in rows]) if rows else like
     assert x is not None
-    if not isinstance(x, Tensor):
-        raise ValueError(f"like must be a tensor (0, ...); got {kind_of(x)}")
+    check_kind(Tensor, like=x)
     return Solution(
         x,
         torch.tensor([row.steps for row in rows], dtype=torch.int64, device=x.device),

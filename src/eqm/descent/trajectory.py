@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from numbers import Real
@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from eqm.checks import check_call, check_choice, check_count, kind_of
+from eqm.checks import check_call, check_choice, check_count, check_row, kind_of
 from eqm.descent.driver import iterate
 from eqm.descent.rules.rule import Rule
 from eqm.descent.stopping import Stop
@@ -75,8 +75,8 @@ def record_trajectory(
     check_choice(("steps", "path"), by=by)
     check_count(max_steps=max_steps)
     check_call(field, x, labels)
-    row = isinstance(at, Iterable) and not isinstance(at, str | Set | Mapping)
-    moments = list(at) if row and getattr(at, "ndim", True) else []
+    check_row(at=at)
+    moments = list(at)
     numbers = all(isinstance(moment, Real) for moment in moments)
     if not moments or not numbers or moments[0] < 0 or moments != sorted(set(moments)):
         raise ValueError(

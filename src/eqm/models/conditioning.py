@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eqm.checks import label_bounds
 from eqm.models.config import NetworkConfig
 
 
@@ -105,17 +106,12 @@ def _check_labels(labels: Tensor, x: Tensor, num_classes: int) -> None:
     if labels.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"labels must be int64 or int32; got {labels.dtype}: pass labels.long()")
     _check_one_each("labels", "label", labels, x)
-    # Reading a value breaks compiled graphs and vmap: the range is checked in eager mode only.
-    traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(
-        labels
-    )
-    if labels.device.type == "cpu" and labels.numel() and not traced:
-        low, high = (int(bound) for bound in labels.aminmax())
-        if low < 0 or high > num_classes:
-            raise ValueError(
-                f"labels must lie in 0..{num_classes} ({num_classes} is the null label); "
-                f"got {low}..{high}"
-            )
+    bounds = label_bounds(labels)
+    if bounds and not 0 <= bounds[0] <= bounds[1] <= num_classes:
+        raise ValueError(
+            f"labels must lie in 0..{num_classes} ({num_classes} is the null label); "
+            f"got {bounds[0]}..{bounds[1]}"
+        )
 
 
 def _check_one_each(name: str, noun: str, values: Tensor, x: Tensor) -> None:

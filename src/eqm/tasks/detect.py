@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from eqm import registry
-from eqm.checks import check_count, check_field, check_path, check_range, kind_of, warn_of_range
+from eqm.checks import check_count, check_field, check_fraction, check_path, kind_of, warn_of_range
 from eqm.field import Field
 from eqm.files import check_folder, make_folder, replacing
 from eqm.models import from_pretrained
@@ -112,12 +112,7 @@ class EqmDetector:
         check_field(self.field)
         if self.config is not None and not isinstance(self.config, ScoreConfig):
             raise ValueError(f"config must be a ScoreConfig; got {kind_of(self.config)}")
-        check_range(-math.inf, math.inf, contamination=self.contamination)
-        if not 0 <= self.contamination < 0.5:
-            raise ValueError(
-                "contamination, the share of anomalies among the normal images, must lie in [0, 0.5); "
-                f"got {self.contamination}"
-            )
+        check_fraction(0.5, contamination=self.contamination)
         names = self.score if isinstance(self.score, str | tuple | list) else ()
         listed = [names] if isinstance(names, str) else list(names)
         texts = all(isinstance(name, str) for name in listed)
