@@ -79,8 +79,10 @@ def test_the_checks_of_a_loss_do_not_cut_a_compiled_graph(generator):
     data, noise = torch.randn(2, 5, 3, generator=generator)
     gamma, labels = torch.rand(5, generator=generator), torch.tensor([0, 1, 2, 3, 4])
 
+    objective, field = eqm.EquilibriumMatching(), Labelled()
+
     def loss(data, labels):
-        return eqm.EquilibriumMatching().loss_at(Labelled(), data, labels, noise=noise, gamma=gamma)
+        return objective.loss_at(field, data, labels, noise=noise, gamma=gamma)
 
     whole = torch.compile(loss, fullgraph=True, backend="eager")
     torch.testing.assert_close(whole(data, labels), loss(data, labels))
@@ -89,9 +91,3 @@ def test_the_checks_of_a_loss_do_not_cut_a_compiled_graph(generator):
 def test_labels_that_a_field_does_not_have_are_refused():
     with pytest.raises(ValueError, match=r"labels must lie in 0..3, or be 4 for none; got 1..5"):
         eqm.EquilibriumMatching()(Labelled(), torch.zeros(2, 3), torch.tensor([1, 5]))
-
-
-def test_differences_need_an_energy():
-    objective = eqm.EquilibriumMatching(difference=True)
-    with pytest.raises(ValueError, match="needs a DotEnergy or NormEnergy; got Labelled"):
-        objective(Labelled(), torch.zeros(2, 3), torch.tensor([1, 2]))
