@@ -42,7 +42,7 @@ def check_range(low: float, high: float, /, **values: float) -> None:
     _check_numbers(bounds, lambda value: low <= value <= high and math.isfinite(value), values)
 
 
-def _check_numbers(rule: str, holds: Callable[[float], bool], values: dict[str, float]) -> None:
+def _check_numbers(rule: str, holds: Callable[[float], bool], values: Mapping[str, object]) -> None:
     for name, value in values.items():
         if not holds(_number(name, value)):
             raise ValueError(f"{name} must {rule}; got {value}")
@@ -194,8 +194,7 @@ def check_batch(labels: object, axes: str = "(B, ...)", /, **samples: Any) -> No
     if labels is None:
         return
     if not isinstance(labels, torch.Tensor) or labels.shape != x.shape[:1]:
-        found = tuple(labels.shape) if isinstance(labels, torch.Tensor) else f"({kind_of(labels)},)"
-        raise ValueError(f"labels must be a tensor of shape ({len(x)},); got {found}")
+        raise ValueError(f"labels must be a tensor of shape ({len(x)},); got {kind_of(labels)}")
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
         raise ValueError(f"labels must be whole numbers; got {labels.dtype}")
     if labels.device != x.device:
@@ -220,26 +219,20 @@ def label_bounds(labels: Tensor | None) -> tuple[int, ...]:
 
     if labels is None or labels.device.type != "cpu" or not labels.numel():
         return ()
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-    if torch.compiler.is_compiling() or wrapped(labels):
-        return ()
-    return tuple(int(bound) for bound in labels.aminmax())
+    functorch = torch._C._functorch
+    traced = torch.compiler.is_compiling() or functorch.is_functorch_wrapped_tensor(labels)
+    return () if traced else tuple(int(bound) for bound in labels.aminmax())
 
 
 def check_label_range(field: object, *labels: int) -> None:
     """Labels must be classes of the field or its null label, if it says `num_classes`."""
     classes = getattr(getattr(field, "config", field), "num_classes", None)
-    if not labels or (not isinstance(classes, int) and min(labels) >= 0):
-        return
-    if not isinstance(classes, int):
-        raise ValueError(f"labels must be 0 or more; got {min(labels)}")
-    if not classes:
+    if labels and classes == 0:
         raise ValueError("this model was trained without classes: leave labels out")
-    if min(labels) < 0 or max(labels) > classes:
-        raise ValueError(
-            f"labels must lie in 0..{classes - 1}, or be {classes} for none; "
-            f"got {min(labels)}..{max(labels)}"
-        )
+    known = isinstance(classes, int)
+    if labels and (min(labels) < 0 or (known and max(labels) > classes)):
+        expected = f"lie in 0..{classes - 1}, or be {classes} for none" if known else "be 0 or more"
+        raise ValueError(f"labels must {expected}; got {min(labels)}..{max(labels)}")
 
 
 def check_label(field: object, /, **values: int) -> None:
@@ -298,12 +291,8 @@ def check_gradient(gradient: object, x: Tensor) -> None:
 def check_step_size(step_size: object) -> None:
     """A step size must be a positive number, or a schedule, a function of the number of steps."""
     if isinstance(step_size, type) or not callable(step_size):
-        try:
-            check_positive(step_size=step_size)  # type: ignore[arg-type]
-        except ValueError:
-            raise ValueError(
-                f"step_size must be a positive number or a schedule; got {kind_of(step_size)}"
-            ) from None
+        rule = "be a positive number or a schedule"
+        _check_numbers(rule, lambda value: 0 < value < math.inf, {"step_size": step_size})
 
 
 def as_levels(gamma: Any) -> Tensor:
