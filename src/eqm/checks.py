@@ -229,9 +229,11 @@ def check_label_range(field: object, *labels: int) -> None:
     classes = getattr(getattr(field, "config", field), "num_classes", None)
     if labels and classes == 0:
         raise ValueError("this model was trained without classes: leave labels out")
-    known = isinstance(classes, int)
-    if labels and (min(labels) < 0 or (known and max(labels) > classes)):
-        expected = f"lie in 0..{classes - 1}, or be {classes} for none" if known else "be 0 or more"
+    null = classes if isinstance(classes, int) else math.inf
+    if labels and not 0 <= min(labels) <= max(labels) <= null:
+        expected = (
+            f"lie in 0..{null - 1}, or be {null} for none" if null < math.inf else "be 0 or more"
+        )
         raise ValueError(f"labels must {expected}; got {min(labels)}..{max(labels)}")
 
 
