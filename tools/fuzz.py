@@ -208,6 +208,7 @@ BASE = {
         "4",
         "--model.multipliers",
         "1",
+        "1",
     ],
     "demo": ["--dry-run"],
     "ema": ["run", "--sigma-rel", "0.07", "--output", "out"],
