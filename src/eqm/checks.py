@@ -231,10 +231,8 @@ def check_label_range(field: object, *labels: int) -> None:
         raise ValueError("this model was trained without classes: leave labels out")
     null = classes if isinstance(classes, int) else math.inf
     if labels and not 0 <= min(labels) <= max(labels) <= null:
-        expected = (
-            f"lie in 0..{null - 1}, or be {null} for none" if null < math.inf else "be 0 or more"
-        )
-        raise ValueError(f"labels must {expected}; got {min(labels)}..{max(labels)}")
+        rule = f"lie in 0..{null - 1}, or be {null} for none" if null < math.inf else "be 0 or more"
+        raise ValueError(f"labels must {rule}; got {min(labels)}..{max(labels)}")
 
 
 def check_label(field: object, /, **values: int) -> None:
