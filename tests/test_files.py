@@ -1,4 +1,5 @@
 import errno
+import gc
 import json
 import os
 import resource
@@ -30,6 +31,7 @@ from eqm.files import (
     sweep,
 )
 from eqm.pictures import animate, picture
+from eqm.reading import BoundedFile
 from eqm.tasks import EqmDetector
 
 DISK_ERRORS = {
@@ -446,3 +448,11 @@ def test_the_name_of_a_run_must_be_a_file_name(name):
     assert not is_file_name(name)
     with pytest.raises(ValueError, match="name must be the name of a folder"):
         eqm.train.TrainConfig(name=name)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("what", ["a folder", "missing"])
+def test_a_file_that_was_never_opened_is_not_closed(tmp_path, what):
+    with pytest.raises((ValueError, FileNotFoundError)):
+        BoundedFile(tmp_path if what == "a folder" else tmp_path / "missing")
+    gc.collect()  # a failure in __del__ is a warning

@@ -264,7 +264,8 @@ def options_of(command: str, recipe: str = "digits") -> list[Option]:
     with rules(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         parser = tyro.extras.get_parser(function, config=config)
-    return [Option(action) for action in parser._actions if action.dest != "help"]
+    left_out = {"--help", "--compile"}  # compiling takes longer than a call may
+    return [Option(each) for each in parser._actions if left_out.isdisjoint(each.option_strings)]
 
 
 class Grammar:

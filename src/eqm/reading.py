@@ -6,6 +6,7 @@ import io
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -52,7 +53,8 @@ class BoundedFile(io.BufferedReader):
         return super().read(count)
 
     def __del__(self) -> None:
-        self.close()
+        with suppress(ValueError):  # it was never opened
+            self.close()
 
 
 def check_unpacked(what: str, packed: int, unpacked: int) -> None:

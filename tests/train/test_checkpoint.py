@@ -211,6 +211,18 @@ def test_a_complete_run_writes_damaged_files_again(
     assert not caplog.text
 
 
+@pytest.mark.parametrize("place", ["", "best"])
+def test_a_complete_run_writes_the_card_that_a_kill_left_behind_the_weights(
+    complete, images, place
+):
+    card = complete / place / "README.md"
+    whole = card.read_text()
+    for left in (whole.replace("images_seen ", "images_seen 9"), None):
+        card.write_text(left) if left else card.unlink()
+        assert not list(train(KEPT, images, complete))
+        assert card.read_text() == whole
+
+
 KEPT = replace(TINY, optimizer=OptimizerConfig(ema_sigma_rel=(0.1,)), eval_every=32)
 
 

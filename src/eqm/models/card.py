@@ -21,7 +21,8 @@ def write_card(folder: Path, where: str) -> None:
     A README.md without the mark of eqm is left as it is.
     """
     path = folder / "README.md"
-    if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace"):
+    before = path.read_text(encoding="utf-8", errors="replace") if path.exists() else _MARK
+    if _MARK not in before:
         return
     description = read_json(folder / "config.json", dict[str, Any])
     with open_tensors(folder / "model.safetensors") as file:
@@ -44,8 +45,10 @@ def write_card(folder: Path, where: str) -> None:
         f"samples = generate(from_pretrained({where!r}{own}), count=16).x",
         "```",
     ]
-    with replacing(path) as card:
-        card.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    text = "\n".join(lines) + "\n"
+    if text != before:
+        with replacing(path) as card:
+            card.write_text(text, encoding="utf-8")
 
 
 def _facts(description: Mapping[str, Any], parameters: int) -> Iterator[tuple[str, str]]:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from eqm.files import DiskFullError, replacing
 from eqm.models import from_pretrained, with_energy
+from eqm.models.card import write_card
 from eqm.models.network import build_empty
 from eqm.models.pretrained import write_pretrained
 from eqm.schema import convert, read_json
@@ -358,6 +359,7 @@ def _mend_weights(
             and _has_settings(about, saved)
             and about.get("data", {}).get("fingerprint") == data.get("fingerprint")
         ):
+            _mend_card(folder)
             return
     _write_weights(average, state, config, folder, expected)
     _log.warning(
@@ -379,6 +381,7 @@ def mend_best(
     if found is not None and found[1:] == (images, digest):
         about = found[0]
         if about.get("best") == value and _has_settings(about, fixed):
+            _mend_card(folder / BEST)
             return
     level = logging.WARNING if found is None or found[1] <= state.images else logging.DEBUG
     try:
@@ -392,6 +395,12 @@ def mend_best(
         _write_weights(tensors, state, config, folder / BEST, about)
         said = "were written again from their copy"
     _log.log(level, "the weights in %s were damaged or missing, and %s", folder / BEST, said)
+
+
+def _mend_card(folder: Path) -> None:
+    """The card is written after the weights, so a kill between the two leaves that of the weights before."""
+    with suppress(OSError):  # a complete run may lie where nobody can write
+        write_card(folder, str(folder))
 
 
 def _has_settings(about: dict[str, Any], settings: dict[str, Any]) -> bool:
