@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from eqm.cli.main import main
 from eqm.cli.output import ANY, STILL, check_output, file_names, write_images
+from eqm.files import claim_folder
 from eqm.models import UNetConfig, build, save_pretrained
 
 IMAGES = torch.linspace(-1, 1, 2 * 3 * 4 * 5).view(2, 3, 4, 5)
@@ -94,6 +95,8 @@ def here(tmp_path, monkeypatch):
     save_pretrained(network, "m", metadata=METADATA)
     pixels = np.random.default_rng(0).integers(0, 255, (12, 8, 8, 1), dtype=np.uint8)
     np.savez("in.npz", arr_0=pixels)
+    save_pretrained(network, "m2", metadata=METADATA)
+    claim_folder("other", "eqm-run")
     Path("pics").mkdir()
     for k, one in enumerate(pixels):
         Image.fromarray(one[:, :, 0]).save(f"pics/{k}.png")
@@ -161,6 +164,12 @@ def state(folder):
         "detect m in.npz --normal pics --maps linked",
         "detect m in.npz --normal in.npz --maps pics",
         "detect m in.npz --normal in.npz --output new.csv --maps new.csv",
+        "detect m in.npz --normal in.npz --output new.csv --maps new.csv/maps",
+        "detect m in.npz --normal in.npz --output ./m2/config.json",
+        "sample m --animate new.gif --output new.gif/x.png",
+        "eval in.npz --reference in.npz --output m2/config.json",
+        "eval in.npz --reference in.npz --output other/best/new.md",
+        "sample m --output other/pictures/new.png",
         "eval pics --reference pics --output pics/new.json",
         "eval m --reference in.npz --output m/config.json",
         "eval m --reference in.npz --output new.json new.json",

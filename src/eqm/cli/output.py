@@ -26,6 +26,8 @@ LONGEST = 200
 """Bytes of the name of a file; most file systems take 255."""
 STILL = (".png", ".npz", FOLDER)
 ANY = (*STILL, ".gif", ".mp4")
+FILES = (*filter(None, ANY), ".csv", ".json", ".md", ".safetensors")
+"""Endings of outputs that are files."""
 
 
 def show_settings(settings: Mapping[str, object]) -> None:
@@ -46,7 +48,16 @@ DATA = (
 """Options of commands that name data that are read."""
 MODEL_FILES = (
     *("config.json", "model.safetensors", "README.md", "detector.json", "detector.safetensors"),
-    *("eqm.json", "log.jsonl", "checkpoints", "best", "averages", "pictures", "tensorboard"),
+    *(
+        "manifest.json",
+        "eqm.json",
+        "log.jsonl",
+        "checkpoints",
+        "best",
+        "averages",
+        "pictures",
+        "tensorboard",
+    ),
 )
 """Names that eqm itself uses in the folder of a model or a run."""
 
@@ -65,9 +76,26 @@ def check_options(options: Mapping[str, object]) -> None:
         if any(category(letter) == "Cc" for letter in path):
             raise ValueError(f"{name} must have no control characters; got {printable(path)}")
         check_apart(Path(path), data, models, name=name)
+        _check_not_of_model(Path(path), name)
         for other, place in written[:number]:
             if _is_same(Path(path), Path(place)):
                 raise ValueError(f"{name} and {other} are the same, {path}: choose two names")
+        for other, place in written:
+            if Path(place).suffix in FILES and _inside(Path(path), Path(place)):
+                raise ValueError(
+                    f"{name} must not lie in {other}, the file {place}; got {path}: choose another place"
+                )
+
+
+def _check_not_of_model(output: Path, name: str) -> None:
+    """Raises ValueError where `output` is a file of a model or a run, or lies in a folder of it."""
+    for folder in Path(os.path.realpath(output)).parents:
+        inside = _inside(output, folder)
+        if inside[0] in MODEL_FILES and any(is_of_kind(folder, kind) for kind in KINDS):
+            raise ValueError(
+                f"{name} must not be the place of a file of the model in {folder}; got {output}: choose "
+                "another place"
+            )
 
 
 def check_apart(
