@@ -429,3 +429,20 @@ def test_shards_pair_only_files_of_one_archive(tmp_path, drawn, packs):
         packs[2](tmp_path / f"data/{shard}", drawn("0.png") | {"0.cls": number})
     files = files_at(DataConfig(str(tmp_path / "data")))
     assert files.labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("list_attr.txt", b"2\nMale Young\na.png 1 -1\nb.png -1 1\n"),
+        ("labels.txt", b"a.png 0\nb.png 1\n"),
+        ("train.txt", b"photos/a.png\n"),
+        ("labels.XLSX", b"PK"),
+    ],
+)
+def test_lists_of_pictures_that_are_not_read_are_said(tmp_path, pack, name, content, drawn):
+    files = {**drawn("a.png", "b.png"), name: content, "readme.txt": b"a set of b.png"}
+    found, notes = labels_of(pack(tmp_path / "a", files))
+    assert found is None
+    assert f"{name} is not read: if it holds labels, save it as a .csv" in notes
+    assert "readme" not in notes

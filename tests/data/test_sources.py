@@ -255,6 +255,29 @@ def test_columns_that_disagree_are_refused(tmp_path, columns, labels_from, sente
         read(tmp_path / "a.parquet", labels_from=labels_from)
 
 
+@pytest.mark.parametrize("column", ["image", "Image", "IMG"])
+@pytest.mark.parametrize("first", ["bytes", "path"])
+def test_cells_of_pictures_are_known_by_their_fields_in_any_order_and_case(tmp_path, column, first):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    fields = sorted([("bytes", pa.binary()), ("path", pa.string())], reverse=first == "path")
+    cells = pa.array([{"bytes": encoded(p)} for p in PIXELS.values()], pa.struct(fields))
+    pq.write_table(pa.table({column: cells, "Label": list("abcabc")}), tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet")[:2] == (6, ("a", "b", "c"))
+
+
+@pytest.mark.parametrize(
+    ("cell", "kind"),
+    [("/etc/passwd", "string"), ([b"x"], "list"), ({"image": {"bytes": b"x"}}, "struct<image")],
+)
+def test_a_column_called_image_without_pictures_is_refused_by_its_type(tmp_path, cell, kind):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.table({"image": [cell]}), tmp_path / "a.parquet")
+    with pytest.raises(
+        ValueError, match=rf"it has image \({kind}.*save the pictures in it as encoded"
+    ):
+        read(tmp_path / "a.parquet")
+
+
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_idx_files_have_two_splits(tmp_path, suffix):
     for part, count in (("train", 4), ("t10k", 2)):

@@ -159,6 +159,7 @@ LITTER = (
         ".thumbnails/0.png",
     ),
     *("cat/.@__thumb/s1000.jpg", "#recycle/0.png", "$RECYCLE.BIN/0.png", "lost+found/0.png"),
+    *("@Transcode/0.png", "FOUND.000/0.png", "LOST.DIR/0.png", "cat Previews.lrdata/0/0.png"),
     *("cat/.ipynb_checkpoints/0-checkpoint.png", ".git/logo.png", "cat/.AppleDouble/0.png"),
     *(".Spotlight-V100/0.png", "@Recycle/0.png", "System Volume Information/0.png", "@tmp/0.png"),
     *("#snapshot/cat/0.png", ".Trash-1000/files/0.png", "cat/~$0.png"),
@@ -188,7 +189,8 @@ def test_files_of_systems_beside_tables_tars_and_arrays_are_skipped(tmp_path, dr
 
 
 @pytest.mark.parametrize(
-    "name", ["catalogue", "lost and found", "recycled", "eaDir", "thumbs", "git"]
+    "name",
+    ["catalogue", "lost and found", "recycled", "eaDir", "thumbs", "git", "found"],
 )
 def test_ordinary_names_are_no_litter(name):
     assert not is_litter(f"{name}/{name}.png")
@@ -398,3 +400,45 @@ def test_splits_are_told_by_more_than_one_name():
     assert splits_among({"train", "test"}) == {"train": "train", "test": "test"}
     assert splits_among({"cat", "dog"}) == {}
     assert splits_among({"test", "control"}) == {}
+
+
+@pytest.mark.parametrize("ending", ["HEIC", "CR2", "MOV", "heic", "Svg"])
+def test_files_of_other_formats_are_said_in_any_case(tmp_path, pack, drawn, ending):
+    files = {**drawn("IMG_1.JPG"), f"IMG_2.{ending}": b"x", "LICENSE": b"x"}
+    _, _, notes = opened(pack(tmp_path / "a", files))
+    assert f"files that do not end as pictures do are not read (1), IMG_2.{ending}" in notes
+
+
+@pytest.mark.parametrize("other", ["./a.png", "b/../a.png", ".//a.png"])
+def test_one_path_spelt_in_two_ways_is_refused(tmp_path, drawn, packs, other):
+    for pack in packs[1:]:
+        path = pack(tmp_path / "a", drawn("a.png", other))
+        with pytest.raises(ValueError, match="2 times: pack it again"):
+            opened(path)
+
+
+def test_archives_may_name_files_from_the_folder_above(tmp_path, drawn, packs):
+    for pack in packs[1:]:
+        path = pack(tmp_path / "a", drawn("../pets/cat/0.png", "../pets/dog/0.png"))
+        assert opened(path)[1] == ("cat", "dog")
+
+
+@pytest.mark.parametrize("word", ["depth", "superpixels", "normal"])
+def test_pictures_that_go_with_others_are_said(tmp_path, pack, drawn, word):
+    names = [f"{k}{end}.png" for k in range(3) for end in ("", f"_{word}")]
+    found, _, notes = opened(pack(tmp_path / "a", drawn(*names)))
+    assert found == sorted(names)
+    assert (
+        f"3 pictures with names such as 0_{word}.png, beside pictures without the last word"
+        in notes
+    )
+    _, _, notes = opened(
+        pack(tmp_path / "b", drawn("cat.png", "cat_a.png", "cat_12.png", "dog.png"))
+    )
+    assert "read like the others" not in notes
+
+
+def test_masks_beside_views_from_one_side_are_left_out(tmp_path, pack, drawn):
+    names = ["leftImg8bit/train/a.png", "leftImg8bit/test/a.png", "gtFine/train/a.png"]
+    found, classes, _ = opened(pack(tmp_path / "a", drawn(*names)))
+    assert (found, classes) == (names[:1], ())

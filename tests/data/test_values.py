@@ -496,3 +496,14 @@ def test_settings_for_arrays_are_refused_for_data_that_are_known(name):
 def test_settings_that_name_no_layout_and_no_range_are_refused(setting, sentence):
     with pytest.raises(ValueError, match=sentence):
         DataConfig(**setting)
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"), [(0.5, True), (0.25, True), (0.8, False), (1.0, False)]
+)
+def test_floats_around_0_of_low_contrast_are_said(most, expected):
+    data = np.linspace(-most, most, 2 * 8 * 8, dtype=np.float32).reshape(2, 1, 8, 8)
+    found = as_source(data)
+    assert any("reach no further than" in note for note in found.notes) == expected
+    told = as_source(data, config=DataConfig("x", range=(-most, most)))
+    assert not any("reach no further than" in note for note in told.notes)

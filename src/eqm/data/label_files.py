@@ -80,12 +80,16 @@ class Contents:
     @cached_property
     def tables(self) -> list[int]:
         """The numbers of the files that may be tables of names and labels."""
-        paired = {row for rows in self.beside.values() for row in rows.values()}
         return [
             row
             for row, name in enumerate(self.others)
-            if name.lower().endswith(_TABLE_ENDINGS) and row not in paired
+            if name.lower().endswith(_TABLE_ENDINGS) and row not in self.paired
         ]
+
+    @cached_property
+    def paired(self) -> set[int]:
+        """The numbers of the files that belong to one picture."""
+        return {row for rows in self.beside.values() for row in rows.values()}
 
     def called(self, name: str) -> list[int]:
         """The numbers of the tables of that name."""

@@ -35,6 +35,9 @@ CLASS_LISTS = (
 """Lists of the names of classes, one a line, in the order of their numbers."""
 _TABLE, _ROW, _MOST_TABLE = 4 << 20, 1 << 10, 128 << 20
 """Bytes that a table may have, further ones for each picture, and the most in all; more is refused."""
+_SHEETS = (".xlsx", ".xls", ".ods")
+_LIST, _MOST_LISTS = 32 << 20, 20
+"""Bytes of a text that is searched for names of pictures, and how many texts are."""
 _CHUNK = re.compile(r"\d{5,}")
 """The folders that StyleGAN's tool makes only to divide a set."""
 _PARTS = re.compile(
@@ -278,6 +281,11 @@ def _hints(contents: Contents) -> tuple[str, ...]:
     if rows:
         names = said([contents.others[row] for row in rows])
         hints.append(f"{where}: {names} is not read: if it holds labels, set data.labels_from")
+    if lists := _lists(contents):
+        hints.append(
+            f"{where}: {said(lists)} is not read: if it holds labels, save it as a .csv with a line of names, and set "
+            "data.labels_from; if it holds a split, put that into a folder"
+        )
     hints += [
         f"{where}: the .{ending} files beside pictures are not read: if they hold labels, set data.labels_from"
         for ending in sorted(contents.beside)
@@ -293,6 +301,24 @@ def _hints(contents: Contents) -> tuple[str, ...]:
             f"{where}: the names begin with {said(sorted(kinds))}: if these are classes, set data.labels_from names"
         )
     return tuple(hints)
+
+
+def _lists(contents: Contents) -> list[str]:
+    """Files that may list labels in a form that is not read: spreadsheets, and texts whose first lines
+    begin with names of pictures."""
+    alone = [row for row in range(len(contents.others)) if row not in contents.paired]
+    found = [row for row in alone if base(contents.others[row]).endswith(_SHEETS)]
+    pictures = {PurePosixPath(name).name for name in contents.pictures}
+    texts = [row for row in alone if base(contents.others[row]).endswith(".txt")]
+    for row in texts[:_MOST_LISTS]:
+        try:
+            lines = contents.text(row, _LIST).splitlines()[:10]
+        except ValueError:  # it is too large, or no text
+            continue
+        first = {re.split(r"[\s,;]", line.strip(), maxsplit=1)[0] for line in lines}
+        if any(PurePosixPath(word).name in pictures for word in first if word):
+            found.append(row)
+    return [contents.others[row] for row in sorted(found)]
 
 
 def _prefix(name: str) -> str | None:

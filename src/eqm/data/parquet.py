@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -203,25 +204,27 @@ def _features(schema: Any) -> dict[str, Any]:
 
 def _picture_column(path: Path, rows: Any, features: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
     """The column of pictures, and a note if there are more."""
+    kinds = {name: str(rows.schema.field(name).type) for name in rows.column_names}
 
     def holds_pictures(name: str) -> bool:
         if _is_a("Image", features.get(name)):
             return True
-        kind = str(rows.schema.field(name).type)
-        return name in _PICTURES and (
-            kind.startswith("struct<bytes") or kind in ("binary", "large_binary")
+        kind = kinds[name]
+        return name.lower() in _PICTURES and (
+            bool(re.match(r"struct<([^<>]*, )?bytes: ", kind)) or kind in ("binary", "large_binary")
         )
 
     columns = [name for name in rows.column_names if holds_pictures(name)]
     if not columns:
         raise ValueError(
             f"{path} has no column of encoded pictures, `image` or `img`: "
-            f"it has {said(rows.column_names, most=20)}: rename the one to read to `image`"
+            f"it has {said([f'{name} ({kind})' for name, kind in kinds.items()], most=20)}: rename the one to read to "
+            "`image`, or save the pictures in it as encoded bytes"
         )
-    column = next((name for name in _PICTURES if name in columns), columns[0])
+    column = next(iter(_called(_PICTURES, columns)), columns[0])
     if len(columns) == 1:
         return column, ()
-    if column not in _PICTURES:
+    if column.lower() not in _PICTURES:
         raise ValueError(
             f"{path} has several columns of pictures, {said(columns)}: rename the one to read to `image`"
         )
@@ -241,7 +244,7 @@ def _labels(
             )
         return *_of_column(path, rows, features, asked), ()
     noted = [name for name in others if _is_a("ClassLabel", features.get(name))]
-    known = [name for name in _LABELS if name in others]
+    known = _called(_LABELS, others)
     found = list(dict.fromkeys([*known, *noted]))
     if not found:
         hint = f"{path} has no column `label`, only {said(others)}: if one holds classes, set data.labels_from"
@@ -261,6 +264,11 @@ def _labels(
                 f"{path} has labels in the columns {said(found)}, which differ: set data.labels_from to one"
             )
     return labels, names, notes
+
+
+def _called(words: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """The columns with one of these names in any case, in the order of the names."""
+    return [name for word in words for name in columns if name.lower() == word]
 
 
 def _is_a(kind: str, feature: Any) -> bool:

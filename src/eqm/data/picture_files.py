@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from posixpath import normpath
 from typing import Any, BinaryIO
 
 from torch import Tensor
@@ -98,7 +99,8 @@ def choose(
         raise ValueError(
             f"no pictures in {where}: expected files that end in .png, .jpg, .webp, .tif or the like{instead}"
         )
-    twice, times = Counter((file.archive, file.name) for file in everything).most_common(1)[0]
+    places = Counter((file.archive, normpath(file.name)) for file in everything)
+    twice, times = places.most_common(1)[0]
     if times > 1:
         raise ValueError(f"{where} holds {printable(twice[1])} {times} times: pack it again")
     folders = [name for name in folders if not is_litter(name)]
@@ -186,7 +188,7 @@ def _notes_on_files(
         file.name
         for file in others
         if PurePosixPath(file.name).suffix.lower() not in DOCUMENTS
-        and not PurePosixPath(file.name).name.isupper()
+        and (PurePosixPath(file.name).suffix or not PurePosixPath(file.name).name.isupper())
     ]
     if unknown:
         notes.append(

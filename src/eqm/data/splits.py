@@ -22,7 +22,8 @@ DOCUMENTS = (
 """Endings of files beside pictures of which nobody thinks that they are pictures."""
 _LITTER = re.compile(
     r"\.|__macosx|@eadir|@tmp|@recycle|@recently|#recycle|#snapshot|\$recycle\.bin|recycler$"
-    r"|lost\+found$|system volume information$|network trash folder$|temporary items$|icon\r$"
+    r"|@transcode|lost\+found$|lost\.dir$|found\.\d{3}$|.+\.lrdata$|system volume information$"
+    r"|network trash folder$|temporary items$|icon\r$"
     r"|(eh)?thumbs(_vista)?\.db$|desktop\.ini$|synofile_thumb|~\$|~lock|__pycache__$",
     re.IGNORECASE,
 )
@@ -46,7 +47,7 @@ _PICTURES = {
 }
 _FILLERS = _PICTURES | {
     *("set", "data", "dataset", "split", "seg", "part", "of", "a", "b", "raw", "class", "object"),
-    "shard",
+    *("shard", "fine", "coarse", "left", "right", "bit"),
 }
 """Words beside the word of a split that are no names of their own."""
 _LONE = {"test", "testing", "testset", "val", "validation", "groundtruth", "gt", "masks"}
@@ -59,10 +60,13 @@ _COMPANION = re.compile(
 )
 """The stem of a picture that goes with another one, such as 0_mask with 0."""
 
+_PART = re.compile(r"(.+)[._-]([^\W\d_]{2,})")
+"""The stem of a picture that may go with another one, such as 0_depth with 0."""
+
 
 def is_litter(name: str) -> bool:
     """Whether a file or a folder on its way was left behind by a system or a program, or is hidden."""
-    return any(_LITTER.match(part) for part in name.split("/") if part != ".")
+    return any(_LITTER.match(part) for part in name.split("/") if part not in (".", ".."))
 
 
 Folder = tuple[str, ...]
@@ -333,7 +337,7 @@ def without_companions(names: Sequence[str], where: str) -> tuple[list[int], tup
         if found and found[1] in plain:
             mask_of[row] = found[1]
     if not mask_of:
-        return list(range(len(names))), ()
+        return list(range(len(names))), _paired(names, stems, where)
     example, number = printable(names[next(iter(mask_of))]), len(mask_of)
     if 2 * len(set(mask_of.values())) < len(names) - number:
         return list(range(len(names))), (
@@ -343,4 +347,24 @@ def without_companions(names: Sequence[str], where: str) -> tuple[list[int], tup
     return [row for row in range(len(names)) if row not in mask_of], (
         f"{where}: {counted(number)} with names such as {example} are left out, as masks of others; data.split all "
         "takes them",
+    )
+
+
+def _paired(names: Sequence[str], stems: Sequence[str], where: str) -> tuple[str, ...]:
+    """A note on pictures whose names say that they go with others, such as 0_depth with 0."""
+    plain = set(stems)
+    parts = [_PART.fullmatch(stem) for stem in stems]
+    found = [part for part in parts if part and part[1] in plain]
+    counts = Counter(part[2].casefold() for part in found)
+    common = {word for word, number in counts.items() if 2 * number >= len(stems) - len(found)}
+    paired = [
+        name
+        for name, part in zip(names, parts, strict=True)
+        if part and part[1] in plain and part[2].casefold() in common
+    ]
+    if not paired:
+        return ()
+    return (
+        f"{where}: {counted(len(paired))} with names such as {printable(paired[0])}, beside pictures without the last "
+        "word, are read like the others: move them elsewhere if they are parts of others",
     )

@@ -65,6 +65,10 @@ class Wanted:
         return self.range if self.kind == kind_of(array) else ()
 
 
+_HALF = 0.5 + 2**-8
+"""The most of floats centred on 0 that may lie in -0.5..0.5, with which others prepare pictures."""
+
+
 def plain(name: str, values: Any) -> np.ndarray:
     """The array with real numbers or bools, in the byte order of this machine.
 
@@ -197,6 +201,15 @@ def scaled(
         if {"uint8": BYTES, "uint16": WORDS, "float": SIGNED}.get(kind) != (black, white):
             notes = (
                 f"{name}: {array.dtype} values are read with {black:g} as black and {white:g} as white",
+            )
+        elif (
+            kind == "float"
+            and not alone
+            and 0 < (most := max(map(abs, extremes(name, array)))) <= _HALF
+        ):
+            notes = (
+                f"{name}: the values reach no further than {most:g}, and are read with -1 as black and 1 as white: set "
+                "data.range if others are",
             )
     about = {"values": {"kind": kind, "range": [black, white]}}
     return _scaled(name, array, (black, white)), about, notes
