@@ -2,6 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+import eqm
+from eqm import registry
 from eqm.features import Activations, from_module, open_features
 
 
@@ -57,3 +59,12 @@ def test_an_invalid_name_is_refused(name: str) -> None:
         ValueError, match="features must be one of classifier, .*pixels|takes no argument"
     ):
         open_features(name)
+
+
+def test_features_of_your_own_that_return_something_else_are_refused():
+    eqm.register("features", "test-nothing")(lambda: None)
+    try:
+        with pytest.raises(ValueError, match="the features test-nothing must be made as Features"):
+            open_features("test-nothing")
+    finally:
+        registry._REGISTERED["features"].pop("test-nothing")

@@ -66,6 +66,31 @@ def test_anomalies_among_the_normal_images_are_said_and_can_be_left_out(score):
     )
 
 
+def test_a_number_that_is_the_same_for_most_images_makes_no_outliers():
+    """zlib needs the same size for most pictures of noise."""
+    images = normal(200, shape=(1, 8, 8), scale=0.2)
+    sizes = scores.complexity(SimpleNamespace(x=images))
+    assert 0.6 < (sizes == sizes.median()).double().mean() < 0.95
+    for score in ("combined", ("losses", "complexity")):
+        assert fitted(images, score)[1] == []
+        odd = (normal(50, 1, (1, 8, 8), 0.2) + 0.5).clamp(-1, 1)
+        spoilt = torch.cat([images, odd])
+        assert any("clear outliers" in each for each in fitted(spoilt, score)[1])
+        robust, problems = fitted(spoilt, score, contamination=0.2)
+        assert not problems
+        assert robust.predict(odd).double().mean() > 0.9
+
+
+def test_many_anomalies_that_several_numbers_do_not_show_are_said():
+    good, odd = normal(120, shape=(1, 8, 8), scale=0.2), normal(80, 1, (1, 8, 8), 0.2) + 0.5
+    spoilt = torch.cat([good, odd.clamp(-1, 1)])
+    _, problems = fitted(spoilt, "residuals", contamination=0.4)
+    assert any("only 1 of 200 normal images" in each and "loss" in each for each in problems)
+    robust, problems = fitted(spoilt, "loss", contamination=0.4)
+    assert not problems
+    assert robust.predict(odd).double().mean() > 0.9
+
+
 def test_leaving_out_outliers_costs_clean_images_little():
     for score in ("gradient-norm", "combined"):
         kept = fitted(normal(400), score, contamination=0.3)[0].calibration.scores
@@ -211,6 +236,17 @@ def test_a_sample_that_diverges_on_the_way_is_most_anomalous(score, bound):
 def test_settings_out_of_range_are_refused(settings, sentence):
     with pytest.raises(ValueError, match=sentence):
         EqmDetector(spring, **settings)
+
+
+@pytest.mark.parametrize("shape", [3, (3, 1.0), (-3,), "x", (0,), None])
+def test_the_estimator_refuses_what_is_no_shape(shape):
+    rows = normal(40, shape=(3,)).numpy()
+    estimator = EqmOutlierDetector(spring, shape=shape, scores="dot")
+    if shape is None:
+        assert estimator.fit(rows).predict(rows).shape == (40,)
+    else:
+        with pytest.raises(ValueError, match="shape"):
+            estimator.fit(rows)
 
 
 def test_another_number_of_columns_than_in_fit_is_refused():

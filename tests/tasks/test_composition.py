@@ -164,3 +164,9 @@ def test_models_and_masks_that_do_not_fit_are_named(model):
             Composition.of(model, "m*1", masks={"m": mask})
     with pytest.raises(ValueError, match="no classes, only none; got 1"):
         Composition.of(network(0, multipliers=(1,), num_classes=0), "1")
+
+
+def test_a_long_expression_is_cut_in_the_sentence(model):
+    with pytest.raises(ValueError, match="position 1") as error:
+        Composition.of(model, "cat" * 2000)
+    assert len(str(error.value)) < 500

@@ -260,6 +260,22 @@ def test_a_saved_detector_loads_with_the_model(model, tmp_path, score):
     assert torch.equal(loaded.anomaly_map(x), detector.anomaly_map(x))
 
 
+def test_a_saved_detector_of_a_function_loads_with_the_function(tmp_path):
+    detector = EqmDetector(spring, "dot").fit(normal(40, shape=(3,)))
+    detector.save(tmp_path)
+    loaded = EqmDetector.load(tmp_path, spring)
+    assert loaded.threshold() == detector.threshold()
+
+
+@pytest.mark.parametrize("rate", [1e-320, 1e-300, 1e-9])
+def test_a_rate_that_no_calibration_reaches_is_refused_in_a_short_sentence(rate):
+    detector = EqmDetector(spring, "dot").fit(normal(40))
+    with pytest.raises(ValueError, match="calibrate on more images") as error:
+        detector.threshold(rate)
+    assert len(str(error.value)) < 220
+    assert detector.threshold(1 - 1e-12) == detector.score_samples(normal(40)).min()
+
+
 @pytest.fixture
 def own_parts():
     @eqm.register("decay", "test-power")
@@ -396,7 +412,7 @@ def test_the_estimator_keeps_scikit_learns_conventions(estimator, check):
 
 
 def test_the_estimator_reshapes_rows_and_flips_the_sign(model):
-    x = normal(60, shape=(1, 8, 8))
+    x = normal(200, shape=(1, 8, 8))
     rows = x.flatten(1).numpy()
     estimator = EqmOutlierDetector(model, fpr=0.1).fit(rows)
     detector = EqmDetector(model, fpr=0.1).fit(x)

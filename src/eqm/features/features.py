@@ -58,7 +58,10 @@ def open_features(
     taken = inspect.signature(make).parameters
     if argument and "argument" not in taken:
         raise ValueError(f"{kind} takes no argument; got {name}: use {kind}")
-    return make(**{key: value for key, value in given.items() if key in taken})
+    found = make(**{key: value for key, value in given.items() if key in taken})
+    if not isinstance(found, Features):
+        raise ValueError(f"the features {kind} must be made as Features; got {kind_of(found)}")
+    return found
 
 
 @dataclass(frozen=True, eq=False)

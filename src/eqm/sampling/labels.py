@@ -13,6 +13,7 @@ from torch import Tensor
 from eqm.checks import kind_of
 from eqm.naming import find_class
 from eqm.sampling.model import Model, describe
+from eqm.schema import shown
 
 Labels = Tensor | Sequence[int | str] | int | str | None
 NONE = ("none", "null")  # the words for the null label
@@ -56,13 +57,13 @@ def label_number(model: Model, label: str | int) -> int:
     if negative or (whole and not (names and all(name.isdecimal() for name in names))):
         raise ValueError(f"labels must lie in 0..{count - 1}, or be none for no class; got {text}")
     if not names:
-        raise ValueError(f"there is no class {text!r}, only numbers 0..{count - 1}")
+        raise ValueError(f"there is no class {shown(text)}, only numbers 0..{count - 1}")
     near = _near(text.lower(), names)
     hint = f": did you mean {', '.join(near)}?" if near else ""
     if len(names) <= FEW:
-        raise ValueError(f"there is no class {text!r}, only {', '.join(names)}{hint}")
+        raise ValueError(f"there is no class {shown(text)}, only {', '.join(names)}{hint}")
     listed = " `eqm info MODEL` lists all" if near else ": `eqm info MODEL` lists them"
-    raise ValueError(f"there is no class {text!r} among {len(names)}{hint}{listed}")
+    raise ValueError(f"there is no class {shown(text)} among {len(names)}{hint}{listed}")
 
 
 def chosen_labels(model: Model, labels: Labels, count: int | None) -> Tensor | None:

@@ -21,6 +21,8 @@ TRIMMED = 0.4
 """The share of images that a robust fit leaves out."""
 FLOOR = 1e-3
 """The least standard deviation of a number, as a share of 1 + |mean|."""
+COARSE = 4
+"""A number that is the same for most images counts only 1/COARSE in the search for outliers."""
 NONE = torch.zeros(0, dtype=torch.float64)
 
 
@@ -116,13 +118,14 @@ class Calibration:
 
         Raises ValueError if there are too few scores for that false positive rate."""
         check_rate(fpr)
-        allowed = math.floor(round(fpr * (len(self.scores) + 1), 9))
+        count = len(self.scores)
+        allowed = min(math.floor(round(fpr * (count + 1), 9)), count)
         if allowed < 1:
-            needed = math.ceil(1 / fpr) - 1
+            needed = math.ceil(min(1 / fpr, 1e18)) - 1
             images = needed if self.centre.numel() == 0 else 2 * needed
             raise ValueError(
                 f"a false positive rate of {fpr:g} needs {needed:,} ranked scores, from {images:,} normal "
-                f"images; got {len(self.scores):,} scores: calibrate on more images, or allow a higher rate"
+                f"images; got {count:,} scores: calibrate on more images, or allow a higher rate"
             )
         return float(self.scores[-allowed])
 
@@ -177,6 +180,9 @@ def _outlyingness(numbers: Tensor) -> Tensor:
     if numbers.shape[1] == 1:
         alone = numbers[:, 0]
         return _above(alone.log() if (alone > 0).all() else alone, WIDTHS["single"])
+    middle = numbers.median(0).values
+    apart = (numbers - middle) / torch.where((numbers == middle).double().mean(0) > 0.5, COARSE, 1)
+    numbers = middle + apart
     away, halves = numbers.new_zeros(len(numbers)), _halves(len(numbers))
     for rows, others in (halves, halves[::-1]):
         away[rows] = _beyond(_robust_fit(numbers[others]), numbers[rows])

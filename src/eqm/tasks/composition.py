@@ -18,6 +18,7 @@ from eqm.sampling.labels import NONE, class_names, label_number
 from eqm.sampling.model import Model, check_time_invariant, describe, null_label
 from eqm.sampling.settings import Sampling
 from eqm.sampling.start import sampling_of
+from eqm.schema import shown
 from eqm.shapes import per_sample
 from eqm.tasks.expressions import Term, parse
 from eqm.tasks.generation import generate
@@ -182,7 +183,7 @@ def _found(term: Term, models: Mapping[str, Model], expression: str) -> tuple[st
     """The name of the model of a term, and the number of its label, None for the null label."""
 
     def wrong(what: str) -> ValueError:
-        return ValueError(f"{expression!r}, position {term.position}: {what}")
+        return ValueError(f"{shown(expression)}, position {term.position}: {what}")
 
     name, label = term.model, term.label
     if not name and label in models and label is not None:
@@ -216,7 +217,7 @@ def _weight(term: Term, masks: Mapping[str, Tensor], expression: str) -> composi
         mask = masks.get(name.removeprefix("~"))
         if mask is None:
             raise ValueError(
-                f"{expression!r}, position {term.position}: there is no mask {name.removeprefix('~')!r}, "
+                f"{shown(expression)}, position {term.position}: there is no mask {name.removeprefix('~')!r}, "
                 f"only {', '.join(masks)}: pass it"
             )
         weight = weight * (1 - mask if name.startswith("~") else mask)

@@ -54,6 +54,8 @@ TOLERATED = 0.05
 """The share of clear outliers among normal images that is not worth a warning, at least a few images."""
 SLACK = 0.02
 """So much more than the share `contamination` may be left out, as it is known roughly."""
+JUDGED = 0.25
+"""Of several numbers, anomalies show as clear outliers if they are at most this share of the images."""
 TOLERATED_COPIES = 0.01
 """The share of copies among normal images that is not worth a warning."""
 _TENSORS, _SETTINGS, _VERSION = "detector.safetensors", "detector.json", 1
@@ -70,7 +72,8 @@ class _Stored:
     seed: AnySeed
     decay: tuple[str, dict[str, Any]]
     sampling: Sampling
-    weights: str
+    weights: str | None
+    """Their fingerprint; None for a field without weights."""
 
 
 @dataclass(eq=False)
@@ -140,8 +143,9 @@ class EqmDetector:
 
         Raises ValueError for images of another shape than the model's, fewer than four images, and
         labels that the model does not have. Warns with `CalibrationWarning`, which says what to do, of
-        copies among the images, of more than 5 % of clear outliers that are not left out, and of too
-        few images for the rate `fpr`.
+        copies among the images, of more than 5 % of clear outliers that are not left out, of a
+        `contamination` above a quarter where several numbers show few outliers, and of too few images for
+        the rate `fpr`.
         """
         self._shape, copies = None, _Copies()
         found: list[list[Tensor]] = []
@@ -179,6 +183,14 @@ class EqmDetector:
             kept = kept[torch.ones(len(kept), dtype=torch.bool).index_fill(0, order, False)]
             away = outlyingness([group[kept] for group in groups])
         mask = torch.zeros(count, dtype=torch.bool).index_fill(0, kept, True)
+        left_out, several = count - len(kept), any(group.shape[1] > 1 for group in groups)
+        if several and self.contamination > JUDGED and 2 * left_out < self.contamination * count:
+            return mask, [
+                f"only {left_out:,} of {count:,} normal images are clear outliers, and "
+                f"contamination={self.contamination:g} allows more: if more than a quarter are anomalies, a "
+                "score of several numbers may miss them: use a score of one number, such as loss, or "
+                "remove anomalies first"
+            ]
         rest = outliers - (count - len(kept))
         if rest <= max(3, TOLERATED * count, self.fpr / 2 * count):
             return mask, []

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eqm.checks import check_shape
 from eqm.models import from_pretrained
 from eqm.sampling.model import describe
 from eqm.tasks.calibration import FEWEST
@@ -88,6 +89,8 @@ class EqmOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
     def _images(self, rows: np.ndarray, field: Any) -> Tensor:
+        if self.shape is not None:
+            check_shape(self.shape)
         shape = tuple(self.shape or describe(field).shape or rows.shape[1:])
         if rows.shape[1] != math.prod(shape):
             raise ValueError(
