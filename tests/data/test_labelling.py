@@ -446,3 +446,11 @@ def test_lists_of_pictures_that_are_not_read_are_said(tmp_path, pack, name, cont
     assert found is None
     assert f"{name} is not read: if it holds labels, save it as a .csv" in notes
     assert "readme" not in notes
+
+
+@pytest.mark.parametrize("missing", ["", " ", "nan", "NaN"])
+def test_a_missing_value_of_a_table_is_no_class(tmp_path, pack, missing, drawn):
+    rows = labelled(["file_name", "label"], ["x", missing, "y"])
+    path = pack(tmp_path / "a", {**drawn("a.png", "b.png", "c.png"), "metadata.csv": rows})
+    with pytest.raises(ValueError, match=r"1 of 3 pictures have no label .* the first is b\.png"):
+        labels_of(path)

@@ -442,3 +442,21 @@ def test_masks_beside_views_from_one_side_are_left_out(tmp_path, pack, drawn):
     names = ["leftImg8bit/train/a.png", "leftImg8bit/test/a.png", "gtFine/train/a.png"]
     found, classes, _ = opened(pack(tmp_path / "a", drawn(*names)))
     assert (found, classes) == (names[:1], ())
+
+
+def test_links_in_a_tar_that_lead_out_are_said(tmp_path, drawn, packs):
+    path = packs[2](tmp_path / "a", drawn("a.png"))
+    with tarfile.open(path, "a") as archive:
+        for name, kind in (("b.png", tarfile.SYMTYPE), ("c.png", tarfile.CHRTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "../a.png"
+            archive.addfile(member)
+    names, _, notes = opened(path)
+    assert names == ["a.png"]
+    assert "links that lead to no file in the tar are not read (2), b.png, c.png" in notes
+
+
+@pytest.mark.parametrize("word", ["fold", "Split_", "part-", "Camera ", "seq"])
+def test_numbered_folders_that_may_only_divide_a_set_are_said(tmp_path, pack, drawn, word):
+    _, _, notes = opened(pack(tmp_path / "a", drawn(f"{word}0/a.png", f"{word}1/a.png")))
+    assert "if they only divide one set" in notes

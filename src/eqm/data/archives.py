@@ -22,6 +22,7 @@ from eqm.data.config import DataConfig
 from eqm.data.picture_files import File, PictureFiles, choose
 from eqm.data.source import digest
 from eqm.data.splits import is_litter, kept_shards
+from eqm.naming import said
 from eqm.reading import LARGEST, BoundedFile, PerProcess, inside, open_regular
 
 _DEEP = 20
@@ -207,8 +208,12 @@ def tars(where: str, archives: Sequence[Path], config: DataConfig, *, asked: boo
     sizes = [(archive.name, start, size) for archive, start, size in places]
     labels, beside = chosen.found.labels, chosen.found.beside
     numbers = labels.tolist() if labels is not None and beside else [None] * len(names)
-    links = (file.name for file in found if file.size < 0)
-    chosen = replace(chosen, others=(*chosen.others, *links), notes=notes + chosen.notes)
+    links = tuple(file.name for file in found if file.size < 0)
+    if links:
+        notes += (
+            f"{where}: links that lead to no file in the tar are not read ({len(links):,}), {said(links, most=2)}",
+        )
+    chosen = replace(chosen, others=chosen.others + links, notes=notes + chosen.notes)
     fingerprint = digest(*names, *sizes, *numbers)
     return chosen.files(name or "tar", fingerprint, partial(_open_place, places))
 

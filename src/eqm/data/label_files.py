@@ -188,7 +188,9 @@ def _label(value: Any, contents: Contents, row: int) -> Label | None:
         return None
     if isinstance(value, str):
         text = unicodedata.normalize("NFC", value.strip())
-        return int(text.partition(".")[0]) if _NUMBER.fullmatch(text) else text or None
+        if text.lower() in ("", "nan"):  # as pandas writes what is missing
+            return None
+        return int(text.partition(".")[0]) if _NUMBER.fullmatch(text) else text
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     if isinstance(value, bool) or not whole:
         raise _not_a_label(value, contents, row, "a whole number or a word")

@@ -41,7 +41,8 @@ _LIST, _MOST_LISTS = 32 << 20, 20
 _CHUNK = re.compile(r"\d{5,}")
 """The folders that StyleGAN's tool makes only to divide a set."""
 _PARTS = re.compile(
-    r"(part|batch|chunk|shard|folder|dir|set|group|subset|images?|imgs?|page|disk|vol(ume)?)"
+    r"(part|batch|chunk|shard|fold|folder|dir|split|set|subset|group|session|seq(uence)?|video|clip"
+    r"|cam(era)?|images?|imgs?|page|disk|vol(ume)?)"
     r"[\s_-]*\d+$",
     re.IGNORECASE,
 )
