@@ -285,6 +285,10 @@ def check_gradient(gradient: object, x: Tensor) -> None:
     if not isinstance(gradient, torch.Tensor) or not gradient.is_floating_point():
         kind = getattr(gradient, "dtype", type(gradient).__name__)
         raise ValueError(f"a field must return a floating-point tensor, the gradient; got {kind}")
+    if gradient.layout is not torch.strided:
+        raise ValueError(
+            "a field must return a dense tensor; got a sparse one: return gradient.to_dense()"
+        )
     _check_same("a field must return", "its input", x, gradient)
 
 

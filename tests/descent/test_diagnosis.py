@@ -40,6 +40,16 @@ def test_an_energy_has_no_curl_and_a_network_has():
     assert curl(eqm.DotEnergy(net), x, probes=4).max() < 1e-4
     assert curl(lambda x, labels: torch.ones_like(x), x).tolist() == [0, 0]
     assert curl(lambda x, labels: 0 * x, x).tolist() == [0, 0]
+    bias = torch.ones(1, 1, 4, 4, requires_grad=True)
+    assert curl(lambda x, labels: bias.expand_as(x), x).tolist() == [0, 0]
+
+
+def test_a_sparse_gradient_is_refused():
+    x = torch.randn(2, 3)
+    with pytest.raises(ValueError, match="must return a dense tensor"):
+        stiffness(lambda x, labels: x.to_sparse(), x)
+    with pytest.raises(ValueError, match="must return a dense tensor"):
+        eqm.descend(lambda x, labels: x.to_sparse(), x, rule=eqm.GradientDescent(0.1))
 
 
 def test_curl_is_nan_where_the_field_is_not_finite():

@@ -45,7 +45,9 @@ def curl(
             return skew
         weight = torch.zeros_like(gradient, requires_grad=True)
         # J^T w is linear in w: its vector-Jacobian product is J v
-        (pulled,) = torch.autograd.grad(gradient, x, weight, create_graph=True)
+        (pulled,) = torch.autograd.grad(gradient, x, weight, create_graph=True, allow_unused=True)
+        if pulled is None:  # the field is constant, and its parameters have gradients
+            return skew
         for direction in _directions(x, probes, seed):
             v = direction.expand_as(x)
             (backward,) = torch.autograd.grad(gradient, x, v, retain_graph=True)
