@@ -106,9 +106,12 @@ def test_the_same_command_again_finds_all_done_and_changes_nothing(model, run):
     before = {path: path.stat().st_mtime_ns for path in [model, *model.rglob("*")]}
     status, out, err = run("train", "digits", *SMALL, "--output", model)
     assert status == 0
-    assert "complete already: 640 images seen" in out
+    assert "complete already; the model is in" in out
     assert "complete already" in err
     assert {path: path.stat().st_mtime_ns for path in [model, *model.rglob("*")]} == before
+    out = run("train", "digits", *SMALL, "--images", "320", "--output", model)[1]
+    assert "complete already" in out
+    assert "320 images seen" not in out  # it has seen more
 
 
 def test_the_baseline_is_sampled_with_its_own_clock(run, tmp_path):

@@ -126,6 +126,5 @@ def train(
     finally:
         distributed.leave()
     if distributed.is_main():
-        done = "" if end else "this run was complete already: "
-        images = end.images if end else config.images  # the last batch is whole
-        print(f"{done}{images:,} images seen; the model is in {folder}: try `eqm sample {folder}`")
+        done = f"{end.images:,} images seen" if end else "this run was complete already"
+        print(f"{done}; the model is in {folder}: try `eqm sample {folder}`")
