@@ -105,6 +105,15 @@ def test_only_bad_files_and_missing_ones_are_refused(run):
     assert run("denoise", "m", "in/a/x.png", "in/none.png")[0] == 2
 
 
+def test_a_file_that_cannot_be_opened_is_named_with_the_reason_alone(run):
+    Path("in/b/gone.png").symlink_to("none.png")
+    Path("in/b/loop.png").symlink_to("loop.png")
+    status, _, err = run("denoise", "m", "in", "--output", "out")
+    assert status == 1
+    assert "cannot read the picture b/gone.png (No such file or directory): " in err
+    assert "cannot read the picture b/loop.png (Too many levels of symbolic links): " in err
+
+
 def test_images_of_a_path_are_named_after_both_pictures(run):
     assert (
         run("interpolate", "m", "in/a/x.png", "in/b/x.png", "--count", 3, "--output", "out")[0] == 0

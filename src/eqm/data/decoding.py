@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import math
+import os
 import struct
 import zipfile
 import zlib
@@ -63,6 +64,8 @@ def reason(error: BaseException) -> str:
         return "it is no picture, or of an unknown format"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return _TOO_LARGE
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
     return " ".join(str(error).split()) or type(error).__name__
 
 
