@@ -507,3 +507,38 @@ def test_floats_around_0_of_low_contrast_are_said(most, expected):
     assert any("reach no further than" in note for note in found.notes) == expected
     told = as_source(data, config=DataConfig("x", range=(-most, most)))
     assert not any("reach no further than" in note for note in told.notes)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (np.zeros((4, 8, 8), np.uint8), np.zeros((4, 9, 9), np.uint8)),
+        (np.zeros((4, 8, 8), np.uint8), np.zeros((4, 8, 8), np.float32)),
+        (np.zeros((4, 8, 8), np.uint8), np.zeros((4, 8, 8), np.uint16)),
+        (np.zeros((4, 8, 8), np.uint8), np.uint8(3)),
+    ],
+)
+def test_splits_of_an_npz_that_are_not_alike_are_refused_together(tmp_path, one, other):
+    np.savez(tmp_path / "a.npz", x_train=one, x_test=other)
+    with pytest.raises(ValueError, match="x_train, x_test must be alike .*: set data.split to one"):
+        open_source(DataConfig(str(tmp_path / "a.npz"), split="all"))
+
+
+def test_labels_of_several_types_of_whole_numbers_are_joined(tmp_path):
+    pictures = {name: pixels(3, 8, 8) for name in ("x_train", "x_test")}
+    labels = {"y_train": np.array([0, 1, 2], np.uint8), "y_test": np.array([2, 1, 0])}
+    np.savez(tmp_path / "a.npz", **pictures, **labels)
+    source = open_source(DataConfig(str(tmp_path / "a.npz"), split="all"))
+    assert source.labels.tolist() == [0, 1, 2, 2, 1, 0]
+
+
+def test_points_that_float32_cannot_hold_are_refused_without_a_warning():
+    with pytest.raises(ValueError, match="NaN or infinity, the first is number 1"):
+        from_array("x", np.array([[0, 1], [1e300, 0]] * 20), None, ALL)
+
+
+@pytest.mark.parametrize("name", ["x", "x_train"])
+def test_an_npz_of_a_single_number_is_refused_in_one_sentence(tmp_path, name):
+    np.savez(tmp_path / "a.npz", **{name: np.float32(3)})
+    with pytest.raises(ValueError, match="an array must have 2 to 4 axes"):
+        open_source(DataConfig(str(tmp_path / "a.npz")))

@@ -19,7 +19,7 @@ from eqm.data.config import DataConfig
 from eqm.data.decoding import centre_crop, cut_note
 from eqm.data.splits import is_litter, split_note
 from eqm.data.tensors import Images, Tensors
-from eqm.data.values import Wanted, check_finite, plain, scaled, standardised
+from eqm.data.values import Wanted, check_finite, kind_of, plain, scaled, standardised
 from eqm.naming import said
 
 _IMAGES = ("images", "image", "imgs", "img", "x", "data", "samples", "arr_0")
@@ -35,6 +35,22 @@ _SPLITS = {
 }
 
 
+def _joined(path: Path, found: Mapping[str, np.ndarray], part: Sequence[str]) -> np.ndarray:
+    """Arrays of several splits as one. Raises ValueError unless they are alike."""
+    arrays = [found[name] for name in part]
+    if len(arrays) == 1:  # it may be mapped
+        return arrays[0]
+    kinds = {name: f"{found[name].dtype} {found[name].shape}" for name in part}
+    whole = all(array.dtype.kind in "iu" and array.ndim < 3 for array in arrays)  # such as labels
+    same = {("int" if whole else kind_of(array), array.shape[1:]) for array in arrays}
+    if len(same) > 1 or not all(array.ndim for array in arrays):
+        raise ValueError(
+            f"{path}: {said(list(part))} must be alike to be read together; got {said(list(kinds.values()))}: set "
+            "data.split to one of them"
+        )
+    return np.concatenate(arrays)
+
+
 def from_npz(path: Path, config: DataConfig, *, wanted: Wanted | None = None) -> Tensors:
     """The pictures, signals or points of an .npz with their labels, if there are any.
 
@@ -47,9 +63,7 @@ def from_npz(path: Path, config: DataConfig, *, wanted: Wanted | None = None) ->
     found = read_npz(path)
     images, labels, note = _chosen(path, found, config)
     names = next((found[name] for name in _CLASS_NAMES if name in found), None)
-    arrays = [np.concatenate([found[name] for name in part]) for part in (images, labels) if part]
-    if len(images) == 1:
-        arrays[0] = found[images[0]]  # as it may be mapped
+    arrays = [_joined(path, found, part) for part in (images, labels) if part]
     split, base = _divided(images[0])
     source = from_array(
         path.stem,
@@ -189,7 +203,8 @@ def from_array(
             raise ValueError(
                 f"{name}: data.range is for pictures; these are points or signals: leave it out"
             )
-        data = torch.from_numpy(np.array(array, np.float32))
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+            data = torch.from_numpy(np.array(array, np.float32))
         check_finite(name, data)
         data, about, more = standardised(name, data, config.standardise)
         return Tensors(name, data, numbers, classes, class_names, notes + more, about)
