@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import eqm
+import eqm.evaluation
 from eqm import descent, features, metrics, sampling, tasks
 from eqm.corruption import decay_of
 from eqm.features.features import Activations
@@ -791,3 +792,20 @@ def test_a_device_that_is_not_there_is_refused(function, device):
 def test_a_name_that_is_no_text_is_refused(function, name):
     with pytest.raises(ValueError, match="got"):
         function(name)
+
+
+@pytest.mark.parametrize("value", [None, torch.ones(2), [1.0]], ids=str)
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda value: eqm.data.points("moons", value),
+        eqm.data.open_latents,
+        eqm.monitor.read_log,
+        eqm.evaluation.open_statistics,
+        lambda value: eqm.save_pretrained(value, "nowhere"),
+        eqm.models.for_inference,
+    ],
+)
+def test_what_is_no_count_path_or_model_is_refused(function, value):
+    with pytest.raises(ValueError, match="must be"):
+        function(value)

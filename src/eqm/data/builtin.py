@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from eqm.checks import check_count
 from eqm.data.archives import open_file
 from eqm.data.arrays import from_array, from_idx, from_npz, idx_images
 from eqm.data.classes import by_name
@@ -225,6 +226,7 @@ def points(name: str, count: int = 10_000) -> Tensors:
     >>> points("moons").shape, points("ring").num_classes
     ((2,), 8)
     """
+    check_count(count=count)
     if name not in CLOUDS:
         raise ValueError(f"points must be one of {', '.join(CLOUDS)}; got {name!r}")
     classes, cloud = CLOUDS[name]

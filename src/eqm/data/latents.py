@@ -13,6 +13,7 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
+from eqm.checks import check_path
 from eqm.encoders import AboutEncoder
 from eqm.files import replacing
 from eqm.randomness import SampleRandom
@@ -209,6 +210,7 @@ def open_latents(folder: Path | str, *, flip: bool = True) -> Latents:
     The sizes of the shards are checked; `check_latents` reads them whole. Raises ValueError where a
     shard is missing or damaged, or not all are written yet.
     """
+    check_path(folder=folder)
     folder = Path(folder)
     manifest = Manifest.load(folder)
     if not manifest.shards:

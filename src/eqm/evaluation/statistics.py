@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, distributed
 
+from eqm.checks import check_path
 from eqm.data.array_files import read_npz
 from eqm.devices import world_size
 from eqm.evaluation.protocol import FeatureSpec, SampleSet
@@ -271,6 +272,7 @@ def open_statistics(path: Path | str) -> Statistics:
     or which features it comes from, so only the length of the vectors can be checked. Raises ValueError
     for another file.
     """
+    check_path(path=path)
     path, about = Path(path), None
     if path.suffix == ".npz":
         arrays = read_npz(path)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from eqm.checks import check_kind
 from eqm.energy import Energy
 from eqm.field import Field
 from eqm.models.network import Network
@@ -66,6 +67,7 @@ def for_inference(
     >>> for_inference(build(MLPConfig()), precision="bfloat16")(torch.zeros(1, 2)).dtype
     torch.float32
     """
+    check_kind(nn.Module, model=model)
     if precision not in ("auto", "float32", "bfloat16"):
         raise ValueError(f"precision must be auto, float32 or bfloat16; got {precision!r}")
     weight = next(model.parameters(), torch.empty(0))

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from eqm.checks import check_path, kind_of
+from eqm.checks import check_kind, check_path, kind_of
 from eqm.devices import pick_device
 from eqm.energy import DotEnergy, Energy, NormEnergy
 from eqm.files import check_folder, replacing, sweep
@@ -62,6 +62,7 @@ def save_pretrained(
     Raises ValueError for another folder, a model made by `for_inference`, an energy of another kind,
     and metadata that JSON cannot hold; OSError if it cannot be written.
     """
+    check_kind(nn.Module, model=model)
     _check_own(Path(folder))
     write_pretrained(model, folder, metadata=metadata)
 

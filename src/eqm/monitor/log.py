@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from eqm.checks import check_path
 from eqm.files import claim_folder, replacing, writing
 from eqm.monitor.trackers import Tracker
 from eqm.schema import parse_json, read_bytes
@@ -73,6 +74,7 @@ def read_log(folder: Path | str) -> list[dict[str, float | None]]:
 
     Incomplete lines, as after a crash, are left out.
     """
+    check_path(folder=folder)
     path = Path(folder) / NAME
     lines = read_bytes(path, MOST_BYTES).splitlines(keepends=True) if path.exists() else []
     found = map(_numbers, lines)
