@@ -65,10 +65,10 @@ def test_balanced_parts_have_equal_norms():
 
 def test_balanced_differences_from_a_base_field_have_equal_norms():
     ones = torch.ones(2, 4)
-    constant = [lambda x, labels, c=c: c * ones for c in (3.0, -7.0, 1.0)]
+    constant = [lambda x, labels, c=c: c * ones for c in (3.0, 5.0, 1.0)]
     total = eqm.compose(constant[:2], [2.0, 1.0], base=constant[2], balance=True)(ones, None)
-    # the differences 2 and -8 become 5 and -5
-    torch.testing.assert_close(total, (1 + 2 * 5 - 5) * ones)
+    # the differences 2 and 4 become 3 and 3
+    torch.testing.assert_close(total, (1 + 2 * 3 + 3) * ones)
 
 
 def test_balance_leaves_zero_gradients_zero():
