@@ -119,9 +119,9 @@ def test_the_exponent_gives_the_relative_width(sigma_rel):
     assert math.sqrt(square - mean**2) == pytest.approx(sigma_rel, rel=1e-9)
 
 
-@pytest.mark.parametrize("sigma_rel", [0.0, 0.29, -0.1, math.nan])
+@pytest.mark.parametrize("sigma_rel", [0.0, 0.29, -0.1, 1e-5, 1e-320, math.nan])
 def test_a_width_that_no_average_has_is_named(sigma_rel):
-    with pytest.raises(ValueError, match=r"sigma_rel must lie between 0 and 0.289; got"):
+    with pytest.raises(ValueError, match=r"sigma_rel must lie between 0.0001 and 0.289; got"):
         exponent(sigma_rel)
 
 
@@ -234,7 +234,7 @@ def test_the_command_writes_a_model_of_the_average(run, tmp_path, capsys):
 def test_what_cannot_be_reconstructed_is_named(run, tmp_path, capsys):
     command = ["ema", str(run), "--output", str(tmp_path / "model"), "--sigma-rel"]
     assert main([*command, "0.4"]) == 2
-    assert "sigma_rel must lie between 0 and 0.289; got 0.4" in capsys.readouterr().err
+    assert "sigma_rel must lie between 0.0001 and 0.289; got 0.4" in capsys.readouterr().err
     assert main([*command, "0.1", "--images", "9"]) == 2
     assert "images must lie in 160..640, the snapshots; got 9" in capsys.readouterr().err
     (tmp_path / "other").mkdir()

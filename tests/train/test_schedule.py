@@ -66,7 +66,10 @@ def test_without_a_warm_up_the_learning_rate_never_rises(schedule, cooldown, ima
         ({"momentum": 1.0}, "optimizer.momentum must be a number from 0 to below 1"),
         ({"hold": -1}, "optimizer.hold must be a whole number from 0 to"),
         ({"eps": 0.0}, "optimizer.eps must be a number from 1e-30 to 1; got 0.0"),
-        ({"ema_sigma_rel": (0.05, 0.3)}, "optimizer.ema_sigma_rel must lie between 0 and 0.289"),
+        (
+            {"ema_sigma_rel": (0.05, 0.3)},
+            "optimizer.ema_sigma_rel must lie between 0.0001 and 0.289",
+        ),
         ({"ema_sigma_rel": (0.1, 0.1)}, "optimizer.ema_sigma_rel must be different"),
     ],
 )

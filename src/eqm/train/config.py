@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from eqm.data import Source
     from eqm.objective import EquilibriumMatching
 
-MAX_SIGMA_REL = 12**-0.5
-"""Up to this relative width, a power-function average has an exponent of at least 0."""
+MIN_SIGMA_REL, MAX_SIGMA_REL = 1e-4, 12**-0.5
+"""Relative widths of power-function averages: narrower ones are the last weights, and wider ones have an
+exponent below 0."""
 
 
 def ema_halflife(decay: float, batch_size: int) -> float:
@@ -142,8 +143,8 @@ class OptimizerConfig:
         check_fields(self, prefix="optimizer.")
         check(
             "ema_sigma_rel",
-            all(0 < width < MAX_SIGMA_REL for width in self.ema_sigma_rel),
-            f"lie between 0 and {MAX_SIGMA_REL:.3f}",
+            all(MIN_SIGMA_REL <= width < MAX_SIGMA_REL for width in self.ema_sigma_rel),
+            f"lie between {MIN_SIGMA_REL:g} and {MAX_SIGMA_REL:.3f}",
         )
         check(
             "ema_sigma_rel",

@@ -25,7 +25,7 @@ from eqm.files import replacing
 from eqm.models.pretrained import clean_name
 from eqm.reading import open_regular
 from eqm.tensor_files import open_tensors
-from eqm.train.config import MAX_SIGMA_REL, OptimizerConfig
+from eqm.train.config import MAX_SIGMA_REL, MIN_SIGMA_REL, OptimizerConfig
 from eqm.train.distributed import whole
 
 FOLDER = "averages"
@@ -61,14 +61,16 @@ def exponent(sigma_rel: float) -> float:
     """The gamma of the power-function average of relative width `sigma_rel`.
 
     It is the largest root of sigma_rel^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)) (equation 123
-    and Algorithm 2 of arXiv 2312.02696). Raises ValueError for a width outside (0, 0.289), where no
-    gamma is at least 0.
+    and Algorithm 2 of arXiv 2312.02696). Raises ValueError for a width outside [0.0001, 0.289); from
+    0.289 on gamma would be below 0.
 
     >>> round(exponent(0.05), 2), round(exponent(0.1), 2)
     (16.97, 6.94)
     """
-    if not 0 < sigma_rel < MAX_SIGMA_REL:
-        raise ValueError(f"sigma_rel must lie between 0 and {MAX_SIGMA_REL:.3f}; got {sigma_rel}")
+    if not MIN_SIGMA_REL <= sigma_rel < MAX_SIGMA_REL:
+        raise ValueError(
+            f"sigma_rel must lie between {MIN_SIGMA_REL:g} and {MAX_SIGMA_REL:.3f}; got {sigma_rel}"
+        )
     inverse = sigma_rel**-2
     return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
 
