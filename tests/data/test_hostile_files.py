@@ -191,6 +191,11 @@ def _idx(path, name, content):
     return path / name
 
 
+def _npy_header(path, text):
+    (path / "a.npy").write_bytes(b"\x93NUMPY\x01\0" + struct.pack("<H", len(text)) + text)
+    return path / "a.npy"
+
+
 SIDES = struct.pack(">III", 300, 1024, 1024)
 ZEROS = np.zeros((70, 1024, 1024), np.uint8)
 
@@ -224,7 +229,9 @@ ZEROS = np.zeros((70, 1024, 1024), np.uint8)
         (lambda path: _npy(path, (10**12,), "|S0"), "it holds Python objects or nothing at all"),
         (lambda path: _npy(path, (4,), "|O"), "it holds Python objects or nothing at all"),
         (lambda path: _npy(path, (2**62, 2**62, 0)), "is not a readable .npy"),
-        (_deep_header, "is not a readable .npy"),
+        (_deep_header, r"\(its header is damaged\)"),
+        (lambda path: _npy_header(path, b"os.system('true')"), r"\(its header is damaged\)"),
+        (lambda path: _npy_header(path, b"{'descr': [('a', 1)]}"), r"\(its header is damaged\)"),
         (_long_header, "its header is too long"),
         (lambda path: _npz(path, a=ZEROS, b=ZEROS, c=ZEROS, d=ZEROS), "would unpack to 293,60"),
         (_claim_in_an_npz, "8,000,000,000,000 bytes, but 99 are there"),

@@ -103,7 +103,10 @@ def _npy_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.d
     header = io.BytesIO(length + file.read(int.from_bytes(length, "little")))
     form = np.lib.format
     read = form.read_array_header_1_0 if old else form.read_array_header_2_0
-    shape, fortran, dtype = read(header)
+    try:
+        shape, fortran, dtype = read(header)
+    except _DAMAGED as error:  # such as what Python says of text that is no literal
+        raise ValueError("its header is damaged") from error
     if dtype.hasobject or not dtype.itemsize:
         raise _ObjectsError("it holds Python objects or nothing at all, not numbers")
     expected, there = math.prod(shape) * dtype.itemsize, size - file.tell()
