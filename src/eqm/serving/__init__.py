@@ -1,0 +1,5 @@
+"""Serving: requests of all uses share one full batch."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

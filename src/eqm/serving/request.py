@@ -1,0 +1,90 @@
+"""What a request is, from the side of who asks: a future that reports progress."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import TypeVar
+
+from torch import Tensor
+
+from eqm.descent import FinishedSample
+
+R = TypeVar("R")
+
+
+class FullError(Exception):
+    """The queue of an engine is full; `retry_after` says in how many seconds to ask again."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class DeadlineError(TimeoutError):
+    """The deadline of a request passed before its result was there."""
+
+
+class ClosedError(RuntimeError):
+    """The engine takes no more requests."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A sample of a request on its way, or at its end."""
+
+    index: int
+    """Its index in the request."""
+    x: Tensor
+    """The sample now, with the shape of one sample."""
+    steps: int
+    """Its number of steps so far."""
+    max_steps: int
+    """It makes no more steps than these."""
+    gradient_norm: float
+    """The norm of its last gradient."""
+    energy: float
+    """The change of the energy since its start: the sum of <gradient, move> over its steps."""
+    finished: FinishedSample | None = None
+    """How it ended, at its end."""
+
+
+class Request(Future[R]):
+    """The result of a use that an engine computes: a `concurrent.futures.Future`.
+
+    `result(timeout)` waits for what the function returned and raises what it raised, DeadlineError if
+    the deadline passed, and CancelledError after `cancel`. `asyncio.wrap_future` makes it awaitable.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._listeners: list[Callable[[Progress], None]] = []
+        self._stopped = threading.Event()
+
+    def listen(self, listener: Callable[[Progress], None]) -> None:
+        """Calls `listener` with the progress of each sample, in the thread of the engine: it must be
+        quick, and its errors cancel the request."""
+        self._listeners.append(listener)
+
+    def progress(self) -> Iterator[Progress]:
+        """The progress of the samples from now on, until the request ends."""
+        found: SimpleQueue[Progress | None] = SimpleQueue()
+        self.listen(found.put)
+        self.add_done_callback(lambda _: found.put(None))
+        return iter(found.get, None)
+
+    def cancel(self) -> bool:
+        """Ends the request, also while it is running; False if it has ended already."""
+        if self.done():
+            return False
+        self._stopped.set()
+        super().cancel()  # at once if it still waits; otherwise the engine ends it before its next step
+        return True
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `cancel` was called."""
+        return self._stopped.is_set()
