@@ -1,7 +1,7 @@
-from eqm.serving.engine import Engine as Engine
-from eqm.serving.engine import Load as Load
-from eqm.serving.request import ClosedError as ClosedError
-from eqm.serving.request import DeadlineError as DeadlineError
-from eqm.serving.request import FullError as FullError
-from eqm.serving.request import Progress as Progress
-from eqm.serving.request import Request as Request
+from .engine import Engine as Engine
+from .engine import Load as Load
+from .request import ClosedError as ClosedError
+from .request import DeadlineError as DeadlineError
+from .request import FullError as FullError
+from .request import Progress as Progress
+from .request import Request as Request
