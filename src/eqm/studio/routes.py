@@ -1,0 +1,19 @@
+"""The page, and the endpoints that only the page needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+
+STATIC = Path(__file__).parent / "static"
+"""The files of the page."""
+
+
+def add_studio(app: FastAPI) -> None:
+    """Returns nothing; adds the page at `/` and the endpoints below `/studio`.
+
+    Call it last: the page takes every path that has no endpoint.
+    """
+    app.mount("/", StaticFiles(directory=STATIC, html=True), name="studio")
