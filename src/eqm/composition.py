@@ -25,11 +25,13 @@ def condition(field: Field, label: int) -> Field:
     tensor([[-5., -5., -5.]])
     """
     check_label(field, label=label)
-    return _Conditioned(field, int(label))
+    return Conditioned(field, int(label))
 
 
 @dataclass(frozen=True)
-class _Conditioned:
+class Conditioned:
+    """The field that `condition` makes."""
+
     field: Field
     label: int
 
@@ -37,7 +39,7 @@ class _Conditioned:
         return self.field(x, torch.full((len(x),), self.label, device=x.device))
 
     def at(self, path: Tensor) -> Field:
-        return _Conditioned(at_path(self.field, path), self.label)
+        return Conditioned(at_path(self.field, path), self.label)
 
 
 def compose(
@@ -120,7 +122,7 @@ class _Sum:
 
     def _gradients(self, fields: Sequence[Field], x: Tensor, labels: Tensor | None) -> list[Tensor]:
         """The gradient of each field; equal fields are evaluated once."""
-        pairs = [(f.field, f.label) if isinstance(f, _Conditioned) else (f, None) for f in fields]
+        pairs = [(f.field, f.label) if isinstance(f, Conditioned) else (f, None) for f in fields]
         found: dict[tuple[int, int | None], Tensor] = {}
 
         def here(field: Field, copies: int) -> Field:

@@ -50,7 +50,7 @@ def guide(
         raise ValueError(
             f"interval must be two rising path lengths, such as (0.1, 0.3); got {kind_of(interval)}"
         )
-    return field if scale == 1 else _Guided(field, scale, null_label, channels, interval, fixed)
+    return field if scale == 1 else Guided(field, scale, null_label, channels, interval, fixed)
 
 
 def _rises(interval: Any) -> bool:
@@ -61,15 +61,17 @@ def _rises(interval: Any) -> bool:
     return 0 <= low < high
 
 
-def in_interval(path: Tensor, interval: tuple[float, float]) -> Tensor:
-    """True (B,) for the samples whose path (B,) is in the interval [low, high)."""
+def in_interval(path: Tensor, interval: tuple[float | Tensor, float | Tensor]) -> Tensor:
+    """True (B,) for the samples whose path (B,) is in the interval [low, high); each bound may be (B,)."""
     # the tolerance of PathLength: rounding may leave a sum of steps a little short
     low, high = (bound * (1 - 1e-4) for bound in interval)
     return (path >= low) & (path < high)
 
 
 @dataclass(frozen=True)
-class _Guided:
+class Guided:
+    """The field that `guide` makes."""
+
     field: Field
     scale: float
     null_label: int

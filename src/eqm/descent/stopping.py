@@ -50,7 +50,7 @@ class Stop(ABC):
 
     def __or__(self, other: Stop) -> Stop:
         check_part("stop", other, "init", "__call__")
-        return _Either(self, other)
+        return Either(self, other)
 
 
 @register("stop", "gradient-norm")
@@ -139,6 +139,16 @@ class PathLength(Stop):
         return step.path >= self.length * (1 - 1e-4), state
 
 
+@dataclass(frozen=True, eq=False)
+class PathLengths(Stop):
+    """`PathLength` with a length for each start, (N,)."""
+
+    lengths: Tensor
+
+    def __call__(self, step: Step, state: State) -> tuple[Tensor, State]:
+        return step.path >= self.lengths[step.index] * (1 - 1e-4), state
+
+
 @register("stop", "max-nfe")
 @dataclass(frozen=True)
 class MaxNFE(Stop):
@@ -157,7 +167,9 @@ class MaxNFE(Stop):
 
 
 @dataclass(frozen=True)
-class _Either(Stop):
+class Either(Stop):
+    """Ends a sample when one of two stops does: `first | second`."""
+
     first: Stop
     second: Stop
 

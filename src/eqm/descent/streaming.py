@@ -23,6 +23,7 @@ from eqm.checks import (
 )
 from eqm.descent.driver import OUTCOMES, ActiveSamples, Outcome, Solution, advance, outcome_of
 from eqm.descent.rules.rule import Rule
+from eqm.descent.sharing import SHARED
 from eqm.descent.stopping import Step, Stop
 from eqm.field import Field
 
@@ -90,6 +91,18 @@ def stream(
             f"labels must be one for each start; got {len(labels)} for {len(starts)} starts"
         )
     waiting = _numbered(starts, labels)
+    if (shared := SHARED.get()) is not None:
+        taken = shared.stream(
+            field,
+            waiting,
+            rule=rule,
+            stop=stop,
+            batch_size=batch_size,
+            max_steps=max_steps,
+            together=False,
+        )
+        if taken is not None:
+            return taken
 
     def enter(count: int) -> ActiveSamples | None:
         drawn = list(islice(waiting, count))
@@ -97,9 +110,9 @@ def stream(
             return None
         indices, samples, classes = zip(*drawn, strict=True)
         x = torch.stack(samples)
-        if labels is not None:
+        if None not in classes:
             check_label_range(field, *classes)
-        chosen = None if labels is None else torch.tensor(classes, device=x.device)
+        chosen = None if None in classes else torch.tensor(classes, device=x.device)
         batch = ActiveSamples.start(x, chosen, rule=rule, stop=stop)
         return replace(batch, index=torch.tensor(indices, device=x.device))
 
@@ -115,7 +128,7 @@ def stream(
             slots = (ended & (step.index != IDLE)).nonzero().flatten()
             if len(slots) == 0:
                 continue
-            yield from _finished(step, slots)
+            yield from finished(step, slots)
             fresh = enter(len(slots))
             filled = 0 if fresh is None else len(fresh.index)
             if fresh is not None:
@@ -158,7 +171,7 @@ def collect(ends: Iterable[FinishedSample], *, like: Tensor | None = None) -> So
 
 def _numbered(
     starts: Iterable[Tensor], labels: Iterable[int] | None
-) -> Iterator[tuple[int, Tensor, int]]:
+) -> Iterator[tuple[int, Tensor, int | None]]:
     classes, shape = None if labels is None else iter(labels), None
     for index, start in enumerate(starts):
         check_samples("(...) each", least=1, starts=start)
@@ -167,7 +180,7 @@ def _numbered(
             raise ValueError(
                 f"starts must have one shape; got {tuple(shape)} and {tuple(start.shape)} at index {index}"
             )
-        label = IDLE
+        label = None
         if classes is not None:
             try:
                 given: Any = next(classes)
@@ -184,7 +197,8 @@ def _numbered(
         yield index, start, label
 
 
-def _finished(step: Step, slots: Tensor) -> Iterator[FinishedSample]:
+def finished(step: Step, slots: Tensor) -> Iterator[FinishedSample]:
+    """The samples of a step in the given slots (K,)."""
     columns = (step.index, step.steps, step.nfe, outcome_of(step))
     rows = torch.stack(columns, dim=1)[slots].tolist()
     norms = step.gradient_norm[slots].tolist()

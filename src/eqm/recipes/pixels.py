@@ -85,7 +85,7 @@ OPENMOJI = replace(
 CIFAR10 = replace(
     OPENMOJI,
     name="cifar10",
-    model=replace(OPENMOJI.model, num_classes=10, patch=2),
+    model=replace(SMALL, shape=(3, 32, 32), width=64, multipliers=(1, 2, 2)),
     data=DataConfig("hf:uoft-cs/cifar10", val_fraction=0.0, flip=True),
     images=1_500_000,
     batch_size=128,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import threading
+import math
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -56,17 +57,21 @@ class Request(Future[R]):
     """The result of a use that an engine computes: a `concurrent.futures.Future`.
 
     `result(timeout)` waits for what the function returned and raises what it raised, DeadlineError if
-    the deadline passed, and CancelledError after `cancel`. `asyncio.wrap_future` makes it awaitable.
+    the deadline passed, and CancelledError after `cancel`, which works also while it is computed.
+    `asyncio.wrap_future` makes it awaitable.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, preview_every: int = 0, deadline: float | None = None) -> None:
         super().__init__()
+        self.preview_every = preview_every
+        """Steps between two reports of a sample; 0 reports only its end."""
+        self.deadline = math.inf if deadline is None else time.monotonic() + deadline
+        """When it must be complete, on the clock of `time.monotonic`."""
         self._listeners: list[Callable[[Progress], None]] = []
-        self._stopped = threading.Event()
 
     def listen(self, listener: Callable[[Progress], None]) -> None:
         """Calls `listener` with the progress of each sample, in the thread of the engine: it must be
-        quick, and its errors cancel the request."""
+        quick. An error in it ends the request."""
         self._listeners.append(listener)
 
     def progress(self) -> Iterator[Progress]:
@@ -76,15 +81,21 @@ class Request(Future[R]):
         self.add_done_callback(lambda _: found.put(None))
         return iter(found.get, None)
 
-    def cancel(self) -> bool:
-        """Ends the request, also while it is running; False if it has ended already."""
-        if self.done():
-            return False
-        self._stopped.set()
-        super().cancel()  # at once if it still waits; otherwise the engine ends it before its next step
-        return True
+    def report(self, progress: Progress) -> None:
+        """Tells the listeners."""
+        try:
+            for listener in self._listeners:
+                listener(progress)
+        except Exception as error:
+            self.fail(error)
 
-    @property
-    def stopped(self) -> bool:
-        """Whether `cancel` was called."""
-        return self._stopped.is_set()
+    def succeed(self, result: R) -> None:
+        """Ends it with its result, unless it has ended."""
+        # Until here it is pending, so that `cancel` works while it is computed.
+        if not self.done() and self.set_running_or_notify_cancel():
+            self.set_result(result)
+
+    def fail(self, error: BaseException) -> None:
+        """Ends it with an error, unless it has ended."""
+        if not self.done() and self.set_running_or_notify_cancel():
+            self.set_exception(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import pi
 from typing import Literal, get_args
 
@@ -20,9 +20,16 @@ from eqm.checks import (
 )
 from eqm.composition import compose, condition
 from eqm.corruption import corrupt
-from eqm.descent import FinishedSample, Outcome, PathLength, Solution, collect, descend, stream
-from eqm.descent.rules.rule import State
-from eqm.descent.stopping import Step, Stop
+from eqm.descent import (
+    FinishedSample,
+    Outcome,
+    PathLength,
+    PathLengths,
+    Solution,
+    collect,
+    descend,
+    stream,
+)
 from eqm.field import Field, gradient_at
 from eqm.sampling.labels import Labels, chosen_labels
 from eqm.sampling.model import Model, check_time_invariant, describe, null_label
@@ -142,7 +149,7 @@ def _descend_from(
         (starts[k] for k in moving),
         None if labels is None else [labels[k] for k in moving],
         rule=sampling.make_rule(),
-        stop=_PathLengths(sampling.path_length * strengths[moving].sqrt().to(x)),
+        stop=PathLengths(sampling.path_length * strengths[moving].sqrt().to(x)),
         batch_size=max(1, min(batch_size, len(moving))),
         max_steps=sampling.max_steps,
     )
@@ -152,16 +159,6 @@ def _descend_from(
         for k in (strengths == 0).nonzero().flatten().tolist()
     ]
     return collect([*moved, *still], like=x)
-
-
-@dataclass(frozen=True, eq=False)
-class _PathLengths(Stop):
-    """`PathLength` with one length a sample, (B,)."""
-
-    lengths: Tensor
-
-    def __call__(self, step: Step, state: State) -> tuple[Tensor, State]:
-        return step.path >= self.lengths[step.index] * (1 - 1e-4), state
 
 
 def _blended_field(
