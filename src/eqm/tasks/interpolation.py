@@ -24,12 +24,12 @@ from eqm.descent import (
     FinishedSample,
     Outcome,
     PathLength,
-    PathLengths,
     Solution,
     collect,
     descend,
     stream,
 )
+from eqm.descent.stopping import PathLengths
 from eqm.field import Field, gradient_at
 from eqm.sampling.labels import Labels, chosen_labels
 from eqm.sampling.model import Model, check_time_invariant, describe, null_label
