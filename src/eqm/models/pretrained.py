@@ -201,6 +201,16 @@ def bundled() -> list[str]:
     return sorted(path.parent.name for path in _BUNDLED.glob(f"*/{_CONFIG}"))
 
 
+def read_config(name: str | os.PathLike[str]) -> tuple[NetworkConfig, dict[str, Any]]:
+    """The config of the network and the metadata of a saved model, without its weights.
+
+    Raises ValueError as `from_pretrained` does.
+    """
+    path = folder_of(os.fspath(name)) / _CONFIG
+    description = _read_description(path)
+    return _network_config(description, path), description["metadata"]
+
+
 def with_energy(network: Module, kind: str) -> Module | Energy:
     """The network itself for "implicit", else its energy of the kind "dot" or "norm"."""
     return network if kind == "implicit" else _ENERGIES[kind](network)
