@@ -1,5 +1,7 @@
 from .engine import Engine as Engine
 from .engine import Load as Load
+from .models import Models as Models
+from .models import Served as Served
 from .request import ClosedError as ClosedError
 from .request import DeadlineError as DeadlineError
 from .request import FullError as FullError

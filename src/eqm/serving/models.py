@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 import time
@@ -156,12 +155,12 @@ class Models:
     def get(self, name: str | None = None) -> Served:
         """The model of this name, loaded; None stands for the only one.
 
-        Raises UnknownModelError, a ValueError, for another name and for None where there are several;
+        Raises UnknownModelError, a ValueError, for another name; ValueError for None where there are several;
         FullError where no memory is free and all other models are busy; ClosedError after `close`.
         """
         if name is None:
             if len(self._entries) > 1:
-                raise UnknownModelError(f"model is missing: give one of {', '.join(self.names)}")
+                raise ValueError(f"model is missing: give one of {', '.join(self.names)}")
             (name,) = self._entries
         entry = self._find(name)
         with entry.lock:
@@ -266,7 +265,10 @@ class Models:
         model = for_inference(network, precision=self._precision)
         detector = EqmDetector.load(entry.source, network) if entry.about["detector"] else None
         engine = detecting = self._engine(model)
-        if detector is not None and next(model.parameters()).dtype != next(network.parameters()).dtype:
+        if (
+            detector is not None
+            and next(model.parameters()).dtype != next(network.parameters()).dtype
+        ):
             detecting = self._engine(network)  # its calibration holds for the stored precision
         return Served(name, model, engine, encoder, detector, detecting)
 
@@ -289,7 +291,7 @@ def _named(text: str) -> tuple[str, str]:
     if not isinstance(text, str):
         raise ValueError(f"a model must be given as text; got {kind_of(text)}")
     name, equals, source = text.partition("=")
-    if equals and not os.path.isdir(text):
+    if equals and not Path(text).is_dir():
         return name, source
     return (Path(text).resolve().name if Path(text).is_dir() else text), text
 

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -112,7 +113,7 @@ def begin(
         if listener is not None:
             job.listen(listener)
         if work.trajectory is not None:
-            job.listen(lambda progress: _remember(running, progress))
+            job.listen(partial(_remember, running))
         return running
 
 

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from functools import partial
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
-from starlette.staticfiles import StaticFiles
 
 import eqm
 from eqm.serving.http import answers, detect, errors, events, images, openapi, schemas, uses
-from eqm.serving.http.errors import JSON, ApiError
+from eqm.serving.http.errors import JSON
 from eqm.serving.http.guard import Guard
 from eqm.serving.http.limits import Limits
 from eqm.serving.http.metrics import TYPE, Metrics
 from eqm.serving.models import Models
+from eqm.studio.routes import add_studio
 
 SUMMARY = """\
 One full batch for all requests: samples of every use descend together.
@@ -50,7 +46,11 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 
 
 def create_app(
-    models: Models, *, token: str | None = None, limits: Limits | None = None, runs: Path | None = None
+    models: Models,
+    *,
+    token: str | None = None,
+    limits: Limits | None = None,
+    runs: Path | None = None,
 ) -> FastAPI:
     """The application that answers requests for `models`.
 
@@ -60,16 +60,17 @@ def create_app(
     """
     limits = limits or Limits()
     metrics = Metrics(models)
-    app = FastAPI(title="eqm", version=eqm.__version__, description=SUMMARY, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="eqm", version=eqm.__version__, description=SUMMARY, docs_url=None, redoc_url=None
+    )
     app.state.models, app.state.limits, app.state.runs = models, limits, runs
     errors.install(app)
     _add_status(app, models, metrics)
     _add_uses(app, models, limits)
     _add_detect(app, models, limits)
     _add_images(app, models, limits)
-    _add_docs(app)
-    _add_page(app)
     described(app)
+    add_studio(app)
     app.add_middleware(Guard, token=token, limits=limits, metrics=metrics)
     return app
 
@@ -99,11 +100,20 @@ def described(app: FastAPI) -> None:
 def _add_status(app: FastAPI, models: Models, metrics: Metrics) -> None:
     created = int(time.time())
 
-    @app.get("/health", tags=["status"], summary="Whether the server is there", responses=openapi.responses(None))
+    @app.get(
+        "/health",
+        tags=["status"],
+        summary="Whether the server is there",
+        responses=openapi.responses(None),
+    )
     async def health() -> Response:
         return JSON({"status": "ok", "version": eqm.__version__})
 
-    @app.get("/metrics", tags=["status"], summary="Queue, batch fill, evaluations and latency for Prometheus")
+    @app.get(
+        "/metrics",
+        tags=["status"],
+        summary="Queue, batch fill, evaluations and latency for Prometheus",
+    )
     async def metrics_text() -> Response:
         return Response(metrics.text(), headers={"Content-Type": TYPE})
 
@@ -130,7 +140,7 @@ def _add_uses(app: FastAPI, models: Models, limits: Limits) -> None:
         async def endpoint(request: Request) -> Response:
             body = await request.body()
             ask = await run_in_threadpool(answers.parse, body, use.ask)
-            news = events.News(_loop()) if ask.stream else None
+            news = events.News(asyncio.get_running_loop()) if ask.stream else None
             running = await run_in_threadpool(
                 answers.begin,
                 models,
@@ -180,7 +190,7 @@ def _add_detect(app: FastAPI, models: Models, limits: Limits) -> None:
 
 def _add_images(app: FastAPI, models: Models, limits: Limits) -> None:
     async def answered(request: Request, ask: schemas.ImageAsk, plan: Any, kind: str) -> Response:
-        news = events.News(_loop()) if ask.stream else None
+        news = events.News(asyncio.get_running_loop()) if ask.stream else None
         running = await run_in_threadpool(
             answers.begin,
             models,
@@ -202,7 +212,9 @@ def _add_images(app: FastAPI, models: Models, limits: Limits) -> None:
         tags=["OpenAI"],
         summary="Draw pictures, in OpenAI's form",
         description=schemas.ImageAsk.__doc__ or "",
-        openapi_extra=openapi.body(schemas.ImageAsk, {"prompt": "sneaker", "n": 2, "size": "112x112"}),
+        openapi_extra=openapi.body(
+            schemas.ImageAsk, {"prompt": "sneaker", "n": 2, "size": "112x112"}
+        ),
         responses=openapi.responses(schemas.Images, events=True),
     )
     async def generations(request: Request) -> Response:
@@ -224,12 +236,7 @@ def _add_images(app: FastAPI, models: Models, limits: Limits) -> None:
         texts, files = await _form_of(request)
         ask = await run_in_threadpool(images.ask_of_form, texts)
         plan = partial(images.plan_edit, ask, files["image"], files.get("mask"), limits)
-        plan = _before_limits(plan, limits)
         return await answered(request, ask, plan, "image_edit")
-
-
-def _before_limits(plan: Callable[..., Any], limits: Limits) -> Callable[..., Any]:
-    return partial(plan, limits)
 
 
 async def _form_of(request: Request) -> tuple[dict[str, str], dict[str, bytes]]:
@@ -270,31 +277,6 @@ def _form() -> dict[str, Any]:
     }
     own = {"type": "object", "properties": properties, "required": ["image"]}
     schema = {"allOf": [own, {"$ref": "#/components/schemas/ImageAsk"}]}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
-
-
-def _add_docs(app: FastAPI) -> None:
-    """`/docs`: the OpenAPI document as a page, if its package is installed; all files come from here."""
-
-
-def _add_page(app: FastAPI) -> None:
-    """The page at `/`, and the endpoints that only the page needs."""
-    folder = Path(import_module("eqm.studio").__file__ or "").parent / "static"
-    if find_spec("eqm.studio.routes") is not None:
-        app.include_router(import_module("eqm.studio.routes").router)
-    if folder.is_dir():
-        app.mount("/", StaticFiles(directory=folder, html=True), name="page")
-
-
-def _loop() -> Any:
-    import asyncio
-
-    return asyncio.get_running_loop()
-
-
-@asynccontextmanager
-async def _nothing(app: FastAPI) -> AsyncIterator[None]:
-    yield
-
-
-__all__ = ["ApiError", "create_app", "torch"]
+    return {
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+    }

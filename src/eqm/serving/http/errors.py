@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from eqm.serving.models import UnknownModelError
 from eqm.serving.request import ClosedError, DeadlineError, FullError
 
 KINDS = {
@@ -87,6 +88,8 @@ def as_api_error(error: Exception) -> ApiError | None:
             return ApiError(
                 503, "the server is closing: ask again later", code="closing", headers=AGAIN
             )
+        case UnknownModelError():
+            return ApiError(404, str(error), param="model", code="model_not_found")
         case ValueError():
             return ApiError(400, " ".join(str(error).split()), param=_param(str(error)))
         case MemoryError():
@@ -135,4 +138,4 @@ def install(app: FastAPI) -> None:
 def _param(message: str) -> str | None:
     """The name that a sentence such as `count must be ...` begins with."""
     found = re.match(r"([a-z_]+(?:\.\w+|\[\d+\])*) (?:must|is) ", message)
-    return found[1] if found else None
+    return found[1] if found and found[1] not in ("there", "a", "an", "the") else None

@@ -71,7 +71,9 @@ async def happenings(running: Running, news: News) -> AsyncIterator[Event]:
             waiter = asyncio.ensure_future(news.wait())
             try:
                 await asyncio.wait(
-                    {future, waiter}, timeout=min(QUIET, running.seconds), return_when=asyncio.FIRST_COMPLETED
+                    {future, waiter},
+                    timeout=min(QUIET, running.seconds),
+                    return_when=asyncio.FIRST_COMPLETED,
                 )
             finally:
                 waiter.cancel()
@@ -111,7 +113,11 @@ def event_stream(
                 if not event[0]:
                     yield b": working\n\n"
                 elif (told := named(event)) is not None:
-                    yield f"event: {told[0]}\ndata: ".encode() + msgspec.json.encode(told[1]) + b"\n\n"
+                    yield (
+                        f"event: {told[0]}\ndata: ".encode()
+                        + msgspec.json.encode(told[1])
+                        + b"\n\n"
+                    )
         finally:
             await events.aclose()  # type: ignore[attr-defined]
 

@@ -35,7 +35,9 @@ GUARDED = ("/v1/", "/studio/", "/metrics", "/openapi.json", "/docs")
 class Guard:
     """The application behind these checks, as ASGI."""
 
-    def __init__(self, app: ASGIApp, *, token: str | None, limits: Limits, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, *, token: str | None, limits: Limits, metrics: Metrics
+    ) -> None:
         self.app, self.limits, self.metrics = app, limits, metrics
         self._token = None if token is None else token.encode()
         self.draining = False

@@ -103,18 +103,31 @@ def plan_edit(
     if not prompt or _is_class(served.model, prompt):
         labels = chosen_labels(served.model, prompt, 1) if prompt else None
         return restoring(
-            served, y, operator, labels, count=count, seed=ask.seed, sampling=sampling, notes=given.notes
+            served,
+            y,
+            operator,
+            labels,
+            count=count,
+            seed=ask.seed,
+            sampling=sampling,
+            notes=given.notes,
         )
     Composition.of(served.model, prompt, sampling=sampling)
     use = partial(_restore_composition, expression=prompt)
     return restoring(
-        served, y, operator, None, count=count, seed=ask.seed, sampling=sampling, notes=given.notes, use=use
+        served,
+        y,
+        operator,
+        None,
+        count=count,
+        seed=ask.seed,
+        sampling=sampling,
+        notes=given.notes,
+        use=use,
     )
 
 
-def images_of(
-    ask: schemas.ImageAsk, running: Running, solution: Solution
-) -> schemas.Images:
+def images_of(ask: schemas.ImageAsk, running: Running, solution: Solution) -> schemas.Images:
     """The answer in OpenAI's form."""
     served = running.served
     scale = scale_of(ask.size, served.image_shape)
@@ -137,9 +150,7 @@ def images_of(
     )
 
 
-def openai_events(
-    ask: schemas.ImageAsk, running: Running, kind: str, event: Event
-) -> Event | None:
+def openai_events(ask: schemas.ImageAsk, running: Running, kind: str, event: Event) -> Event | None:
     """A native event as OpenAI's clients know it: a partial or a completed image, or an error."""
     name, data = event
     _, height, width = running.served.image_shape
@@ -155,7 +166,11 @@ def openai_events(
         share = first.steps / max(1, first.max_steps)
         index = min(int(share * (1 + (ask.partial_images or 0))), 3)
         name = f"{kind}.partial_image"
-        return name, about | {"type": name, "b64_json": first.b64_json, "partial_image_index": index}
+        return name, about | {
+            "type": name,
+            "b64_json": first.b64_json,
+            "partial_image_index": index,
+        }
     if name == "sample":
         name = f"{kind}.completed"
         none = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
@@ -198,7 +213,9 @@ def _count(ask: schemas.ImageAsk, limits: Limits, served: Served) -> int:
     _, height, width = served.image_shape
     limits.check_answer(count, height * scale, width * scale)
     if ask.stream and scale > 1:
-        raise ValueError("size must be that of the model, or auto, in a stream: leave one of them out")
+        raise ValueError(
+            "size must be that of the model, or auto, in a stream: leave one of them out"
+        )
     return count
 
 

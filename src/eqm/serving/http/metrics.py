@@ -56,7 +56,9 @@ class _Engines(Collector):
         filled = GaugeMetricFamily("eqm_slots_filled", "Slots that hold a sample.", labels=label)
         loaded = GaugeMetricFamily("eqm_model_loaded", "1 if the model is loaded.", labels=label)
         evaluations = CounterMetricFamily(
-            "eqm_evaluations", "Evaluations of one sample; its rate is evaluations a second.", labels=label
+            "eqm_evaluations",
+            "Evaluations of one sample; its rate is evaluations a second.",
+            labels=label,
         )
         passes = CounterMetricFamily(
             "eqm_passes",

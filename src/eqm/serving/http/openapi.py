@@ -35,7 +35,8 @@ SHAPES = (Sampling, schemas.Error)
 def components(kinds: Iterable[Any]) -> dict[str, Any]:
     """The JSON schemas of dataclasses by name, with the docstrings of their fields as descriptions."""
     _, found = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
-    for kind in [value for value in vars(schemas).values() if is_dataclass(value)] + [Sampling]:
+    own = [each for each in vars(schemas).values() if isinstance(each, type) and is_dataclass(each)]
+    for kind in (*own, Sampling):
         schema = found.get(kind.__name__)
         for name, text in docs_of(kind).items():
             if schema and name in schema["properties"]:
@@ -58,7 +59,9 @@ def body(kind: type, example: dict[str, Any], *, form: bool = False) -> dict[str
     return {"requestBody": {"required": True, "content": content}}
 
 
-def responses(kind: type | None, *, events: bool = False, words: str = "The answer.") -> dict[int | str, Any]:
+def responses(
+    kind: type | None, *, events: bool = False, words: str = "The answer."
+) -> dict[int | str, Any]:
     """The answers of an operation: one of `kind`, or an error."""
     refused = {"schema": {"$ref": "#/components/schemas/Error"}}
     found: dict[int | str, Any] = {

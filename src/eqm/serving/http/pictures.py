@@ -33,7 +33,9 @@ class Pictures:
 def unpack(text: str, name: str) -> bytes:
     """The bytes of a base64 text. Raises ValueError for other text."""
     if text.startswith("data:"):
-        raise ValueError(f"{name} must be plain base64; got a data: address: send what is after the comma")
+        raise ValueError(
+            f"{name} must be plain base64; got a data: address: send what is after the comma"
+        )
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -58,7 +60,9 @@ def read_pictures(
         raise ValueError(f"{name} must have at least one picture; got none")
     limits.check_count(f"the number of {name}", len(contents))
     if resize and height != width:
-        raise ValueError(f"resize makes squares; the model takes {width}x{height} pixels: send that size")
+        raise ValueError(
+            f"resize makes squares; the model takes {width}x{height} pixels: send that size"
+        )
     heads = {}
     for k, content in enumerate(contents):
         each = name if len(contents) == 1 else f"{name}[{k}]"
@@ -89,12 +93,16 @@ def read_pictures(
         try:
             pixels = decode(io.BytesIO(content), channels, side)
         except BROKEN as error:
-            raise ValueError(f"{names[k]} cannot be read ({reason(error)}): send another file") from None
+            raise ValueError(
+                f"{names[k]} cannot be read ({reason(error)}): send another file"
+            ) from None
         images[k] = torch.from_numpy(np.array(pixels, np.float32))
     return Pictures(images.div_(127.5).sub_(1), notes)
 
 
-def read_mask(content: bytes, sides: Sequence[int], *, limits: Limits, name: str = "mask") -> Tensor:
+def read_mask(
+    content: bytes, sides: Sequence[int], *, limits: Limits, name: str = "mask"
+) -> Tensor:
     """The values (H, W), 0 for black to 1 for white, of a picture of these sides.
 
     Raises ValueError as `read_pictures` does."""

@@ -382,5 +382,3 @@ class Error:
     """An error in OpenAI's form."""
 
     error: ErrorWords
-
-

@@ -136,7 +136,9 @@ def plan_restore(ask: schemas.RestoreAsk, limits: Limits, served: Served) -> Wor
     count = len(ask.images) * ask.count
     limits.check_count("count times the number of images", count)
     if ask.steps > limits.steps:
-        raise ValueError(f"steps must be at most {limits.steps:,} on this server; got {ask.steps:,}")
+        raise ValueError(
+            f"steps must be at most {limits.steps:,} on this server; got {ask.steps:,}"
+        )
     shape = served.image_shape
     limits.check_answer(count + 2 * len(ask.images), *shape[1:])
     operator = _operator(ask, limits, shape)
@@ -148,7 +150,10 @@ def plan_restore(ask: schemas.RestoreAsk, limits: Limits, served: Served) -> Wor
     if ask.measure or ask.operator.name == "inpaint":
         y = measure(operator, y)
     noise = ask.noise
-    if ask.operator.name in ("blur", "motion"):  # pictures have 256 values, which deblurring would enlarge
+    if ask.operator.name in (
+        "blur",
+        "motion",
+    ):  # pictures have 256 values, which deblurring would enlarge
         noise = max(noise, 2 / 255 / 12**0.5)
     return restoring(
         served, y, operator, _labels(served, ask.labels, len(y)),
@@ -218,7 +223,7 @@ def plan_compose(ask: schemas.ComposeAsk, limits: Limits, served: Served) -> Wor
     if ask.labels is not None:
         raise ValueError("labels must be left out: the expression names the classes")
     limits.check_count("count", ask.count)
-    channels, height, width = served.image_shape
+    _, height, width = served.image_shape
     limits.check_answer(ask.count, height, width)
     sampling = sampling_of(served, ask.sampling, limits)
     masks = {}
@@ -270,14 +275,14 @@ USES = (
     Use("vary", schemas.VaryAsk, plan_vary, "Draw variations of pictures"),
     Use("denoise", schemas.DenoiseAsk, plan_denoise, "Remove noise of known or unknown strength"),
     Use("restore", schemas.RestoreAsk, plan_restore, "Fill holes, enlarge, deblur, colour"),
-    Use("interpolate", schemas.InterpolateAsk, plan_interpolate, "Draw a path between two pictures"),
+    Use(
+        "interpolate", schemas.InterpolateAsk, plan_interpolate, "Draw a path between two pictures"
+    ),
     Use("compose", schemas.ComposeAsk, plan_compose, "Draw several classes at once"),
 )
 
 
-def _operator(
-    ask: schemas.RestoreAsk, limits: Limits, shape: tuple[int, int, int]
-) -> Operator:
+def _operator(ask: schemas.RestoreAsk, limits: Limits, shape: tuple[int, int, int]) -> Operator:
     given = ask.operator
     match given.name:
         case "downsample":
@@ -344,4 +349,3 @@ def _plain(labels: schemas.Labels) -> Any:
 def _check_pixels(served: Served, use: str) -> None:
     if served.encoder.name != "pixels":
         raise ValueError(f"{use} takes models of pixels; {served.name} is a model of latents")
-

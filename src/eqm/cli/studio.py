@@ -1,0 +1,51 @@
+"""`eqm studio`: serve models and open their page in the browser."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from eqm.cli import options
+from eqm.cli.serve import Port, Runs, serve_models
+from eqm.registry import register
+
+
+@register("command", "studio")
+def studio(
+    models: Annotated[
+        Positional[tuple[str, ...]],
+        arg(
+            metavar="MODEL ...",
+            help="Models to serve, as for eqm serve.",
+            help_behavior_hint="(default: the models that come with eqm)",
+        ),
+    ] = (),
+    port: Port = 0,
+    runs: Runs = None,
+    browser: Annotated[bool, arg(help="Open the page in the browser.")] = True,
+    vae: options.Vae = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+) -> int:
+    """See and use models in the browser: serve them and open the page.
+
+    Example: `eqm studio fashion-mnist`
+    """
+    from eqm.models.pretrained import bundled
+
+    return serve_models(
+        models or tuple(bundled()),
+        port=port,
+        host="127.0.0.1",
+        token=None,
+        slots=64,
+        max_waiting=1024,
+        memory=None,
+        runs=runs,
+        drain=5.0,
+        vae=vae,
+        device=device,
+        precision=precision,
+        browse=browser,
+    )

@@ -1,0 +1,168 @@
+"""The process that serves: its socket, its drain at the end, and its patience with connections."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from eqm.serving.http.guard import Guard
+
+HEADER_SECONDS = 15.0
+"""A connection that sends no whole request line and headers in this time is closed."""
+CONNECTIONS = 900
+"""More connections at once are answered with 503, as a process has few file descriptors."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens at this address; port 0 takes a free one.
+
+    Raises ValueError for a port in use and for an address that this machine does not have."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        found = socket.socket(family, kind, protocol)
+        try:
+            if os.name == "posix":  # a port of a server that ended a moment ago is free
+                found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind(address)
+            found.listen(2048)
+        except BaseException:
+            found.close()
+            raise
+    except (OSError, OverflowError, UnicodeError) as error:
+        number = getattr(error, "errno", None)
+        if number == errno.EADDRINUSE:
+            raise ValueError(
+                f"port {port} of {host} is in use: take another one, such as --port {port + 1}, or 0 for any"
+            ) from None
+        if number == errno.EACCES:
+            raise ValueError(f"port {port} needs more rights: take one above 1023") from None
+        raise ValueError(f"cannot listen at {host}, port {port}: {error}") from None
+    return found
+
+
+def address_of(listener: socket.socket) -> str:
+    """The address of a listening socket for a browser on this machine."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def run(
+    app: FastAPI,
+    listener: socket.socket,
+    *,
+    drain_seconds: float = 30.0,
+    ready: Callable[[], None] = lambda: None,
+) -> bool:
+    """Serves `app` until SIGTERM or Ctrl-C; whether all requests had their whole answer.
+
+    The first signal drains: requests that run have `drain_seconds` to end, and new ones are answered with
+    503. A second signal ends at once. `ready` is called when requests are answered.
+    """
+    config = uvicorn.Config(
+        app,
+        http=_Protocol,
+        loop="asyncio",
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=1,
+    )
+    server = _Server(config, drain_seconds, ready)
+    server.run([listener])
+    return server.drained
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn's server, which goes on answering while it drains."""
+
+    def __init__(
+        self, config: uvicorn.Config, drain_seconds: float, ready: Callable[[], None]
+    ) -> None:
+        super().__init__(config)
+        self._drain_seconds, self._ready = drain_seconds, ready
+        self._until: float | None = None
+        self.drained = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._until is None:
+            self._until = time.monotonic() + self._drain_seconds
+            self._guard.draining = True
+        else:
+            self.drained = False
+            self.should_exit = self.force_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._until is not None:
+            late = time.monotonic() > self._until
+            if late or not self._guard.active:
+                self.drained = self.drained and not self._guard.active
+                self.should_exit = True
+        return await super().on_tick(counter)
+
+    def capture_signals(self) -> Any:
+        """The handlers of signals while it serves; unlike uvicorn's, they do not raise the signals again."""
+        return _Signals(self.handle_exit)
+
+    @property
+    def _guard(self) -> Guard:
+        guard = self.config.app.middleware_stack  # type: ignore[union-attr]
+        while not isinstance(guard, Guard):
+            guard = guard.app  # the framework stands before it
+        return guard
+
+
+class _Signals:
+    """A block in which `handler` gets SIGTERM and Ctrl-C."""
+
+    def __init__(self, handler: Callable[[int, FrameType | None], None]) -> None:
+        self._handler = handler
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handler)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+class _Protocol(H11Protocol):
+    """A connection that is closed if its first request does not come."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._impatience = self.loop.call_later(HEADER_SECONDS, self._check_first)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._impatience.cancel()
+        super().connection_lost(exc)
+
+    def _check_first(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
