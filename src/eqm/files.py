@@ -431,6 +431,32 @@ def check_unlocked(folder: Path | str) -> None:
         lock_folder(folder).close()
 
 
+def is_locked(folder: Path | str) -> bool | None:
+    """Whether a run is writing to `folder`; None on systems and disks that cannot tell.
+
+    It only looks: a run that begins meanwhile gets its lock."""
+    path = Path(folder).resolve() / ".lock"
+    with _locking:
+        held = _locks.get((os.getpid(), path))
+        if held is not None and not held.closed:
+            return True
+        if not hasattr(os, "lockf"):
+            return None
+        try:
+            number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            return False
+        try:
+            os.lockf(number, os.F_TEST, 0)
+        except (BlockingIOError, PermissionError):
+            return True
+        except OSError:
+            return None
+        finally:
+            os.close(number)
+    return False
+
+
 _locking = threading.Lock()
 _locks: WeakValueDictionary[tuple[int, Path], FolderLock] = WeakValueDictionary()
 """The locks of this process: fcntl's locks are held by a process, not by a file. A fork holds none."""

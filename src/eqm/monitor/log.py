@@ -69,16 +69,21 @@ class Log(Tracker):
             )
 
 
-def read_log(folder: Path | str) -> list[dict[str, float | None]]:
-    """The lines of the log of a run, in order; none if there is no log.
+def read_log(folder: Path | str, *, after: int = -1) -> list[dict[str, float | None]]:
+    """The lines of the log of a run with more than `after` images, in order; none if there is no log.
 
     Incomplete lines, as after a crash, are left out.
     """
     check_path(folder=folder)
     path = Path(folder) / NAME
     lines = read_bytes(path, MOST_BYTES).splitlines(keepends=True) if path.exists() else []
-    found = map(_numbers, lines)
-    return [numbers for numbers in found if numbers is not None]
+    found = []
+    for line in reversed(lines):
+        numbers = parse_line(line)
+        if numbers is not None and (numbers["images"] or 0) <= after:
+            break
+        found += [numbers] if numbers else []
+    return found[::-1]
 
 
 def draw_curves(folder: Path | str, path: Path | str) -> None:
@@ -147,7 +152,7 @@ class Curves(Tracker):
             draw_curves(self.folder, self.folder / "pictures" / "curves.png")
 
 
-def _numbers(line: bytes) -> dict[str, float | None] | None:
+def parse_line(line: bytes) -> dict[str, float | None] | None:
     """The numbers of a line; None for an incomplete or damaged one."""
     try:
         numbers: dict[str, float | None] = parse_json(line, dict[str, int | float | None], NAME)
@@ -158,7 +163,7 @@ def _numbers(line: bytes) -> dict[str, float | None] | None:
 
 def _position(line: bytes) -> float:
     """The images of a line; infinity for an incomplete line."""
-    numbers = _numbers(line)
+    numbers = parse_line(line)
     return math.inf if numbers is None else numbers["images"] or 0
 
 
