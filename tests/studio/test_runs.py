@@ -17,7 +17,8 @@ from fastapi.testclient import TestClient
 
 from eqm.files import lock_folder
 from eqm.models import UNetConfig
-from eqm.monitor import make_monitor, run
+from eqm.monitor import Monitor, run
+from eqm.monitor.callbacks import Previews
 from eqm.pictures import picture
 from eqm.studio.run_routes import run_router
 from eqm.train import TrainConfig, train
@@ -65,7 +66,7 @@ def test_a_run_that_training_made(client, tmp_path):
     data = torch.rand(32, 1, 4, 4) * 2 - 1, torch.arange(32) % 2
     folder = tmp_path / "runs" / "small"
     steps = train(config, data, folder)
-    run(steps, total=64, folder=folder, monitor=make_monitor(config, folder))
+    run(steps, total=64, folder=folder, monitor=Monitor((Previews(config, folder),), every=32))
     found = by_id(client)["small"]
     assert (found["state"], found["images"], found["total"]) == ("complete", 64, 64)
     assert found["samples"] == 2

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eqm.checks import check_path
+from eqm.checks import check_path, check_range
 from eqm.files import claim_folder, replacing, writing
 from eqm.monitor.trackers import Tracker
 from eqm.schema import parse_json, read_bytes
@@ -72,9 +72,10 @@ class Log(Tracker):
 def read_log(folder: Path | str, *, after: int = -1) -> list[dict[str, float | None]]:
     """The lines of the log of a run with more than `after` images, in order; none if there is no log.
 
-    Incomplete lines, as after a crash, are left out.
+    Incomplete lines, as after a crash, are left out. Raises ValueError for `after` below -1.
     """
     check_path(folder=folder)
+    check_range(-1, math.inf, after=after)
     path = Path(folder) / NAME
     lines = read_bytes(path, MOST_BYTES).splitlines(keepends=True) if path.exists() else []
     found = []

@@ -4,7 +4,7 @@ import { el, freshId, short } from "./elements.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 360;
-const LEFT = 46, RIGHT = 10, TOP = 10, BOTTOM = 34;
+const LEFT = 54, RIGHT = 10, TOP = 10, BOTTOM = 34;
 
 function svg(tag, attributes = {}, ...children) {
   const element = document.createElementNS(SVG, tag);
@@ -100,11 +100,17 @@ function ticks(low, high, count) {
   return found;
 }
 
+/** Ticks of a logarithmic axis: 1, 2, 5, 10, ...; powers of ten on a long one. */
 function decades(low, high) {
   const found = [];
-  for (let power = Math.ceil(Math.log10(low) - 1e-9); power <= Math.log10(high) + 1e-9; power++) found.push(10 ** power);
-  const every = Math.ceil(found.length / 6);
-  return found.length > 1 ? found.filter((_, index) => index % every === 0) : [low, high];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) {
+    found.push(...[1, 2, 5].map((factor) => Number((factor * 10 ** power).toPrecision(1))));
+  }
+  const inside = found.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
+  if (inside.length < 3) return ticks(low, high, 4);
+  if (inside.length < 7) return inside;
+  const powers = inside.filter((tick) => /^1(e|0*$)|^0?\.?0*1$/.test(String(tick)));
+  return powers.filter((_, index) => index % Math.ceil(powers.length / 6) === 0);
 }
 
 /** At most 400 of the points, with the last one: a chart has no more pixels. */

@@ -5,7 +5,7 @@ import { el, field, more, pngUrl, section, short } from "./elements.js";
 
 export const title = "Watch a training run";
 
-const SOON = 2000, LATER = 6000; // milliseconds between two questions, with and without a running run
+const EVERY = 2000; // milliseconds between two looks
 const EARLIER = 3; // older curves that are drawn faintly beside the newest
 const KEPT = 200; // sample sheets in memory
 const STATES = {
@@ -55,13 +55,11 @@ export function mount(element, context) {
 
   async function look() {
     clearTimeout(timer);
-    let wait = LATER;
     try {
       const answer = await context.api.get("/v1/runs");
       for (const run of answer.data) {
         const before = runs.find(({ id }) => id === run.id)?.state;
         if (before && before !== run.state) context.say(`${run.id}: ${STATES[run.state]}.`);
-        if (run.state === "running" || run.state === "waiting") wait = SOON;
       }
       runs = answer.data;
       const here = runs.find(({ id }) => id === view?.id);
@@ -75,7 +73,7 @@ export function mount(element, context) {
     } catch (error) {
       fail(error);
     }
-    if (!element.hidden) timer = setTimeout(look, wait);
+    if (!element.hidden) timer = setTimeout(look, EVERY);
   }
 
   function fail(error) {
@@ -169,8 +167,8 @@ function runCurves() {
     charts.weights.set([{ name: "norm", points: series("gradient_norm") }]);
     const missing = [];
     for (const [place, name, what] of [
-      ["gamma", "val_loss", "no validation loss yet, so there is no loss by gamma"],
-      ["norm", "descent_gradient_norm", "no samples yet, so there is no gradient norm along their descent"],
+      ["gamma", "val_loss", "no validation loss yet, and therefore no loss by gamma"],
+      ["norm", "descent_gradient_norm", "no gradient norm along the descent of samples yet"],
     ]) {
       const found = profiles(lines, name);
       charts[place].set(found.map(({ images, points }, k) => ({
@@ -179,7 +177,7 @@ function runCurves() {
       charts[place].element.hidden = !found.length;
       if (!found.length) missing.push(what);
     }
-    note.textContent = missing.length ? `This run has ${missing.join(", and ")}.` : "The faint lines of the curves by gamma and along the descent are earlier ones.";
+    note.textContent = missing.length ? `This run has ${missing.join("; ")}.` : "The faint lines of the curves by gamma and along the descent are earlier ones.";
   }
 
   return { element, show };
@@ -195,7 +193,8 @@ function sampleSheets(address, context) {
     label: "Samples after", type: "range", min: 0, max: 0, step: 1, value: 0,
     format: (k) => named(pictures[k]), onInput: () => show().catch(context.alert),
   });
-  const figure = el("div", {}, slider.element, image);
+  const caption = el("p", { class: "help" });
+  const figure = el("div", {}, slider.element, image, caption);
   figure.hidden = true;
   const element = section("Samples over time",
     "Every sheet begins with the same noise and labels. Move the slider to see the same pictures become better.",
@@ -212,6 +211,7 @@ function sampleSheets(address, context) {
     }
     if (number !== asked) return; // the slider has moved on
     image.src = pngUrl(kept.get(key));
+    caption.textContent = `Samples after ${named(chosen)}.`;
     image.alt = `A sheet of pictures that the model drew after ${named(chosen)}`;
   }
 
@@ -222,6 +222,7 @@ function sampleSheets(address, context) {
     const follows = slider.value >= pictures.length - 1;
     pictures = (await context.api.get(`${address}/samples`)).data;
     changed = run.changed;
+    slider.element.hidden = pictures.length < 2;
     slider.input.max = Math.max(pictures.length - 1, 0);
     slider.value = follows ? pictures.length - 1 : slider.value;
     await show();
@@ -247,7 +248,7 @@ function runSettings(address, context) {
     known = names.length > 0;
     element.querySelector("details").hidden = !known;
     words.textContent = known
-      ? `${settings["data.path"] || "own data"}, ${settings.images?.toLocaleString("en")} images, ` +
+      ? `${settings["data.path"]?.split("/").at(-1) || "own data"}, ${settings.images?.toLocaleString("en")} images, ` +
         `batches of ${settings.batch_size}, ${settings["optimizer.name"]} with a learning rate of ` +
         `${settings["optimizer.learning_rate"]}, decay ${settings["objective.decay"]}, ${settings["objective.energy"]} energy.`
       : "The settings are there after the first checkpoint of the run.";
