@@ -12,10 +12,12 @@ const [SHORTEST, LONGEST] = [40, 160]; // milliseconds a frame
  * A picture on its way: `{element, frames, sample, title, ...}`.
  *
  * `add(frame)` takes the progress of a stream, `finish(sample)` the finished sample, `show(step)` shows
- * the last frame that is not after `step`. With `onSelect` the picture is a button.
+ * the last frame that is not after `step`. With `onSelect` the picture is a button. `about` comes before
+ * the title where only screen readers need it. `curves` false leaves out curves and numbers.
  */
-export function film({ title, note = "", shape, onSelect = null }) {
-  const canvas = el("canvas", { class: "pixels", width: shape[2], height: shape[1], role: "img", "aria-label": `${title}: not begun` });
+export function film({ title, note = "", about = "", shape, onSelect = null, curves: curved = true }) {
+  const named = [about, title].filter(Boolean).join(", ");
+  const canvas = el("canvas", { class: "pixels", width: shape[2], height: shape[1], role: "img", "aria-label": `${named}: not begun` });
   const face = onSelect
     ? button("", () => onSelect(one), { kind: "film-face", "aria-pressed": "false" })
     : el("div", { class: "film-face" });
@@ -27,8 +29,9 @@ export function film({ title, note = "", shape, onSelect = null }) {
   curves.setAttribute("preserveAspectRatio", "none");
   const numbers = el("span", { class: "film-numbers" });
   const outcome = el("span", { class: "film-outcome" });
-  const element = el("figure", { class: "film" }, face, curves,
-    el("figcaption", {}, el("strong", {}, title), note && el("span", { class: "muted" }, note), outcome, numbers));
+  const remark = el("span", { class: "film-numbers" });
+  const element = el("figure", { class: "film" }, face, curved ? curves : null,
+    el("figcaption", {}, el("strong", {}, title), note && el("span", { class: "muted" }, note), outcome, curved ? numbers : null, remark));
   const context = canvas.getContext("2d");
   let painted = null;
 
@@ -49,6 +52,11 @@ export function film({ title, note = "", shape, onSelect = null }) {
     },
     finish(sample) {
       one.sample = sample;
+      if (sample.trajectory?.length) { // the whole path, of which a slow reader saw a part
+        one.frames = [];
+        for (const { steps, gradient_norm, energy, b64_json } of sample.trajectory) push({ steps, norm: gradient_norm, energy, b64: b64_json });
+        return;
+      }
       const last = one.frames.at(-1);
       if (last?.steps === sample.steps) one.frames.pop(); // the same picture, from before the end was known
       push({ steps: sample.steps, norm: sample.gradient_norm, energy: sample.energy ?? last?.energy ?? null, b64: sample.b64_json });
@@ -66,10 +74,12 @@ export function film({ title, note = "", shape, onSelect = null }) {
         Number.isFinite(frame.norm) ? `gradient norm ${short(frame.norm)}` : "",
         Number.isFinite(frame.energy) ? `energy change ${short(frame.energy)}` : "",
       ].filter(Boolean).join(", ");
-      canvas.setAttribute("aria-label", `${title}, ${outcome.textContent}`);
+      canvas.setAttribute("aria-label", `${named}, ${outcome.textContent}`);
       if (onSelect) face.setAttribute("aria-label", `${title}, ${note ? `${note}, ` : ""}${outcome.textContent}: details and variations`);
       draw(frame);
     },
+    /** Adds a sentence below. */
+    remark(sentence) { remark.textContent = sentence; },
     select(on) { face.setAttribute("aria-pressed", String(on)); },
   };
 
@@ -107,7 +117,7 @@ export function film({ title, note = "", shape, onSelect = null }) {
 /** How a sample ended, in a few words. */
 function said({ outcome, steps }) {
   const count = `${steps} step${steps === 1 ? "" : "s"}`;
-  return { converged: `stopped after ${count}`, max_steps: `not at rest after ${count}`, diverged: `diverged after ${count}` }[outcome]
+  return { converged: `stopped after ${count}`, max_steps: `stopped at the limit of ${count}`, diverged: `diverged after ${count}` }[outcome]
     ?? `${outcome} after ${count}`;
 }
 
@@ -221,9 +231,4 @@ export function feed(api, path, body, films, { signal, changed = () => {} }) {
       changed();
     },
   });
-}
-
-/** The steps between two previews, for about 50 frames along the path of `sampling`. */
-export function previewEvery({ multistep_coefficients: fitted = [], path_length = 0.5, step_size = 0.02 } = {}) {
-  return Math.max(1, Math.ceil((fitted?.length || path_length / step_size) / 50));
 }

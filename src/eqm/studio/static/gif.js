@@ -1,4 +1,4 @@
-/* GIF files (GIF89a) with one palette for all frames. */
+// GIF files (GIF89a) with one palette for all frames.
 
 const COLOURS = 256;
 
@@ -93,7 +93,8 @@ function nearestIn(palette) {
 function compress(indices) {
   const [clear, end] = [COLOURS, COLOURS + 1];
   const out = [];
-  let [bits, filled, size, codes, next] = [0, 0, 9, new Map(), end + 1];
+  const codes = new Uint16Array(4096 * COLOURS); // the code of each (prefix, colour), 0 for none
+  let [bits, filled, size, next] = [0, 0, 9, end + 1];
   const emit = (code) => {
     bits |= code << filled;
     for (filled += size; filled >= 8; filled -= 8, bits >>>= 8) out.push(bits & 255);
@@ -101,18 +102,19 @@ function compress(indices) {
   emit(clear);
   let prefix = indices[0];
   for (let i = 1; i < indices.length; i++) {
-    const key = (prefix << 8) | indices[i];
-    if (codes.has(key)) {
-      prefix = codes.get(key);
+    const key = prefix * COLOURS + indices[i];
+    if (codes[key]) {
+      prefix = codes[key];
       continue;
     }
     emit(prefix);
     if (next === 4096) {
       emit(clear);
-      [size, codes, next] = [9, new Map(), end + 1];
+      codes.fill(0);
+      [size, next] = [9, end + 1];
     } else {
       if (next === 1 << size) size++;
-      codes.set(key, next++);
+      codes[key] = next++;
     }
     prefix = indices[i];
   }

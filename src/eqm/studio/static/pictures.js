@@ -1,4 +1,4 @@
-/* Pictures in the page: decoding, resizing, comparing, saving. Values are 0 to 255. */
+// Pictures in the page: decoding, resizing, comparing, saving. Values are 0 to 255.
 
 import { bytes, download, el } from "./elements.js";
 
