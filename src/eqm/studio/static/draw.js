@@ -30,7 +30,7 @@ export function mount(element, context) {
     button("Save seeds (JSON)", saveSeeds), button("Copy seeds", copySeeds));
   const results = section("Pictures", null, summary, controls.element, grid, legend(), saves);
   controls.element.hidden = true;
-  const one = details(context, () => model, (body) => asked && { ...asked, ...body });
+  const one = details(context, () => model, (body) => ({ model: model.id, sampling: asked.sampling, ...body }));
 
   element.append(
     el("p", { class: "lead" }, "Each picture starts as noise and moves downhill, step by step. The model knows no time: a picture can stop by itself, when its gradient is small."),
@@ -78,9 +78,9 @@ export function mount(element, context) {
     saves.hidden = true;
     busy(true);
     summary.textContent = "Drawing…";
-    asked = { model: model.id, sampling: wanted.sampling };
+    asked = { model: model.id, labels, count: wanted.count, seed: wanted.seed, sampling: wanted.sampling };
     try {
-      const body = { ...asked, labels, count: wanted.count, seed: wanted.seed, preview_every: options.previewEvery(), trajectory: moments(wanted.count, model) };
+      const body = { ...asked, preview_every: options.previewEvery(), trajectory: moments(wanted.count, model) };
       const done = await feed(api, "/v1/sample", body, films, { signal: mine.signal, changed: controls.update });
       const nfe = films.reduce((sum, each) => sum + (each.sample?.nfe ?? 0), 0);
       summary.textContent = [`${count(films.length)} in ${short(done.seconds)} s, ${short(nfe)} evaluations of the model. Choose a picture for more.`, ...(done.notes ?? [])].join(" ");
@@ -118,8 +118,7 @@ export function mount(element, context) {
       ({ seed, label, steps: sample.steps, nfe: sample.nfe, gradient_norm: sample.gradient_norm, outcome: sample.outcome }));
   }
   function saveSeeds() {
-    const stored = { ...model.eqm.sampling, ...asked.sampling };
-    download(`${model.id}-seeds.json`, `${JSON.stringify({ model: model.id, changed: asked.sampling, sampling: stored, samples: seeds() }, null, 2)}\n`, "application/json");
+    download(`${model.id}-seeds.json`, `${JSON.stringify({ request: asked, samples: seeds() }, null, 2)}\n`, "application/json");
   }
   async function copySeeds() {
     const text = seeds().map(({ seed, label }) => (label === null ? seed : `${seed} ${label}`)).join("\n");
@@ -194,8 +193,8 @@ function details(context, modelNow, request) {
       const { sample, frames } = shown;
       const rows = sample
         ? [["Steps", sample.steps], ["Evaluations of the model (NFE)", sample.nfe], ["Gradient norm at the end", number3(sample.gradient_norm)], ["Energy change from start to end", number3(frames.at(-1).energy)]]
-        : [["Steps until it was cancelled", shown.lastStep]];
-      outcome.textContent = sample?.sentence ?? "Cancelled on its way.";
+        : [["Steps so far", shown.lastStep]];
+      outcome.textContent = sample?.sentence ?? (shown.cancelled ? "It was cancelled on its way." : "It is still on its way.");
       facts.replaceChildren(...rows.flatMap(([term, value]) => [el("dt", {}, term), el("dd", {}, String(value))]));
       norm.set([{ name: "gradient norm", points: frames.map((frame) => [frame.steps, frame.norm]) }]);
       energy.set([{ name: "energy change", colour: 1, points: frames.map((frame) => [frame.steps, frame.energy]) }]);

@@ -33,10 +33,10 @@ export function film({ title, note = "", about = "", shape, onSelect = null, cur
   const element = el("figure", { class: "film" }, face, curved ? curves : null,
     el("figcaption", {}, el("strong", {}, title), note && el("span", { class: "muted" }, note), outcome, curved ? numbers : null, remark));
   const context = canvas.getContext("2d");
-  let painted = null;
+  let [painted, state] = [null, []];
 
   const one = {
-    element, title, frames: [], sample: null, maxSteps: 0,
+    element, title, frames: [], sample: null, maxSteps: 0, cancelled: false,
     get lastStep() { return one.frames.at(-1)?.steps ?? 0; },
     get firstStep() { return one.frames[0]?.steps ?? 0; },
     get data() { return one.frames.at(-1)?.data ?? null; },
@@ -61,13 +61,18 @@ export function film({ title, note = "", about = "", shape, onSelect = null, cur
       if (last?.steps === sample.steps) one.frames.pop(); // the same picture, from before the end was known
       push({ steps: sample.steps, norm: sample.gradient_norm, energy: sample.energy ?? last?.energy ?? null, b64: sample.b64_json });
     },
+    /** Says that no more frames come, unless the sample is finished. */
+    cancel() { one.cancelled = !one.sample; },
     show(step) {
       const frame = one.at(step);
-      if (!frame) return;
-      painted = frame;
+      const now = [one.frames.length, one.sample, one.cancelled];
+      if (!frame || (frame === painted && now.every((value, k) => value === state[k]))) return;
+      [painted, state] = [frame, now];
       frame.decoded.then(() => painted === frame && context.putImageData(frame.data, 0, 0));
-      const ended = one.sample && frame === one.frames.at(-1);
-      outcome.textContent = ended ? said(one.sample) : `step ${frame.steps}${one.maxSteps ? ` of at most ${one.maxSteps}` : ""}`;
+      const last = frame === one.frames.at(-1);
+      const ended = one.sample && last;
+      const here = `step ${frame.steps}${one.maxSteps ? ` of at most ${one.maxSteps}` : ""}`;
+      outcome.textContent = ended ? said(one.sample) : one.cancelled && last ? `cancelled at ${here}` : here;
       outcome.classList.toggle("bad", Boolean(ended && one.sample.outcome === "diverged"));
       outcome.classList.toggle("good", Boolean(ended && one.sample.outcome === "converged"));
       numbers.textContent = [
@@ -131,7 +136,7 @@ export const legend = () =>
 /**
  * Buttons and a slider to play films, step and rewind: `{element, start(films), update(), end()}`.
  *
- * `start` begins with new films, `update` is called when frames came, `end` when no more come.
+ * `start` begins with new films, `update` is called when frames came, `end` when no more will come.
  */
 export function player() {
   let films = [];
@@ -209,6 +214,7 @@ export function player() {
     },
     end() {
       open = false;
+      for (const one of films) one.cancel();
       if (films.some((one) => one.frames.length)) this.update();
     },
   };
