@@ -110,10 +110,10 @@ def begin(
                 raise
             continue  # it left the memory a moment ago
         running = Running(served, work, job, began, seconds)
-        if listener is not None:
-            job.listen(listener)
         if work.trajectory is not None:
             job.listen(partial(_remember, running))
+        if listener is not None:
+            job.listen(listener)
         return running
 
 
@@ -176,7 +176,11 @@ def samples_of(running: Running, solution: Solution, *, pictures: bool = True) -
 
 
 def sample(
-    running: Running, index: int, end: FinishedSample, image: Tensor | None
+    running: Running,
+    index: int,
+    end: FinishedSample,
+    image: Tensor | None,
+    energy: float | None = None,
 ) -> schemas.Sample:
     """A sample that ended, with its picture if `image` is given."""
     work = running.work
@@ -191,7 +195,7 @@ def sample(
                     steps=end.steps,
                     max_steps=work.max_steps,
                     gradient_norm=number(end.gradient_norm),
-                    energy=None,
+                    energy=energy,
                     b64_json=picture,
                 )
             )
@@ -205,6 +209,7 @@ def sample(
         gradient_norm=number(end.gradient_norm),
         outcome=end.outcome.value,
         sentence=end.outcome.sentence,
+        energy=energy,
         trajectory=moments,
     )
 

@@ -145,7 +145,13 @@ def _ended(running: Running, ended: list[Progress]) -> list[schemas.Sample]:
     xs = torch.stack([each.finished.x for each in ended if each.finished is not None])
     images = answers.decoded(running.served, xs)
     return [
-        answers.sample(running, each.index + running.work.first, each.finished, image)
+        answers.sample(
+            running,
+            each.index + running.work.first,
+            each.finished,
+            image,
+            answers.number(each.energy),
+        )
         for each, image in zip(ended, images, strict=True)
         if each.finished is not None
     ]

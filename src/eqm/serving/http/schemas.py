@@ -12,6 +12,7 @@ Several = Annotated[tuple[Picture, ...], Meta(min_length=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Labels = str | int | Annotated[tuple[str | int, ...], Meta(min_length=1)] | None
 Few = Annotated[int, Meta(ge=1, le=100_000)]
+Range = tuple[Annotated[float, Meta(ge=-12, le=12)], Annotated[float, Meta(ge=-12, le=12)]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,8 @@ class DenoiseAsk(Ask):
     """Picture files in base64."""
     resize: bool = False
     """Whether to crop and resize the pictures to the size of the model."""
+    range: Range = (-1.0, 1.0)
+    """The values of black and white. Noise leaves -1..1, where a picture ends: send it scaled, with its range."""
     sigma: Annotated[float, Meta(ge=0, le=1000)] | Literal["estimate"] | None = None
     """Standard deviation of the noise on the scale from -1 (black) to 1 (white); "estimate" measures it.
     Without it, a picture is a mixture gamma * picture + (1 - gamma) * noise of unknown gamma."""
@@ -104,6 +107,8 @@ class RestoreAsk(Ask):
     """Whether `images` are whole pictures, which the operator measures first."""
     resize: bool = False
     """Whether to crop and resize the pictures to the size that is wanted."""
+    range: Range = (-1.0, 1.0)
+    """The values of black and white in `images`, as for `/v1/denoise`."""
     noise: Annotated[float, Meta(ge=0, le=10)] = 0.0
     """Standard deviation of noise in the measurements, on the scale from -1 to 1."""
     count: Few = 1
@@ -237,6 +242,8 @@ class Sample:
     """How it ended."""
     sentence: str
     """The outcome in words."""
+    energy: float | None = None
+    """Change of the energy from its start to its end; only in the events of a stream."""
     trajectory: list[Moment] | None = None
     """Moments of its path, where they were asked for."""
 

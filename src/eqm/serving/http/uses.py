@@ -104,6 +104,7 @@ def plan_denoise(ask: schemas.DenoiseAsk, limits: Limits, served: Served) -> Wor
     _check_pixels(served, "denoise")
     sampling = sampling_of(served, ask.sampling, limits)
     given, images = given_pictures(served, ask.images, ask.resize, limits)
+    images = _scaled(images, ask.range)
     limits.check_answer(len(images), *served.image_shape[1:])
     labels = _labels(served, ask.labels, len(images))
     sigma: float | Tensor | None = None
@@ -146,7 +147,7 @@ def plan_restore(ask: schemas.RestoreAsk, limits: Limits, served: Served) -> Wor
     taken = shape if ask.measure else tuple(measure(operator, whole).shape[1:])
     contents = [unpack(text, f"images[{k}]") for k, text in enumerate(ask.images)]
     given = read_pictures(contents, taken, limits=limits, resize=ask.resize)
-    y = given.images
+    y = _scaled(given.images, ask.range)
     if ask.measure or ask.operator.name == "inpaint":
         y = measure(operator, y)
     noise = ask.noise
@@ -297,6 +298,16 @@ def _operator(ask: schemas.RestoreAsk, limits: Limits, shape: tuple[int, int, in
     if missing.all():
         raise ValueError("mask must be black where pixels are known; it is white everywhere")
     return Inpaint((~missing).float())
+
+
+def _scaled(images: Tensor, ends: tuple[float, float]) -> Tensor:
+    """Images in -1..1 with black and white moved to `ends`."""
+    black, white = ends
+    if not black < white:
+        raise ValueError(
+            f"range must be the values of black and of white, in order; got {black} and {white}"
+        )
+    return images if ends == (-1.0, 1.0) else (images + 1) * ((white - black) / 2) + black
 
 
 def _mean_and_spread(images: Tensor, *, count: int) -> dict[str, Any]:

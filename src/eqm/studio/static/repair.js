@@ -65,7 +65,7 @@ export function mount(element, context) {
       el("div", {},
         section("Before", null, before),
         el("form", { class: "card", onsubmit: (event) => { event.preventDefault(); run(); } },
-          el("div", { class: "fields narrow" }, count.element, seed.element), label.element, el("div", { class: "row actions" }, go, cancel)),
+          el("h2", {}, "3. Repair"), el("div", { class: "fields narrow" }, count.element, seed.element), label.element, el("div", { class: "row actions" }, go, cancel)),
         results)));
   document.addEventListener("paste", (event) => {
     const pasted = [...(event.clipboardData?.files ?? [])].find(({ type }) => type.startsWith("image/"));
