@@ -57,7 +57,7 @@ export function mount(element, context) {
   const taking = el("div", {}, drawnClass.element, el("div", { class: "row actions" }, sample));
   const steps = [section("1. Picture", null, drop, taking, source, inverted.element),
     section("2. Damage", null, kinds, ...Object.values(parts).flat().map((part) => part.element), already.element)];
-  for (const each of steps) each.classList.add("stack");
+  for (const each of steps) each.classList.add("spaced");
   element.append(
     el("p", { class: "lead" }, "What was the picture before it was damaged? Often many pictures fit. The model draws several of them; where they differ, nobody can know."),
     el("div", { class: "split form-first" },
