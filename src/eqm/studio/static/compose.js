@@ -22,7 +22,7 @@ export function mount(element, context) {
   const id = freshId("expression");
   const text = el("input", { id, type: "text", class: "expression", autocomplete: "off", spellcheck: "false", "aria-describedby": `${id}-help ${id}-error`, oninput: fromText });
   const error = el("p", { id: `${id}-error`, class: "bad", role: "status", hidden: true });
-  const rows = el("ul", { class: "terms" });
+  const rows = el("ul", { class: "addends" });
   const canvases = el("div", { class: "paintings" });
   const balance = field({ label: "Balance the labels", type: "checkbox", help: "Gives the contributions of all labels the same size at each step." });
   const options = settings({ count: 4, most: 16, fitted: false });
