@@ -12,9 +12,10 @@ from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
+from starlette.responses import HTMLResponse
 
 import eqm
-from eqm.serving.http import answers, detect, errors, events, images, openapi, schemas, uses
+from eqm.serving.http import answers, detect, docs, errors, events, images, openapi, schemas, uses
 from eqm.serving.http.errors import JSON
 from eqm.serving.http.guard import Guard
 from eqm.serving.http.limits import Limits
@@ -70,6 +71,7 @@ def create_app(
     _add_detect(app, models, limits)
     _add_images(app, models, limits)
     described(app)
+    _add_docs(app)
     add_studio(app)
     app.add_middleware(Guard, token=token, limits=limits, metrics=metrics)
     return app
@@ -133,6 +135,12 @@ def _add_status(app: FastAPI, models: Models, metrics: Metrics) -> None:
     @app.get("/v1/models/{name:path}", tags=["models"], summary="One model")
     async def one_model(name: str) -> Response:
         return JSON(item(name))
+
+
+def _add_docs(app: FastAPI) -> None:
+    @app.get("/docs", include_in_schema=False)
+    async def reference() -> Response:
+        return HTMLResponse(docs.page(app.openapi()))
 
 
 def _add_uses(app: FastAPI, models: Models, limits: Limits) -> None:

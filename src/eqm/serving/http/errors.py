@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from eqm.serving.models import UnknownModelError
 from eqm.serving.request import ClosedError, DeadlineError, FullError
@@ -110,11 +111,15 @@ def install(app: FastAPI) -> None:
 
     async def of_framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        path, status, headers = request.url.path, error.status_code, dict(error.headers or {})
+        if status in (404, 405):  # the page takes all requests that no endpoint takes
+            allowed = _methods(app, path)
+            status, headers = (405, {"Allow": ", ".join(allowed)}) if allowed else (404, {})
         sentence = {
-            404: f"there is no {request.url.path}: /openapi.json lists what there is",
-            405: f"{request.method} is not for {request.url.path}: /openapi.json says what is",
-        }.get(error.status_code, str(error.detail))
-        return error_response(ApiError(error.status_code, sentence, headers=error.headers))
+            404: f"there is no {path}: /docs lists what there is",
+            405: f"{request.method} is not for {path}: /docs says what is",
+        }.get(status, str(error.detail))
+        return error_response(ApiError(status, sentence, headers=headers))
 
     async def of_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -133,6 +138,14 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, of_validation)
     app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(Exception, foreseen)
+
+
+def _methods(app: FastAPI, path: str) -> list[str]:
+    """The methods of the endpoints at a path."""
+    routes = (
+        each for each in app.routes if isinstance(each, Route) and each.path_regex.match(path)
+    )
+    return sorted({method for route in routes for method in route.methods or ()})
 
 
 def _param(message: str) -> str | None:

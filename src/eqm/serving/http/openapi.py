@@ -38,6 +38,8 @@ def components(kinds: Iterable[Any]) -> dict[str, Any]:
     own = [each for each in vars(schemas).values() if isinstance(each, type) and is_dataclass(each)]
     for kind in (*own, Sampling):
         schema = found.get(kind.__name__)
+        if schema and (kind is Sampling or kind.__name__.endswith("Ask")):
+            schema["additionalProperties"] = False
         for name, text in docs_of(kind).items():
             if schema and name in schema["properties"]:
                 schema["properties"][name] = {**schema["properties"][name], "description": text}

@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 
 from eqm.schema import Count, CountOrZero, Meta, Seed
 
-Picture = Annotated[str, Meta(min_length=1)]
-Several = Annotated[tuple[Picture, ...], Meta(min_length=1)]
+Several = Annotated[tuple[str, ...], Meta(min_length=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Labels = str | int | Annotated[tuple[str | int, ...], Meta(min_length=1)] | None
 Few = Annotated[int, Meta(ge=1, le=100_000)]
@@ -101,7 +100,7 @@ class RestoreAsk(Ask):
     """The measurements as picture files in base64; for inpaint the pictures with the hole."""
     operator: OperatorAsk
     """How the measurements were made."""
-    mask: Picture | None = None
+    mask: str | None = None
     """For inpaint: a picture in base64, white where pixels are missing."""
     measure: bool = False
     """Whether `images` are whole pictures, which the operator measures first."""
@@ -121,9 +120,9 @@ class RestoreAsk(Ask):
 class InterpolateAsk(Ask):
     """A smooth path between two pictures. `labels` are the classes of the two."""
 
-    first: Picture
+    first: str
     """The first picture, a file in base64."""
-    last: Picture
+    last: str
     """The last picture, a file in base64."""
     resize: bool = False
     """Whether to crop and resize the pictures to the size of the model."""
@@ -139,9 +138,9 @@ class InterpolateAsk(Ask):
 class ComposeAsk(Ask):
     """Samples of several classes at once. It takes no `labels`."""
 
-    expression: Annotated[str, Meta(min_length=1, max_length=2000)]
+    expression: Annotated[str, Meta(max_length=2000)]
     """A sum of classes with weights, such as `trouser + 0.5*bag`, or `left*7 + ~left*3` with a mask."""
-    masks: Annotated[dict[str, Picture], Meta(max_length=64)] = field(default_factory=dict)
+    masks: Annotated[dict[str, str], Meta(max_length=64)] = field(default_factory=dict)
     """Pictures in base64 by name, white is 1 and black 0. left, right, top and bottom exist already."""
     balance: bool = False
     """Whether to give the contributions of all labels the same norm."""
