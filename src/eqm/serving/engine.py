@@ -17,7 +17,7 @@ from eqm.sampling.model import Model
 from eqm.serving.conditions import Kind
 from eqm.serving.fibers import Fiber, GroupFiber, RequestFiber
 from eqm.serving.passes import Passes
-from eqm.serving.request import ClosedError, DeadlineError, FullError, Request
+from eqm.serving.request import ClosedError, DeadlineError, FullError, Progress, Request
 from eqm.serving.slots import Sample, Slots
 
 R = TypeVar("R")
@@ -89,13 +89,15 @@ class Engine:
         *args: Any,
         preview_every: int = 0,
         deadline: float | None = None,
+        listener: Callable[[Progress], None] | None = None,
         **settings: Any,
     ) -> Request[R]:
         """The request to compute `use(model, *args, **settings)`.
 
         `use` is a function of `eqm.tasks` or any function of a model; it must call the model in the
         thread in which it runs. `preview_every` is the number of steps between two reports of
-        `Request.progress`; 0 reports only finished samples. `deadline` is in seconds from now.
+        `Request.progress`; 0 reports only finished samples. `deadline` is in seconds from now. `listener`
+        is that of `Request.listen`, and misses nothing.
 
         Raises FullError if `max_waiting` requests wait, ClosedError after `close`, and ValueError for a
         `use` that cannot be called, a negative `preview_every` and a `deadline` that is not positive.
@@ -106,6 +108,8 @@ class Engine:
         if deadline is not None:
             check_positive(deadline=deadline)
         request: Request[R] = Request(preview_every=preview_every, deadline=deadline)
+        if listener is not None:
+            request.listen(listener)
         with self._changed:
             if self._closed:
                 raise ClosedError("the engine is closed: it takes no more requests")

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -46,8 +46,8 @@ class Work:
     notes: Sequence[str] = ()
     first: int = 0
     """The number of the first sample that descends."""
-    trajectory: list[list[schemas.Moment]] | None = None
-    """The moments of each sample so far, where they were asked for."""
+    trajectory: list[list[Progress]] | None = None
+    """The progress of each sample so far, where it was asked for."""
     moments: int = 10
     """Previews along a whole path."""
     more: Callable[[Tensor], dict[str, Any]] = lambda images: {}
@@ -103,18 +103,26 @@ def begin(
         target = served.detecting if work.detecting else served.engine
         try:
             job = target.submit(
-                work.use, *work.args, preview_every=every, deadline=seconds, **work.settings
+                work.use,
+                *work.args,
+                preview_every=every,
+                deadline=seconds,
+                listener=partial(_told, work, listener),
+                **work.settings,
             )
         except ClosedError:
             if models.closed:
                 raise
             continue  # it left the memory a moment ago
-        running = Running(served, work, job, began, seconds)
-        if work.trajectory is not None:
-            job.listen(partial(_remember, running))
-        if listener is not None:
-            job.listen(listener)
-        return running
+        return Running(served, work, job, began, seconds)
+
+
+def _told(work: Work, listener: Callable[[Progress], None] | None, progress: Progress) -> None:
+    """Keeps and tells the progress of a sample, in the thread of the engine."""
+    if work.trajectory is not None and progress.index < len(work.trajectory):
+        work.trajectory[progress.index].append(progress)
+    if listener is not None:
+        listener(progress)
 
 
 async def result_of(request: Request, running: Running) -> Any:
@@ -156,19 +164,21 @@ async def answer(request: Request, running: Running) -> schemas.Samples:
     return await run_in_threadpool(samples_of, running, solution)
 
 
-def samples_of(running: Running, solution: Solution, *, pictures: bool = True) -> schemas.Samples:
-    """The answer with all samples of a solution."""
+def samples_of(
+    running: Running, solution: Solution, *, sent: Collection[int] = ()
+) -> schemas.Samples:
+    """The answer with all samples of a solution, and the pictures of those that were not `sent` already."""
     images = decoded(running.served, solution.x)
     columns = (solution.steps.tolist(), solution.nfe.tolist(), solution.gradient_norm.tolist())
-    ends = [
-        FinishedSample(k, image, *row)
-        for k, (image, *row) in enumerate(zip(images, *columns, solution.outcome, strict=True))
-    ]
+    rows = zip(solution.x, *columns, solution.outcome, strict=True)
+    ends = [FinishedSample(k, *row) for k, row in enumerate(rows)]
     return schemas.Samples(
         id=running.id,
         created=running.created,
         model=running.served.name,
-        samples=[sample(running, end.index, end, end.x if pictures else None) for end in ends],
+        samples=[
+            sample(running, k, end, None if k in sent else images[k]) for k, end in enumerate(ends)
+        ],
         seconds=round(time.monotonic() - running.began, 4),
         notes=list(running.work.notes),
         **running.work.more(images),
@@ -186,19 +196,14 @@ def sample(
     work = running.work
     picture = None if image is None else png(image)
     moments = None
-    if work.trajectory is not None and picture is not None:
-        moments = list(work.trajectory[index])
-        if moments[-1].steps != end.steps:
-            moments.append(
-                schemas.Moment(
-                    index=index,
-                    steps=end.steps,
-                    max_steps=work.max_steps,
-                    gradient_norm=number(end.gradient_norm),
-                    energy=energy,
-                    b64_json=picture,
-                )
+    if work.trajectory is not None and image is not None:
+        way = work.trajectory[index]
+        if way[-1].steps != end.steps:
+            way.append(
+                Progress(index, end.x, end.steps, work.max_steps, end.gradient_norm, math.nan)
             )
+        images = decoded(running.served, torch.stack([each.x.cpu() for each in way]))
+        moments = [moment(each, index, one) for each, one in zip(way, images, strict=True)]
     return schemas.Sample(
         index=index,
         seed=work.seeds[index],
@@ -231,7 +236,7 @@ def decoded(served: Served, x: Tensor) -> Tensor:
     if not len(x):
         return x
     with torch.no_grad():
-        return served.encoder.decode(x).float().cpu()
+        return served.encoder.decode(x.to(describe(served.model).device)).float().cpu()
 
 
 def number(value: float) -> float | None:
@@ -248,14 +253,6 @@ def label_names(served: Served, labels: Tensor | None, count: int) -> list[str |
         "none" if label == null else names[label] if label < len(names) else str(label)
         for label in labels.tolist()
     ]
-
-
-def _remember(running: Running, progress: Progress) -> None:
-    """Adds the progress to the trajectory of its sample."""
-    trajectory, index = running.work.trajectory, progress.index
-    if trajectory is not None and index < len(trajectory):
-        image = decoded(running.served, progress.x[None])[0]
-        trajectory[index].append(moment(progress, index, image))
 
 
 async def _gone(request: Request) -> None:

@@ -84,7 +84,8 @@ def as_api_error(error: Exception) -> ApiError | None:
             wait = max(1, round(error.retry_after + 0.5))
             return ApiError(429, str(error), code="full", headers={"Retry-After": str(wait)})
         case DeadlineError():
-            return ApiError(504, str(error), param="deadline", code="deadline")
+            advice = "" if ":" in str(error) else ": ask for less, or give a later deadline"
+            return ApiError(504, f"{error}{advice}", param="deadline", code="deadline")
         case ClosedError():
             return ApiError(
                 503, "the server is closing: ask again later", code="closing", headers=AGAIN

@@ -87,7 +87,7 @@ async def happenings(running: Running, news: News) -> AsyncIterator[Event]:
                     sent.add(each.index)
                     yield "sample", each
         solution = answers.finished(future)
-        whole = await run_in_threadpool(answers.samples_of, running, solution)
+        whole = await run_in_threadpool(answers.samples_of, running, solution, sent=sent)
         for each in whole.samples:
             if each.index not in sent:
                 yield "sample", each
@@ -150,7 +150,7 @@ def _ended(running: Running, ended: list[Progress]) -> list[schemas.Sample]:
             each.index + running.work.first,
             each.finished,
             image,
-            answers.number(each.energy),
+            answers.number(each.energy) if running.job.preview_every else None,
         )
         for each, image in zip(ended, images, strict=True)
         if each.finished is not None

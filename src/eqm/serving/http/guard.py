@@ -57,11 +57,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 status, started = message["status"], True
                 _add_headers(message, scope["path"])
-            try:
-                async with asyncio.timeout(self.limits.body_seconds):
-                    await send(message)
-            except TimeoutError:
-                raise _SlowReaderError from None
+            await send(message)
 
         self.active += 1
         self.metrics.active.inc()
@@ -71,8 +67,6 @@ class Guard:
         except ApiError as error:
             if not started:
                 await error_response(error)(scope, receive, timed)
-        except _SlowReaderError:
-            pass
         finally:
             self.active -= 1
             self.metrics.active.dec()
@@ -141,10 +135,6 @@ class Guard:
             return message
 
         return bounded
-
-
-class _SlowReaderError(Exception):
-    """The client does not take its answer."""
 
 
 def is_loopback(host: str) -> bool:

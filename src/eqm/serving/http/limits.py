@@ -18,14 +18,14 @@ class Limits:
     """Pixels of a picture that is sent."""
     count: Count = 1000
     """Samples that are drawn, or pictures that are sent."""
-    answer_pixels: Count = 1 << 25
+    answer_pixels: Count = 1 << 23
     """Pixels of all pictures of an answer."""
     steps: Count = 2000
     """Steps of a sample."""
     seconds: Positive = 600.0
     """Time until the answer; the deadline of a request that gives none."""
     body_seconds: Positive = 30.0
-    """Time to send a request, and to take each part of an answer."""
+    """Time to send a whole request."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -19,8 +19,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from eqm.serving.http.guard import Guard
 
-HEADER_SECONDS = 15.0
-"""A connection that sends no whole request line and headers in this time is closed."""
+IDLE_SECONDS = 20.0
+"""A connection without a whole request, or whose client takes nothing, ends after once or twice this time."""
 CONNECTIONS = 900
 """More connections at once are answered with 503, as a process has few file descriptors."""
 
@@ -79,12 +79,12 @@ def run(
         loop="asyncio",
         ws="none",
         lifespan="off",
-        log_level="warning",
+        log_level="error",
         access_log=False,
         server_header=False,
         proxy_headers=False,
         limit_concurrency=CONNECTIONS,
-        timeout_keep_alive=30,
+        timeout_keep_alive=15,
         timeout_graceful_shutdown=1,
     )
     server = _Server(config, drain_seconds, ready)
@@ -153,16 +153,25 @@ class _Signals:
 
 
 class _Protocol(H11Protocol):
-    """A connection that is closed if its first request does not come."""
+    """A connection that ends where no request comes, or where nobody takes the answer."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._impatience = self.loop.call_later(HEADER_SECONDS, self._check_first)
+        self._watch(-1)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._impatience.cancel()
+        self._watcher.cancel()
         super().connection_lost(exc)
 
-    def _check_first(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.close()
+    def _watch(self, unsent: int) -> None:
+        """Looks again later; `unsent` bytes waited for the client at this time."""
+        self._watcher = self.loop.call_later(IDLE_SECONDS, self._look, unsent)
+
+    def _look(self, before: int) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        working = self.cycle is not None and not self.cycle.response_complete
+        stuck = unsent > 0 and unsent >= before >= 0
+        if stuck or not (unsent or working):
+            self.transport.abort()
+        else:
+            self._watch(unsent)

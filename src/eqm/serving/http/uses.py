@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
@@ -17,11 +18,12 @@ from eqm.sampling.labels import chosen_labels
 from eqm.sampling.model import describe
 from eqm.sampling.settings import Sampling
 from eqm.sampling.start import starting_noise
-from eqm.serving.http import answers, schemas
+from eqm.serving.http import schemas
 from eqm.serving.http.answers import Work, label_names
 from eqm.serving.http.limits import Limits
 from eqm.serving.http.pictures import Pictures, png, read_mask, read_pictures, unpack
 from eqm.serving.models import Served
+from eqm.serving.request import Progress
 from eqm.tasks import (
     Blur,
     Composition,
@@ -65,8 +67,10 @@ def plan_sample(ask: schemas.SampleAsk, limits: Limits, served: Served) -> Work:
     seeds = range(ask.seed, ask.seed + ask.count)
     trajectory = None
     if moments:
-        noise = answers.decoded(served, starting_noise(served.shape, seeds=seeds))
-        trajectory = [[_start(k, sampling.max_steps, image)] for k, image in enumerate(noise)]
+        noise = starting_noise(served.shape, seeds=seeds)
+        trajectory = [
+            [Progress(k, x, 0, sampling.max_steps, math.nan, 0.0)] for k, x in enumerate(noise)
+        ]
     return Work(
         generate,
         (labels,),
@@ -317,17 +321,6 @@ def _mean_and_spread(images: Tensor, *, count: int) -> dict[str, Any]:
         "mean": [png(image) for image in each.mean(1)],
         "spread": [png(image) for image in 2 * spread.clamp(0, 1) - 1],
     }
-
-
-def _start(index: int, max_steps: int, image: Tensor) -> schemas.Moment:
-    return schemas.Moment(
-        index=index,
-        steps=0,
-        max_steps=max_steps,
-        gradient_norm=None,
-        energy=0.0,
-        b64_json=png(image),
-    )
 
 
 def given_pictures(
