@@ -3,7 +3,6 @@
 import { el, freshId, short } from "./elements.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const WIDTH = 360;
 const LEFT = 54, RIGHT = 10, TOP = 10, BOTTOM = 34;
 
 function svg(tag, attributes = {}, ...children) {
@@ -22,14 +21,20 @@ function svg(tag, attributes = {}, ...children) {
  */
 export function chart({ title, x, y, log = false, height = 190 }) {
   const id = freshId("chart");
-  const picture = svg("svg", {
-    viewBox: `0 0 ${WIDTH} ${height}`, role: "img", "aria-labelledby": id, class: "chart",
-  });
+  const picture = svg("svg", { role: "img", "aria-labelledby": id, class: "chart", height });
+  let width = 360, shown = [[], {}];
   const legend = el("ul", { class: "legend" });
   const element = el("figure", { class: "chart-box" },
     el("figcaption", { id: `${id}-title` }, title), picture, legend);
 
-  function set(lines, { marks = [] } = {}) {
+  /** Replaces all lines. */
+  function set(lines, options = {}) {
+    shown = [lines, options];
+    draw(lines, options);
+  }
+
+  function draw(lines, { marks = [] }) {
+    picture.setAttribute("viewBox", `0 0 ${width} ${height}`);
     const usable = ([a, b]) => Number.isFinite(a) && Number.isFinite(b) && !(log && b <= 0);
     const kept = lines.map((line) => ({ ...line, points: line.points.filter(usable) }));
     const all = kept.flatMap((line) => line.points);
@@ -40,7 +45,7 @@ export function chart({ title, x, y, log = false, height = 190 }) {
     const [x0, x1] = range(all.map(([a]) => a).concat(marks.map((mark) => mark.x)), false);
     const [y0, y1] = range(all.map(([, b]) => b), log);
     const scale = log ? Math.log10 : (value) => value;
-    const along = (value) => LEFT + ((value - x0) / (x1 - x0)) * (WIDTH - LEFT - RIGHT);
+    const along = (value) => LEFT + ((value - x0) / (x1 - x0)) * (width - LEFT - RIGHT);
     const up = (value) =>
       height - BOTTOM - ((scale(value) - scale(y0)) / (scale(y1) - scale(y0))) * (height - TOP - BOTTOM);
     const label = (text, attributes) => {
@@ -49,13 +54,13 @@ export function chart({ title, x, y, log = false, height = 190 }) {
       picture.append(node);
     };
     for (const tick of log ? decades(y0, y1) : ticks(y0, y1, 4)) {
-      picture.append(svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: up(tick), y2: up(tick), class: "grid" }));
+      picture.append(svg("line", { x1: LEFT, x2: width - RIGHT, y1: up(tick), y2: up(tick), class: "grid" }));
       label(short(tick), { x: LEFT - 6, y: up(tick) + 4, "text-anchor": "end" });
     }
     for (const tick of ticks(x0, x1, 5)) {
       label(short(tick), { x: along(tick), y: height - BOTTOM + 15, "text-anchor": "middle" });
     }
-    label(x, { x: (LEFT + WIDTH - RIGHT) / 2, y: height - 4, "text-anchor": "middle", class: "axis" });
+    label(x, { x: (LEFT + width - RIGHT) / 2, y: height - 4, "text-anchor": "middle", class: "axis" });
     label(y, {
       transform: `translate(11 ${(height - BOTTOM + TOP) / 2}) rotate(-90)`, "text-anchor": "middle", class: "axis",
     });
@@ -73,6 +78,13 @@ export function chart({ title, x, y, log = false, height = 190 }) {
       el("li", {}, el("span", { class: `swatch c${(colour ?? index) % 6}`, "aria-hidden": "true" }), name))));
   }
 
+  // One unit is one pixel, so that texts keep their size.
+  new ResizeObserver(() => {
+    const now = Math.round(picture.getBoundingClientRect().width);
+    if (!now || now === width) return;
+    width = now;
+    draw(...shown);
+  }).observe(picture);
   set([]);
   return { element, set };
 }
