@@ -188,7 +188,7 @@ export function mount(element, { api, say, alert, clear }) {
       }
       advance(one, gradientAt, rule());
       norms.push([k, one.norm[0]]);
-      path.push(one.x[0], one.x[1]);
+      if (Math.hypot(one.x[0], one.x[1]) < 4 * EXTENT) path.push(one.x[0], one.x[1]);
     }
     const how = ["did not stop within", "stopped after", "diverged after"][one.state[0]];
     startText.textContent = `The start at ${start.map((part) => part.toFixed(1)).join(", ")} ${how} ${one.steps[0]} steps. `
@@ -219,18 +219,19 @@ export function mount(element, { api, say, alert, clear }) {
       ["Near a data point", `${found.atData} of ${all}`],
       ["Data points with a sample near", `${found.reached} of ${found.points}`],
     ].flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
-    words.textContent = describe(found, { count: all, stopBelow: settings.stopBelow, ended: ended() });
+    words.textContent = describe(found, { ...settings, count: all, ended: ended() });
     return words.textContent;
   }
 
   let lastFrame = 0, due = 0, lastNumbers = 0, frame = 0;
+  let hurry = false; // to the end, as fast as the machine can
   function animate(now) {
     frame = 0;
     if (!playing) return;
-    due += Math.min(now - lastFrame, 100) * settings.speed / 1000;
+    due = hurry ? Infinity : due + Math.min(now - lastFrame, 100) * settings.speed / 1000;
     lastFrame = now;
     const begun = performance.now();
-    for (; due >= 1 && performance.now() - begun < 14; due--) step();
+    for (; due >= 1 && !ended() && performance.now() - begun < (hurry ? 40 : 14); due--) step();
     due = Math.min(due, 3); // a slow machine shows fewer steps a second
     redraw();
     if (now - lastNumbers > 250 || ended()) {
@@ -245,8 +246,9 @@ export function mount(element, { api, say, alert, clear }) {
     if (playing) frame = requestAnimationFrame(animate);
   }
 
-  function setPlaying(next) {
+  function setPlaying(next, inHurry = false) {
     playing = next;
+    hurry = inHurry;
     playButton.textContent = playing ? "Pause" : "Play";
     if (playing && !frame) {
       lastFrame = performance.now();
@@ -262,11 +264,12 @@ export function mount(element, { api, say, alert, clear }) {
   const controls = el("div", { class: "row" },
     playButton,
     button("One step", () => { setPlaying(false); step(); redraw(); showCharts(); say(showNumbers()); }),
+    button("To the end", () => setPlaying(true, true)),
     button("Restart", () => { restart(); say("The samples are noise again."); }),
     button("New noise", () => { seed++; restart(); say("New noise."); }));
 
   const contours = field({
-    label: "The map shows", type: "select", options: [["energy", "energy: the height of the landscape"], ["norm", "gradient norm: how steep it is"]],
+    label: "The map shows", type: "select", options: [["energy", "height (energy)"], ["norm", "steepness (gradient norm)"]],
     onInput: redrawMap,
   });
   const arrows = field({ label: "Arrows that point downhill", type: "checkbox", value: false, onInput: redrawMap });

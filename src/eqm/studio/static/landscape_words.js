@@ -7,7 +7,7 @@ const TRUNCATED = { name: "truncated", scale: 4, start: 0.8, initial: 1.4 };
 /** The settings in which the page opens. */
 export const DEFAULTS = {
   data: "few", decay: TRUNCATED, rule: "gradient-descent", stepSize: 0.01, momentum: 0.3, stopBelow: 0.1,
-  mostSteps: 400, count: 300, speed: 24,
+  mostSteps: 400, count: 300, speed: 16,
 };
 
 /** A button, two sentences, and the settings that differ from the defaults. */
@@ -20,7 +20,7 @@ export const STORIES = [
     { stepSize: 0.11, speed: 8 }],
   ["Far too large: divergence",
     "Each jump ends higher on the other side than it began. The samples fly away to infinity, and are counted as diverged.",
-    { stepSize: 0.6, speed: 4, mostSteps: 60 }],
+    { stepSize: 0.6, speed: 6, mostSteps: 60 }],
   ["Constant c: no stop at the data",
     "With a constant c(γ) the gradient is as large at the data as far away, as in flow matching. The samples reach the data but jump around them, and only a few stop, by chance.",
     { decay: { ...TRUNCATED, name: "constant", scale: 1 }, speed: 40 }],
@@ -32,7 +32,7 @@ export const STORIES = [
     { rule: "heavy-ball", momentum: 0.9, stepSize: 0.005 }],
   ["Collapse: too long a walk",
     "Without a stop, samples that have reached the moons go on, and slide along them into a few places. Most of the data points then have no sample near: the variety is lost.",
-    { data: "moons", stopBelow: 0, mostSteps: 600, speed: 40 }],
+    { data: "moons", stopBelow: 0, count: 200, speed: 40 }],
 ];
 
 /** Numbers about the samples: how many move, have stopped, have diverged, are near data, jump to and fro. */
@@ -67,30 +67,33 @@ export function tally(samples, points, near = 0.15) {
 
 const some = (count, all, what) => (count === all ? `All ${all} ${what}` : `${count} of ${all} ${what}`);
 
-/** One to three sentences about the tally; `path` is the step size times the steps, `ended` that all is over. */
-export function describe(found, { count, stopBelow, ended }) {
-  const { moving, stopped, diverged, atData, jumping, steps, reached, points } = found;
+/** One to three sentences about the tally, for the settings; `ended` says that no more steps follow. */
+export function describe(found, { count, stopBelow, decay, ended }) {
+  const { moving, stopped, diverged, atData, jumping, steps, reached, points, meanNorm } = found;
   if (steps === 0) return "The samples are noise. Press Play, or take one step.";
   const said = [];
+  const jump = jumping > 0.3 * count;
   if (diverged) {
     said.push(`${some(diverged, count, "samples")} diverged: each step ended higher than it began. Use a smaller step.`);
   }
-  if (jumping > 0.3 * count) {
-    said.push(`Overshoot: ${some(jumping, count, "samples")} jump to and fro over the valley, because the step is too large for its slope.`);
+  if (jump) {
+    const reason = decay.name === "constant"
+      ? "The gradient does not shrink there, so no step is small enough."
+      : "The step is too large for the slope there.";
+    said.push(`Overshoot: ${some(jumping, count, "samples").toLowerCase()} jump to and fro over the data. ${reason}`);
   } else if (moving && !ended) {
-    said.push(`${some(moving, count, "samples")} move downhill. Their mean gradient norm is ${found.meanNorm.toPrecision(2)}.`);
+    said.push(`${some(moving, count, "samples")} move downhill${
+      meanNorm < 0.3 ? ", very slowly" : ""}. Their mean gradient norm is ${meanNorm.toPrecision(2)}.`);
   } else if (moving && stopBelow > 0) {
     said.push(`${some(moving, count, "samples")} did not stop within ${steps} steps.`);
   }
   if (stopped) {
     const beside = Math.max(stopped - atData, 0);
-    said.push(`${some(stopped, count, "samples")} stopped by themselves${
-      beside ? `, ${beside} of them away from the data` : moving || diverged ? "" : `, at data, after at most ${steps} steps`}.`);
+    const where = beside ? `, ${beside} of them away from the data` : stopped === count ? `, at data, after at most ${steps} steps` : "";
+    said.push(`${some(stopped, count, "samples")} stopped by themselves${where}.`);
   }
-  if (ended && !diverged && reached < 0.6 * points) {
-    said.push(`Collapse: only ${reached} of ${points} data points have a sample near.`);
-  } else if (ended && !diverged && jumping <= 0.3 * count) {
-    said.push(`${reached === points ? `Each of the ${points} data points has` : `${reached} of ${points} data points have`} a sample near.`);
-  }
+  if (diverged || jump || (moving && !(meanNorm < 0.3))) return said.join(" ");
+  const covered = reached === points ? `Each of the ${points} data points has` : `${reached} of ${points} data points have`;
+  said.push(reached < 0.6 * points ? `Collapse: only ${covered} a sample near.` : `${covered} a sample near.`);
   return said.join(" ");
 }

@@ -44,8 +44,8 @@ export function exactField(points, settings, { nodes = 97, floor = 1e-4 } = {}) 
     for (let i = 0; i < count; i++) {
       const px = points[2 * i], py = points[2 * i + 1];
       const along = px * x + py * y, own = length[i] * length[i];
-      // Beyond this node |z - gamma point| is above 9 (1 - gamma): such nodes weigh nothing.
-      const least = Math.min(Math.hypot(x - px, y - py) / (9 + length[i]), 0.5);
+      // Beyond this node |z - gamma point| is above 7 (1 - gamma): such nodes weigh nothing.
+      const least = Math.min(Math.hypot(x - px, y - py) / (7 + length[i]), 0.5);
       let q = 0;
       for (let at = i * nodes; q < nodes && level[q] >= least; q++, at++) {
         const g = gamma[q];
@@ -60,7 +60,7 @@ export function exactField(points, settings, { nodes = 97, floor = 1e-4 } = {}) 
       let mine = 0;
       for (let q = 0, at = i * nodes, end = ends[i]; q < end; q++, at++) {
         const log = logs[at] - highest;
-        if (log < -36) continue;
+        if (log < -22) continue;
         const posterior = Math.exp(log);
         total += posterior;
         mine += posterior * pull[q];
