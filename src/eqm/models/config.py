@@ -18,6 +18,10 @@ Layers = Annotated[int, Meta(ge=1, le=2**9)]
 """A number of equal layers or blocks."""
 Side = Annotated[int, Meta(ge=1, le=2**24)]
 Shape = Annotated[tuple[Side, ...], Meta(min_length=1, max_length=8)]
+Sides = Annotated[tuple[Side, ...], Meta(min_length=2, max_length=4)]
+"""Channels and one, two or three sides."""
+ByAxis = Size | Annotated[tuple[Size, ...], Meta(min_length=1, max_length=3)]
+"""One size for all axes, or one for each."""
 MOST_VALUES = 2**30
 """One sample has at most so many numbers, 4 GiB."""
 
@@ -60,10 +64,10 @@ class TransformerConfig(NetworkConfig):
     Raises ValueError for sizes that do not fit together.
     """
 
-    shape: tuple[Side, Side, Side] = (4, 32, 32)
-    """Channels, height and width of one sample."""
-    patch: Size = 2
-    """Side of the square patch that becomes one token."""
+    shape: Sides = (4, 32, 32)
+    """Channels, height and width of one sample; (C, L) for signals, (C, T, H, W) for videos and volumes."""
+    patch: ByAxis = 2
+    """Sides of the patch that becomes one token: one number, or one for each axis."""
     width: Size = 384
     """Channels of a token."""
     depth: Layers = 12
@@ -77,8 +81,12 @@ class TransformerConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_picture(self.shape, self.patch, f"the patch size {self.patch}")
-        _check_divisible("width", self.width, 4, "the number 4 (sine and cosine of two axes)")
+        axes = len(self.shape) - 1
+        _check_axes(axes, patch=self.patch)
+        _check_sides(self.shape, _sizes(self.patch, axes), f"the patch size {_said(self.patch)}")
+        axis = ("one axis", "two axes", "three axes")[axes - 1]
+        reason = f"the number {2 * axes} (sine and cosine of {axis})"
+        _check_divisible("width", self.width, 2 * axes, reason)
         _check_divisible("width", self.width, self.heads, f"the number of heads {self.heads}")
 
 
@@ -89,27 +97,38 @@ class UNetConfig(NetworkConfig):
     Raises ValueError for sizes that do not fit together.
     """
 
-    shape: tuple[Side, Side, Side] = (1, 8, 8)
-    """Channels, height and width of one sample."""
-    patch: Size = 1
-    """Side of the square of pixels that becomes one place of the first level. 2 makes 28x28 images
-    four times cheaper."""
+    shape: Sides = (1, 8, 8)
+    """Channels, height and width of one sample; (C, L) for signals, (C, T, H, W) for videos and volumes."""
+    patch: ByAxis = 1
+    """Sides of the patch that becomes one place of the first level: one number, or one for each axis.
+    2 makes 28x28 images four times cheaper."""
     width: Size = 16
     """Channels of the first level."""
     multipliers: Annotated[tuple[Size, ...], Meta(min_length=1, max_length=16)] = (1, 2, 4)
-    """Channels of each level, in units of `width`; each next level halves height and width."""
+    """Channels of each level, in units of `width`; each next level has its sides divided by `stride`."""
+    stride: ByAxis = 2
+    """By how much each next level is smaller: one number, or one for each axis. (1, 2, 2) keeps the
+    number of frames of a video."""
     blocks: Layers = 1
     """Residual blocks of a level on the way down, and again on the way up."""
     heads: Annotated[int, Meta(ge=0, le=2**16)] = 0
     """Attention heads at the lowest level; 0 means no attention."""
     positions: bool = False
-    """Add a learned map (C, H, W) to the features of each level."""
+    """Add a learned map with the sides of a sample to the features of each level."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        levels = len(self.multipliers)
-        divisor = self.patch * 2 ** (levels - 1)
-        _check_picture(self.shape, divisor, f"patch x 2^(levels - 1) with {levels} levels")
+        axes, levels = len(self.shape) - 1, len(self.multipliers)
+        _check_axes(axes, patch=self.patch, stride=self.stride)
+        strides = _sizes(self.stride, axes)
+        if max(strides) > 3:  # the convolution that goes down a level sees 3 values of an axis
+            raise ValueError(f"stride must be 1, 2 or 3; got {_said(self.stride)}")
+        divisors = tuple(
+            size * stride ** (levels - 1)
+            for size, stride in zip(_sizes(self.patch, axes), strides, strict=True)
+        )
+        reason = f"patch x {_said(self.stride)}^(levels - 1) with {levels} levels"
+        _check_sides(self.shape, divisors, reason)
         if self.heads:
             lowest = self.width * self.multipliers[-1]
             _check_divisible(
@@ -132,12 +151,30 @@ class MLPConfig(NetworkConfig):
     """Number of residual blocks."""
 
 
-def _check_picture(shape: tuple[int, ...], divisor: int, reason: str) -> None:
-    height, width = shape[1:]
-    if height % divisor or width % divisor:
+def _sizes(size: int | tuple[int, ...], axes: int) -> tuple[int, ...]:
+    return (size,) * axes if isinstance(size, int) else size
+
+
+def _said(size: int | tuple[int, ...]) -> str:
+    return str(size) if isinstance(size, int) else "x".join(map(str, size))
+
+
+def _check_axes(axes: int, **sizes: int | tuple[int, ...]) -> None:
+    for name, size in sizes.items():
+        if not isinstance(size, int) and len(size) != axes:
+            raise ValueError(
+                f"{name} must be one number, or one for each of {axes} axes; got {size}"
+            )
+
+
+def _check_sides(shape: tuple[int, ...], divisors: tuple[int, ...], reason: str) -> None:
+    sides = shape[1:]
+    if any(side % divisor for side, divisor in zip(sides, divisors, strict=True)):
+        what = {1: "the length", 2: "height and width"}.get(len(sides), "all sides")
+        multiples = divisors[0] if len(set(divisors)) == 1 else _said(divisors)
         raise ValueError(
-            f"height and width must be divisible by {reason}; got {height}x{width}: "
-            f"resize or pad the images to multiples of {divisor}"
+            f"{what} must be divisible by {reason}; got {_said(sides)}: "
+            f"resize or pad the samples to multiples of {multiples}"
         )
 
 

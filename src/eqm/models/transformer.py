@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from math import prod
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eqm.models.axes import by_axis, convolution, position_table
 from eqm.models.conditioning import LabelEmbedding, NoiseEmbedding
 from eqm.models.config import TransformerConfig
 from eqm.models.network import Network
@@ -16,7 +18,7 @@ from eqm.registry import register
 
 @register("network", "transformer")
 class Transformer(Network):
-    """A field on images or latents: a vision transformer conditioned by adaptive layer norm.
+    """A field on signals, images, latents or volumes: a vision transformer conditioned by adaptive layer norm.
 
     Every block starts as the identity and the output starts at zero (adaLN-Zero of DiT, arXiv
     2212.09748, as in arXiv 2510.02300). Parameters have the official names, shapes and
@@ -29,18 +31,19 @@ class Transformer(Network):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__(config)
-        channels, height, width = config.shape
-        grid = (height // config.patch, width // config.patch)
+        channels, *sides = config.shape
+        self._patch = by_axis(config.patch, len(sides))
+        self._grid = tuple(n // size for n, size in zip(sides, self._patch, strict=True))
         outputs = 2 * channels if config.unused_outputs else channels
 
-        self.x_embedder = PatchEmbedding(channels, config.patch, config.width)
-        self.pos_embed = nn.Parameter(position_table(*grid, config.width), requires_grad=False)
+        self.x_embedder = PatchEmbedding(channels, self._patch, config.width)
+        self.pos_embed = nn.Parameter(position_table(self._grid, config.width), requires_grad=False)
         self.t_embedder = NoiseEmbedding(config.width)
         self.y_embedder = (
             LabelEmbedding(config.num_classes, config.width) if config.num_classes else None
         )
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.final_layer = FinalLayer(config.width, config.patch**2 * outputs)
+        self.final_layer = FinalLayer(config.width, prod(self._patch) * outputs)
         self._initialise()
 
     def forward(
@@ -65,11 +68,11 @@ class Transformer(Network):
         return [layer for layer in layers if layer is not None]
 
     def _unpatch(self, tokens: Tensor) -> Tensor:
-        channels, height, width = self.config.shape
-        p = self.config.patch
-        pixels = tokens.unflatten(2, (p, p, -1)).unflatten(1, (height // p, width // p))
-        pixels = pixels[..., :channels]  # (B, H/p, W/p, p, p, C); others are unused
-        return pixels.permute(0, 5, 1, 3, 2, 4).reshape(-1, channels, height, width)
+        axes = len(self._grid)
+        values = tokens.unflatten(2, (*self._patch, -1)).unflatten(1, self._grid)
+        values = values[..., : self.config.shape[0]]  # (B, *grid, *patch, C); others are unused
+        pairs = [axis for k in range(1, axes + 1) for axis in (k, k + axes)]
+        return values.permute(0, 2 * axes + 1, *pairs).reshape(-1, *self.config.shape)
 
     def _initialise(self) -> None:
         for name, parameter in self.named_parameters():
@@ -84,9 +87,9 @@ class Transformer(Network):
 class PatchEmbedding(nn.Module):
     """One token for each patch of an image, row by row, (B, N, D)."""
 
-    def __init__(self, channels: int, patch: int, width: int) -> None:
+    def __init__(self, channels: int, patch: tuple[int, ...], width: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(channels, width, patch, stride=patch)
+        self.proj = convolution(len(patch), channels, width, patch, patch)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(x).flatten(2).transpose(1, 2)
@@ -162,21 +165,6 @@ class FinalLayer(nn.Module):
     def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
         shift, scale = self.adaLN_modulation(condition).chunk(2, 2)
         return self.linear(torch.addcmul(shift, self.norm_final(tokens), 1 + scale))
-
-
-def position_table(rows: int, columns: int, width: int) -> Tensor:
-    """Sines and cosines of the column, then of the row, of each token, (1, rows * columns, width)."""
-    quarter = width // 4
-    frequencies = 10_000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
-
-    def waves(count: int) -> Tensor:
-        angles = torch.arange(count, dtype=torch.float64)[:, None] * frequencies
-        return torch.cat([angles.sin(), angles.cos()], dim=1)  # (count, width / 2)
-
-    by_column = waves(columns).expand(rows, -1, -1)
-    by_row = waves(rows)[:, None].expand(-1, columns, -1)
-    table = torch.cat([by_column, by_row], dim=2).reshape(1, rows * columns, width)
-    return table.to(torch.get_default_dtype())
 
 
 def _norm(width: int) -> nn.LayerNorm:

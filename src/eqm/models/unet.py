@@ -1,4 +1,4 @@
-"""A small U-Net for small images."""
+"""A small U-Net for small images, and for signals and volumes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eqm.models.axes import Convolution, by_axis, convolution, from_channels, repeated, to_channels
 from eqm.models.conditioning import Conditioning
 from eqm.models.config import UNetConfig
 from eqm.models.network import Network
@@ -18,7 +19,7 @@ from eqm.registry import register
 
 @register("network", "unet")
 class UNet(Network):
-    """A field on images: residual convolutions at several resolutions.
+    """A field on signals, images or volumes: residual convolutions at several resolutions.
 
     A strided convolution goes down a level. A 1x1 convolution and a nearest-neighbour copy go up a
     level, where the features of the way down are added. With `config.positions` each level adds a
@@ -32,25 +33,30 @@ class UNet(Network):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__(config)
         widths = [config.width * multiplier for multiplier in config.multipliers]
-        channels, lowest = config.shape[0], widths[-1]
+        channels, axes, lowest = config.shape[0], len(config.shape) - 1, widths[-1]
+        self._patch = by_axis(config.patch, axes)
+        self._stride = by_axis(config.stride, axes)
+        inputs = channels * math.prod(self._patch)
 
         self.condition = Conditioning(config, lowest)
-        self.stem = nn.Conv2d(channels * config.patch**2, config.width, 3, padding=1)
+        self.stem = convolution(axes, inputs, config.width, 3, padding=1)
         self.positions = nn.ParameterList(_maps(config, widths) if config.positions else [])
         self.encoder = nn.ModuleList(Level(config, width) for width in widths)
-        self.down = nn.ModuleList(nn.Conv2d(a, b, 3, 2, padding=1) for a, b in pairwise(widths))
-        self.attention = SelfAttention(lowest, config.heads) if config.heads else None
-        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
+        self.down = nn.ModuleList(
+            convolution(axes, a, b, 3, self._stride, padding=1) for a, b in pairwise(widths)
+        )
+        self.attention = SelfAttention(axes, lowest, config.heads) if config.heads else None
+        self.up = nn.ModuleList(convolution(axes, b, a, 1) for a, b in pairwise(widths))
         self.decoder = nn.ModuleList(Level(config, width) for width in widths)
         self.norm = _norm(config.width)
-        self.head = _zero(nn.Conv2d(config.width, channels * config.patch**2, 3, padding=1))
+        self.head = _zero(convolution(axes, config.width, inputs, 3, padding=1))
 
     def forward(
         self, x: Tensor, labels: Tensor | None = None, gamma: Tensor | None = None
     ) -> Tensor:
         self.check(x, labels, gamma)
         condition = self.condition(labels, gamma)
-        h = self.stem(F.pixel_unshuffle(x, self.config.patch))
+        h = self.stem(to_channels(x, self._patch))
         skips, positions = [], self.positions or [None] * len(self.encoder)
         for level, position, down in zip(self.encoder, positions, [*self.down, None], strict=True):
             h = self.through(level, h if position is None else h + position, condition)
@@ -61,9 +67,9 @@ class UNet(Network):
             h = self.attention(h)
         for level, up in zip(reversed(self.decoder), [None, *reversed(self.up)], strict=True):
             if up is not None:
-                h = skips.pop() + _doubled(up(h))
+                h = skips.pop() + repeated(up(h), self._stride)
             h = self.through(level, h, condition)
-        return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.config.patch)
+        return from_channels(self.head(F.silu(self.norm(h))), self._patch)
 
     def repeated_blocks(self) -> list[nn.Module]:
         return [block for level in (*self.encoder, *self.decoder) for block in level]
@@ -73,11 +79,12 @@ class UNet(Network):
 
 
 class Level(nn.ModuleList):
-    """x after the residual blocks of one resolution, (B, C, H, W)."""
+    """x after the residual blocks of one resolution, (B, C, *sides)."""
 
     def __init__(self, config: UNetConfig, channels: int) -> None:
         lowest = config.width * config.multipliers[-1]
-        super().__init__(ResidualBlock(channels, lowest) for _ in range(config.blocks))
+        axes = len(config.shape) - 1
+        super().__init__(ResidualBlock(axes, channels, lowest) for _ in range(config.blocks))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         for block in self:
@@ -86,54 +93,54 @@ class Level(nn.ModuleList):
 
 
 class ResidualBlock(nn.Module):
-    """x (B, C, H, W) plus two convolutions of it; `condition` scales and shifts between the two."""
+    """x (B, C, *sides) plus two convolutions of it; `condition` scales and shifts between the two."""
 
-    def __init__(self, channels: int, condition_width: int) -> None:
+    def __init__(self, axes: int, channels: int, condition_width: int) -> None:
         super().__init__()
         self.norm1 = _norm(channels)
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv1 = convolution(axes, channels, channels, 3, padding=1)
         self.norm2 = _norm(channels, affine=False)
         self.modulation = nn.Linear(condition_width, 2 * channels)
-        self.conv2 = _zero(nn.Conv2d(channels, channels, 3, padding=1))
+        self.conv2 = _zero(convolution(axes, channels, channels, 3, padding=1))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        shift, scale = self.modulation(condition)[:, :, None, None].chunk(2, dim=1)
+        shift, scale = per_channel(self.modulation(condition), x).chunk(2, dim=1)
         h = self.norm2(self.conv1(F.silu(self.norm1(x))))
         h = self.conv2(F.silu(torch.addcmul(shift, h, 1 + scale)))
         return x + h
 
 
 class SelfAttention(nn.Module):
-    """x (B, C, H, W) plus self-attention between its pixels."""
+    """x (B, C, *sides) plus self-attention between its places."""
 
-    def __init__(self, channels: int, heads: int) -> None:
+    def __init__(self, axes: int, channels: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.norm = _norm(channels)
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.proj = _zero(nn.Conv2d(channels, channels, 1))
+        self.qkv = convolution(axes, channels, 3 * channels, 1)
+        self.proj = _zero(convolution(axes, channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         qkv = self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1))
-        q, k, v = qkv.transpose(-1, -2).unbind(1)  # each (B, heads, H W, C / heads)
+        q, k, v = qkv.transpose(-1, -2).unbind(1)  # each (B, heads, places, C / heads)
         h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2)
         return x + self.proj(h.reshape(x.shape))
 
 
-def _doubled(x: Tensor) -> Tensor:
-    """x with each pixel copied to a 2x2 square, (B, C, 2 H, 2 W).
-
-    `F.interpolate` does the same, but compiled for a CPU by torch 2.13 it has no gradient in
-    bfloat16.
-    """
-    return x[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2).flatten(4, 5).flatten(2, 3)
-
-
 def _maps(config: UNetConfig, widths: list[int]) -> Iterator[nn.Parameter]:
-    """The learned map of each level, (C, H, W), which starts at zero."""
-    height, width = (side // config.patch for side in config.shape[1:])
-    for level, channels in enumerate(widths):
-        yield nn.Parameter(torch.zeros(channels, height >> level, width >> level))
+    """The learned map of each level, (C, *sides), which starts at zero."""
+    axes = len(config.shape) - 1
+    sides = [
+        n // size for n, size in zip(config.shape[1:], by_axis(config.patch, axes), strict=True)
+    ]
+    for channels in widths:
+        yield nn.Parameter(torch.zeros(channels, *sides))
+        sides = [n // size for n, size in zip(sides, by_axis(config.stride, axes), strict=True)]
+
+
+def per_channel(values: Tensor, x: Tensor) -> Tensor:
+    """Values (B, C) to broadcast with x (B, C, *sides)."""
+    return values.view(*values.shape, *[1] * (x.ndim - 2))
 
 
 def _norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:
@@ -142,7 +149,7 @@ def _norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels, affine=affine)
 
 
-def _zero(layer: nn.Conv2d) -> nn.Conv2d:
+def _zero(layer: Convolution) -> Convolution:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer

@@ -259,7 +259,7 @@ def choose_network(config: TrainConfig, pictures: Source) -> tuple[TrainConfig, 
         # With the shape of the pictures, as that of the recipe may not fit the levels.
         model = replace(
             asked,
-            shape=pictures.shape,  # type: ignore[arg-type]  # three sizes, as checked
+            shape=pictures.shape,
             patch=patch,
             multipliers=levels,
             heads=heads,
