@@ -35,12 +35,11 @@ Token = Annotated[
 Slots = Annotated[int, arg(help="Samples in the batch of a model."), Meta(ge=1, le=65536)]
 Waiting = Annotated[int, arg(help="Requests that may wait for each model."), Meta(ge=1, le=2**20)]
 Memory = Annotated[
-    float | None,
+    Annotated[float, Meta(gt=0, le=2**20)] | None,
     arg(
         help="GB for the weights of all models; the longest unused one leaves.",
         help_behavior_hint="(default: half of the free memory)",
     ),
-    Meta(gt=0, le=2**20),
 ]
 Runs = Annotated[
     Path | None,

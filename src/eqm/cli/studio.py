@@ -23,7 +23,7 @@ def studio(
     ] = (),
     port: Port = 0,
     runs: Runs = None,
-    browser: Annotated[bool, arg(help="Open the page in the browser.")] = True,
+    no_browser: Annotated[bool, arg(help="Print the address and open nothing.")] = False,
     vae: options.Vae = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -47,5 +47,5 @@ def studio(
         vae=vae,
         device=device,
         precision=precision,
-        browse=browser,
+        browse=not no_browser,
     )
