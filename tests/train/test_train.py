@@ -19,7 +19,16 @@ from eqm.features import accuracy, train_classifier
 from eqm.models import MLPConfig, UNet, UNetConfig, save_pretrained
 from eqm.recipes import RECIPES
 from eqm.tasks import generate
-from eqm.train import Interrupted, ObjectiveConfig, OptimizerConfig, TrainConfig, start, train
+from eqm.train import (
+    Interrupted,
+    ObjectiveConfig,
+    OptimizerConfig,
+    TrainConfig,
+    checkpoint,
+    start,
+    train,
+)
+from eqm.train.checkpoint import settings_of
 from eqm.train.ema import update_average
 
 FLOW = ObjectiveConfig(decay="constant", scale=1.0)
@@ -267,6 +276,24 @@ def test_another_run_in_the_folder_is_refused_by_what_differs(images, tmp_path):
     with pytest.raises(ValueError, match=r"data.fingerprint was \w+ and is now \w+"):
         last(train(TINY, images[torch.arange(len(images)).flip(0)], tmp_path))
     assert newest(tmp_path).read_bytes() == before
+
+
+def test_a_run_from_before_a_setting_existed_goes_on_with_its_default(
+    images, tmp_path, monkeypatch
+):
+    older = ("model.stride", "label_dropout", "data.flip")
+
+    def without(config, data):
+        return {k: v for k, v in settings_of(config, data).items() if k not in older}
+
+    with monkeypatch.context() as past:
+        past.setattr(checkpoint, "settings_of", without)
+        last(train(replace(TINY, images=64), images, tmp_path))
+    header = newest(tmp_path).with_suffix(".json").read_text()
+    assert "label_dropout" not in header
+    with pytest.raises(ValueError, match=r"\(label_dropout was 0.1 and is now 0.5\)"):
+        last(train(replace(TINY, images=96, label_dropout=0.5), images, tmp_path))
+    assert [step.images for step in train(replace(TINY, images=96), images, tmp_path)] == [96]
 
 
 def test_data_may_move_between_two_parts_of_a_run(images, tmp_path):

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import asdict, astuple, dataclass, field, replace
+from dataclasses import MISSING, asdict, astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +254,13 @@ def settings_of(config: TrainConfig, data: dict[str, Any]) -> dict[str, Any]:
     return config.flat() | found
 
 
+def _defaults(config: TrainConfig) -> dict[str, Any]:
+    """The settings that a run has from before they existed."""
+    model = {each.name: each.default for each in fields(config.model)}
+    known = {name: value for name, value in model.items() if value is not MISSING}
+    return replace(TrainConfig(), model=replace(config.model, **known)).flat()
+
+
 def _put(state: TrainingState, header: Header, read: Callable[[str], Tensor | None]) -> None:
     load_tensors(state, header.tensors, read)
     state.images, state.rollbacks = header.images, header.rollbacks
@@ -445,7 +452,7 @@ def _newest(config: TrainConfig, folder: Path, data: dict[str, Any]) -> tuple[in
         if header is None:
             damaged.append(number)
             continue
-        _check_same(header.settings, settings_of(config, data), folder)
+        _check_same(_defaults(config) | header.settings, settings_of(config, data), folder)
         for bad in damaged:
             _set_aside(folder, bad)
         return number, header
