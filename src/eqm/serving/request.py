@@ -20,7 +20,7 @@ R = TypeVar("R")
 class FullError(Exception):
     """The queue of an engine is full; `retry_after` says in how many seconds to ask again."""
 
-    def __init__(self, message: str, retry_after: float) -> None:
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 

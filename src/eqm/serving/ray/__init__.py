@@ -1,0 +1,5 @@
+"""Replicas by Ray Serve: engines in other processes, on this machine or on others."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,2 @@
+from .cluster import Count as Count
+from .models import ReplicatedModels as ReplicatedModels
