@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import astuple, replace
 from typing import Any, TypeVar
 
+from eqm.checks import check_callable, check_count, check_positive
 from eqm.serving.engine import Engine, Load
 from eqm.serving.models import Models, Served
 from eqm.serving.ray.cluster import Count, deploy
@@ -86,6 +87,11 @@ class _RemoteEngine(Engine):
         deadline: float | None = None,
         **settings: Any,
     ) -> Request[R]:
+        check_callable(use=use)
+        if preview_every != 0:
+            check_count(preview_every=preview_every)
+        if deadline is not None:
+            check_positive(deadline=deadline)
         job = to_bytes((use, args, settings), self._parts)
         where = self._name, self._kind
         return self._replicas.submit(where, job, self._parts, preview_every, deadline)
@@ -129,7 +135,7 @@ class Replicas:
             raise ClosedError("the replicas are closed")
         if len(self._requests) >= self._max_waiting:
             raise FullError(f"{len(self._requests)} requests wait: ask again later", 1.0)
-        request: Request[Any] = Request()
+        request: Request[Any] = Request(preview_every=preview_every, deadline=deadline)
         self._requests[request] = where[0]
         request.add_done_callback(lambda _: self._requests.pop(request))
         call = (*where, job, preview_every)
@@ -181,7 +187,7 @@ class Replicas:
                     answers = self._handle.options(stream=True).compute.remote(*call)
                     try:
                         async for answer in answers:
-                            _tell(request, from_bytes(answer, parts), ended)
+                            _pass_on(request, from_bytes(answer, parts), ended)
                             if request.done():
                                 return
                     except RayActorError as error:
@@ -190,9 +196,9 @@ class Replicas:
                         answers.cancel()
             raise RuntimeError(f"{TRIES} replicas died while they worked on this request")
         except TimeoutError:
-            _fail(request, DeadlineError(f"the deadline of {deadline:g} s passed"))
+            request.fail(DeadlineError(f"the deadline of {deadline:g} s passed"))
         except Exception as error:
-            _fail(request, error)
+            request.fail(error)
 
     def _say_dead(self, replica: str) -> None:
         if replica not in self._dead:
@@ -214,21 +220,13 @@ class Replicas:
             await asyncio.sleep(1)
 
 
-def _tell(request: Request[Any], answer: Progress | Result | Failure, ended: set[int]) -> None:
-    """Passes on what a replica answered."""
+def _pass_on(request: Request[Any], answer: Progress | Result | Failure, ended: set[int]) -> None:
     match answer:
         case Result(value):
-            if request.set_running_or_notify_cancel():
-                request.set_result(value)
+            request.succeed(value)
         case Failure(error):
-            _fail(request, error)
+            request.fail(error)
         case Progress() if answer.index not in ended:
             if answer.finished is not None:
                 ended.add(answer.index)
-            for listener in list(request._listeners):
-                listener(answer)
-
-
-def _fail(request: Request[Any], error: BaseException) -> None:
-    if request.set_running_or_notify_cancel():
-        request.set_exception(error)
+            request.report(answer)

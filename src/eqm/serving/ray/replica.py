@@ -87,6 +87,7 @@ def parts_of(served: Served) -> dict[str, object]:
         "encoder": served.encoder,
         "detector": served.detector,
         "network": served.detector and served.detector.field,
+        "calibration": served.detector and served.detector.calibration,
     }
 
 
