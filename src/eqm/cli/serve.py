@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
@@ -50,6 +51,15 @@ Drain = Annotated[
     arg(help="Seconds that running requests have at the end, after SIGTERM or Ctrl-C."),
     Meta(ge=0, le=86400),
 ]
+Replicas = Annotated[
+    str | None,
+    arg(
+        metavar="N",
+        help="Compute in N processes with a batch each, by Ray; 1:8 is one to eight, as many as the queue needs. "
+        "In the cluster of RAY_ADDRESS, else on this machine.",
+        help_behavior_hint="(default: none, this process computes)",
+    ),
+]
 
 
 @register("command", "serve")
@@ -63,6 +73,7 @@ def serve(
     memory: Memory = None,
     runs: Runs = None,
     drain: Drain = 30.0,
+    replicas: Replicas = None,
     vae: options.Vae = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -84,6 +95,7 @@ def serve(
         memory=memory,
         runs=runs,
         drain=drain,
+        replicas=replicas,
         vae=vae,
         device=device,
         precision=precision,
@@ -104,6 +116,7 @@ def serve_models(
     vae: str | None,
     device: str,
     precision: str,
+    replicas: str | None = None,
     browse: bool = False,
 ) -> int:
     """The exit status of a server, after its end; with `browse` it opens the page in the browser.
@@ -132,18 +145,23 @@ def serve_models(
     from eqm.serving.http.server import address_of, listen, run
     from eqm.serving.models import Models
 
-    with (
-        listen(host, port) as listener,
-        Models(
-            models,
-            memory=None if memory is None else int(memory * 1e9),
-            slots=slots,
-            max_waiting=max_waiting,
-            device=device,
-            precision=precision,  # type: ignore[arg-type]
-            vae=vae,
-        ) as served,
-    ):
+    def opened(listener: socket.socket) -> Models:
+        settings: dict[str, Any] = {
+            "memory": None if memory is None else int(memory * 1e9),
+            "slots": slots,
+            "max_waiting": max_waiting,
+            "device": device,
+            "precision": precision,
+            "vae": vae,
+        }
+        if replicas is None:
+            return Models(models, **settings)
+        from eqm.serving.ray import Count, ReplicatedModels
+
+        app = f"eqm-{socket.gethostname()}-{listener.getsockname()[1]}"
+        return ReplicatedModels(models, Count.read(replicas), app=app, **settings)
+
+    with listen(host, port) as listener, opened(listener) as served:
         address = address_of(listener)
 
         def ready() -> None:

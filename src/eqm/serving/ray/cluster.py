@@ -72,7 +72,13 @@ def deploy(names: Sequence[str], count: Count, app: str, settings: Mapping[str, 
         **_scaling(count),
     )
     sources = [_absolute(name) for name in names]
-    return serve.run(deployment.bind(sources, settings, local), name=app, route_prefix=None)
+    try:
+        return serve.run(deployment.bind(sources, settings, local), name=app, route_prefix=None)
+    except RuntimeError as error:
+        sentence = f"the replicas cannot start: {_reason(serve, app)}"
+        serve.delete(app)
+        ray.shutdown()
+        raise RuntimeError(sentence) from error
 
 
 def _import_ray(local: bool) -> tuple[Any, Any]:
@@ -141,10 +147,14 @@ def _scaling(count: Count) -> dict[str, Any]:
     return {"autoscaling_config": settings}
 
 
+def _reason(serve: Any, app: str) -> str:
+    """The last line of what the replicas said before they ended."""
+    said = serve.status().applications[app].deployments["replica"].message
+    return str(said.strip().rpartition("\n")[2])
+
+
 def _absolute(name: str) -> str:
     """The same model as NAME=FOLDER, for a process that works in another folder."""
-    known, _, source = name.partition("=") if not Path(name).is_dir() else ("", "", name)
-    if not Path(source).is_dir():
-        return name
+    known, _, source = ("", "", name) if Path(name).is_dir() else name.partition("=")
     folder = Path(source).resolve()
-    return f"{known or folder.name}={folder}"
+    return f"{known or folder.name}={folder}" if source and folder.is_dir() else name

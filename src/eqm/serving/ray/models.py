@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from eqm.checks import check_callable, check_count, check_positive
 from eqm.serving.engine import Engine, Load
 from eqm.serving.models import Models, Served
-from eqm.serving.ray.cluster import Count, deploy
+from eqm.serving.ray.cluster import PER_REPLICA, Count, deploy
 from eqm.serving.ray.pickles import from_bytes, to_bytes
 from eqm.serving.ray.replica import Failure, Result, parts_of
 from eqm.serving.request import ClosedError, DeadlineError, FullError, Progress, Request
@@ -109,7 +109,7 @@ class Replicas:
     def __init__(
         self, names: Sequence[str], count: Count, app: str, settings: Mapping[str, Any]
     ) -> None:
-        self._max_waiting = settings.get("max_waiting", 1024)
+        self._most = settings.get("max_waiting", 1024) + count.most * PER_REPLICA
         self._app, self._closed = app, False
         self._requests: dict[Request[Any], str] = {}
         self._dead: set[str] = set()
@@ -133,8 +133,10 @@ class Replicas:
         """The request to compute a `job` by an engine, `where` is its model and its kind."""
         if self._closed:
             raise ClosedError("the replicas are closed")
-        if len(self._requests) >= self._max_waiting:
-            raise FullError(f"{len(self._requests)} requests wait: ask again later", 1.0)
+        if len(self._requests) >= self._most:
+            raise FullError(
+                f"{len(self._requests):,} requests wait or run, which is the most: ask again later"
+            )
         request: Request[Any] = Request(preview_every=preview_every, deadline=deadline)
         self._requests[request] = where[0]
         request.add_done_callback(lambda _: self._requests.pop(request))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from eqm.sampling.model import describe
 from eqm.serving.engine import Engine, Load
 from eqm.serving.models import Models, Served
 from eqm.serving.ray.pickles import from_bytes, to_bytes
-from eqm.serving.request import Progress
+from eqm.serving.request import ClosedError, Progress
 
 
 class Replica:
@@ -37,11 +38,14 @@ class Replica:
             loop.call_soon_threadsafe(news.put_nowait, progress)
 
         try:
-            served = await asyncio.to_thread(self.models.get, name)
-            engine: Engine = getattr(served, kind)
-            device = describe(engine.model).device
-            use, args, settings = from_bytes(job, parts_of(served), device=device)
-            request = engine.submit(use, *args, preview_every=preview_every, **settings)
+            while True:
+                served = await asyncio.to_thread(self.models.get, name)
+                engine: Engine = getattr(served, kind)
+                device = describe(engine.model).device
+                use, args, settings = from_bytes(job, parts_of(served), device=device)
+                with suppress(ClosedError):  # it left the memory a moment ago
+                    request = engine.submit(use, *args, preview_every=preview_every, **settings)
+                    break
         except Exception as error:
             yield to_bytes(Failure(error), {})
             return
