@@ -73,9 +73,10 @@ export function chart({ title, x, y, log = false, height = 190 }) {
       const path = thinned(points).map(([a, b]) => `${along(a).toFixed(1)},${up(b).toFixed(1)}`).join(" ");
       picture.append(svg("polyline", { points: path, class: `curve c${(colour ?? index) % 6}${faint ? " faint" : ""}` }));
     });
-    const named = kept.filter(({ name, faint }) => name && !faint);
-    legend.replaceChildren(...(named.length < 2 ? [] : named.map(({ name, colour }, index) =>
-      el("li", {}, el("span", { class: `swatch c${(colour ?? index) % 6}`, "aria-hidden": "true" }), name))));
+    const named = kept.map((line, index) => ({ ...line, colour: line.colour ?? index }))
+      .filter(({ name, faint, points }) => name && !faint && points.length);
+    legend.replaceChildren(...(named.length < 2 ? [] : named.map(({ name, colour }) =>
+      el("li", {}, el("span", { class: `swatch c${colour % 6}`, "aria-hidden": "true" }), name))));
   }
 
   // One unit is one pixel, so that texts keep their size.

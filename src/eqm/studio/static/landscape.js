@@ -2,18 +2,19 @@
 
 import { chart } from "./chart.js";
 import { DATASETS } from "./datasets.js";
-import { bytes, button, calm, el, field, more, section, short } from "./elements.js";
-import { between, decay, EXTENT, exactField } from "./plane.js";
-import { advance, MOVING, noise, RULES, samplesAt } from "./rules.js";
+import { button, calm, el, field, section, short } from "./elements.js";
+import { clamp, handle } from "./landscape_handles.js";
+import { questions } from "./landscape_questions.js";
+import { inputs } from "./landscape_settings.js";
+import { LEARNED_SIDE, training } from "./landscape_training.js";
 import { view } from "./landscape_view.js";
 import { DEFAULTS, describe, STORIES, tally } from "./landscape_words.js";
+import { between, EXTENT, exactField } from "./plane.js";
+import { advance, MOVING, noise, samplesAt } from "./rules.js";
 
 export const title = "What is a landscape?";
 
-const SIDE = 81, LEARNED_SIDE = 65;
-const DECAYS = [
-  ["truncated", "Truncated (the default)"], ["linear", "Linear"], ["piecewise", "Piecewise"], ["constant", "Constant (flow matching)"],
-];
+const SIDE = 81; // nodes a side of the map
 
 export function mount(element, { api, say, alert, clear }) {
   const settings = structuredClone(DEFAULTS);
@@ -22,60 +23,30 @@ export function mount(element, { api, say, alert, clear }) {
   let seed = 1;
   let samples = samplesAt([]);
   let gradientAt = null; // the field that samples descend
-  let learned = null; // a trained field on the grid, while it is shown
+  let learned = null; // the field of the network on a grid, if there is one
   let map = null;
   let path = [];
   let history = [];
   let playing = false;
-  let training = null;
 
   // ---- the picture ----
   const scene = view("Samples descend on a landscape with data points in its valleys.");
-  const startHandle = handle("start", "Start", (x, y) => moveStart(x, y));
+  const startHandle = handle(scene, { kind: "start", name: "Start", move: moveStart });
   scene.element.append(startHandle);
   let pointHandles = [];
-
-  function handle(kind, name, move, remove = null) {
-    const node = el("button", { type: "button", class: `handle ${kind}` });
-    node.rename = (x, y) => node.setAttribute("aria-label",
-      `${name} at ${x.toFixed(1)}, ${y.toFixed(1)}. Drag it or press the arrow keys${remove ? "; Delete removes it" : ""}.`);
-    const to = (x, y) => move(clamp(x), clamp(y));
-    node.addEventListener("pointerdown", (event) => {
-      node.setPointerCapture(event.pointerId);
-      node.onpointermove = (moved) => to(...scene.toPlane(moved));
-    });
-    const release = () => { node.onpointermove = null; };
-    node.addEventListener("pointerup", release);
-    node.addEventListener("pointercancel", release);
-    node.addEventListener("keydown", (event) => {
-      const by = event.shiftKey ? 0.5 : 0.1;
-      const [dx, dy] = { ArrowLeft: [-by, 0], ArrowRight: [by, 0], ArrowUp: [0, by], ArrowDown: [0, -by] }[event.key] ?? [0, 0];
-      if (dx || dy) {
-        event.preventDefault();
-        to(node.at[0] + dx, node.at[1] + dy);
-      } else if (remove && (event.key === "Delete" || event.key === "Backspace")) {
-        event.preventDefault();
-        remove();
-      }
-    });
-    node.put = (x, y) => {
-      node.at = [x, y];
-      scene.place(node, x, y);
-      node.rename(x, y);
-    };
-    return node;
-  }
 
   function showPoints() {
     for (const node of pointHandles) node.remove();
     const editable = settings.data === "few";
     pointHandles = !editable ? [] : Array.from({ length: points.length / 2 }, (_, index) => {
-      const node = handle("point", `Data point ${index + 1}`, (x, y) => {
+      const move = (x, y) => {
         points[2 * index] = x;
         points[2 * index + 1] = y;
         node.put(x, y);
         fieldChanged();
-      }, () => removePoint(index));
+      };
+      const remove = () => removePoint(index);
+      const node = handle(scene, { kind: "point", name: `Data point ${index + 1}`, move, remove });
       node.put(points[2 * index], points[2 * index + 1]);
       node.addEventListener("focus", () => { selected = index; });
       return node;
@@ -109,12 +80,16 @@ export function mount(element, { api, say, alert, clear }) {
     tracePath();
     redraw();
   }
+  let startBefore = start; // the first click of a double click moves the start: it goes back
   scene.element.addEventListener("click", (event) => {
     if (event.target.closest(".handle")) return;
+    if (event.detail < 2) startBefore = start;
     moveStart(...scene.toPlane(event).map(clamp));
   });
   scene.element.addEventListener("dblclick", (event) => {
-    if (!event.target.closest(".handle")) addPoint(...scene.toPlane(event).map(clamp));
+    if (settings.data !== "few") return;
+    moveStart(...startBefore);
+    addPoint(...scene.toPlane(event).map(clamp));
   });
 
   const redraw = () => scene.drawSamples({ samples, points: settings.data === "few" ? null : points, path });
@@ -128,8 +103,9 @@ export function mount(element, { api, say, alert, clear }) {
     stale = computing;
     if (computing) return;
     computing = true;
-    const side = learned ? LEARNED_SIDE : SIDE;
-    worker.postMessage({ points: Float64Array.from(points), decay: settings.decay, side, learned });
+    const gradient = shown.value === "learned" ? learned : null;
+    const side = gradient ? LEARNED_SIDE : SIDE;
+    worker.postMessage({ points: Float64Array.from(points), decay: settings.decay, side, learned: gradient });
   }
   worker.onmessage = ({ data }) => {
     map = data;
@@ -139,19 +115,16 @@ export function mount(element, { api, say, alert, clear }) {
     tracePath();
     redraw();
     element.dataset.ready = "true";
-    if (learned) showDifference(data.difference);
+    if (data.difference && learned) trainer.compare(data.difference);
   };
   worker.onerror = (event) => alert(`The map cannot be computed: ${event.message}`);
 
   /** After a change of the data or of c: the exact field again. */
   function fieldChanged() {
-    training?.abort();
+    trainer.forget();
     learned = null;
-    trained.textContent = "";
-    gradientAt = exactField(Float64Array.from(points), settings.decay, { nodes: 65 });
-    askForMap();
-    showDecay();
-    restart();
+    shown.value = "exact";
+    useField(true);
   }
 
   // ---- the descent ----
@@ -159,7 +132,9 @@ export function mount(element, { api, say, alert, clear }) {
     rule: settings.rule, stepSize: settings.stepSize, momentum: settings.momentum, stopBelow: settings.stopBelow,
   });
 
+  /** New samples; they begin to move if the ones before had all ended. */
   function restart() {
+    if (ended() && !calm()) setPlaying(true);
     samples = samplesAt(noise(settings.count, seed));
     history = [];
     tracePath();
@@ -200,10 +175,11 @@ export function mount(element, { api, say, alert, clear }) {
 
   let pathNorms = [];
   function showCharts() {
+    const end = Math.max(pathNorms.length, history.length, 2), level = settings.stopBelow;
     normChart.set([
       { name: "the start", points: pathNorms },
       { name: "mean of all samples", points: history },
-      ...(settings.stopBelow > 0 ? [{ name: "stop", colour: 2, points: [[0, settings.stopBelow], [Math.max(pathNorms.length, history.length, 2), settings.stopBelow]] }] : []),
+      { name: "stop", points: level > 0 ? [[0, level], [end, level]] : [] },
     ]);
   }
 
@@ -216,8 +192,8 @@ export function mount(element, { api, say, alert, clear }) {
       ["Moving", `${found.moving} of ${all}`],
       ["Stopped by themselves", `${found.stopped} of ${all}`],
       ["Diverged", `${found.diverged} of ${all}`],
-      ["Near a data point", `${found.atData} of ${all}`],
-      ["Data points with a sample near", `${found.reached} of ${found.points}`],
+      ["Nearer to a data point than 0.15", `${found.atData} of ${all}`],
+      ["Data points with a sample so near", `${found.reached} of ${found.points}`],
     ].flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
     words.textContent = describe(found, { ...settings, count: all, ended: ended() });
     return words.textContent;
@@ -241,6 +217,7 @@ export function mount(element, { api, say, alert, clear }) {
       if (ended()) {
         setPlaying(false);
         say(sentence);
+        scene.describe(`A map with ${points.length / 2} data points. ${sentence}`);
       }
     }
     if (playing) frame = requestAnimationFrame(animate);
@@ -280,39 +257,10 @@ export function mount(element, { api, say, alert, clear }) {
   const startText = el("p", { class: "muted" });
 
   // ---- settings ----
-  const stepSize = field({
-    label: "Step size η", help: "How far one step goes: the gradient times this number.", type: "range",
-    min: -3.3, max: 0, step: 0.02, format: (power) => short(10 ** power), onInput: (power) => change({ stepSize: Number((10 ** power).toPrecision(3)) }),
-  });
-  const ruleField = field({
-    label: "Rule", help: " ", type: "select", options: RULES.map(([name, text]) => [name, text]), onInput: (name) => change({ rule: name }),
-  });
-  const momentum = field({
-    label: "Momentum μ", help: "How much of the last move goes on: 0 is none.", type: "range", min: 0, max: 0.98, step: 0.01,
-    onInput: (value) => change({ momentum: value }),
-  });
-  const stopBelow = field({
-    label: "Stop below a gradient norm of", help: "A sample stops where the slope is smaller. At 0 it never stops.", type: "range",
-    min: 0, max: 1, step: 0.05, onInput: (value) => change({ stopBelow: value }),
-  });
-  const mostSteps = field({
-    label: "Most steps", help: "After so many steps all is over.", type: "range", min: 20, max: 1000, step: 20, onInput: (value) => change({ mostSteps: value }),
-  });
-  const count = field({
-    label: "Samples", help: "How many begin as noise.", type: "range", min: 20, max: 600, step: 20, onInput: (value) => change({ count: value }),
-  });
-  const speed = field({
-    label: "Speed", help: "Steps a second on the page.", type: "range", min: 1, max: 60, step: 1, onInput: (value) => { settings.speed = value; },
-  });
-  function change(changes) {
-    Object.assign(settings, changes);
-    showRule();
-    restart();
-  }
-
-  const data = field({
-    label: "Data", type: "select", options: DATASETS.map(([name, text]) => [name, text]),
-    onInput: (name) => { settings.data = name; points = pointsOf(name); pointsChanged(); },
+  const form = inputs(settings, {
+    onData() { points = pointsOf(settings.data); leaveStory(); pointsChanged(); },
+    onDecay() { leaveStory(); fieldChanged(); },
+    onDescent() { leaveStory(); restart(); },
   });
   const removeButton = button("Remove the last chosen", () => removePoint(selected < 0 ? points.length / 2 - 1 : selected));
   const edit = el("div", {},
@@ -323,89 +271,33 @@ export function mount(element, { api, say, alert, clear }) {
     return [Number((1.2 * Math.cos(angle)).toFixed(1)), Number((1.2 * Math.sin(angle)).toFixed(1))];
   }
 
-  const decayName = field({ label: "c(γ)", help: "How large the gradient is on the way from noise (γ = 0) to data (γ = 1).", type: "select", options: DECAYS, onInput: (name) => changeDecay({ name }) });
-  const scale = field({ label: "Multiplier λ", help: "Multiplies the whole gradient. 4 is the default.", type: "range", min: 0.5, max: 8, step: 0.5, onInput: (value) => changeDecay({ scale: value }) });
-  const from = field({ label: "Falls from γ =", help: "Here c(γ) begins to fall to 0.", type: "range", min: 0.05, max: 0.95, step: 0.05, onInput: (value) => changeDecay({ start: value }) });
-  const initial = field({ label: "Value at γ = 0", help: "Where a piecewise c(γ) begins.", type: "range", min: 0.2, max: 3, step: 0.1, onInput: (value) => changeDecay({ initial: value }) });
-  function changeDecay(changes) {
-    settings.decay = { ...settings.decay, ...changes };
-    showRule();
-    fieldChanged();
-  }
-
-  const decayChart = chart({ title: "The chosen c(γ)", x: "γ: the share of data", y: "c(γ)", height: 150 });
   const normChart = chart({ title: "Gradient norm: how steep it is under a sample", x: "step", y: "gradient norm", log: true });
   const energyChart = chart({ title: "Energy: how high the start still is", x: "step", y: "energy" });
 
-  function showDecay() {
-    decayChart.set([{ name: "c", points: Array.from({ length: 101 }, (_, k) => [k / 100, decay(settings.decay, k / 100)]) }]);
-  }
+  // ---- a learned field ----
+  const shown = field({
+    label: "Field", type: "select", options: [["exact", "exact: computed"], ["learned", "learned by the network"]],
+    help: "Both fields of these points. The exact one is what perfect training would learn.",
+    onInput: () => useField(true),
+  });
+  const trainer = training({
+    api, say, alert, clear,
+    problem: () => ({ points, decay: settings.decay }),
+    onField(gradient, { first, last }) {
+      learned = gradient;
+      shown.value = "learned";
+      useField(first || last);
+      if ((first || last) && !calm()) setPlaying(true);
+    },
+  });
 
-  /** Brings all inputs to the settings. */
-  function showRule() {
-    const { decay: chosen } = settings;
-    data.value = settings.data;
-    decayName.value = chosen.name;
-    for (const [part, name] of [[scale, "scale"], [from, "start"], [initial, "initial"]]) part.value = chosen[name];
-    from.element.hidden = !["truncated", "piecewise"].includes(chosen.name);
-    initial.element.hidden = chosen.name !== "piecewise";
-    ruleField.value = settings.rule;
-    const [, , sentence, hasMomentum] = RULES.find(([name]) => name === settings.rule);
-    ruleField.element.querySelector(".help").textContent = sentence;
-    momentum.element.hidden = !hasMomentum;
-    stepSize.value = Math.log10(settings.stepSize);
-    for (const [part, name] of [[momentum, "momentum"], [stopBelow, "stopBelow"], [mostSteps, "mostSteps"], [count, "count"], [speed, "speed"]]) {
-      part.value = settings[name];
-    }
-  }
-
-  // ---- a trained field ----
-  const trained = el("p", { class: "muted", role: "status" });
-  const bar2 = el("progress", { max: 1, value: 0, hidden: true, "aria-label": "Progress of the training" });
-  const trainButton = button("Train a network on these points", () => (training ? training.abort() : train()));
-  let trainedText = "";
-
-  function showDifference(difference) {
-    trained.textContent = `${trainedText} Its field differs from the exact one by ${Math.round(100 * difference)} % on this map.`;
-  }
-
-  async function train() {
-    clear();
-    training = new AbortController();
-    const mine = training;
-    trainButton.textContent = "Stop the training";
-    bar2.hidden = false;
-    bar2.value = 0;
-    trained.textContent = "Training begins.";
-    let first = true;
-    const show = ({ images, total, loss, gradient }) => {
-      if (mine.signal.aborted) return;
-      const raw = bytes(gradient);
-      learned = new Float32Array(raw.buffer);
-      gradientAt = between(learned, LEARNED_SIDE, 2);
-      bar2.value = images / total;
-      trainedText = `The network has seen ${images.toLocaleString("en")} noisy points; its mean loss is ${short(loss)}.`;
-      askForMap();
-      if (first) {
-        first = false;
-        restart();
-        if (!calm()) setPlaying(true);
-      }
-    };
-    const body = { points: pairs(points), decay: settings.decay, extent: EXTENT, side: LEARNED_SIDE };
-    try {
-      await api.stream("/studio/landscape", body, { onProgress: show, onDone: show, signal: mine.signal });
-      say("The network is trained.");
-      restart();
-      if (!calm()) setPlaying(true);
-    } catch (error) {
-      alert(error);
-      if (!learned) trained.textContent = "";
-    } finally {
-      if (training === mine) training = null;
-      trainButton.textContent = "Train a network on these points";
-      bar2.hidden = true;
-    }
+  /** Shows the chosen field, and descends it; `again` begins with new samples. */
+  function useField(again) {
+    shown.element.hidden = !learned;
+    const exact = exactField(Float64Array.from(points), settings.decay, { nodes: 65 });
+    gradientAt = shown.value === "learned" ? between(learned, LEARNED_SIDE, 2) : exact;
+    askForMap();
+    if (again) restart();
   }
 
   // ---- stories ----
@@ -413,15 +305,21 @@ export function mount(element, { api, say, alert, clear }) {
   const stories = STORIES.map(([name, sentences, changes]) => button(name, () => tell(name, sentences, changes), { "aria-pressed": "false" }));
   const trainedStory = button("A trained network", () => {
     tell("A trained network", "A small network learns the field from noisy points, and the map changes while it learns. Nobody tells it how noisy a point is.", {}, false);
-    if (!training) train();
+    trainer.start();
   }, { "aria-pressed": "false" });
+
+  /** The settings are the user's own now. */
+  function leaveStory() {
+    for (const each of [...stories, trainedStory]) each.setAttribute("aria-pressed", "false");
+    storyText.textContent = "These are settings of your own. A story brings its settings back.";
+  }
 
   function tell(name, sentences, changes, play = true) {
     Object.assign(settings, structuredClone(DEFAULTS), structuredClone(changes));
     points = pointsOf(settings.data);
     for (const each of [...stories, trainedStory]) each.setAttribute("aria-pressed", String(each.textContent === name));
     storyText.textContent = sentences;
-    showRule();
+    form.show();
     pointsChanged();
     if (play) setPlaying(true);
   }
@@ -443,19 +341,18 @@ export function mount(element, { api, say, alert, clear }) {
           el("div", { class: "tally", "aria-hidden": "true" }, bar.moving, bar.stopped, bar.diverged),
           words,
           numbers),
-        section("The way of one start", "Drag the large dot on the map, or click anywhere.", startText,
+        section("The path of one start", "Drag the large dot on the map, or click anywhere.", startText,
           el("div", { class: "charts" }, normChart.element, energyChart.element))),
       el("div", {},
-        section("Picture", null, el("div", { class: "inputs" }, contours.element, arrows.element, speed.element)),
-        section("Data", null, el("div", { class: "inputs" }, data.element, edit)),
+        section("Picture", null, el("div", { class: "inputs" }, contours.element, arrows.element, form.speed)),
+        section("Data", null, form.data, edit),
         section("Field", "The field is the slope that training teaches. Here it is computed exactly, without training.",
-          el("div", { class: "inputs" }, decayName.element, scale.element, from.element, initial.element, decayChart.element, trainButton, bar2, trained)),
-        section("Descent", "How the samples walk.",
-          el("div", { class: "inputs" }, ruleField.element, stepSize.element, momentum.element, stopBelow.element, mostSteps.element, count.element)))),
-    explanation(),
+          form.decay, el("div", { class: "inputs" }, shown.element, trainer.element)),
+        section("Descent", "How the samples walk.", form.descent))),
+    questions(),
   );
 
-  showRule();
+  form.show();
   startHandle.put(...start);
   storyText.textContent = STORIES[0][1];
   stories[0].setAttribute("aria-pressed", "true");
@@ -470,27 +367,3 @@ export function mount(element, { api, say, alert, clear }) {
 }
 
 const pointsOf = (name) => [...DATASETS.find(([known]) => known === name)[2]()];
-const clamp = (coordinate) => Math.min(Math.max(coordinate, -EXTENT), EXTENT);
-const pairs = (flat) => Array.from({ length: flat.length / 2 }, (_, index) => [flat[2 * index], flat[2 * index + 1]]);
-
-function explanation() {
-  return section("Questions", null,
-    more("What has this to do with pictures?",
-      el("p", {}, "A picture of 28 × 28 pixels is a point too: in a space of 784 dimensions instead of two. Noise is a random point there, far away from all pictures. ",
-        "The panel Draw does the same walk downhill in that space; each step changes the pixels a little, until a picture is left.")),
-    more("How is the slope learned?",
-      el("p", {}, "Take a data point and a random point (noise), and a place between them: γ = 0 is the noise, γ = 1 the data. ",
-        "The network sees only the place, and must answer with the arrow from the data to the noise, times c(γ). It cannot know which data point was meant, so it learns the mean of all arrows. That mean is the field.")),
-    more("Why is there no clock?",
-      el("p", {}, "Diffusion models and flow matching tell the network how noisy its input is, and follow a schedule. Here the network sees only the place. ",
-        "So a sample may take large or small steps, begin anywhere, and stop by itself when the gradient is almost zero. Samples at different progress can share one batch.")),
-    more("What does c(γ) do?",
-      el("p", {}, "It sets how large the gradient is on the way. It must reach zero at the data, so that the ground is flat there and samples stop. ",
-        "A constant c(γ) does not: this is flow matching without a clock. A truncated c(γ) is constant for most of the way, and falls only at the end: samples stay fast for long.")),
-    more("What can go wrong?",
-      el("p", {}, "A step that is too large overshoots the valley; a much larger one diverges. Without a stop, samples slide on to places between the data, and variety is lost: collapse. ",
-        "In two dimensions this is stronger than for pictures, because data points lie close together.")),
-    more("Is this really an energy?",
-      el("p", {}, "Almost. The exact field is not quite the slope of any landscape. The map shows the energy whose slope is nearest to it. ",
-        "A model can also be trained so that its field is the exact gradient of an energy; it is then a little less good at pictures.")));
-}
