@@ -35,6 +35,32 @@ def serve():
 
 
 @pytest.fixture(scope="session")
+def clothes():
+    """The address of a server of the model fashion-mnist."""
+    pytest.importorskip("fastapi", reason="fastapi is not installed: pip install 'eqm[serve]'")
+    from eqm.serving.http.app import create_app
+    from eqm.serving.models import Models
+
+    with Models(["fashion-mnist"]) as models, _served(create_app(models)) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def pixels():
+    """A function of canvases on a page: their pixels, (N, H, W, 3) uint8."""
+    import numpy as np
+
+    def read(canvases):
+        found = canvases.evaluate_all(
+            "canvases => canvases.map(c => [c.height, c.width, "
+            "[...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]])"
+        )
+        return np.stack([np.array(v, np.uint8).reshape(h, w, 4)[..., :3] for h, w, v in found])
+
+    return read
+
+
+@pytest.fixture(scope="session")
 def browser():
     sync_api = pytest.importorskip(
         "playwright.sync_api", reason="playwright is not installed: pip install playwright"

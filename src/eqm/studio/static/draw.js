@@ -144,7 +144,7 @@ function details(context, modelNow, request) {
     label: "Strength", type: "range", value: 0.5, min: 0, max: 1, step: 0.05, format: (value) => `${Math.round(100 * value)} % noise`,
     help: "How much of the picture becomes noise before it descends again: 0 keeps it, 100 % is a new picture.",
   });
-  const number = field({ label: "Variations", type: "number", value: 6, min: 1, max: 32, step: 1 });
+  const number = field({ label: "Number of variations", type: "number", value: 6, min: 1, max: 32, step: 1 });
   const go = button("Draw variations", vary, { kind: "main" });
   const cancel = button("Cancel", () => abort?.abort(), { disabled: true });
   const grid = el("div", { class: "films" });

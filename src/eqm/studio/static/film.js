@@ -32,7 +32,7 @@ export function film({ title, note = "", about = "", shape, onSelect = null, cur
   const remark = el("span", { class: "film-numbers" });
   const element = el("figure", { class: "film" }, face, curved ? curves : null,
     el("figcaption", {}, el("strong", {}, title), note && el("span", { class: "muted" }, note), outcome, curved ? numbers : null, remark));
-  const context = canvas.getContext("2d");
+  const context = canvas.getContext("2d", { willReadFrequently: true });
   let [painted, state] = [null, []];
 
   const one = {

@@ -17,7 +17,7 @@ export function painting({ label, painted = "the mask", width, height, onInput =
     class: "paint", tabindex: "0", role: "application", "aria-label": label, "aria-describedby": `${id}-help`,
     "aria-roledescription": "painting",
   });
-  const context = canvas.getContext("2d");
+  const context = canvas.getContext("2d", { willReadFrequently: true });
   const said = el("span", { class: "help", "aria-live": "polite" });
   const pen = button("Paint", () => choose(true), { "aria-pressed": "true" });
   const rubber = button("Erase", () => choose(false), { "aria-pressed": "false" });

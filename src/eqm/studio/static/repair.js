@@ -41,7 +41,7 @@ export function mount(element, context) {
   const already = field({ label: "The picture is damaged already", type: "checkbox", help: "Nothing is added, and there is no original to compare with.", onInput: fit });
   const parts = { noise: [sigma, unknown], hole: [hole], small: [factor], blur: [width], grey: [] };
   // 3. the answers
-  const count = field({ label: "Answers", type: "number", value: 5, min: 2, max: 16, step: 1 });
+  const count = field({ label: "Number of answers", type: "number", value: 5, min: 2, max: 16, step: 1 });
   const seed = field({ label: "Seed", type: "number", value: 0, min: 0, max: Number.MAX_SAFE_INTEGER, step: 1 });
   const go = button("Repair", run, { kind: "main" });
   const cancel = button("Cancel", () => abort?.abort(), { disabled: true });

@@ -16,7 +16,7 @@ export const RULES = {
  */
 export function settings({ count = 10, most = 64, fitted = true } = {}) {
   let stored = {};
-  const number = field({ label: "Pictures", type: "number", value: count, min: 1, max: most, step: 1 });
+  const number = field({ label: "Number of pictures", type: "number", value: count, min: 1, max: most, step: 1 });
   const seed = field({
     label: "Seed", type: "number", value: 0, min: 0, max: Number.MAX_SAFE_INTEGER, step: 1,
     help: "Each picture has the next seed.",
@@ -62,7 +62,7 @@ export function settings({ count = 10, most = 64, fitted = true } = {}) {
     const [low, high] = [Number(input.min), Number(input.max)];
     if (!(value >= low && value <= high) || (whole && !Number.isInteger(value))) {
       input.focus();
-      const label = name.replace("_", " ");
+      const label = name === "count" ? "number of pictures" : name.replace("_", " ");
       throw new Error(`The ${label} must be ${whole ? "a whole number" : "a number"} from ${low} to ${high}; got ${input.value || "nothing"}.`);
     }
     return value;
