@@ -134,3 +134,24 @@ def test_a_mask_says_where_a_class_is(client):
         values = pixels(each["b64_json"])
         assert np.median(values[:, :4]) == grey(0.5)
         assert np.median(values[:, 4:]) == grey(-0.5)
+
+
+def test_pictures_may_go_beyond_black_and_white(client):
+    noise = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)
+    found = io.BytesIO()
+    Image.fromarray(noise).save(found, "png")
+    text = base64.b64encode(found.getvalue()).decode()
+    plain = post(client, "denoise", images=[text], sigma="estimate")
+    wide = post(client, "denoise", images=[text], sigma="estimate", range=[-3, 3])
+    assert wide["sigma"][0] == pytest.approx(3 * plain["sigma"][0], rel=1e-4)
+
+    whole = packed(255), packed(0)
+    ask = {"operator": {"name": "inpaint"}, "count": 1, "range": [-2, 0.5]}
+    for sent, value in zip(whole, (0.5, -1), strict=True):  # the answer is cut off at -1
+        found = post(client, "restore", images=[sent], mask=packed(0), **ask)
+        assert set(pixels(found["samples"][0]["b64_json"]).flat) == {grey(value)}
+    for wrong in ([1, -1], [0, 0], [0], [0, 99], "wide"):
+        body = {"model": "bowl", "images": [text], "range": wrong}
+        answer = client.post("/v1/denoise", json=body)
+        assert answer.status_code == 400
+        assert "range" in answer.json()["error"]["message"]
