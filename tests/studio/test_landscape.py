@@ -41,6 +41,15 @@ def panel(studio, page):
     return page
 
 
+@pytest.fixture
+def bare(studio, page):
+    """A page with nothing on it, which can import the modules."""
+    html = "<link rel=icon href=icon.svg>"
+    page.route("**/bare", lambda route: route.fulfill(body=html, content_type="text/html"))
+    page.goto(f"{studio}/bare")
+    return page
+
+
 def run(page, code, *values):
     """What a JavaScript function returns; `code` may use all exports of plane.js and rules.js."""
     return page.evaluate(
@@ -51,10 +60,10 @@ def run(page, code, *values):
 
 
 @pytest.mark.parametrize("name", ["truncated", "linear", "piecewise", "constant"])
-def test_the_field_is_the_exact_field(panel, name):
+def test_the_field_is_the_exact_field(bare, name):
     settings = {"name": name, "scale": 3.0, "start": 0.7, "initial": 1.6}
     gradient = run(
-        panel,
+        bare,
         """(m, points, places, settings) => {
             const field = m.exactField(points, settings, {nodes: 65}), out = [0, 0];
             return places.map(([x, y]) => { field(x, y, out); return [...out]; });
@@ -69,10 +78,10 @@ def test_the_field_is_the_exact_field(panel, name):
 @pytest.mark.parametrize(
     "rule", ["gradient-descent", "nesterov-lookahead", "nesterov", "heavy-ball", "heun"]
 )
-def test_the_rules_are_those_of_eqm(panel, rule):
+def test_the_rules_are_those_of_eqm(bare, rule):
     settings = {"step_size": 0.02, "momentum": 0.6}
     ended = run(
-        panel,
+        bare,
         """(m, points, places, rule) => {
             const field = m.exactField(points, {name: 'truncated', scale: 4, start: .8}, {nodes: 65});
             const samples = m.samplesAt(places);
@@ -95,10 +104,10 @@ def test_the_rules_are_those_of_eqm(panel, rule):
     assert ended[1:] == [expected.steps.tolist(), int(expected.nfe.sum())]
 
 
-def test_the_map_is_the_energy_of_a_field_that_has_one(panel):
+def test_the_map_is_the_energy_of_a_field_that_has_one(bare):
     side = 33
     energy = run(
-        panel,
+        bare,
         f"m => [...m.nearestEnergy(m.onGrid((x, y, out) => {{ out[0] = x; out[1] = 3 * y; }}, {side}), {side})]",
     )
     ticks = torch.linspace(-3.4, 3.4, side)

@@ -53,6 +53,14 @@ def studio(serve):
 
         return StreamingResponse(parts(), media_type="text/event-stream")
 
+    @app.post("/cut")
+    def cut():
+        def parts():
+            yield "event: progress\ndata: {}\n\n"
+            raise ConnectionResetError
+
+        return StreamingResponse(parts(), media_type="text/event-stream")
+
     add_studio(app)
     return serve(app)
 
@@ -128,6 +136,7 @@ def test_events_are_parsed_across_pieces(studio, page):
     [
         ("post('/full', {})", "3 requests wait: ask again later. Please try again in 2 s."),
         ("stream('/broken', {})", "The deadline passed."),
+        ("stream('/cut', {})", "The connection to the server broke. Please try again."),
         (
             "post('http://127.0.0.1:1/', {})",
             "The server does not answer. Is it still running?",
@@ -135,7 +144,12 @@ def test_events_are_parsed_across_pieces(studio, page):
     ],
 )
 def test_an_error_is_one_sentence(studio, page, call, sentence):
-    page.expected += ["429", "127.0.0.1:1"]
+    page.expected += [
+        "429",
+        "127.0.0.1:1",
+        "ERR_CONNECTION_REFUSED",
+        "ERR_INCOMPLETE_CHUNKED_ENCODING",
+    ]
     page.goto(studio)
     message = page.evaluate(f"import('./api.js').then((api) => api.{call}).catch((e) => e.message)")
     assert message == sentence

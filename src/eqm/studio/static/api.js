@@ -47,7 +47,10 @@ export async function* events(body) {
   let rest = "";
   try {
     for (;;) {
-      const { value, done } = await reader.read();
+      const { value, done } = await reader.read().catch((error) => {
+        if (wasStopped(error)) throw error;
+        throw new RequestError("The connection to the server broke. Please try again.");
+      });
       if (done) return;
       const blocks = (rest + value).split(/\r?\n\r?\n/);
       rest = blocks.pop();

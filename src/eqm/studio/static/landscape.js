@@ -263,7 +263,7 @@ export function mount(element, { api, say, alert, clear }) {
     onDescent() { leaveStory(); restart(); },
   });
   const removeButton = button("Remove the last chosen", () => removePoint(selected < 0 ? points.length / 2 - 1 : selected));
-  const edit = el("div", {},
+  const edit = el("div", { class: "edit" },
     el("p", { class: "help" }, "Drag the circles. A double click on the map adds a point. With the keyboard: Tab to a circle, then arrow keys or Delete."),
     el("div", { class: "row" }, button("Add a point", () => addPoint(...freePlace())), removeButton));
   function freePlace() {
@@ -276,7 +276,7 @@ export function mount(element, { api, say, alert, clear }) {
 
   // ---- a learned field ----
   const shown = field({
-    label: "Field", type: "select", options: [["exact", "exact: computed"], ["learned", "learned by the network"]],
+    label: "Field to descend", type: "select", options: [["exact", "exact: computed"], ["learned", "learned by the network"]],
     help: "Both fields of these points. The exact one is what perfect training would learn.",
     onInput: () => useField(true),
   });
