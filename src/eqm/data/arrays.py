@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from eqm.data.array_files import read_idx, read_npy, read_npz
-from eqm.data.axes import arranged, find_layout, layout_note, told_layout
+from eqm.data.axes import arranged, find_layout, layout_note, of_pictures, told_layout
 from eqm.data.classes import class_labels
 from eqm.data.config import DataConfig
 from eqm.data.decoding import centre_crop, cut_note
@@ -171,7 +171,7 @@ def from_array(
     several: bool = False,
     wanted: Wanted | None = None,
 ) -> Tensors:
-    """Pictures, signals or points of an array, with the size and channels that `config` sets.
+    """Pictures, videos, signals or points of an array, with the size and channels that `config` sets.
 
     Its axes and its values of black and white are those that `config` says, else they are found, as
     `find_layout` and `find_range` do; notes say how. `several` is as there. For the pictures `wanted` by
@@ -198,7 +198,17 @@ def from_array(
             raise
         numbers, classes, words, more = None, 0, (), ()
     notes, class_names = notes + more, class_names or words
-    if "H" not in layout:
+    if "T" in layout and (array.dtype.kind != "f" or config.range):
+        if config.standardise:
+            raise ValueError(
+                f"{name}: data.standardise is for numbers without black and white; these are pixels: leave "
+                "it out"
+            )
+        data, about, more = scaled(name, array, config.range)
+        if data.dtype == torch.uint8:
+            data = data.float() / 127.5 - 1
+        return Tensors(name, data, numbers, classes, class_names, notes + more, about)
+    if not of_pictures(layout):
         if config.range:
             raise ValueError(
                 f"{name}: data.range is for pictures; these are points or signals: leave it out"

@@ -34,14 +34,15 @@ def find_layout(
     ValueError, naming the layouts that fit, where it is not certain.
     """
     sizes = array.shape
-    if not 2 <= len(sizes) <= 4:
+    if not 2 <= len(sizes) <= 5:
         raise ValueError(
-            f"{name}: an array must have 2 to 4 axes: points (N, C), signals (N, C, L) or pictures "
-            f"(N, H, W), (N, H, W, C) or (N, C, H, W); got shape {sizes}: train on others from Python"
+            f"{name}: an array must have 2 to 5 axes: points (N, C), signals (N, C, L), pictures (N, H, W), "
+            f"(N, H, W, C) or (N, C, H, W), or videos (N, C, T, H, W); got shape {sizes}: train on others from "
+            "Python"
         )
     found, fitting = _FINDERS[len(sizes)](array, labels, several)
     if shape:  # a model of pictures was given
-        letters = [layout for layout in fitting if "H" in layout]
+        letters = [layout for layout in fitting if of_pictures(layout)]
         same = [layout for layout in letters if picture_shape(sizes, layout) == tuple(shape)]
         alike = [layout for layout in letters if picture_shape(sizes, layout)[0] == shape[0]]
         for suited in (same, alike, letters):
@@ -50,13 +51,19 @@ def find_layout(
             if len({_arrangement(sizes, layout) for layout in suited}) == 1:
                 return suited[0]
     if not found:
-        likely = [x for x in fitting if "H" not in x or _is_likely(*picture_shape(sizes, x))]
+        likely = [x for x in fitting if not of_pictures(x) or _is_likely(*picture_shape(sizes, x))]
         fitting = likely if len(likely) > 1 else fitting
         raise ValueError(
             f"{name}: an array of shape {sizes} can be {either([_meaning(sizes, x) for x in fitting])}: "
-            "set data.layout to the order of its axes, or save the pictures as PNG files"
+            "set data.layout to the order of its axes"
+            + (", or save the pictures as PNG files" if len(sizes) < 5 else "")
         )
     return found
+
+
+def of_pictures(layout: str) -> bool:
+    """Whether a layout is that of pictures: with height and width, and without time."""
+    return "H" in layout and "T" not in layout
 
 
 def _meaning(sizes: Sequence[int], layout: str) -> str:
@@ -65,6 +72,9 @@ def _meaning(sizes: Sequence[int], layout: str) -> str:
     count, channels = at.get("N", 1), counted(at.get("C", 1), "channel")
     if "L" in layout:
         return f"{layout} ({counted(count, 'signal')} of {at['L']:,} values and {channels})"
+    if "T" in layout:
+        frames = counted(at["T"], "frame")
+        return f"{layout} ({counted(count, 'video')} of {frames} of {at['W']}x{at['H']} pixels and {channels})"
     if "H" not in layout:
         return f"{layout} ({counted(count, 'point')} of {counted(at['C'], 'column')})"
     return f"{layout} ({counted(count)} of {at['W']}x{at['H']} pixels and {channels})"
@@ -79,7 +89,7 @@ def picture_shape(sizes: Sequence[int], layout: str) -> tuple[int, int, int]:
 def _arrangement(sizes: Sequence[int], layout: str) -> tuple[object, ...]:
     """Equal for layouts that give the same samples: axes of size 1 have no place."""
     order = [letter for letter, size in zip(layout, sizes, strict=True) if size > 1]
-    return (picture_shape(sizes, layout), *order) if "H" in layout else (layout,)
+    return (picture_shape(sizes, layout), *order) if of_pictures(layout) else (layout,)
 
 
 def _of_two(array: np.ndarray, labels: int | None, several: bool) -> tuple[str, list[str]]:
@@ -131,9 +141,20 @@ def _of_four(array: np.ndarray, labels: int | None, several: bool) -> tuple[str,
     return "", ["NCHW", "NHWC"] + ["HWCN"] * (labels != sizes[0])
 
 
+def _of_five(array: np.ndarray, labels: int | None, several: bool) -> tuple[str, list[str]]:
+    """Channels are an axis of 1, 3 or 4 where the last two others can well be height and width."""
+    sizes, fitting = array.shape, []
+    for layout in ("NCTHW", "NTHWC", "NTCHW"):
+        at = dict(zip(layout, sizes, strict=True))
+        if at["C"] in (1, 3, 4) and _is_picture(at["H"], at["W"]) and at["C"] != at["T"]:
+            fitting.append(layout)
+    every = ["NCTHW", "NTHWC", "NTCHW"]
+    return (fitting[0], fitting) if len(fitting) == 1 else ("", fitting or every)
+
+
 _Finder = Callable[[np.ndarray, int | None, bool], tuple[str, list[str]]]
 """The layout, or nothing where it is not certain, and those that are possible."""
-_FINDERS: dict[int, _Finder] = {2: _of_two, 3: _of_three, 4: _of_four}
+_FINDERS: dict[int, _Finder] = {2: _of_two, 3: _of_three, 4: _of_four, 5: _of_five}
 
 
 def _is_picture(height: int, width: int) -> bool:
@@ -178,8 +199,10 @@ def _is_odd(channels: int, height: int, width: int) -> bool:
 
 
 def arranged(array: np.ndarray, layout: str) -> np.ndarray:
-    """The pictures (N, C, H, W), signals (N, C, L) or points (N, C) of an array, without a copy."""
-    order = "NCHW" if "H" in layout else "NCL" if "L" in layout else "NC"
+    """The pictures (N, C, H, W), videos (N, C, T, H, W), signals (N, C, L) or points (N, C) of an array,
+    without a copy."""
+    order = "NCHW" if of_pictures(layout) else "NCTHW" if "T" in layout else "NC"
+    order = "NCL" if "L" in layout else order
     found = array.transpose([layout.index(letter) for letter in order if letter in layout])
     missing = tuple(place for place, letter in enumerate(order) if letter not in layout)
     return np.expand_dims(found, missing)

@@ -11,8 +11,8 @@ from msgspec import Meta
 
 from eqm.schema import Finite, Fraction, check_fields, convert
 
-LAYOUTS = ("HW", "CHW", "HNW", "CHNW", "CLN", "CN")
-"""The axes of pictures, signals and points, each sorted by letter."""
+LAYOUTS = ("HW", "CHW", "HNW", "CHNW", "CLN", "CN", "HNTW", "CHNTW")
+"""The axes of pictures, signals, points, and videos or volumes, each sorted by letter."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class DataConfig:
     keeps theirs, -1 chooses grey or colour (recipe `folder` only)."""
     layout: str = ""
     """Order of the axes of an array, by the letters N (pictures), H, W and C, such as NHWC, NCHW, HWN or HW;
-    NCL for signals, NC for points. By default it is found, and refused if it is not certain."""
+    NCL for signals, NC for points, NCTHW for videos and volumes (T: frames or slices). By default it is
+    found, and refused if it is not certain."""
     range: tuple[Finite, ...] = ()
     """The values of black and white in an array, or in grey pictures of more than 8 bits, such as 0 4095 for
     12 bits that are stored as 16. By default those of the data of the model, where one is used, or those of the file's
@@ -71,7 +72,8 @@ class DataConfig:
             )
         if self.layout and "".join(sorted(self.layout.upper())) not in LAYOUTS:
             raise ValueError(
-                "data.layout must name each axis once: HW, with N or C or both, NCL or NC, in any order; "
+                "data.layout must name each axis once: HW, with N or C or both, NCL, NC, or NTHW with or without C, "
+                "in any order; "
                 f"got {self.layout!r}"
             )
         black_white = len(self.range) == 2 and self.range[0] != self.range[1]
