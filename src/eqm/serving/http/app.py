@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, PlainTextResponse
 
 import eqm
 from eqm.serving.http import answers, detect, docs, errors, events, images, openapi, schemas, uses
@@ -20,6 +21,7 @@ from eqm.serving.http.errors import JSON
 from eqm.serving.http.guard import Guard
 from eqm.serving.http.limits import Limits
 from eqm.serving.http.metrics import TYPE, Metrics
+from eqm.serving.http.pictures import png
 from eqm.serving.models import Models
 from eqm.studio.routes import add_studio
 
@@ -30,19 +32,21 @@ Pictures are base64 PNG, without `data:` before it. An error is one sentence in 
 `"stream": true` an answer is `text/event-stream` with the events `progress` (previews), `sample` (one that
 ended), `done` (the answer without pictures) and `error`. A client that disconnects cancels its request.
 """
+EXAMPLE = png(torch.linspace(-1, 1, 28).expand(1, 28, 28))
+"""A picture in base64."""
 EXAMPLES: dict[str, dict[str, Any]] = {
     "sample": {"labels": "sneaker", "count": 4, "seed": 0, "sampling": {"guidance": 2.0}},
-    "vary": {"images": ["iVBORw0KGgo..."], "strength": 0.5, "count": 4},
-    "denoise": {"images": ["iVBORw0KGgo..."], "sigma": "estimate", "aim": "sample"},
+    "vary": {"images": [EXAMPLE], "strength": 0.5, "count": 4},
+    "denoise": {"images": [EXAMPLE], "sigma": "estimate", "aim": "sample"},
     "restore": {
-        "images": ["iVBORw0KGgo..."],
+        "images": [EXAMPLE],
         "operator": {"name": "inpaint"},
-        "mask": "iVBORw0KGgo...",
+        "mask": EXAMPLE,
         "count": 4,
     },
-    "interpolate": {"first": "iVBORw0KGgo...", "last": "iVBORw0KGgo...", "count": 9},
+    "interpolate": {"first": EXAMPLE, "last": EXAMPLE, "count": 9},
     "compose": {"expression": "trouser + 0.5*bag", "count": 4},
-    "detect": {"images": ["iVBORw0KGgo..."], "fpr": 0.05, "maps": True},
+    "detect": {"images": [EXAMPLE], "fpr": 0.05, "maps": True},
 }
 
 
@@ -87,10 +91,11 @@ def described(app: FastAPI) -> None:
             kinds = [use.ask for use in uses.USES]
             others = [
                 *(schemas.DetectAsk, schemas.ImageAsk, schemas.Samples, schemas.Verdicts),
-                *(schemas.Images, schemas.ModelList, *openapi.SHAPES),
+                *(schemas.Images, schemas.ModelList, schemas.ModelItem, *openapi.SHAPES),
             ]
             parts = found.setdefault("components", {})
             parts.setdefault("schemas", {}).update(openapi.components([*kinds, *others]))
+            openapi.add_refusals(found)
             parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
             found["security"] = [{}, {"token": []}]
             app.openapi_schema = found
@@ -106,7 +111,6 @@ def _add_status(app: FastAPI, models: Models, metrics: Metrics) -> None:
         "/health",
         tags=["status"],
         summary="Whether the server is there",
-        responses=openapi.responses(None),
     )
     async def health() -> Response:
         return JSON({"status": "ok", "version": eqm.__version__})
@@ -115,6 +119,7 @@ def _add_status(app: FastAPI, models: Models, metrics: Metrics) -> None:
         "/metrics",
         tags=["status"],
         summary="Queue, batch fill, evaluations and latency for Prometheus",
+        response_class=PlainTextResponse,
     )
     async def metrics_text() -> Response:
         return Response(metrics.text(), headers={"Content-Type": TYPE})
@@ -127,12 +132,17 @@ def _add_status(app: FastAPI, models: Models, metrics: Metrics) -> None:
         "/v1/models",
         tags=["models"],
         summary="The models of this server",
-        responses=openapi.responses(schemas.ModelList),
+        responses=openapi.answer(schemas.ModelList),
     )
     async def list_models() -> Response:
         return JSON(schemas.ModelList(data=[item(name) for name in models.names]))
 
-    @app.get("/v1/models/{name:path}", tags=["models"], summary="One model")
+    @app.get(
+        "/v1/models/{name:path}",
+        tags=["models"],
+        summary="One model",
+        responses=openapi.answer(schemas.ModelItem),
+    )
     async def one_model(name: str) -> Response:
         return JSON(item(name))
 
@@ -170,7 +180,7 @@ def _add_uses(app: FastAPI, models: Models, limits: Limits) -> None:
             summary=use.summary,
             description=(use.ask.__doc__ or ""),
             openapi_extra=openapi.body(use.ask, EXAMPLES[use.name]),
-            responses=openapi.responses(schemas.Samples, events=True),
+            responses=openapi.answer(schemas.Samples, events=True),
         )(endpoint)
 
     for use in uses.USES:
@@ -184,7 +194,7 @@ def _add_detect(app: FastAPI, models: Models, limits: Limits) -> None:
         summary="Find pictures unlike the training data",
         description=schemas.DetectAsk.__doc__ or "",
         openapi_extra=openapi.body(schemas.DetectAsk, EXAMPLES["detect"]),
-        responses=openapi.responses(schemas.Verdicts),
+        responses=openapi.answer(schemas.Verdicts),
     )
     async def detection(request: Request) -> Response:
         ask = await run_in_threadpool(answers.parse, await request.body(), schemas.DetectAsk)
@@ -223,7 +233,7 @@ def _add_images(app: FastAPI, models: Models, limits: Limits) -> None:
         openapi_extra=openapi.body(
             schemas.ImageAsk, {"prompt": "sneaker", "n": 2, "size": "112x112"}
         ),
-        responses=openapi.responses(schemas.Images, events=True),
+        responses=openapi.answer(schemas.Images, events=True),
     )
     async def generations(request: Request) -> Response:
         ask = await run_in_threadpool(answers.parse, await request.body(), schemas.ImageAsk)
@@ -238,7 +248,7 @@ def _add_images(app: FastAPI, models: Models, limits: Limits) -> None:
         "to be drawn anew, and the text fields of ImageAsk. Without `mask` the transparent pixels of "
         "`image` are drawn anew.",
         openapi_extra=_form(),
-        responses=openapi.responses(schemas.Images, events=True),
+        responses=openapi.answer(schemas.Images, events=True),
     )
     async def edits(request: Request) -> Response:
         texts, files = await _form_of(request)
@@ -279,12 +289,13 @@ async def _form_of(request: Request) -> tuple[dict[str, str], dict[str, bytes]]:
 
 def _form() -> dict[str, Any]:
     file = {"type": "string", "format": "binary"}
+    texts = openapi.components([schemas.ImageAsk])["ImageAsk"]
     properties = {
         "image": file | {"description": "The picture, with the size of the model."},
         "mask": file | {"description": "A PNG, transparent where the picture is to be drawn anew."},
+        **texts["properties"],
     }
-    own = {"type": "object", "properties": properties, "required": ["image"]}
-    schema = {"allOf": [own, {"$ref": "#/components/schemas/ImageAsk"}]}
+    schema = {"type": "object", "properties": properties, "required": ["image"]}
     return {
         "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
     }

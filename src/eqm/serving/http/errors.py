@@ -12,7 +12,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Mount
+from starlette.types import Scope
 
 from eqm.serving.models import UnknownModelError
 from eqm.serving.request import ClosedError, DeadlineError, FullError
@@ -112,15 +113,15 @@ def install(app: FastAPI) -> None:
 
     async def of_framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        path, status, headers = request.url.path, error.status_code, dict(error.headers or {})
-        if status in (404, 405):  # the page takes all requests that no endpoint takes
-            allowed = _methods(app, path)
-            status, headers = (405, {"Allow": ", ".join(allowed)}) if allowed else (404, {})
-        sentence = {
-            404: f"there is no {path}: /docs lists what there is",
-            405: f"{request.method} is not for {path}: /docs says what is",
-        }.get(status, str(error.detail))
-        return error_response(ApiError(status, sentence, headers=headers))
+        path, allowed = request.url.path, _methods(app, request.scope)
+        if request.method in allowed or error.status_code not in (404, 405):  # an endpoint said it
+            return error_response(
+                ApiError(error.status_code, str(error.detail), headers=error.headers)
+            )
+        if allowed:  # the page takes all requests that no endpoint takes
+            sentence = f"{request.method} is not for {path}: /docs says what is"
+            return error_response(ApiError(405, sentence, headers={"Allow": ", ".join(allowed)}))
+        return error_response(ApiError(404, f"there is no {path}: /docs lists what there is"))
 
     async def of_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -141,15 +142,18 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, foreseen)
 
 
-def _methods(app: FastAPI, path: str) -> list[str]:
-    """The methods of the endpoints at a path."""
-    routes = (
-        each for each in app.routes if isinstance(each, Route) and each.path_regex.match(path)
-    )
-    return sorted({method for route in routes for method in route.methods or ()})
+def _methods(app: FastAPI, scope: Scope) -> list[str]:
+    """The methods of the endpoints at the path of a request."""
+    endpoints = [route for route in app.routes if not isinstance(route, Mount)]
+
+    def taken(method: str) -> bool:
+        asked = {**scope, "method": method}
+        return any(route.matches(asked)[0] is Match.FULL for route in endpoints)
+
+    return [method for method in ("GET", "POST", "PUT", "DELETE") if taken(method)]
 
 
 def _param(message: str) -> str | None:
     """The name that a sentence such as `count must be ...` begins with."""
-    found = re.match(r"([a-z_]+(?:\.\w+|\[\d+\])*) (?:must|is) ", message)
+    found = re.match(r"([a-z_]+(?:\.\w+|\[\d+\])*) (?:must|is|cannot) ", message)
     return found[1] if found and found[1] not in ("there", "a", "an", "the") else None

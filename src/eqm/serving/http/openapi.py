@@ -61,22 +61,24 @@ def body(kind: type, example: dict[str, Any], *, form: bool = False) -> dict[str
     return {"requestBody": {"required": True, "content": content}}
 
 
-def responses(
-    kind: type | None, *, events: bool = False, words: str = "The answer."
-) -> dict[int | str, Any]:
-    """The answers of an operation: one of `kind`, or an error."""
-    refused = {"schema": {"$ref": "#/components/schemas/Error"}}
-    found: dict[int | str, Any] = {
-        status: {"description": text, "content": {"application/json": refused}}
-        for status, text in STATUSES.items()
-    }
-    if kind is not None:
-        schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
-        content: dict[str, Any] = {"application/json": {"schema": schema}}
-        if events:
-            content["text/event-stream"] = {"schema": {"type": "string"}}
-        found[200] = {"description": words, "content": content}
-    return found
+def answer(kind: type, *, events: bool = False) -> dict[int | str, Any]:
+    """The answer of an operation, perhaps also as server-sent events."""
+    schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
+    content: dict[str, Any] = {"application/json": {"schema": schema}}
+    if events:
+        texts = {"event": {"type": "string"}, "data": {"type": "string"}}
+        content["text/event-stream"] = {"schema": {"type": "object", "properties": texts}}
+    return {200: {"description": "The answer.", "content": content}}
+
+
+def add_refusals(document: dict[str, Any]) -> None:
+    """Returns nothing; adds the errors, which are the same everywhere, to every operation of a document."""
+    refused = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)  # it is 400 here
+            for status, text in STATUSES.items():
+                operation["responses"][str(status)] = {"description": text, "content": refused}
 
 
 @cache

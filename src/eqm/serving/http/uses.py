@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
@@ -50,7 +50,14 @@ def sampling_of(served: Served, changes: dict[str, Any], limits: Limits) -> Samp
             raise ValueError(
                 f"sampling.{name[:60]} is unknown{did_you_mean(name, known)}: known are {', '.join(known)}"
             )
+    unset = [name for name, value in changes.items() if value is None]
+    if unset not in ([], ["guidance_interval"]):
+        raise ValueError(
+            f"sampling.{unset[0]} must not be null: leave it out to keep the stored one"
+        )
     sampling = Sampling.of(describe(served.model).metadata).but(**changes)
+    if unset:
+        sampling = replace(sampling, guidance_interval=None, multistep_coefficients=())
     limits.check_steps(sampling)
     sampling.make_rule()
     sampling.make_stop()
