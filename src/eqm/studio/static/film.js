@@ -71,14 +71,11 @@ export function film({ title, note = "", about = "", shape, onSelect = null, cur
       frame.decoded.then(() => painted === frame && context.putImageData(frame.data, 0, 0));
       const last = frame === one.frames.at(-1);
       const ended = one.sample && last;
-      const here = `step ${frame.steps}${one.maxSteps ? ` of at most ${one.maxSteps}` : ""}`;
-      outcome.textContent = ended ? said(one.sample) : one.cancelled && last ? `cancelled at ${here}` : here;
+      outcome.textContent = ended ? said(one.sample) : `${one.cancelled && last ? "cancelled at " : ""}step ${frame.steps}`;
       outcome.classList.toggle("bad", Boolean(ended && one.sample.outcome === "diverged"));
       outcome.classList.toggle("good", Boolean(ended && one.sample.outcome === "converged"));
-      numbers.textContent = [
-        Number.isFinite(frame.norm) ? `gradient norm ${short(frame.norm)}` : "",
-        Number.isFinite(frame.energy) ? `energy change ${short(frame.energy)}` : "",
-      ].filter(Boolean).join(", ");
+      numbers.replaceChildren(...[["gradient norm", frame.norm], ["energy change", frame.energy]]
+        .filter(([, value]) => Number.isFinite(value)).map(([name, value]) => el("span", {}, `${name} ${short(value)}`)));
       canvas.setAttribute("aria-label", `${named}, ${outcome.textContent}`);
       if (onSelect) face.setAttribute("aria-label", `${title}, ${note ? `${note}, ` : ""}${outcome.textContent}: details and variations`);
       draw(frame);

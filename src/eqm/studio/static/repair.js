@@ -38,7 +38,7 @@ export function mount(element, context) {
   const hole = painting({ label: "Hole: paint what is missing", painted: "the hole", width: 28, height: 28, onInput: show });
   const factor = field({ label: "Smaller by", type: "select", options: ["2"], onInput: fit });
   const width = field({ label: "Blur", type: "range", value: 1.5, min: 0.5, max: 4, step: 0.1, onInput: show, format: (value) => `standard deviation ${value} pixels` });
-  const already = field({ label: "The picture is damaged already", type: "checkbox", help: "Nothing is added, and there is no original to compare with.", onInput: fit });
+  const already = field({ label: "The picture is damaged already", type: "checkbox", help: "Nothing is added, and there is no original to compare with.", onInput: (on) => { unknown.value = on; fit(); } });
   const parts = { noise: [sigma, unknown], hole: [hole], small: [factor], blur: [width], grey: [] };
   // 3. the answers
   const count = field({ label: "Number of answers", type: "number", value: 5, min: 2, max: 16, step: 1 });
@@ -70,6 +70,11 @@ export function mount(element, context) {
   document.addEventListener("paste", (event) => {
     const pasted = [...(event.clipboardData?.files ?? [])].find(({ type }) => type.startsWith("image/"));
     if (pasted && !element.hidden) open(pasted);
+  });
+  element.addEventListener("dragover", (event) => event.preventDefault());
+  element.addEventListener("drop", (event) => {
+    if (!event.defaultPrevented && event.dataTransfer.files.length) open(event.dataTransfer.files[0]);
+    event.preventDefault(); // otherwise the browser leaves the page for the file
   });
   element.addEventListener("hide", stop);
   element.addEventListener("show", () => { if (model && !picture) take(); });
@@ -159,6 +164,8 @@ export function mount(element, context) {
     return { seen };
   }
   function show() {
+    abort?.abort();
+    if (together.children.length) summary.textContent = "The picture or its damage has changed: press Repair for new answers.";
     hole.setBackground(picture);
     if (!picture) return before.replaceChildren(el("p", { class: "muted" }, "No picture yet."));
     const { seen } = damaged();
@@ -196,6 +203,7 @@ export function mount(element, context) {
     abort = new AbortController();
     const mine = abort;
     const truth = already.value ? null : picture;
+    const { seen } = damaged();
     const { shape } = model.eqm;
     const films = Array.from({ length: count.value }, (_, k) => film({ title: `answer ${k + 1}`, note: `seed ${seed.value + k}`, shape, curves: false }));
     answers.replaceChildren(...films.map((one) => one.element));
@@ -208,7 +216,7 @@ export function mount(element, context) {
     summary.textContent = "Repairing…";
     try {
       const { noise, restore } = request();
-      let deviation = already.value || unknown.value ? "estimate" : sigma.value;
+      let deviation = unknown.value ? "estimate" : sigma.value;
       const extra = [];
       let said = "";
       if (noise) {
@@ -228,10 +236,10 @@ export function mount(element, context) {
       difference.lastChild.append(el("span", { class: "film-numbers" }, `on average ${(100 * found.size).toFixed(1)} % of the range; black: all agree, white: 50 % or more`));
       together.replaceChildren(still("Mean of the answers", found.mean, truth && psnr(found.mean, truth)), difference,
         ...extra.map(([name, data]) => still(name, data, truth && psnr(data, truth))));
-      drawn = [picture, ...(kind === "small" ? [] : [damaged().seen]), ...films.map((one) => one.data), found.mean, found.deviation];
+      drawn = [...(truth ? [truth] : []), ...(seen.width === found.mean.width ? [seen] : []), ...films.map((one) => one.data), found.mean, found.deviation];
       summary.textContent = `${films.length} answers in ${short(done.seconds)} s.${said} ${truth ? "PSNR compares with the original: higher is nearer." : "There is no original to compare with."}`;
       context.say("The answers are ready.");
-      save.hidden = drawn.some((one) => one.width !== drawn[0].width);
+      save.hidden = false;
     } catch (error) {
       mine.abort();
       summary.textContent = api.wasStopped(error) ? "Cancelled." : "No answers came.";

@@ -35,6 +35,7 @@ export function settings({ count = 10, most = 64, fitted = true } = {}) {
     label: "Stop early below", type: "number", value: 0.1, min: 0, max: 1,
     help: "Each picture stops by itself when its gradient norm is below this share of its first; 0 turns it off.",
   });
+  for (const part of [rule, ratio]) part.element.classList.add("whole");
   const own = el("div", { class: "fields narrow" }, [rule, size, path, momentum, ratio].map((part) => part.element));
   const element = el("div", {},
     el("div", { class: "fields narrow" }, number.element, seed.element), guidance.element,
