@@ -1,13 +1,23 @@
 """The scripts and notebooks in examples/ run."""
 
 import json
+import os
 import runpy
+import shutil
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import matplotlib
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+CLIENTS = sorted(EXAMPLES.glob("serving_*"))
+"""These need `eqm serve fashion-mnist`."""
 
 
 @pytest.fixture(autouse=True)
@@ -23,10 +33,48 @@ def elsewhere(tmp_path, monkeypatch):
             del parts[name]
 
 
-@pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+@pytest.fixture(scope="module")
+def server():
+    """The address of a server in another process."""
+    pytest.importorskip("fastapi")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "eqm", "serve", "fashion-mnist", "--port", str(port)]
+    process = subprocess.Popen(words, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            assert process.poll() is None, "the server ended"
+            try:
+                urlopen(f"{address}/health").close()
+                break
+            except URLError:
+                time.sleep(0.1)
+        yield address
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize(
+    "script", sorted({*EXAMPLES.glob("*.py")} - {*CLIENTS}), ids=lambda path: path.stem
+)
 def test_a_script_runs(script):
     assert len(script.read_text().splitlines()) <= 50, "an example is short"
     runpy.run_path(str(script), run_name="__main__")
+
+
+@pytest.mark.parametrize("script", CLIENTS, ids=lambda path: path.name)
+def test_a_client_runs(script, server, monkeypatch):
+    assert len(script.read_text().splitlines()) <= 50, "an example is short"
+    if script.suffix == ".sh":
+        if not (shutil.which("bash") and shutil.which("curl")):
+            pytest.skip("bash or curl is not installed")
+        subprocess.run(["bash", script, server], check=True)
+    else:
+        monkeypatch.setattr(sys, "argv", [str(script), server])
+        runpy.run_path(str(script), run_name="__main__")
 
 
 @pytest.mark.parametrize("notebook", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.stem)
