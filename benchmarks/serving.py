@@ -153,7 +153,7 @@ def throughput(
     slots: int,
     samples: int,
     rounds: int,
-    steps: tuple[int, ...] = (16, 25, 40),
+    steps: tuple[int, ...] = (8, 12, 20),
 ) -> None:
     """Prints evaluations a second of the engine and of `eqm.stream` alone."""
     alike = settings_of(model, 1, steps[1:2]) * samples
@@ -181,7 +181,7 @@ def throughput(
 
 def http(name: str, model: Network, *, slots: int, samples: int, rounds: int, threads: int) -> None:
     """Prints evaluations a second over HTTP and of `eqm.stream` alone."""
-    steps = (16, 25, 40)
+    steps = (8, 12, 20)
     alike = settings_of(model, 1, steps[1:2]) * samples
     mixed = settings_of(model, samples, steps)
 

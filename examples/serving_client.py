@@ -28,7 +28,6 @@ def main() -> None:
         for sample in drawn:
             print(f"{sample['label']}: {sample['sentence']}")
             Path(f"{sample['label']}.png").write_bytes(b64decode(sample["b64_json"]))
-
         coat, mask = Image.open("coat.png"), Image.new("L", (28, 28))
         ImageDraw.Draw(mask).rectangle((10, 8, 18, 20), fill=255)  # white is missing
         hole = {"operator": {"name": "inpaint"}, "mask": encoded(mask)}
