@@ -8,7 +8,7 @@ picture() { python3 -c 'import base64, json, sys
 answer = json.load(sys.stdin)
 sys.stdout.buffer.write(base64.b64decode((answer.get("data") or answer["samples"])[0]["b64_json"]))'; }
 
-curl --silent --show-error --fail "$address/v1/models" | head -c 200 && echo
+curl --silent --show-error --fail "$address/v1/models" > models.json && head -c 200 models.json && echo
 
 # in OpenAI's form
 ask "$address/v1/images/generations" --data '{"model": "fashion-mnist", "prompt": "sneaker + boot", "size": "280x280"}' | picture > both.png

@@ -38,8 +38,8 @@ class Ask:
 class SampleAsk(Ask):
     """Samples from noise."""
 
-    count: Few = 1
-    """Number of samples."""
+    count: Few | None = None
+    """Number of samples; by default one for each label."""
     trajectory: Annotated[int, Meta(ge=1, le=1000)] | None = None
     """About how many moments of its path to return with each sample; by default none."""
 

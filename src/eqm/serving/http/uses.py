@@ -66,12 +66,14 @@ def sampling_of(served: Served, changes: dict[str, Any], limits: Limits) -> Samp
 
 def plan_sample(ask: schemas.SampleAsk, limits: Limits, served: Served) -> Work:
     """The work of `/v1/sample`."""
-    limits.check_count("count", ask.count)
+    labelled = len(ask.labels) if isinstance(ask.labels, tuple) else 1
+    count = labelled if ask.count is None else ask.count
+    limits.check_count("count", count)
     sampling = sampling_of(served, ask.sampling, limits)
     moments = 0 if ask.trajectory is None else min(ask.trajectory, sampling.max_steps)
-    limits.check_answer(ask.count * (1 + moments), *served.image_shape[1:])
-    labels = chosen_labels(served.model, _plain(ask.labels), ask.count)
-    seeds = range(ask.seed, ask.seed + ask.count)
+    limits.check_answer(count * (1 + moments), *served.image_shape[1:])
+    labels = chosen_labels(served.model, _plain(ask.labels), count)
+    seeds = range(ask.seed, ask.seed + count)
     trajectory = None
     if moments:
         noise = starting_noise(served.shape, seeds=seeds)
@@ -81,9 +83,9 @@ def plan_sample(ask: schemas.SampleAsk, limits: Limits, served: Served) -> Work:
     return Work(
         generate,
         (labels,),
-        {"count": ask.count, "seed": ask.seed, "sampling": sampling},
+        {"count": count, "seed": ask.seed, "sampling": sampling},
         seeds,
-        label_names(served, labels, ask.count),
+        label_names(served, labels, count),
         len(sampling.multistep_coefficients) or sampling.max_steps,
         trajectory=trajectory,
         moments=moments or 10,
