@@ -79,10 +79,10 @@ def main() -> None:
         engine = models.get().engine
         seen["listening"] = listening()
         reports = [[] for _ in range(REQUESTS)]
-        requests = []
-        for k in range(REQUESTS):
-            requests.append(engine.submit(draw, k, preview_every=10))
-            requests[-1].listen(reports[k].append)
+        requests = [
+            engine.submit(draw, k, preview_every=10, listener=reports[k].append)
+            for k in range(REQUESTS)
+        ]
         wait_for(lambda: all(reports[:5]))
         killed = replicas()[0]
         os.kill(killed, signal.SIGKILL)

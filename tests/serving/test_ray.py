@@ -89,7 +89,7 @@ def test_nothing_listens_but_on_the_loopback_address(seen):
 @slow
 def test_errors_deadlines_and_cancelling_reach_the_other_side(seen):
     assert "11" in seen["error"]
-    assert "0.5 s" in seen["deadline"]
+    assert seen["deadline"] == "the deadline passed before the result was there"
     assert (seen["busy"].running, seen["busy"].slots) == (1, 2 * 64)
     assert seen["cancelled"]
 

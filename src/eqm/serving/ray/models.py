@@ -85,6 +85,7 @@ class _RemoteEngine(Engine):
         *args: Any,
         preview_every: int = 0,
         deadline: float | None = None,
+        listener: Callable[[Progress], None] | None = None,
         **settings: Any,
     ) -> Request[R]:
         check_callable(use=use)
@@ -93,8 +94,11 @@ class _RemoteEngine(Engine):
         if deadline is not None:
             check_positive(deadline=deadline)
         job = to_bytes((use, args, settings), self._parts)
-        where = self._name, self._kind
-        return self._replicas.submit(where, job, self._parts, preview_every, deadline)
+        request: Request[R] = Request(preview_every=preview_every, deadline=deadline)
+        if listener is not None:
+            request.listen(listener)
+        self._replicas.submit(request, self._name, self._kind, job, self._parts)
+        return request
 
     def load(self) -> Load:
         return NONE  # `ReplicatedModels.loads` tells it
@@ -124,26 +128,24 @@ class Replicas:
 
     def submit(
         self,
-        where: tuple[str, str],
+        request: Request[Any],
+        name: str,
+        kind: str,
         job: bytes,
         parts: Mapping[str, object],
-        preview_every: int,
-        deadline: float | None,
-    ) -> Request[Any]:
-        """The request to compute a `job` by an engine, `where` is its model and its kind."""
+    ) -> None:
+        """Has a `job` computed by the engine of this kind of a model, for `request`."""
         if self._closed:
             raise ClosedError("the replicas are closed")
         if len(self._requests) >= self._most:
             raise FullError(
                 f"{len(self._requests):,} requests wait or run, which is the most: ask again later"
             )
-        request: Request[Any] = Request(preview_every=preview_every, deadline=deadline)
-        self._requests[request] = where[0]
+        self._requests[request] = name
         request.add_done_callback(lambda _: self._requests.pop(request))
-        call = (*where, job, preview_every)
-        following = self._begin(self._follow(request, call, parts, deadline))
+        call = (name, kind, job, request.preview_every)
+        following = self._begin(self._follow(request, call, parts))
         request.add_done_callback(lambda _: following.cancel())
-        return request
 
     def load(self, name: str) -> Load:
         """How busy the replicas are with a model. Requests that wait in this process count, too."""
@@ -177,14 +179,13 @@ class Replicas:
         request: Request[Any],
         call: tuple[str, str, bytes, int],
         parts: Mapping[str, object],
-        deadline: float | None,
     ) -> None:
         """Has a request computed and gives it the result, whatever replicas die meanwhile."""
         from ray.exceptions import RayActorError
 
         ended: set[int] = set()  # samples whose end was reported; a second run ends them alike
         try:
-            async with asyncio.timeout(deadline):
+            async with asyncio.timeout_at(request.deadline):  # the clocks are the same
                 for _ in range(TRIES):
                     answers = self._handle.options(stream=True).compute.remote(*call)
                     try:
@@ -198,7 +199,7 @@ class Replicas:
                         answers.cancel()
             raise RuntimeError(f"{TRIES} replicas died while they worked on this request")
         except TimeoutError:
-            request.fail(DeadlineError(f"the deadline of {deadline:g} s passed"))
+            request.fail(DeadlineError("the deadline passed before the result was there"))
         except Exception as error:
             request.fail(error)
 

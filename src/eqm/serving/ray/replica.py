@@ -44,13 +44,14 @@ class Replica:
                 device = describe(engine.model).device
                 use, args, settings = from_bytes(job, parts_of(served), device=device)
                 with suppress(ClosedError):  # it left the memory a moment ago
-                    request = engine.submit(use, *args, preview_every=preview_every, **settings)
+                    request = engine.submit(
+                        use, *args, preview_every=preview_every, listener=tell, **settings
+                    )
                     break
         except Exception as error:
             yield to_bytes(Failure(error), {})
             return
         parts = parts_of(served)
-        request.listen(tell)
         request.add_done_callback(lambda _: tell(None))
         try:
             while (progress := await news.get()) is not None:
