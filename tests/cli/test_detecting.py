@@ -1,5 +1,8 @@
 import csv
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -142,3 +145,41 @@ def test_a_crop_that_takes_something_away_is_said(run):
         assert main([command, "m", "tall.png", "--resize", "--output", "out.png"]) == 0
     _, _, error = run("m", "noise.png", "--normal", "digits:0-99")
     assert "crops away up to 20 % of a picture (tall.png has 8x10 pixels)" in error
+
+
+@pytest.mark.slow
+def test_several_processes_find_what_one_finds(run, tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for k, image in enumerate(digits().data[:7]):
+        pixels = ((image[0] + 1) * 127.5).numpy().astype(np.uint8)
+        Image.fromarray(pixels).save(pictures / f"{k}.png")
+    (pictures / "3.png").write_bytes(b"broken")
+    assert run("m", "noise.png", "--normal", "digits:0-299", "--save")[0] == 0
+    given = ("m", str(pictures), "digits:300-304", "noise.png")
+    assert run(*given, "--output", "one.csv", "--maps", "one")[0] == 1
+    command = [
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "3",
+        "--master-port",
+        "0",
+        "-m",
+        "eqm",
+        "detect",
+    ]
+    done = subprocess.run(
+        [sys.executable, *command, *given, "--output", "three.csv", "--maps", "three"],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert "of 12 pictures" in done.stdout, done.stderr
+    assert "1 cannot be read" in done.stdout
+    one, three = ((tmp_path / f"{name}.csv").read_text().splitlines() for name in ("one", "three"))
+    assert one == three
+    for path in (tmp_path / "one").rglob("*.png"):
+        other = tmp_path / "three" / path.relative_to(tmp_path / "one")
+        assert other.read_bytes() == path.read_bytes()

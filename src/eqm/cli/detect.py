@@ -55,6 +55,7 @@ def detect(
 
     A score says how unlike the training data a picture is. Scores of normal pictures calibrate the
     threshold. The models that come with eqm are calibrated; `--normal PICTURES --save` calibrates yours.
+    Under torchrun each process reads and scores its share.
 
     Args:
         normal: Normal pictures to calibrate on, best 1,000 or more that the model was not trained on.
@@ -66,12 +67,14 @@ def detect(
         maps: Folder for heat maps of where each picture is anomalous.
         save: Store the calibration in the folder of the model.
     """
+    import atexit
     from dataclasses import replace
 
     from eqm.cli.images import open_model, read_images
-    from eqm.cli.output import check_output
+    from eqm.cli.output import check_output, file_names
     from eqm.files import check_folder, make_folder
     from eqm.tasks import EqmDetector
+    from eqm.train import distributed
 
     if output is not None:
         check_output(output, (".csv", ".json"))
@@ -86,12 +89,21 @@ def detect(
             "--save stores the calibration by --normal in the folder of a model; "
             f"got {model} and {len(normal)} paths of normal pictures: give both"
         )
-    network, encoder = open_model(model, vae=vae, device=device, precision=None)
+    place = distributed.join(device)
+    atexit.register(distributed.leave)
+    network, encoder = open_model(model, vae=vae, device=place, precision=None)
     shape = encoder.image_shape_of(network.config.shape)
 
-    def read(paths: Sequence[str]) -> tuple[Given, Tensor]:
+    def read(paths: Sequence[str], *, shared: bool = False) -> tuple[Given, Tensor]:
         given = read_images(
-            paths, shape, resize=resize, broken=broken, model=network, reading=reading, tiles=True
+            paths,
+            shape,
+            resize=resize,
+            broken=broken,
+            model=network,
+            reading=reading,
+            tiles=True,
+            shared=shared,
         )
         return given, encoder.encode(given.images)[0]
 
@@ -114,7 +126,7 @@ def detect(
             )
         rate = detector.fpr if fpr is None else fpr
         detector = replace(detector, fpr=rate, batch_size=batch_size)
-    given, latents = read(images)
+    given, latents = read(images, shared=True)
     status = given.status
     for folder in filter(None, [output and output.parent, maps]):
         make_folder(folder)
@@ -124,31 +136,47 @@ def detect(
         status = max(status, known.status)
     # Before the work, as the calibration may be too small. Of several tiles any may be anomalous by chance.
     thresholds = {count: detector.threshold(detector.fpr / count) for count in {1, *given.counts}}
-    if save:
+    if save and distributed.is_main():
         detector.save(model)
     scores = detector.score_samples(latents)
     p_values = detector.p_values_of(scores).split(given.counts)
-    rows: list[dict[str, Any]] = [
-        {
-            "image": name,
-            "score": part.max().item(),
-            "p_value": min(len(part) * p.min().item(), 1.0),
-            "anomalous": part.max().item() > thresholds[len(part)],
-            "unreadable": "",
-        }
-        for name, part, p in zip(given.names, scores.split(given.counts), p_values, strict=True)
+    parts = zip(given.kept, given.names, scores.split(given.counts), p_values, strict=True)
+    numbered: list[tuple[int, dict[str, Any]]] = [
+        (
+            number,
+            {
+                "image": name,
+                "score": part.max().item(),
+                "p_value": min(len(part) * p.min().item(), 1.0),
+                "anomalous": part.max().item() > thresholds[len(part)],
+                "unreadable": "",
+            },
+        )
+        for number, name, part, p in parts
     ]
     nothing = dict.fromkeys(("score", "p_value", "anomalous"))
-    rows += [
-        {"image": name, **nothing, "unreadable": why} for name, why in given.unreadable.items()
-    ]
+    unread = zip(given.missing, given.unreadable.items(), strict=True)
+    numbered += [(k, {"image": name, **nothing, "unreadable": why}) for k, (name, why) in unread]
+    numbered = sorted(
+        distributed.gather(numbered), key=lambda row: (row[1]["unreadable"] != "", row[0])
+    )
+    rows = [row for _, row in numbered]
+    if rows[0]["unreadable"]:
+        raise ValueError(f"none of the {len(rows)} pictures can be read: replace them")
+    if maps is not None:
+        stems = file_names([row["image"] for row in rows if not row["unreadable"]])
+        places = {number: stem for (number, _), stem in zip(numbered, stems, strict=False)}
+        _draw(given, detector.anomaly_map(latents), [maps / f"{places[k]}.png" for k in given.kept])
+        distributed.all_agree(True)  # the others may still draw when the first one is done
+    if not distributed.is_main():
+        return 0
+    status = max(status, int(bool(rows[-1]["unreadable"])))
     _print(rows, f"{len(detector.calibration.scores):,} normal scores", detector.fpr)  # type: ignore[union-attr]
     if output is not None:
         about = {"model": model, "score": detector.score, "fpr": detector.fpr}
         _write(rows, about | {"threshold": thresholds[1]}, output)
         print(f"every picture: {output}")
     if maps is not None:
-        _draw(given, detector.anomaly_map(latents), maps)
         print(f"heat maps: {maps}")
     return status
 
@@ -188,13 +216,15 @@ def _write(rows: list[dict[str, Any]], about: dict[str, Any], output: Path) -> N
             file.write(json_text(about | {"images": rows}) + "\n")
 
 
-def _draw(given: Given, maps: Tensor, folder: Path) -> None:
+def _draw(given: Given, maps: Tensor, paths: Sequence[Path]) -> None:
     import torch
     from torch.nn.functional import interpolate
 
-    from eqm.cli.output import file_names
     from eqm.files import replacing
     from eqm.pictures import grid, heatmap
+
+    if not paths:
+        return
 
     size = given.images.shape[-2:]
     wide = interpolate(maps[:, None], size, mode="bilinear") if maps.shape[-2:] != size else maps
@@ -202,12 +232,12 @@ def _draw(given: Given, maps: Tensor, folder: Path) -> None:
     parts = zip(
         given.images.split(given.counts), wide.split(given.counts), given.sizes, strict=True
     )
-    for name, (tiles, heat, sides) in zip(file_names(given.names), parts, strict=True):
+    for file, (tiles, heat, sides) in zip(paths, parts, strict=True):
         picture, strength = (_joined(part, sides) for part in (tiles[:, :3], heat))
         colour = picture if picture.shape[1] == 3 else picture.mean(1, keepdim=True)
         shown = colour.expand(1, 3, *picture.shape[2:]), heatmap(picture, strength[:, 0])
         scale = max(1, 224 // min(picture.shape[2:]))
-        with replacing(folder / f"{name}.png") as path:
+        with replacing(file) as path:
             grid(torch.cat(shown), columns=2, scale=scale).save(path, format="png")
 
 

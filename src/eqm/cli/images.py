@@ -42,7 +42,9 @@ class Given(NamedTuple):
     kept: list[int]
     """The number of each image among all that were given."""
     unreadable: dict[str, str]
-    """The names of the others, and why they cannot be read."""
+    """The names of those that cannot be read, and why."""
+    missing: list[int]
+    """Their numbers."""
     sizes: list[tuple[int, int]]
     """Height and width of each picture, before it was resized."""
     counts: list[int]
@@ -68,6 +70,14 @@ class _Asked(NamedTuple):
     check: Check
     model: Any
     reading: Reading
+    shared: bool
+
+    def own(self, count: int, first: int) -> slice:
+        """Which of `count` pictures, numbered from `first`, this process reads."""
+        from eqm.devices import rank, world_size
+
+        every = world_size() if self.shared else 1
+        return slice((rank() - first) % every, count, every)
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -94,6 +104,7 @@ def read_images(
     model: Any = None,
     reading: Reading = AS_FOUND,
     tiles: bool = False,
+    shared: bool = False,
 ) -> Given:
     """The pictures at `paths`, and the name of each.
 
@@ -103,7 +114,8 @@ def read_images(
     says what wants the shape. With `tiles` it does not crop: a picture that is no square becomes several
     images, squares that overlap and cover it, as `tiles_of` places them. Numbers of the kind that the
     `model` was trained on have the values of black and white of its training data, unless `reading` says
-    others.
+    others. With `shared`, each process of torchrun reads only its share: picture k belongs to the process
+    with rank k modulo the number of processes.
 
     Where `broken` is "skip", a picture that cannot be read is left out, with a warning. Raises ValueError
     for missing files, other shapes, numbers out of range, and where no picture can be read.
@@ -111,6 +123,7 @@ def read_images(
     import torch
 
     from eqm.data.source import say
+    from eqm.devices import world_size
 
     if not paths:
         raise ValueError(
@@ -131,13 +144,19 @@ def read_images(
                 + (f": bring it to that shape{offer}" if len(found) == 3 else "")
             )
 
-    asked = _Asked(shape, bool(resize), bool(resize) and tiles, check, model, reading)
-    found = [_read(str(path), asked, inside=len(paths) > 1) for path in paths]
-    names = _apart([name for names, _ in found for name in names])
-    read = [image for _, images in found for image in images]
-    unreadable = {name: why for name, why in zip(names, read, strict=True) if isinstance(why, str)}
-    kept = [k for k, name in enumerate(names) if name not in unreadable]
-    if unreadable and (broken == "fail" or not kept):
+    asked = _Asked(shape, bool(resize), bool(resize) and tiles, check, model, reading, shared)
+    names: list[str] = []
+    read: list[_Picture | str | None] = []
+    for path in paths:
+        more, images = _read(str(path), asked, len(names), inside=len(paths) > 1)
+        names += more
+        read += images
+    names = _apart(names)
+    missing = [k for k, why in enumerate(read) if isinstance(why, str)]
+    unreadable = {names[k]: str(read[k]) for k in missing}
+    kept = [k for k, each in enumerate(read) if isinstance(each, _Picture)]
+    alone = not shared or world_size() == 1
+    if unreadable and (broken == "fail" or (alone and not kept)):
         name, why = next(iter(unreadable.items()))
         count = (
             f"none of the {len(names)} pictures can be read; "
@@ -160,10 +179,11 @@ def read_images(
             ]
         )
     return Given(
-        torch.cat([each.images for each in good]),
+        torch.cat([torch.empty(0, *shape), *(each.images for each in good)]),
         [names[k] for k in kept],
         kept,
         unreadable,
+        missing,
         [each.size for each in good],
         [len(each.images) for each in good],
     )
@@ -194,8 +214,11 @@ def _apart(names: list[str]) -> list[str]:
     return names
 
 
-def _read(where: str, asked: _Asked, *, inside: bool) -> tuple[list[str], Sequence[_Picture | str]]:
-    """The names of the pictures at a path, and each picture or why it cannot be read.
+def _read(
+    where: str, asked: _Asked, first: int, *, inside: bool
+) -> tuple[list[str], list[_Picture | str | None]]:
+    """The names of the pictures at a path, and each picture or why it cannot be read; None is left to
+    another process. The first one has the number `first`.
 
     With `inside`, the path of a folder or archive stands before the names of the pictures inside of it."""
     from eqm.data import DataConfig
@@ -205,7 +228,7 @@ def _read(where: str, asked: _Asked, *, inside: bool) -> tuple[list[str], Sequen
     path, wanted = _picked(where)
     config = applicable(asked.reading.applied(DataConfig(path, labels=False)))
     if opens_arrays(config):
-        return _of_arrays(config, wanted, asked)
+        return _of_arrays(config, wanted, asked, first)
     files = _files(config)
     say(files.notes)
     rows = _rows(path, wanted, len(files.names))
@@ -214,12 +237,15 @@ def _read(where: str, asked: _Asked, *, inside: bool) -> tuple[list[str], Sequen
         names = [f"{path.rstrip('/')}/{name}" for name in names]
     trained = DataConfig.of(asked.metadata)
     config = replace(config, range=config.range or (trained.range if trained else ()))
-    return names, _decoded(files, rows, asked, config)
+    images: list[_Picture | str | None] = [None] * len(names)
+    own = asked.own(len(names), first)
+    images[own] = _decoded(files, rows[own], asked, config)
+    return names, images
 
 
 def _of_arrays(
-    config: DataConfig, wanted: tuple[int, int] | None, asked: _Asked
-) -> tuple[list[str], list[_Picture]]:
+    config: DataConfig, wanted: tuple[int, int] | None, asked: _Asked, first: int
+) -> tuple[list[str], list[_Picture | str | None]]:
     """The names and the pictures of arrays, with their axes and range as the model takes them."""
     from eqm.data.open_source import open_source
     from eqm.data.values import Wanted
@@ -228,6 +254,9 @@ def _of_arrays(
     taken = Wanted.of(asked.shape, asked.metadata)
     source = open_source(config, small=True, wanted=taken)
     rows = _rows(config.path, wanted, len(source))
+    names = [f"{config.path}:{row}" for row in rows.tolist()]
+    own = asked.own(len(names), first)
+    rows = rows[own]
     shape = asked.shape
     if source.shape != shape:
         asked.check(f"{config.path} holds pictures", source.shape)
@@ -241,8 +270,9 @@ def _of_arrays(
         parts = list(images[:, None])
     else:
         parts = [_tiles(image.numpy(), shape[1]).clamp_(-1, 1) for image in images]
-    names = [f"{config.path}:{row}" for row in rows.tolist()]
-    return names, [_Picture(part, (height, width)) for part in parts]
+    pictures: list[_Picture | str | None] = [None] * len(names)
+    pictures[own] = [_Picture(part, (height, width)) for part in parts]
+    return names, pictures
 
 
 def _tiles(pixels: np.ndarray, size: int) -> Tensor:

@@ -140,6 +140,15 @@ def on_main(function: Callable[[], T]) -> T:
     return result[0]
 
 
+def gather(mine: list[T]) -> list[T]:
+    """What all processes have, in the order of their ranks, on each of them. All must call this."""
+    if world_size() == 1:
+        return mine
+    shares: list[list[T]] = [[]] * world_size()
+    dist.all_gather_object(shares, mine)
+    return [each for share in shares for each in share]
+
+
 def refuse(error: Exception) -> NoReturn:
     """Raises `error` on process 0; the others exit quietly with status 2. All must call this."""
 
