@@ -101,7 +101,7 @@ async function request(path, options) {
 }
 
 const MEANING = {
-  401: "The server does not accept the token. Reload the page to enter another one.",
+  401: "The server answers only with its token. Reload the page to enter it.",
   404: "The server does not know this address.",
   413: "This is more than the server takes at once. Please send less.",
   429: "The server is busy.",

@@ -271,7 +271,7 @@ export function mount(element, { api, say, alert, clear }) {
     return [Number((1.2 * Math.cos(angle)).toFixed(1)), Number((1.2 * Math.sin(angle)).toFixed(1))];
   }
 
-  const normChart = chart({ title: "Gradient norm: how steep it is under a sample", x: "step", y: "gradient norm", log: true });
+  const normChart = chart({ title: "Gradient norm: how steep it is", x: "step", y: "gradient norm", log: true });
   const energyChart = chart({ title: "Energy: how high the start still is", x: "step", y: "energy" });
 
   // ---- a learned field ----
@@ -322,6 +322,8 @@ export function mount(element, { api, say, alert, clear }) {
     form.show();
     pointsChanged();
     if (play) setPlaying(true);
+    const hidden = scene.element.getBoundingClientRect().bottom > innerHeight;
+    if (hidden) storyText.scrollIntoView({ block: "start", behavior: calm() ? "auto" : "smooth" });
   }
 
   // ---- the page ----
@@ -333,7 +335,7 @@ export function mount(element, { api, say, alert, clear }) {
       el("h2", {}, "Stories to try"),
       el("div", { class: "row stories" }, stories, trainedStory), storyText),
     el("div", { class: "split" },
-      el("div", {},
+      el("div", { class: "world" },
         el("section", { class: "card", "aria-label": "The landscape" },
           scene.element,
           el("ul", { class: "keys" }, key("data", "data point"), key("moving", "sample that moves"), key("stopped", "sample that has stopped"), key("start", "one start and its path: drag it")),
@@ -343,12 +345,12 @@ export function mount(element, { api, say, alert, clear }) {
           numbers),
         section("The path of one start", "Drag the large dot on the map, or click anywhere.", startText,
           el("div", { class: "charts" }, normChart.element, energyChart.element))),
-      el("div", {},
-        section("Picture", null, el("div", { class: "inputs" }, contours.element, arrows.element, form.speed)),
+      el("div", { class: "choices" },
         section("Data", null, form.data, edit),
+        section("Descent", "How the samples walk.", form.descent),
         section("Field", "The field is the slope that training teaches. Here it is computed exactly, without training.",
           form.decay, el("div", { class: "inputs" }, shown.element, trainer.element)),
-        section("Descent", "How the samples walk.", form.descent))),
+        section("Picture", null, el("div", { class: "inputs" }, contours.element, arrows.element, form.speed)))),
     questions(),
   );
 
