@@ -3,7 +3,7 @@
 import { button, download, dropZone, el, field, more, pngUrl, section, short } from "./elements.js";
 import { canvasOf, decode, encode, fitted } from "./pictures.js";
 
-export const title = "Find what does not belong";
+export const title = "Find unusual pictures";
 
 const AT_ONCE = 8; // pictures in one request, so that the first results come soon
 const MOST = 200; // pictures in the table
