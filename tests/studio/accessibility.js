@@ -61,8 +61,9 @@
   }
 
   // Controls: an edge or a face that stands out 3 to 1, unless their text alone makes them (1.4.11); 24 pixels (2.5.8).
+  const pictured = (control) => control.querySelector("img, canvas") || getComputedStyle(control, "::before").content !== "none";
   for (const control of document.querySelectorAll("input, select, textarea, button:not([role=tab], .quiet)")) {
-    if (!seen(control) || control.disabled || control.querySelector("img, canvas") || ["range", "checkbox", "radio", "file"].includes(control.type)) continue;
+    if (!seen(control) || control.disabled || pictured(control) || ["range", "checkbox", "radio", "file"].includes(control.type)) continue;
     const style = getComputedStyle(control), around = backdrop(control.parentElement);
     if (!around) continue;
     const border = parseFloat(style.borderTopWidth) >= 1 ? style.borderTopColor : "transparent";

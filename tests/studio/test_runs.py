@@ -23,7 +23,7 @@ from eqm.pictures import picture
 from eqm.studio.run_routes import run_router
 from eqm.train import TrainConfig, train
 
-SECRET = {"images": 1, "secret": 42}
+SECRET = {"images": 1, "secret": 424242}
 
 
 def make_run(folder, *lines, training=None):
@@ -201,7 +201,7 @@ def test_ids_name_no_paths(client, tmp_path, name):
             answer.status_code in (404, 405) or "data" in answer.json()
         )  # "." and ".." shorten the path
         assert "secret" not in answer.text
-        assert "42" not in answer.text
+        assert "424242" not in answer.text
     assert set(by_id(client)) == {"a"}
 
 
@@ -226,7 +226,7 @@ def test_pictures_name_no_paths(client, tmp_path, name):
 
 
 def test_links_of_a_run_that_lead_out_are_not_read(client, tmp_path):
-    outside = make_run(tmp_path / "outside", SECRET, training={"images": 42, "secret": 42})
+    outside = make_run(tmp_path / "outside", SECRET, training={"images": 424242, "secret": 424242})
     put_picture(outside / "pictures" / "latest.png")
     folder = make_run(tmp_path / "runs" / "a")
     for name in ("log.jsonl", "config.json", "pictures"):
