@@ -1,11 +1,14 @@
 """What stands before the endpoints: hosts, tokens, sizes, safe headers; and errors of one form."""
 
 import base64
+import threading
+import time
 import zlib
 
 import pytest
 
 from eqm.serving.http.limits import Limits
+from eqm.serving.models import Models
 
 
 @pytest.fixture
@@ -71,6 +74,47 @@ def test_a_body_is_counted_also_without_a_length(ask):
     refusal(client.post("/v1/sample", content=b" " * 1001), 413)
     chunks = client.post("/v1/sample", content=iter([b" " * 600, b" " * 600]))
     assert "1,000 bytes" in refusal(chunks, 413)
+
+
+def test_a_full_queue_says_when_to_ask_again():
+    from starlette.testclient import TestClient
+
+    from eqm.serving.http.app import create_app
+
+    hold = threading.Event()
+    field = lambda x, labels=None: 2 * x  # noqa: E731
+    field.shape, field.num_classes = (1, 8, 8), 0
+    with Models({"one": field}, slots=1, max_waiting=1) as models:
+        client = TestClient(create_app(models), base_url="http://localhost")
+        engine = models.get().engine
+        first = engine.submit(lambda model: hold.wait(30))
+        while engine.load().waiting:
+            time.sleep(0.01)
+        second = engine.submit(lambda model: None)
+        answer = client.post("/v1/sample", json={})
+        hold.set()
+        assert "ask again later" in refusal(answer, 429)
+        assert int(answer.headers["retry-after"]) >= 1
+        second.result(30)
+        assert first.done()
+        assert client.post("/v1/sample", json={}).status_code == 200
+
+
+def test_an_error_that_nobody_foresaw_says_so_in_its_form():
+    from starlette.testclient import TestClient
+
+    from eqm.serving.http.app import create_app
+
+    def field(x, labels=None):
+        raise KeyError("secret")
+
+    field.shape, field.num_classes = (1, 8, 8), 0
+    with Models({"one": field}) as models:
+        app = create_app(models)
+        client = TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
+        said = refusal(client.post("/v1/sample", json={}), 500)
+        assert "secret" not in said
+        assert client.get("/health").status_code == 200
 
 
 def test_headers_are_safe(ask):

@@ -16,6 +16,7 @@ SERVER = """
 import time, torch
 from eqm.serving.http import server
 from eqm.serving.http.app import create_app
+from eqm.serving.http.limits import Limits
 from eqm.serving.models import Models
 
 class Slow:
@@ -28,7 +29,8 @@ class Slow:
 server.IDLE_SECONDS = 0.5
 with server.listen("127.0.0.1", 0) as listener, Models({"slow": Slow()}) as models:
     port = listener.getsockname()[1]
-    done = server.run(create_app(models), listener, drain_seconds=20, ready=lambda: print(port, flush=True))
+    app, ready = create_app(models, limits=Limits(body_seconds=1)), lambda: print(port, flush=True)
+    done = server.run(app, listener, drain_seconds=20, ready=ready)
 print("drained" if done else "cut off")
 """
 ENDLESS = {"count": 100, "sampling": {"step_size": 0.001, "path_length": 1.5}}  # 30 s
@@ -99,6 +101,8 @@ def _stall(port, sockets):
     half = sockets.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
     half.sendall(b"POST /v1/sample HTTP/1.1\r\nHost: loc")
     silent = sockets.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+    late = sockets.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+    late.sendall(b"POST /v1/sample HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
     deaf = sockets.enter_context(socket.socket())
     deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     deaf.connect(("127.0.0.1", port))
@@ -109,6 +113,7 @@ def _stall(port, sockets):
     assert call(port, "/health")[0] == 200
     assert half.recv(1) == b""  # the server closed it
     assert silent.recv(1) == b""
+    assert late.recv(100).startswith(b"HTTP/1.1 408 ")
     wait_for(lambda: running(port) == 0)  # nobody reads, so nobody works
 
 

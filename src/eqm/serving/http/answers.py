@@ -29,6 +29,8 @@ from eqm.serving.request import ClosedError, DeadlineError, Progress
 
 T = TypeVar("T")
 A = TypeVar("A")
+SHORT = 1 << 14
+"""Bytes of a body that is read faster than another thread begins."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +73,15 @@ class Running:
     created: int = field(default_factory=lambda: int(time.time()))
 
 
-def parse(body: bytes, kind: type[A]) -> A:
+async def parse(request: Request, kind: type[A]) -> A:
     """The request in a body of JSON. Raises ValueError, one sentence, for anything else."""
-    found: A = convert(parse_json(body, dict[str, Any], "the body"), kind)
-    return found
+
+    def parsed(body: bytes) -> A:
+        found: A = convert(parse_json(body, dict[str, Any], "the body"), kind)
+        return found
+
+    body = await request.body()
+    return parsed(body) if len(body) < SHORT else await run_in_threadpool(parsed, body)
 
 
 def begin(

@@ -156,8 +156,7 @@ def _add_docs(app: FastAPI) -> None:
 def _add_uses(app: FastAPI, models: Models, limits: Limits) -> None:
     def add(use: uses.Use) -> None:
         async def endpoint(request: Request) -> Response:
-            body = await request.body()
-            ask = await run_in_threadpool(answers.parse, body, use.ask)
+            ask = await answers.parse(request, use.ask)
             news = events.News(asyncio.get_running_loop()) if ask.stream else None
             running = await run_in_threadpool(
                 answers.begin,
@@ -197,7 +196,7 @@ def _add_detect(app: FastAPI, models: Models, limits: Limits) -> None:
         responses=openapi.answer(schemas.Verdicts),
     )
     async def detection(request: Request) -> Response:
-        ask = await run_in_threadpool(answers.parse, await request.body(), schemas.DetectAsk)
+        ask = await answers.parse(request, schemas.DetectAsk)
         plan = partial(detect.plan_detect, ask, limits)
         running = await run_in_threadpool(
             answers.begin, models, limits, ask.model, plan, deadline=ask.deadline
@@ -236,7 +235,7 @@ def _add_images(app: FastAPI, models: Models, limits: Limits) -> None:
         responses=openapi.answer(schemas.Images, events=True),
     )
     async def generations(request: Request) -> Response:
-        ask = await run_in_threadpool(answers.parse, await request.body(), schemas.ImageAsk)
+        ask = await answers.parse(request, schemas.ImageAsk)
         plan = partial(images.plan_generation, ask, limits)
         return await answered(request, ask, plan, "image_generation")
 
@@ -252,7 +251,7 @@ def _add_images(app: FastAPI, models: Models, limits: Limits) -> None:
     )
     async def edits(request: Request) -> Response:
         texts, files = await _form_of(request)
-        ask = await run_in_threadpool(images.ask_of_form, texts)
+        ask = images.ask_of_form(texts)
         plan = partial(images.plan_edit, ask, files["image"], files.get("mask"), limits)
         return await answered(request, ask, plan, "image_edit")
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+import torch
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -95,7 +96,7 @@ def as_api_error(error: Exception) -> ApiError | None:
             return ApiError(404, str(error), param="model", code="model_not_found")
         case ValueError():
             return ApiError(400, " ".join(str(error).split()), param=_param(str(error)))
-        case MemoryError():
+        case MemoryError() | torch.OutOfMemoryError():
             return ApiError(429, "there is too little memory now: ask for less", headers=AGAIN)
     return None
 
