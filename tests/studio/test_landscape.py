@@ -115,22 +115,22 @@ def test_the_map_is_the_energy_of_a_field_that_has_one(bare):
     torch.testing.assert_close(torch.tensor(energy).view(side, side), expected, atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize(
-    ("story", "words"),
-    [
-        ("A good descent", "All 300 samples stopped by themselves, at data"),
-        ("Too large a step", "Overshoot: all 300 samples jump to and fro"),
-        ("Far too large", "All 300 samples diverged"),
-        ("Constant c", "The gradient does not shrink there"),
-        ("Collapse", "Collapse: only"),
-    ],
-)
-def test_a_story_shows_and_says_what_happens(panel, story, words):
-    panel.get_by_role("button", name=story).click()
-    panel.get_by_role("button", name="To the end").click()
-    panel.get_by_role("button", name="Play", exact=True).wait_for()
-    assert words in panel.locator(".words").inner_text()
-    assert words in panel.locator("#status").inner_text()
+STORIES = {
+    "A good descent": "All 300 samples stopped by themselves, at data",
+    "Too large a step": "Overshoot: all 300 samples jump to and fro",
+    "Far too large": "All 300 samples diverged",
+    "Constant c": "The gradient does not shrink there",
+    "Collapse": "Collapse: only",
+}
+
+
+def test_stories_show_and_say_what_happens(panel):
+    for story, words in STORIES.items():
+        panel.get_by_role("button", name=story).click()
+        panel.get_by_role("button", name="To the end").click()
+        panel.get_by_role("button", name="Play", exact=True).wait_for()
+        assert words in panel.locator(".words").inner_text()
+        assert words in panel.locator("#status").inner_text()
 
 
 def test_the_start_and_the_points_follow_mouse_and_keys(panel):

@@ -2,7 +2,7 @@
 
 import { chart } from "./chart.js";
 import { DATASETS } from "./datasets.js";
-import { el, field, short } from "./elements.js";
+import { el, field } from "./elements.js";
 import { decay } from "./plane.js";
 import { RULES } from "./rules.js";
 
@@ -10,6 +10,8 @@ const DECAYS = [
   ["truncated", "Truncated (the default)"], ["linear", "Linear"], ["piecewise", "Piecewise"],
   ["constant", "Constant (flow matching)"],
 ];
+
+const ofPower = (power) => Number((10 ** power).toPrecision(2));
 
 /**
  * The inputs for `settings`, which they change: `{data, decay, descent, speed, show()}`, elements but for `show`,
@@ -41,7 +43,7 @@ export function inputs(settings, { onData, onDecay, onDescent }) {
     onInput: (name) => { settings.rule = name; show(); onDescent(); },
   });
   const stepSize = range("Step size η", "How far one step goes: the gradient times this number.", -3.3, 0, 0.02,
-    (power) => set("stepSize")(Number((10 ** power).toPrecision(3))), { format: (power) => short(10 ** power) });
+    (power) => set("stepSize")(ofPower(power)), { format: (power) => String(ofPower(power)) });
   const momentum = range("Momentum μ", "How much of the last move goes on: 0 is none.", 0, 0.98, 0.01, set("momentum"));
   const stopBelow = range("Stop below a gradient norm of", "A sample stops where the slope is smaller. At 0 it never stops.",
     0, 1, 0.05, set("stopBelow"));
