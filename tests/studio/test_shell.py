@@ -1,5 +1,6 @@
 """The frame of the page, with a server that knows no models but their names."""
 
+import httpx
 import pytest
 
 pytest.importorskip("fastapi", reason="fastapi is not installed: pip install 'eqm[serve]'")
@@ -153,6 +154,14 @@ def test_an_error_is_one_sentence(studio, page, call, sentence):
     page.goto(studio)
     message = page.evaluate(f"import('./api.js').then((api) => api.{call}).catch((e) => e.message)")
     assert message == sentence
+
+
+def test_a_browser_asks_for_newer_files_after_an_update(studio):
+    first = httpx.get(f"{studio}/shell.js")
+    assert first.headers["Cache-Control"] == "no-cache"
+    again = httpx.get(f"{studio}/shell.js", headers={"If-None-Match": first.headers["ETag"]})
+    assert again.status_code == 304
+    assert again.headers["Cache-Control"] == "no-cache"
 
 
 def test_the_page_is_no_wider_than_a_phone(studio, page):

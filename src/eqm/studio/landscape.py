@@ -54,7 +54,7 @@ def learn(points: Tensor, decay: Decay, *, extent: float, side: int) -> Iterator
         raise ValueError("points must be finite numbers")
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # the first weights
+        torch.default_generator.manual_seed(0)  # for the first weights
         network = build(NETWORK)
     average = copy.deepcopy(network)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.0)

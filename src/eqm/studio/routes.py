@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import torch
 from anyio import to_thread
 from fastapi import APIRouter, FastAPI, HTTPException, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Receive, Scope, Send
@@ -35,7 +35,16 @@ def add_studio(app: FastAPI) -> None:
     """
     app.include_router(run_router(getattr(app.state, "runs", None)))
     app.include_router(landscape_router())
-    app.mount("/", StaticFiles(directory=STATIC, html=True), name="studio")
+    app.mount("/", _Page(directory=STATIC, html=True), name="studio")
+
+
+class _Page(StaticFiles):
+    """The files, which a browser keeps but asks for each time, so that all are of one version."""
+
+    def file_response(self, *args: Any, **settings: Any) -> Response:
+        response = super().file_response(*args, **settings)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
 class DecaySettings(BaseModel):

@@ -223,7 +223,12 @@ export function mount(element, { api, say, alert, clear }) {
     if (playing) frame = requestAnimationFrame(animate);
   }
 
+  let wasPlaying = false; // while the panel is hidden: whether it goes on when it is shown
   function setPlaying(next, inHurry = false) {
+    if (element.hidden && next) {
+      wasPlaying = true;
+      return;
+    }
     playing = next;
     hurry = inHurry;
     playButton.textContent = playing ? "Pause" : "Play";
@@ -363,7 +368,6 @@ export function mount(element, { api, say, alert, clear }) {
 
   new ResizeObserver(() => { if (!element.hidden) { redrawMap(); redraw(); } }).observe(scene.element);
   document.addEventListener("theme", () => { scene.forgetColours(); redrawMap(); redraw(); });
-  let wasPlaying = false;
   element.addEventListener("hide", () => { wasPlaying = playing; setPlaying(false); });
   element.addEventListener("show", () => { redrawMap(); redraw(); setPlaying(wasPlaying); });
 }
