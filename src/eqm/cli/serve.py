@@ -6,6 +6,7 @@ import os
 import socket
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
@@ -163,6 +164,7 @@ def serve_models(
 
     with listen(host, port) as listener, opened(listener) as served:
         address = address_of(listener)
+        served.get(served.names[0])  # damaged weights are said now
 
         def ready() -> None:
             print(f"eqm serves {', '.join(served.names)} at {address}")
@@ -173,7 +175,8 @@ def serve_models(
             if browse:
                 import webbrowser
 
-                webbrowser.open(address)
+                # a browser in the terminal would hold the server
+                Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
         done = run(
             create_app(served, token=token, runs=runs), listener, drain_seconds=drain, ready=ready

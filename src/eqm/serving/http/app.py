@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse
 import eqm
 from eqm.serving.http import answers, detect, docs, errors, events, images, openapi, schemas, uses
 from eqm.serving.http.errors import JSON
-from eqm.serving.http.guard import Guard
+from eqm.serving.http.guard import Guard, Traffic
 from eqm.serving.http.limits import Limits
 from eqm.serving.http.metrics import TYPE, Metrics
 from eqm.serving.http.pictures import png
@@ -77,7 +77,8 @@ def create_app(
     described(app)
     _add_docs(app)
     add_studio(app)
-    app.add_middleware(Guard, token=token, limits=limits, metrics=metrics)
+    app.state.traffic = traffic = Traffic()
+    app.add_middleware(Guard, token=token, limits=limits, metrics=metrics, traffic=traffic)
     return app
 
 
@@ -151,6 +152,10 @@ def _add_docs(app: FastAPI) -> None:
     @app.get("/docs", include_in_schema=False)
     async def reference() -> Response:
         return HTMLResponse(docs.page(app.openapi()))
+
+    @app.get("/docs/style.css", include_in_schema=False)
+    async def style() -> Response:
+        return Response(docs.STYLE, media_type="text/css")
 
 
 def _add_uses(app: FastAPI, models: Models, limits: Limits) -> None:

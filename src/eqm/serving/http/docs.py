@@ -14,7 +14,9 @@ PAGE = """\
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
+<link rel="icon" href="/icon.svg" type="image/svg+xml">
 <link rel="stylesheet" href="/style.css">
+<link rel="stylesheet" href="/docs/style.css">
 </head>
 <body>
 <main>
@@ -23,6 +25,16 @@ PAGE = """\
 </main>
 </body>
 </html>
+"""
+STYLE = """\
+body > main { max-width: 64rem; margin: 0 auto; padding: 1rem; }
+h2 { margin-top: 2.5rem; overflow-wrap: anywhere; }
+pre { overflow-x: auto; padding: .75rem; border: 1px solid; border-radius: .4rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; }
+th, td { text-align: left; vertical-align: top; padding: .35rem .9rem .35rem 0; }
+td:last-child { min-width: 16rem; }
+tr + tr > td { border-top: 1px solid color-mix(in srgb, currentColor 25%, transparent); }
 """
 
 
@@ -36,7 +48,7 @@ def page(document: dict[str, Any]) -> str:
         for method, operation in operations.items():
             name, anchor = (
                 f"{method.upper()} {path}",
-                f"{method}-{re.sub(r'[^a-z0-9]+', '-', path)}",
+                f"{method}{re.sub(r'[^a-z0-9]+', '-', path).rstrip('-')}",
             )
             contents.append(
                 f'<li><a href="#{anchor}"><code>{escape(name)}</code></a> {escape(operation["summary"])}</li>'

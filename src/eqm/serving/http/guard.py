@@ -8,6 +8,7 @@ import ipaddress
 import re
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -26,24 +27,35 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-OPEN = ("/health",)
-"""Paths that need no token."""
-GUARDED = ("/v1/", "/studio/", "/metrics", "/openapi.json", "/docs")
-"""Paths that need the token, if there is one. The files of the page are no secret; it asks for the token."""
+GUARDED = ("/v1/", "/studio/", "/metrics", "/openapi.json")
+"""Paths that need the token, if there is one. The files of the pages are no secret; a browser cannot send a
+token for them, so the studio asks for it."""
+
+
+@dataclass
+class Traffic:
+    """What passes the guard."""
+
+    active: int = 0
+    """Requests without a whole answer."""
+    draining: bool = False
+    """Whether new requests are refused, because the server is closing."""
 
 
 class Guard:
     """The application behind these checks, as ASGI."""
 
     def __init__(
-        self, app: ASGIApp, *, token: str | None, limits: Limits, metrics: Metrics
+        self,
+        app: ASGIApp,
+        *,
+        token: str | None,
+        limits: Limits,
+        metrics: Metrics,
+        traffic: Traffic,
     ) -> None:
-        self.app, self.limits, self.metrics = app, limits, metrics
+        self.app, self.limits, self.metrics, self.traffic = app, limits, metrics, traffic
         self._token = None if token is None else token.encode()
-        self.draining = False
-        """Whether new requests are refused, because the server is closing."""
-        self.active = 0
-        """Requests without a whole answer."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -59,7 +71,7 @@ class Guard:
                 _add_headers(message, scope["path"])
             await send(message)
 
-        self.active += 1
+        self.traffic.active += 1
         self.metrics.active.inc()
         try:
             self._check(scope)
@@ -68,7 +80,7 @@ class Guard:
             if not started:
                 await error_response(error)(scope, receive, timed)
         finally:
-            self.active -= 1
+            self.traffic.active -= 1
             self.metrics.active.dec()
             endpoint = _endpoint(scope)
             self.metrics.requests.labels(endpoint, str(status)).inc()
@@ -77,7 +89,7 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         """Raises ApiError for a request that must not pass."""
         headers, path = Headers(scope=scope), scope["path"]
-        if self.draining:
+        if self.traffic.draining:
             raise ApiError(
                 503, "the server is closing: ask again later", code="closing", headers=AGAIN
             )
@@ -161,7 +173,7 @@ def _endpoint(scope: Scope) -> str:
 def _add_headers(message: Message, path: str) -> None:
     headers = list(message["headers"])
     there = {name.lower() for name, _ in headers}
-    cache = "no-store" if path.startswith((*GUARDED, *OPEN)) else "no-cache"
+    cache = "no-store" if path.startswith((*GUARDED, "/health")) else "no-cache"
     for name, value in {**HEADERS, "Cache-Control": cache}.items():
         if name.lower().encode() not in there:
             headers.append((name.lower().encode(), value.encode()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import os
 import signal
 import socket
@@ -15,12 +16,15 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from eqm.serving.http.guard import Guard
+from eqm.serving.http.guard import Traffic
 
 IDLE_SECONDS = 20.0
 """A connection without a whole request, or whose client takes nothing, ends after once or twice this time."""
+CUT_SECONDS = 2.0
+"""Time for the answers of requests that were cancelled at the end."""
 CONNECTIONS = 900
 """More connections at once are answered with 503, as a process has few file descriptors."""
 
@@ -71,7 +75,8 @@ def run(
     """Serves `app` until SIGTERM or Ctrl-C; whether all requests had their whole answer.
 
     The first signal drains: requests that run have `drain_seconds` to end, and new ones are answered with
-    503. A second signal ends at once. `ready` is called when requests are answered.
+    503. After that time, or after a second signal, they are cancelled. `ready` is called when requests are
+    answered.
     """
     config = uvicorn.Config(
         app,
@@ -87,7 +92,7 @@ def run(
         timeout_keep_alive=15,
         timeout_graceful_shutdown=1,
     )
-    server = _Server(config, drain_seconds, ready)
+    server = _Server(app, config, drain_seconds, ready)
     server.run([listener])
     return server.drained
 
@@ -96,11 +101,12 @@ class _Server(uvicorn.Server):
     """Uvicorn's server, which goes on answering while it drains."""
 
     def __init__(
-        self, config: uvicorn.Config, drain_seconds: float, ready: Callable[[], None]
+        self, app: FastAPI, config: uvicorn.Config, drain_seconds: float, ready: Callable[[], None]
     ) -> None:
         super().__init__(config)
-        self._drain_seconds, self._ready = drain_seconds, ready
-        self._until: float | None = None
+        self._app, self._drain_seconds, self._ready = app, drain_seconds, ready
+        self._traffic: Traffic = app.state.traffic
+        self._until = math.inf
         self.drained = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -108,31 +114,23 @@ class _Server(uvicorn.Server):
         self._ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._until is None:
-            self._until = time.monotonic() + self._drain_seconds
-            self._guard.draining = True
-        else:
-            self.drained = False
-            self.should_exit = self.force_exit = True
+        again = self._traffic.draining
+        self._traffic.draining = True
+        self._until = time.monotonic() + (0 if again else self._drain_seconds)
 
     async def on_tick(self, counter: int) -> bool:
-        if self._until is not None:
-            late = time.monotonic() > self._until
-            if late or not self._guard.active:
-                self.drained = self.drained and not self._guard.active
-                self.should_exit = True
+        if self._traffic.draining:
+            if self._traffic.active and self.drained and time.monotonic() > self._until:
+                self.drained = False
+                await run_in_threadpool(self._app.state.models.close, drain=False)
+                self._until += CUT_SECONDS  # for the answers that say so
+            late = not self.drained and time.monotonic() > self._until
+            self.should_exit = late or not self._traffic.active
         return await super().on_tick(counter)
 
     def capture_signals(self) -> Any:
         """The handlers of signals while it serves; unlike uvicorn's, they do not raise the signals again."""
         return _Signals(self.handle_exit)
-
-    @property
-    def _guard(self) -> Guard:
-        guard = self.config.app.middleware_stack  # type: ignore[union-attr]
-        while not isinstance(guard, Guard):
-            guard = guard.app  # the framework stands before it
-        return guard
 
 
 class _Signals:
