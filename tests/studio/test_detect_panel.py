@@ -12,7 +12,7 @@ from PIL import Image
 
 from eqm.studio.routes import add_studio
 
-P_VALUES = {0: 0.001, 100: 0.03, 200: 0.4}
+P_VALUES = {0: 0.001, 100: 0.03, 200: 0.4, 255: 0.5}
 """The p-value that the server gives to a picture of each brightness."""
 RATES = [(0.001, 9.0), (0.01, 6.0), (0.05, 3.0), (0.5, 1.0)]
 
@@ -109,6 +109,15 @@ def test_the_rate_changes_decisions_without_asking_again(studio, page, asked):
         f'"100"",.png",{1 / 0.03},0.03,false,0.001,9',
         '"200"",.png",2.5,0.4,false,0.001,9',
     ]
+
+
+def test_light_and_dark_can_be_swapped(studio, page, asked):
+    page.goto(f"{studio}/#detect")
+    choose(page, 255)
+    assert list(decisions(page).values()) == ["normal"]
+    page.get_by_label("Swap light and dark").check()
+    page.locator(".verdicts").get_by_text("anomalous").wait_for()
+    assert [brightness for brightness, _ in asked] == [255, 0]
 
 
 def test_the_map_lies_over_the_picture(studio, page):

@@ -156,6 +156,14 @@ def test_long_logs_come_in_parts(client, tmp_path):
     assert calls == 3
 
 
+@pytest.mark.parametrize("images", ["many", -1, True, None, [8], 1e300, 10**30])
+def test_settings_that_make_no_sense_do_no_harm(client, tmp_path, images):
+    line = {"images": 4, "images_per_second": 0}
+    make_run(tmp_path / "runs" / "a", line, training={"images": images, "stop_after": "x"})
+    assert by_id(client)["a"]["state"] == "stopped"
+    assert client.get("/v1/runs/a").json()["settings"]["images"] == images
+
+
 def test_runs_within_folders_and_runs_that_appear_later(client, tmp_path):
     make_run(tmp_path / "runs" / "sweep" / "a b", {"images": 1})
     make_run(tmp_path / "runs" / "1" / "2" / "3" / "4", {"images": 1})

@@ -10,6 +10,7 @@ import re
 import stat
 import time
 import zlib
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -23,8 +24,8 @@ from eqm.schema import read_bytes, read_json
 from eqm.train.checkpoint import CHECKPOINTS
 from eqm.train.loop import RUN
 
-MOST_RUNS, MOST_ENTRIES, DEPTH = 500, 10_000, 3
-"""Limits of a search: runs, entries of one folder, and folders within one another."""
+MOST_RUNS, MOST_FOLDERS, MOST_ENTRIES, DEPTH = 500, 5_000, 10_000, 3
+"""Limits of a search: runs, folders, entries of one folder, and folders within one another."""
 MOST_LINES = 2_000
 """Lines of a log in one answer."""
 MOST_LOG, MOST_PICTURE, MOST_SETTINGS = 64 << 20, 32 << 20, 1 << 20
@@ -76,30 +77,36 @@ def find_runs(folder: Path | str) -> dict[str, RunFiles]:
     """
     root = Path(folder)
     found: dict[str, RunFiles] = {}
-    for parts in _run_folders(root, ()):
+    for parts in islice(_run_folders(root), MOST_RUNS):
         name = printable(":".join(parts or (root.resolve().name,)))
         found.setdefault(name, RunFiles(root, root.joinpath(*parts)))
-        if len(found) == MOST_RUNS:
-            break
     return found
 
 
-def _run_folders(root: Path, parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    place = root.joinpath(*parts)
-    if is_of_kind(place, RUN):
-        yield parts
-    elif len(parts) < DEPTH:
-        try:
-            with os.scandir(place) as entries:
-                names = [
-                    entry.name
-                    for entry in islice(entries, MOST_ENTRIES)
-                    if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
-                ]
-        except OSError:
+def _run_folders(root: Path) -> Iterator[tuple[str, ...]]:
+    """The names that lead from `root` to each run, the nearest first."""
+    waiting: deque[tuple[str, ...]] = deque([()])
+    for _ in range(MOST_FOLDERS):
+        if not waiting:
             return
-        for name in sorted(names):
-            yield from _run_folders(root, (*parts, name))
+        parts = waiting.popleft()
+        place = root.joinpath(*parts)
+        if is_of_kind(place, RUN):
+            yield parts
+        elif len(parts) < DEPTH:
+            waiting += [(*parts, name) for name in _folders_in(place)]
+
+
+def _folders_in(place: Path) -> list[str]:
+    try:
+        with os.scandir(place) as entries:
+            return sorted(
+                entry.name
+                for entry in islice(entries, MOST_ENTRIES)
+                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
+            )
+    except OSError:
+        return []
 
 
 def describe_run(run: RunFiles) -> dict[str, Any]:
@@ -108,15 +115,18 @@ def describe_run(run: RunFiles) -> dict[str, Any]:
     `total` is the number of images in all; None before the first checkpoint, which has the settings.
     `seconds_left` is an estimate of a running run. `changed` is the time of the last line, in seconds since
     1970.
+
+    Raises OSError if the run cannot be read, as it was removed meanwhile.
     """
     last, training = _last_line(run), _training(run)
     path = run.path(NAME)
     changed = None if path is None else path.stat().st_mtime
     images = last.get("images") or 0
     total = training.get("images")
-    if not isinstance(total, int) or total < images:  # the number may have been raised since
+    total = total if type(total) is int and total > 0 else None
+    state = _state(run, last, training, total, changed)
+    if total is not None and total < images:  # the number has been raised since
         total = None
-    state = _state(run, last, training, changed)
     rate = last.get("images_per_second")
     left = (total - images) / rate if state == "running" and total and rate else None
     return {
@@ -132,14 +142,17 @@ def describe_run(run: RunFiles) -> dict[str, Any]:
 
 
 def _state(
-    run: RunFiles, last: dict[str, Any], training: dict[str, Any], changed: float | None
+    run: RunFiles,
+    last: dict[str, Any],
+    training: dict[str, Any],
+    total: int | None,
+    changed: float | None,
 ) -> State:
     if not last:
         return "waiting"
     locked = is_locked(run.run)
-    complete = last["images"] >= training.get("images", float("inf")) or (
-        bool(training.get("stop_after")) and _stopped_early(run)
-    )
+    complete = total is not None and last["images"] >= total
+    complete = complete or (bool(training.get("stop_after")) and _stopped_early(run))
     if locked or (locked is None and not complete and time.time() - (changed or 0) < RECENT):
         return "running"
     return "complete" if complete else "stopped"
@@ -179,7 +192,7 @@ def log_after(run: RunFiles, after: int) -> dict[str, Any]:
     `more` says whether further lines follow. `log` is the same as long as lines are only added: where it
     changes, the log was begun again or cut, and must be read from its start.
 
-    Raises ValueError for a log of more than MOST_LOG bytes.
+    Raises ValueError for a log of more than MOST_LOG bytes, and OSError as `describe_run`.
     """
     path = run.path(NAME)
     if path is None:
@@ -224,7 +237,7 @@ def pictures(run: RunFiles) -> list[dict[str, Any]]:
 def picture(run: RunFiles, name: str) -> bytes | None:
     """The bytes of the preview picture `name`, a PNG file; None if the run has no such picture.
 
-    Raises ValueError for more than MOST_PICTURE bytes."""
+    Raises ValueError for more than MOST_PICTURE bytes, and OSError as `describe_run`."""
     path = run.path(f"pictures/{name}") if _PICTURE.fullmatch(name) else None
     content = b"" if path is None else read_bytes(path, MOST_PICTURE)
     return content if content.startswith(_PNG) else None

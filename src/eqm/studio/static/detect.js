@@ -10,7 +10,7 @@ const MOST = 200; // pictures in the table
 const DRAWN = 6; // pictures that the model draws as examples
 
 export function mount(element, context) {
-  let items = []; // {name, source, input, result}
+  let items = []; // {name, own, source, input, result}
   let answer = null; // the last answer, for its thresholds
   let rates = []; // [{fpr, threshold}], the lowest rate first
   let stop = null, seed = 1;
@@ -41,12 +41,21 @@ export function mount(element, context) {
     label: "Your pictures", accept: "image/*", onFiles: (files) => add(() => fromFiles(files)),
     help: "Drop, paste or choose several. They are cut to a square, brought to the size of the model, and sent to this server only.",
   });
+  const swap = field({
+    label: "Swap light and dark in my pictures", type: "checkbox",
+    help: "For pictures that are dark on light, where those of the model are light on dark.",
+    onInput: () => {
+      for (const item of items) if (item.own) item.result = null;
+      show();
+      if (items.length) add(() => []);
+    },
+  });
   const examples = el("div", { class: "row" },
     button("Pictures like the training data", () => add(drawn), { kind: "main" }),
     button("Strangers", () => add(strangers)));
   const tools = el("div", {},
     section("Try it", "The model draws the first kind itself. Strangers are noise, and drawn pictures inverted, turned or cut up.",
-      examples, el("p"), drop, progress),
+      examples, el("p"), drop, swap.element, progress),
     results);
   element.append(
     el("p", { class: "lead" },
@@ -85,7 +94,7 @@ export function mount(element, context) {
     const waiting = items.filter(({ result }) => !result);
     for (let k = 0; k < waiting.length; k += AT_ONCE) {
       const part = waiting.slice(k, k + AT_ONCE);
-      for (const item of part) item.input = toModel(item.source, model);
+      for (const item of part) item.input = toModel(item.source, model, item.own && swap.value);
       const next = await context.api.post("/v1/detect", {
         model: model.id, images: part.map(({ input }) => input), maps: true,
       }, { signal });
@@ -232,7 +241,7 @@ function explanation() {
 function fromFiles(files) {
   return Promise.all(files.map(async (file) => {
     try {
-      return { name: file.name, source: await createImageBitmap(file) };
+      return { name: file.name, own: true, source: await createImageBitmap(file) };
     } catch {
       throw new Error(`${file.name} is not a picture that this browser can read: choose PNG or JPEG files.`);
     }
@@ -240,9 +249,9 @@ function fromFiles(files) {
 }
 
 /** A picture as the model takes it: a base64 PNG. */
-function toModel(source, model) {
+function toModel(source, model, inverted) {
   const [channels, height, width] = model.eqm.shape;
-  return encode(fitted(source, width, height, { grey: channels === 1 }));
+  return encode(fitted(source, width, height, { grey: channels === 1, inverted }));
 }
 
 function noise(width, height) {

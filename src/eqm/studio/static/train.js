@@ -92,12 +92,13 @@ function runView(id, context) {
   const words = el("p", { class: "state" });
   const bar = el("progress", { max: 1, "aria-label": `Progress of ${id}` });
   const facts = el("dl", { class: "tiles" });
+  const meanings = el("dl", { class: "terms" });
   const curves = runCurves();
   const sheets = sampleSheets(address, context);
   const settings = runSettings(address, context);
   const element = el("div", {},
-    section(id, null, words, bar, facts), curves.element, sheets.element, settings.element);
-  let lines = [], log = null, at = null;
+    section(id, null, words, bar, facts, more("What these numbers are", meanings)), curves.element, sheets.element, settings.element);
+  let lines = [], log = null, at = null, working = null;
 
   async function read() {
     for (let again = true; again;) {
@@ -109,15 +110,22 @@ function runView(id, context) {
     }
   }
 
-  async function update(run) {
+  // One after the other: two at once would add the same lines twice.
+  function update(run) {
+    working ??= show(run).finally(() => { working = null; });
+    return working;
+  }
+
+  async function show(run) {
     words.replaceChildren(badge(run.state), ` ${sentence(run)}`);
     bar.hidden = !run.total;
     if (run.total) bar.value = run.images / run.total;
     const now = JSON.stringify([run.changed, run.images, run.state, run.samples]);
     if (now === at) return;
     await read();
-    facts.replaceChildren(...numbers(lines, run).map(([name, value, help]) =>
-      el("div", { title: help }, el("dt", {}, name), el("dd", {}, value))));
+    const known = numbers(lines, run);
+    facts.replaceChildren(...known.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+    meanings.replaceChildren(...known.flatMap(([name, , help]) => [el("dt", {}, name), el("dd", {}, `${help}.`)]));
     curves.show(lines);
     await sheets.update(run);
     await settings.update(run);
@@ -177,7 +185,8 @@ function runCurves() {
       charts[place].element.hidden = !found.length;
       if (!found.length) missing.push(what);
     }
-    note.textContent = missing.length ? `This run has ${missing.join("; ")}.` : "The faint lines of the curves by gamma and along the descent are earlier ones.";
+    note.textContent = "Faint lines: each line of the log in the loss, earlier curves elsewhere." +
+      (missing.length ? ` This run has ${missing.join("; ")}.` : "");
   }
 
   return { element, show };
