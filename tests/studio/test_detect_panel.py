@@ -141,7 +141,7 @@ def test_what_is_no_picture_and_a_model_without_detector(studio, page, asked):
     page.get_by_role("button", name="Remove all").click()
     assert not page.locator(".verdicts").is_visible()
     page.get_by_label("Model", exact=True).select_option("plain")
-    page.get_by_text("plain has no detector: calibrate one").wait_for()
+    page.get_by_text("plain has no detector: choose clothes above, or calibrate one").wait_for()
     assert not page.get_by_label("Your pictures").is_visible()
 
 

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import os
+import time
 from contextlib import closing
 
 import pytest
@@ -97,6 +99,15 @@ def test_a_run_is_watched_while_it_goes_on(studio, page, runs):
     assert "first: Complete." in page.locator("#status").text_content()
     make_run(runs / "second")
     page.locator(".run-item", has_text="second").get_by_text("waiting").wait_for()
+
+
+def test_a_run_without_new_lines_gives_no_time_left(studio, page, runs):
+    folder = make_run(runs / "paused", line(100, 4.0))
+    (folder / "config.json").write_text(json.dumps({"metadata": {"training": TRAINING}}))
+    os.utime(folder / "log.jsonl", (time.time() - 7200,) * 2)
+    with closing(lock_folder(folder)):
+        page.goto(f"{studio}/#train")
+        page.get_by_text("10.0 %, no new line for 2.0 hours: it may be paused").wait_for()
 
 
 def test_a_log_that_begins_again_is_read_again(studio, page, runs):

@@ -179,8 +179,10 @@ export function mount(element, context) {
     const able = Boolean(model?.eqm?.detector);
     tools.hidden = !able;
     without.hidden = able || !model;
+    const others = context.models.filter(({ eqm }) => eqm?.detector).map(({ id }) => id);
     without.textContent = model
-      ? `${model.id} has no detector: calibrate one on normal pictures with "eqm detect MODEL PICTURES --normal NORMAL --save", and start this server again.`
+      ? `${model.id} has no detector: ${others.length ? `choose ${others.join(" or ")} above, or ` : ""}calibrate one on ` +
+        'normal pictures with "eqm detect MODEL PICTURES --normal NORMAL --save", and start this server again.'
       : "";
     if (!able || scored === model.id) return;
     scored = model.id;

@@ -6,6 +6,7 @@ import { el, field, more, pngUrl, section, short } from "./elements.js";
 export const title = "Watch a training run";
 
 const EVERY = 2000; // milliseconds between two looks
+const LONG = 600; // seconds without a new line that are worth a word
 const EARLIER = 3; // older curves that are drawn faintly beside the newest
 const KEPT = 200; // sample sheets in memory
 const STATES = {
@@ -278,9 +279,12 @@ function sentence(run) {
   const parts = [`${seen(run)} seen`];
   if (run.total) parts.push(`${(100 * run.images / run.total).toFixed(1)} %`);
   else if (run.images) parts.push("the end is known after the first checkpoint");
-  if (run.seconds_left !== null) parts.push(`about ${duration(run.seconds_left)} left`);
-  if (run.state === "running" && run.changed) {
-    parts.push(`last line ${duration(Math.max(Date.now() / 1000 - run.changed, 0))} ago`);
+  const silent = run.changed ? Math.max(Date.now() / 1000 - run.changed, 0) : 0;
+  if (run.state === "running" && silent > LONG) {
+    parts.push(`no new line for ${duration(silent)}: it may be paused, compiling or evaluating`);
+  } else if (run.state === "running") {
+    if (run.seconds_left !== null) parts.push(`about ${duration(run.seconds_left)} left`);
+    parts.push(`last line ${duration(silent)} ago`);
   }
   return run.images ? `${parts.join(", ")}.` : `${STATES[run.state]}.`;
 }
