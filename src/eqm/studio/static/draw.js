@@ -25,7 +25,7 @@ export function mount(element, context) {
   const grid = el("div", { class: "films" });
   const controls = player();
   const summary = el("p", { class: "muted" }, "Press Draw: pictures come out of noise by descending the landscape of the model.");
-  const saves = el("div", { class: "row", hidden: true },
+  const saves = el("div", { class: "row actions", hidden: true },
     button("Save sheet (PNG)", saveSheet), button("Save paths (GIF)", () => saveGif(films, columns(films), `${model.id}-paths.gif`)),
     button("Save seeds (JSON)", saveSeeds), button("Copy seeds", copySeeds));
   const results = section("Pictures", null, summary, controls.element, grid, legend(), saves);
@@ -144,7 +144,7 @@ function details(context, modelNow, request) {
     label: "Strength", type: "range", value: 0.5, min: 0, max: 1, step: 0.05, format: (value) => `${Math.round(100 * value)} % noise`,
     help: "How much of the picture becomes noise before it descends again: 0 keeps it, 100 % is a new picture.",
   });
-  const number = field({ label: "Number of variations", type: "number", value: 6, min: 1, max: 32, step: 1 });
+  const number = field({ label: "Number of variations", type: "number", value: 5, min: 1, max: 32, step: 1 });
   const go = button("Draw variations", vary, { kind: "main" });
   const cancel = button("Cancel", () => abort?.abort(), { disabled: true });
   const grid = el("div", { class: "films" });
@@ -154,7 +154,7 @@ function details(context, modelNow, request) {
     el("div", { class: "two" }, el("div", {}, outcome, facts, el("div", { class: "row actions" },
       button("Save picture (PNG)", () => savePng(`${name()}.png`, canvasOf(shown.data))),
       button("Save path (GIF)", () => saveGif([shown], 1, `${name()}.gif`)))), el("div", {}, norm.element, energy.element)),
-    el("h3", {}, "Variations"), el("div", { class: "fields narrow" }, strength.element, number.element),
+    el("h3", {}, "Variations"), el("div", { class: "fields" }, strength.element, number.element),
     el("div", { class: "row actions" }, go, cancel), controls.element, grid);
   const name = () => [modelNow().id, shown.label, `seed-${shown.seed}`].filter(Boolean).join("-").replace(/[^\w.-]+/g, "-");
 

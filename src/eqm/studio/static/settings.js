@@ -17,10 +17,7 @@ export const RULES = {
 export function settings({ count = 10, most = 64, fitted = true } = {}) {
   let stored = {};
   const number = field({ label: "Number of pictures", type: "number", value: count, min: 1, max: most, step: 1 });
-  const seed = field({
-    label: "Seed", type: "number", value: 0, min: 0, max: Number.MAX_SAFE_INTEGER, step: 1,
-    help: "Each picture has the next seed.",
-  });
+  const seed = field({ label: "Seed", type: "number", value: 0, min: 0, max: Number.MAX_SAFE_INTEGER, step: 1 });
   const guidance = field({
     label: "Guidance", type: "range", value: 1, min: 0, max: 6, step: 0.1, format: (value) => value.toFixed(1), onInput: explain,
     help: "How strongly pictures follow their class; 1 is as trained.",
@@ -38,7 +35,8 @@ export function settings({ count = 10, most = 64, fitted = true } = {}) {
   for (const part of [rule, ratio]) part.element.classList.add("whole");
   const own = el("div", { class: "fields narrow" }, [rule, size, path, momentum, ratio].map((part) => part.element));
   const element = el("div", {},
-    el("div", { class: "fields narrow" }, number.element, seed.element), guidance.element,
+    el("div", { class: "fields narrow" }, number.element, seed.element),
+    el("p", { class: "help" }, "The first picture has this seed, each other one the next."), guidance.element,
     more("How it descends", steps.element, about, own));
   const names = { count: number, seed, guidance, step_size: size, path_length: path, momentum, gradient_ratio: ratio };
 
