@@ -164,6 +164,23 @@ def test_cancel_keeps_what_is_there_and_the_next_seeds_follow(panel):
     assert panel.locator(".film .muted").all_inner_texts() == ["seed 2", "seed 3"]
 
 
+def test_leaving_the_panel_ends_the_work_of_the_server(panel, clothes):
+    def filled():
+        metrics = panel.request.get(f"{clothes}/metrics").text()
+        return int(float(re.search(r"^eqm_slots_filled{.*} (.*)$", metrics, re.M)[1]))
+
+    panel.get_by_label("Number of pictures").fill("3")
+    own_steps(panel, Step_size=0.001, Path_length=2)
+    begin(panel)
+    panel.get_by_text("of 2000").first.wait_for()
+    assert filled() == 3
+    panel.get_by_role("tab", name="Train").click()
+    deadline = time.monotonic() + 10
+    while filled() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert filled() == 0
+
+
 def test_wrong_settings_are_said_in_one_sentence(panel):
     panel.expected.append("400")
     panel.get_by_label("Number of pictures").fill("")

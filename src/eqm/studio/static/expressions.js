@@ -1,8 +1,14 @@
 // Compositions such as `7 + 0.5*left*3 - boot`: from text to terms and back.
 // The grammar is that of src/eqm/tasks/expressions.py.
 
-const TOKEN =
-  /\s*(?:(?<number>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(?<name>[\p{L}\p{Nl}\p{No}_][\p{L}\p{N}\p{M}_]*)|'(?<single>[^']*)'|"(?<double>[^"]*)"|(?<sign>[-+*:~])|(?<end>$))/uy;
+const TOKEN = new RegExp([
+  String.raw`\s*(?:(?<number>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)`,
+  String.raw`(?<name>[\p{L}\p{Nl}\p{No}_][\p{L}\p{N}\p{M}_]*)`,
+  `'(?<single>[^']*)'`,
+  `"(?<double>[^"]*)"`,
+  "(?<sign>[-+*:~])",
+  "(?<end>$))",
+].join("|"), "uy");
 const NAME = /^[\p{L}_][\p{L}\p{N}_]*$/u;
 const NONE = ["none", "null"];
 

@@ -57,7 +57,8 @@ export function fitted(picture, width, height, { grey = false, inverted = false 
   const [left, top] = [(picture.width - w) / 2, (picture.height - h) / 2];
   let canvas = drawn(picture, left, top, w, h, Math.max(1, Math.round(w)), Math.max(1, Math.round(h)));
   while (canvas.width >= 2 * width && canvas.height >= 2 * height) {
-    [w, h] = [Math.floor(canvas.width / 2), Math.floor(canvas.height / 2)]; // halving averages, one jump would skip pixels
+    // halving takes means, one jump would skip pixels
+    [w, h] = [Math.floor(canvas.width / 2), Math.floor(canvas.height / 2)];
     canvas = drawn(canvas, 0, 0, canvas.width, canvas.height, w, h);
   }
   const data = toData(drawn(canvas, 0, 0, canvas.width, canvas.height, width, height));

@@ -4,8 +4,9 @@ import { el, field, more, short } from "./elements.js";
 
 /** Update rules that can be chosen, with whether they have a momentum. */
 export const RULES = {
-  "nesterov-lookahead": true, "gradient-descent": false, nesterov: true, "heavy-ball": true, adam: false, rmsprop: false,
-  "barzilai-borwein": false, anderson: false, heun: false, "runge-kutta-4": false, "adams-bashforth": false, langevin: false,
+  "nesterov-lookahead": true, "gradient-descent": false, nesterov: true, "heavy-ball": true, adam: false,
+  rmsprop: false, "barzilai-borwein": false, anderson: false, heun: false, "runge-kutta-4": false,
+  "adams-bashforth": false, langevin: false,
 };
 
 /**
@@ -19,14 +20,21 @@ export function settings({ count = 10, most = 64, fitted = true } = {}) {
   const number = field({ label: "Number of pictures", type: "number", value: count, min: 1, max: most, step: 1 });
   const seed = field({ label: "Seed", type: "number", value: 0, min: 0, max: Number.MAX_SAFE_INTEGER, step: 1 });
   const guidance = field({
-    label: "Guidance", type: "range", value: 1, min: 0, max: 6, step: 0.1, format: (value) => value.toFixed(1), onInput: explain,
+    label: "Guidance", type: "range", value: 1, min: 0, max: 6, step: 0.1, onInput: explain,
+    format: (value) => value.toFixed(1),
     help: "How strongly pictures follow their class; 1 is as trained.",
   });
-  const steps = field({ label: "Steps", type: "select", options: [["stored", "as stored with the model"], ["own", "chosen below"]], onInput: explain });
+  const steps = field({
+    label: "Steps", type: "select", onInput: explain,
+    options: [["stored", "as stored with the model"], ["own", "chosen below"]],
+  });
   const about = el("p", { class: "help", "aria-live": "polite" });
-  const rule = field({ label: "Rule", type: "select", options: Object.keys(RULES), value: "nesterov-lookahead", onInput: explain });
+  const rule = field({ label: "Rule", type: "select", options: Object.keys(RULES), onInput: explain });
   const size = field({ label: "Step size", type: "number", value: 0.08, min: 0.0001, max: 10, onInput: explain });
-  const path = field({ label: "Path length", type: "number", value: 2, min: 0.0001, max: 1000, onInput: explain, help: "The sum of all step sizes after which a picture stops." });
+  const path = field({
+    label: "Path length", type: "number", value: 2, min: 0.0001, max: 1000, onInput: explain,
+    help: "The sum of all step sizes after which a picture stops.",
+  });
   const momentum = field({ label: "Momentum", type: "number", value: 0.3, min: 0, max: 0.99 });
   const ratio = field({
     label: "Stop early below", type: "number", value: 0.1, min: 0, max: 1,
@@ -46,12 +54,13 @@ export function settings({ count = 10, most = 64, fitted = true } = {}) {
     const coefficients = fitted ? stored.multistep_coefficients?.length : 0;
     if (steps.value === "own") {
       const most = Math.max(1, Math.ceil(path.value / size.value - 1e-4));
-      about.textContent = Number.isFinite(most) ? `At most ${short(most)} steps a picture.` : "";
+      about.textContent = isFinite(most) ? `At most ${short(most)} steps a picture.` : "";
     } else if (coefficients && guidance.value === stored.guidance) {
       about.textContent = `${coefficients} steps whose weights were fitted to this model.`;
     } else {
       const most = Math.max(1, Math.ceil(stored.path_length / stored.step_size - 1e-4));
-      about.textContent = `${stored.rule}, step size ${stored.step_size}, path length ${stored.path_length}: at most ${most} steps.`
+      about.textContent = `${stored.rule}, step size ${stored.step_size}, path length ${stored.path_length}: `
+        + `at most ${most} steps.`
         + (coefficients ? ` The ${coefficients} fitted steps hold for guidance ${stored.guidance} only.` : "");
     }
   }
@@ -62,7 +71,8 @@ export function settings({ count = 10, most = 64, fitted = true } = {}) {
     if (!(value >= low && value <= high) || (whole && !Number.isInteger(value))) {
       input.focus();
       const label = name === "count" ? "number of pictures" : name.replace("_", " ");
-      throw new Error(`The ${label} must be ${whole ? "a whole number" : "a number"} from ${low} to ${high}; got ${input.value || "nothing"}.`);
+      const kind = whole ? "a whole number" : "a number";
+      throw new Error(`The ${label} must be ${kind} from ${low} to ${high}; got ${input.value || "nothing"}.`);
     }
     return value;
   }
@@ -70,10 +80,10 @@ export function settings({ count = 10, most = 64, fitted = true } = {}) {
     element,
     /** Takes the defaults of a model, an item of /v1/models. */
     show({ eqm }) {
-      stored = { guidance: 1, rule: "nesterov-lookahead", step_size: 0.02, path_length: 0.5, momentum: 0.3, ...eqm.sampling };
+      stored = eqm.sampling;
       guidance.element.hidden = !eqm.num_classes;
       guidance.value = stored.guidance;
-      for (const [part, name] of [[size, "step_size"], [path, "path_length"], [momentum, "momentum"]]) part.value = stored[name];
+      for (const name of ["step_size", "path_length", "momentum"]) names[name].value = stored[name];
       if (stored.rule in RULES) rule.value = stored.rule;
       explain();
     },
