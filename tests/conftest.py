@@ -8,6 +8,7 @@ skipped, with the reason, where that is missing.
 import os
 import sys
 import tomllib
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, files
 from importlib.util import find_spec
@@ -15,6 +16,7 @@ from pathlib import Path
 
 os.environ.update(
     dict.fromkeys(["EQM_DATA", "HF_HOME", "TORCH_HOME", "XDG_CACHE_HOME"], "/hidden-by-the-tests"),
+    EQM_SHARED=os.environ.get("EQM_DATA", "."),
     HF_HUB_OFFLINE="1",
     MPLBACKEND="Agg",
 )
@@ -26,6 +28,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 torch.set_num_threads(1)
+
+SHARED = [Path(os.environ["EQM_SHARED"]), Path(__file__).parents[2] / "shared" / "data"]
+"""Folders where real data may lie that are not in the repository."""
 
 settings.register_profile("eqm", deadline=None, derandomize=True)
 settings.load_profile("eqm")
@@ -73,6 +78,19 @@ def _shown(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
                 monkeypatch.delenv("EQM_DATA")
             else:
                 monkeypatch.delitem(sys.modules, what, raising=False)
+
+
+@pytest.fixture
+def shared_data() -> Callable[[str], Path]:
+    """Gives the path of real data by name; skips the test where they are missing."""
+
+    def found(name: str) -> Path:
+        for folder in SHARED:
+            if (folder / name).exists():
+                return folder / name
+        pytest.skip(f"needs {name} in the folder EQM_DATA or in ../shared/data")
+
+    return found
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ HOMES = {
     "score": "eqm.tasks.scores",
     "metric": "eqm.evaluation.metrics",
     "features": "eqm.features",
+    "encoder": "eqm.encoders",
     "command": "eqm.cli",
 }
 """The kinds of parts, and the module or package that registers the built-in ones."""

@@ -52,7 +52,7 @@ def test_a_dry_run_tells_what_encoding_would_take(vae, photos, tmp_path, capsys)
     output = tmp_path / "latents"
     arguments = ["--vae", str(vae()), "--output", str(output), "--dry-run"]
     assert main(["encode", str(photos), *arguments]) == 0
-    assert "0.000 GB in 1 files" in capsys.readouterr().out
+    assert "0.006 MB in 1 files" in capsys.readouterr().out
     assert not output.exists()
     assert main(["encode", str(photos), *arguments, "--shard-size", "0"]) == 2
     assert "shard_size must be at least 1; got 0" in capsys.readouterr().err

@@ -35,7 +35,7 @@ def encode(
     Args:
         path: The pictures: a folder, an archive or a data set by name.
         vae: An AutoencoderKL, AutoencoderTiny or AutoencoderDC of diffusers: a folder, or a name on the Hugging
-            Face Hub.
+            Face Hub. Or one of the TAESD family: taesd:FOLDER, taesdxl:, taesd3:, taef1: or taef2:.
         output: Folder for the latents.
         size: Crop and resize pictures to squares of this side; 0 leaves them as they are.
         channels: Convert pictures to 1 (grey) or 3 (colour) channels; 0 leaves them as they are.
@@ -74,7 +74,8 @@ def encode(
     if dry_run:
         shape = encoder.shape_of(source.shape)
         views = 2 if mirrored else 1
-        size = 2 * views * len(source) * prod(shape) * STORAGE[storage].itemsize
+        numbers = (1 + encoder.posterior) * views * len(source) * prod(shape)
+        megabytes = numbers * STORAGE[storage].itemsize / 1e6
         show_settings(
             {
                 "images": f"{len(source):,} of {source.shape}, {source.num_classes} classes",
@@ -82,7 +83,7 @@ def encode(
                 "latents": f"{shape}, {views} an image",
                 "scale": encoder.scale,
                 "shift": encoder.shift,
-                "size": f"at most {size / 1e9:,.3f} GB in {-(-len(source) // shard_size):,} files",
+                "size": f"{megabytes:,.3f} MB in {-(-len(source) // shard_size):,} files",
                 "output": output,
             }
         )

@@ -70,7 +70,8 @@ Broken = Annotated[
 Vae = Annotated[
     str | None,
     arg(
-        help="Autoencoder of a latent model: a folder or a name on the Hugging Face Hub.",
+        help="Autoencoder of a latent model: a folder, a name on the Hugging Face Hub, or KIND:FOLDER such as "
+        "taef2:FOLDER.",
         help_behavior_hint="(default: the one stored with the model)",
     ),
 ]

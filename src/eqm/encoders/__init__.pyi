@@ -5,3 +5,5 @@ from .encoder import AboutEncoder as AboutEncoder
 from .encoder import Encoder as Encoder
 from .encoder import Pixels as Pixels
 from .encoder import about_encoder as about_encoder
+from .taesd import Taesd as Taesd
+from .taesd import open_taesd as open_taesd

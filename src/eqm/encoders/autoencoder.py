@@ -1,4 +1,4 @@
-"""Autoencoders of the diffusers library."""
+"""Opening encoders by name, and autoencoders with the interface of the diffusers library."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from eqm.encoders.encoder import AboutEncoder, Encoder, Pixels
 from eqm.files import printable
+from eqm.registry import lookup, names
 from eqm.schema import convert, read_json, shown
 from eqm.tensor_files import at_most_stored, read_tensors
 
@@ -27,14 +28,25 @@ _PIXELS_AT_A_TIME = 1 << 20
 
 
 def open_encoder(name: str | Path, *, device: str | torch.device = "cpu") -> Encoder:
-    """The encoder `name`: "pixels", a folder of diffusers, or a name on the Hugging Face Hub.
+    """The encoder `name`, on `device`.
 
-    A folder holds config.json and diffusion_pytorch_model.safetensors. On the Hub, `owner/name/vae`
-    is the folder `vae` of a repository. Raises ValueError if something is missing or damaged, or
-    diffusers is not installed.
+    * `pixels`: no encoder, for models of pixels
+    * `taesd:FOLDER`, `taesdxl:`, `taesd3:`, `taef1:`, `taef2:`: an autoencoder of the TAESD family, as
+      `eqm.encoders.open_taesd` reads it
+    * another folder: an autoencoder of diffusers, config.json and diffusion_pytorch_model.safetensors
+    * a name on the Hugging Face Hub, `owner/name`, of such a folder; `owner/name/vae` is the folder `vae` of
+      a repository
+
+    Encoders of your own are a function `open(name, *, device)` that is registered with
+    `eqm.register("encoder", KIND)`, gets the whole name KIND:ARGUMENT and returns an `Encoder`.
+
+    Raises ValueError if something is missing or damaged, or diffusers is needed and not installed.
     """
     if str(name) == "pixels":
         return Pixels()
+    if (kind := str(name).partition(":")[0]) in names("encoder"):
+        encoder: Encoder = lookup("encoder", kind)(str(name), device=device)
+        return encoder
     try:
         import diffusers
     except ImportError as error:
@@ -107,10 +119,10 @@ def encoder_of(
 
 
 class Autoencoder:
-    """An `AutoencoderKL`, `AutoencoderTiny` or `AutoencoderDC` of diffusers as an `Encoder`.
+    """An `AutoencoderKL`, `AutoencoderTiny` or `AutoencoderDC` of diffusers as an `Encoder`, or a `Taesd`.
 
-    Its weights are frozen, but gradients flow through it. An `AutoencoderTiny` or `AutoencoderDC`
-    has no posterior: the standard deviation is 0.
+    Its weights are frozen, but gradients flow through it. Only an `AutoencoderKL` has a posterior: the
+    standard deviation of the others is 0.
     """
 
     def __init__(self, network: Any, *, name: str) -> None:
@@ -129,6 +141,7 @@ class Autoencoder:
         self._factor = 2 ** (len(widths) - 1)
         self._channels: tuple[int, int] = config["in_channels"], config["latent_channels"]
         self.fingerprint = _fingerprint(network, config)
+        self.posterior = type(network).__name__ == "AutoencoderKL"
 
     def shape_of(self, image: Sequence[int]) -> tuple[int, ...]:
         channels, latent_channels = self._channels

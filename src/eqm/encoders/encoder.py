@@ -35,6 +35,10 @@ class Encoder(Protocol):
     def shift(self) -> float:
         """The shift in the formula of latents."""
 
+    @property
+    def posterior(self) -> bool:
+        """Whether latents have a standard deviation; without, it is 0."""
+
     def shape_of(self, image: Sequence[int]) -> tuple[int, ...]:
         """The shape of the latent of an image of shape (C, H, W).
 
@@ -67,6 +71,7 @@ class Pixels:
     fingerprint: str = "pixels"
     scale: float = 1.0
     shift: float = 0.0
+    posterior: bool = False
 
     def shape_of(self, image: Sequence[int]) -> tuple[int, ...]:
         return tuple(image)
