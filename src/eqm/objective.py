@@ -12,6 +12,7 @@ from eqm.checks import check_callable, check_kind, check_samples, check_step
 from eqm.corruption import ConstantDecay, Decay, TruncatedDecay, corrupt
 from eqm.difference import difference_loss
 from eqm.field import Field, evaluate
+from eqm.gammas import Distribution, Uniform, as_distribution
 from eqm.shapes import per_sample
 
 
@@ -19,9 +20,9 @@ from eqm.shapes import per_sample
 class EquilibriumMatching:
     """The equilibrium matching loss, `|| field(x_gamma) - (noise - data) * c(gamma) ||^2`.
 
-    Eq. 3 of arXiv 2510.02300. x_gamma is `corrupt(data, noise, gamma)` with normal noise and gamma
-    uniform on [0, 1]. The field does not get gamma, except with `noise_conditioning`, an ablation of
-    the paper: then it is called as `field(x, labels, gamma)`.
+    Eq. 3 of arXiv 2510.02300. x_gamma is `corrupt(data, noise, gamma)` with normal noise, and gamma
+    is uniform on [0, 1] or of another `distribution`. The field does not get gamma, except with
+    `noise_conditioning`, an ablation of the paper: then it is called as `field(x, labels, gamma)`.
 
     >>> objective = EquilibriumMatching()
     >>> objective(lambda x, labels: x, torch.zeros(8, 2)).shape
@@ -32,9 +33,12 @@ class EquilibriumMatching:
     noise_conditioning: bool = False
     difference: bool = False
     """Train an energy by finite differences (`eqm.difference.difference_loss`)."""
+    distribution: Distribution = Uniform()
+    """Of gamma, or of the weights of the losses (`eqm.gammas`); a function of gamma is a density."""
 
     def __post_init__(self) -> None:
         check_callable(decay=self.decay)
+        object.__setattr__(self, "distribution", as_distribution(self.distribution))
 
     def __call__(
         self,
@@ -44,7 +48,8 @@ class EquilibriumMatching:
         *,
         generator: Generator | None = None,
     ) -> Tensor:
-        """The loss of each sample of `data` (B, ...), (B,), at random noise and gamma.
+        """The loss of each sample of `data` (B, ...), (B,), at random noise and gamma, weighted if the
+        distribution says so.
 
         `generator` may be on another device than the data. Raises ValueError as `loss_at` does.
         """
@@ -54,8 +59,8 @@ class EquilibriumMatching:
         device = data.device if generator is None else generator.device
         settings: Any = {"generator": generator, "device": device, "dtype": data.dtype}
         noise = torch.randn(data.shape, **settings).to(data.device)
-        gamma = torch.rand(len(data), **settings).to(data.device)
-        return self.loss_at(field, data, labels, noise=noise, gamma=gamma)
+        gamma, weight = self.distribution.draw(torch.rand(len(data), **settings).to(data.device))
+        return weight * self.loss_at(field, data, labels, noise=noise, gamma=gamma)
 
     def loss_at(
         self,

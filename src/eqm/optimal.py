@@ -9,6 +9,7 @@ from torch import Tensor
 
 from eqm.checks import check_batch, check_count, check_decay, check_fraction, check_positive
 from eqm.corruption import Decay, TruncatedDecay
+from eqm.gammas import Distribution, Uniform, as_distribution
 
 
 class OptimalField:
@@ -17,8 +18,9 @@ class OptimalField:
     f*(z) = E[ c(gamma) / (1 - gamma) * (z - x_i) | x_gamma = z ]
 
     The posterior of sample i and gamma is proportional to
-    (1 - gamma)^-d exp(-||z - gamma x_i||^2 / (2 (1 - gamma)^2)) for uniform gamma: a softmax over the
-    data and an integral over gamma. It follows from Eq. 3 of arXiv 2510.02300.
+    p(gamma) (1 - gamma)^-d exp(-||z - gamma x_i||^2 / (2 (1 - gamma)^2)): a softmax over the data and an
+    integral over gamma. p is the density of `distribution` (`eqm.gammas`), by default uniform. It
+    follows from Eq. 3 of arXiv 2510.02300.
 
     With `labels` (N,) the field is conditional: called with labels, it uses only the data of that
     label. `nodes`, an odd number, are the points of Simpson's rule, evenly spaced in log(1 - gamma)
@@ -39,6 +41,7 @@ class OptimalField:
         decay: Decay | None = None,
         *,
         labels: Tensor | None = None,
+        distribution: Distribution = Uniform(),
         nodes: int = 513,
         floor: float = 1e-4,
     ) -> None:
@@ -63,6 +66,7 @@ class OptimalField:
         simpson[1:-1:2], simpson[2:-1:2] = 4, 2
         # d gamma = (1 - gamma) d log(1 - gamma) adds one power to the posterior's weight
         self.log_weight = (1 - self.data.shape[1]) * noise_level.log() + simpson.log()
+        self.log_weight += as_distribution(distribution).density(self.gamma).log()
         self.precision = noise_level**-2
 
     def __call__(self, x: Tensor, labels: Tensor | None = None) -> Tensor:

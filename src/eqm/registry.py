@@ -1,16 +1,20 @@
 """The registry: names for rules, stops, decays, networks and other parts; imports no torch.
 
 A registered part works by its name in Python, in configurations, on the command line and in saved models.
+Decays and densities of gamma may also be any function that can be imported, by the name
+`package.module:function`.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
@@ -24,6 +28,7 @@ HOMES = {
     "rule": "eqm.descent.rules",
     "stop": "eqm.descent.stopping",
     "decay": "eqm.corruption",
+    "gamma": "eqm.gammas",
     "network": "eqm.models",
     "source": "eqm.data.builtin",
     "score": "eqm.tasks.scores",
@@ -33,7 +38,11 @@ HOMES = {
     "command": "eqm.cli",
 }
 """The kinds of parts, and the module or package that registers the built-in ones."""
+IMPORTABLE = ("decay", "gamma")
+"""The kinds whose parts may be given as MODULE:NAME."""
 _REGISTERED: dict[str, dict[str, Any]] = {kind: {} for kind in HOMES}
+_NAMED: set[str] = set()
+"""Modules whose names the user gave, in Python or on the command line."""
 
 
 class UnknownNameError(ValueError):
@@ -77,11 +86,17 @@ def register(kind: str, name: str) -> Callable[[T], T]:
 
 
 def lookup(kind: str, name: str) -> Any:
-    """The part of this kind that is registered under `name`.
+    """The part of this kind that is registered under `name`, or named MODULE:NAME.
+
+    This imports no module, because `name` may come from the file of a model. It finds MODULE:NAME in a
+    module that the user named (`import_part`, `load_plugin`), or that the program has imported, but not in
+    the standard library, torch or eqm.
 
     Raises UnknownNameError, a ValueError, if there is none.
     """
     _load_home(kind)
+    if ":" in name and kind in IMPORTABLE:
+        return _imported(kind, name)
     found = _REGISTERED[kind].get(name)
     if found is None and (entry := _entries(kind).get(name)):
         found = _REGISTERED[kind][name] = entry.load()
@@ -115,6 +130,11 @@ def name_of(kind: str, part: object) -> str:
     for name in (*_REGISTERED[kind], *_entries(kind)):
         if lookup(kind, name) is part:
             return name
+    if kind in IMPORTABLE and getattr(part, "__module__", "__main__") != "__main__":
+        name = f"{part.__module__}:{getattr(part, '__qualname__', '')}"
+        with suppress(UnknownNameError):
+            if lookup(kind, name) is part:
+                return name
     raise ValueError(
         f'the {kind} {_path(part)} is not registered: put @eqm.register("{kind}", "my-name") above it'
     )
@@ -176,6 +196,42 @@ def settings_of(kind: str, made: Any) -> tuple[str, dict[str, Any]]:
         ) from None
 
 
+def import_part(kind: str, name: str) -> None:
+    """Returns nothing; imports the module of the part `name`, MODULE:NAME; other names need no import.
+
+    The module may be installed, or a file in the current folder. It runs code: call it only with a name
+    from the user, never with one from the file of a model.
+
+    Raises ValueError if the module does not exist or fails, and if it has no such function or class.
+
+    >>> import_part("decay", "statistics:mean")
+    >>> lookup("decay", "statistics:mean").__name__
+    'mean'
+    """
+    _check_kind(kind)
+    module, colon, _ = name.partition(":")
+    if not colon or kind not in IMPORTABLE:
+        return
+    if not re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", name):
+        raise UnknownNameError(
+            f"a {kind} that is imported must be named package.module:function; got {name!r}"
+        )
+    if _module(module) is None:
+        try:
+            _import(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise _failed(f"the {kind} {name!r}", error) from error
+            raise UnknownNameError(
+                f"the {kind} {name!r} must be in a module that Python can import; there is no "
+                f"{error.name!r}: install it, or go to its folder"
+            ) from None
+        except Exception as error:
+            raise _failed(f"the {kind} {name!r}", error) from error
+    _NAMED.add(module)
+    _imported(kind, name)
+
+
 def load_plugin(where: str) -> None:
     """Returns nothing; runs a Python file or imports a module, which registers parts.
 
@@ -185,13 +241,14 @@ def load_plugin(where: str) -> None:
     missing = f"--import takes a Python file or an installed module; there is no {where!r}"
     if path.suffix != ".py":
         try:
-            importlib.import_module(where)
+            _import(where)
         except ModuleNotFoundError as error:
             if error.name not in (where, where.split(".")[0]):
-                raise _failed(where, error) from error
+                raise _failed(f"--import {where}", error) from error
             raise ValueError(missing) from None
         except Exception as error:
-            raise _failed(where, error) from error
+            raise _failed(f"--import {where}", error) from error
+        _NAMED.add(where)
         return
     if not path.is_file():
         raise ValueError(missing)
@@ -203,21 +260,65 @@ def load_plugin(where: str) -> None:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise _failed(where, error) from error
+        raise _failed(f"--import {where}", error) from error
+    _NAMED.add(path.stem)
+
+
+def _import(module: str) -> None:
+    """Returns nothing; imports a module that is installed, or a file in the current folder."""
+    before = list(sys.path)
+    sys.path.append(os.getcwd())  # noqa: PTH109 - last, so that it replaces no installed module
+    try:
+        importlib.import_module(module)
+    finally:
+        sys.path[:] = before
+
+
+def _imported(kind: str, name: str) -> Any:
+    """The part MODULE:NAME of a module that is imported, if it may be used."""
+    module, _, path = name.partition(":")
+    part = _module(module)
+    if part is None or not (module in _NAMED or _is_of_user(module)):
+        raise UnknownNameError(
+            f"the {kind} {name!r} is code that is not imported: if you trust it, add --import {module}, or "
+            "import that module in Python"
+        )
+    for step in path.split("."):
+        part = getattr(part, step, None)
+    if not callable(part):
+        raise UnknownNameError(
+            f"the module {module} has no function or class {path!r}: check its name"
+        )
+    return part
+
+
+def _module(name: str) -> Any:
+    """The imported module of this name, also one that `load_plugin` loaded from a file."""
+    return sys.modules.get(name) or sys.modules.get(f"eqm_plugin_{name}")
+
+
+def _is_of_user(module: str) -> bool:
+    """Whether a module that is imported was not imported by eqm or torch for themselves."""
+    top = module.partition(".")[0]
+    return top not in sys.stdlib_module_names and top not in ("eqm", "torch", "numpy")
 
 
 def _failed(where: str, error: Exception) -> ValueError:
     return ValueError(
-        f"--import {where} failed, with {type(error).__name__} ({error}): mend the code; EQM_TRACEBACK=1 shows where"
+        f"{where} failed, with {type(error).__name__} ({error}): mend the code; EQM_TRACEBACK=1 shows where"
     )
 
 
 def _settings(part: Any) -> dict[str, Parameter]:
     """The settings of a part: the arguments of a class, the keyword-only arguments of a function."""
     positional = isinstance(part, type)
+    try:
+        parameters = signature(part).parameters
+    except ValueError:  # a function of C
+        return {}
     return {
         name: parameter
-        for name, parameter in signature(part).parameters.items()
+        for name, parameter in parameters.items()
         if parameter.kind is Parameter.KEYWORD_ONLY
         or (positional and parameter.kind is Parameter.POSITIONAL_OR_KEYWORD)
     }

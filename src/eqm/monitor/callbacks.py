@@ -177,7 +177,8 @@ def loss_by_gamma(
     """The mean loss in each band of gamma, (BANDS,) on the CPU, lowest gamma first.
 
     Samples (at most SAMPLES), noise and gammas are the same in each call, with one noise and one
-    uniform gamma per sample and band. The mean over the bands is an unbiased estimate of the loss.
+    uniform gamma per sample and band. The mean over the bands is an unbiased estimate of the loss,
+    at uniform gamma without weights whatever the objective's distribution, so that runs compare.
     `labelled` gives the labels to the field.
     """
     count = min(len(source), SAMPLES)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from eqm.data.config import DataConfig
 from eqm.models.config import NetworkConfig, UNetConfig
+from eqm.registry import lookup
 from eqm.sampling.settings import Sampling
+from eqm.schema import convert
 from eqm.train.config import ObjectiveConfig, OptimizerConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -211,8 +213,9 @@ def _as_trained(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
         known = {f"objective.{field.name}": field.name for field in fields(ObjectiveConfig)}
         saved = metadata.get("training", {}).items()
         changes = {known[key]: value for key, value in saved if key in known}
-        options = tuple((name, number) for name, number in changes.pop("decay_options", ()))
-        config = replace(config, objective=ObjectiveConfig(**changes, decay_options=options))
+        for part in ("decay", "gamma"):
+            lookup(part, str(changes.get(part, getattr(FINETUNE.objective, part))))  # no import
+        config = replace(config, objective=convert(changes, ObjectiveConfig, "the model's "))
     if config.sampling == FINETUNE.sampling:
         sampling = replace(Sampling.of(metadata), multistep_coefficients=())
         config = replace(config, sampling=sampling)

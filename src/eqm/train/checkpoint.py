@@ -31,7 +31,7 @@ from eqm.models.network import build_empty
 from eqm.models.pretrained import write_pretrained
 from eqm.schema import convert, read_json
 from eqm.tensor_files import open_tensors, read_tensors
-from eqm.train.config import TrainConfig
+from eqm.train.config import ObjectiveConfig, TrainConfig
 from eqm.train.disk_space import bytes_of, lack_of_space
 from eqm.train.distributed import is_main, on_main, refuse
 from eqm.train.ema import FOLDER, sha256_of
@@ -500,6 +500,8 @@ def _set_aside(folder: Path, number: int) -> None:
 
 
 def _check_same(saved: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
+    later = {f"objective.{name}": value for name, value in asdict(ObjectiveConfig()).items()}
+    saved = {name: list(x) if isinstance(x, tuple) else x for name, x in later.items()} | saved
     different = [
         f"{name} was {saved.get(name)} and is now {wanted.get(name)}"
         for name in sorted(saved.keys() | wanted.keys())

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from msgspec import Meta
 
 from eqm import registry
+from eqm.checks import kind_of
 from eqm.corruption import Decay
 from eqm.data.config import DataConfig
 from eqm.files import is_file_name
+from eqm.gammas import Distribution, Weighted, distribution_of
 from eqm.models.config import NetworkConfig, UNetConfig
 from eqm.sampling.settings import Sampling
 from eqm.schema import (
@@ -58,8 +60,9 @@ class ObjectiveConfig:
     """What the field learns."""
 
     decay: str = "truncated"
-    """Gradient magnitude c(gamma): truncated, linear, piecewise, constant, or one of your own.
-    Constant with scale 1 is flow matching."""
+    """Gradient magnitude c(gamma): truncated, linear, piecewise, constant, or one of your own, by its
+    registered name or as package.module:function, which is imported. Constant with scale 1 is flow
+    matching."""
     start: Finite = 0.8
     """Gamma at which a truncated or piecewise decay begins to fall (the paper's a)."""
     initial: Finite = 1.4
@@ -68,6 +71,14 @@ class ObjectiveConfig:
     """Multiplier of the decay (the paper's lambda)."""
     decay_options: tuple[tuple[str, Finite], ...] = ()
     """Further settings of a decay of your own: pairs of name and number."""
+    gamma: str = "uniform"
+    """Distribution of gamma: uniform, power, logit-normal, inverse-decay (density 1 / c), or a density of
+    your own, by its registered name or as package.module:function, which is imported."""
+    gamma_options: tuple[tuple[str, Finite], ...] = ()
+    """Settings of the distribution, pairs of name and number: exponent of power; mean and deviation of
+    logit-normal; floor of inverse-decay, the least 1 - gamma."""
+    gamma_weights: bool = False
+    """Draw gamma uniformly and weight each loss by the density, in place of drawing from it."""
     energy: Literal["implicit", "dot", "norm"] = "implicit"
     """Train the field itself (implicit), or a scalar energy whose gradient is the field."""
     gradient: Literal["exact", "difference"] = "exact"
@@ -76,23 +87,59 @@ class ObjectiveConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, prefix="objective.")
-        names = [name for name, _ in self.decay_options]
-        _check(
-            len(set(names)) == len(names),
-            "objective.decay_options must name each setting once",
-            ", ".join(names),
-        )
-        self.make_decay()
+        for part in ("decay", "gamma"):
+            names = [name for name, _ in getattr(self, f"{part}_options")]
+            _check(
+                len(set(names)) == len(names),
+                f"objective.{part}_options must name each setting once",
+                ", ".join(names),
+            )
+            registry.import_part(part, getattr(self, part))
+        decay = self.make_decay()
+        if ":" in self.decay:
+            _check_function(self.decay, decay)
         _check(
             self.gradient == "exact" or self.energy != "implicit",
             "objective.gradient difference needs an explicit energy, such as objective.energy dot",
             self.energy,
         )
+        self.make_distribution()
 
     def make_decay(self) -> Decay:
         """The decay of these settings. Raises ValueError for an unknown name or a wrong setting."""
         decay: Decay = registry.make("decay", self.decay, vars(self), self.decay_options)
         return decay
+
+    def make_distribution(self) -> Distribution:
+        """The distribution of gamma, or of the weights of the losses. Raises ValueError as `make_decay`
+        does, and for a density that is negative, not finite or does not integrate."""
+        found = distribution_of(self.gamma, decay=self.make_decay(), options=self.gamma_options)
+        return Weighted(found) if self.gamma_weights else found
+
+
+def _check_function(name: str, decay: Decay) -> None:
+    """Raises ValueError unless a function of the user is a decay on 0..1."""
+    import torch
+
+    gamma = torch.linspace(0, 1, 33)
+    try:
+        found: Any = decay(gamma)
+    except Exception as error:  # whatever their code raises
+        raise ValueError(
+            f"objective.decay {name} must be a function of gamma (B,); it failed, with "
+            f"{type(error).__name__} ({str(error).strip().partition(chr(10))[0]})"
+        ) from error
+    if not isinstance(found, torch.Tensor) or found.shape != gamma.shape:
+        raise ValueError(
+            f"objective.decay {name} must return a tensor (B,) for gamma (B,); got {kind_of(found)} for 33 "
+            "gammas"
+        )
+    rounding = 1e-6 * float(found.abs().max())
+    if not (found.is_floating_point() and found.isfinite().all() and found.min() >= -rounding):
+        raise ValueError(
+            f"objective.decay {name} must return finite numbers of at least 0 for gamma from 0 to 1; got "
+            f"{found.min() + 0:g} to {found.max() + 0:g}"
+        )
 
 
 @dataclass(frozen=True)
@@ -249,6 +296,7 @@ class TrainConfig:
             self.objective.make_decay(),
             self.model.noise_conditioning,
             self.objective.gradient == "difference",
+            self.objective.make_distribution(),
         )
 
     def suited_to(self, images: Source) -> TrainConfig:

@@ -259,9 +259,11 @@ class _Losses(nn.Module):
         if labels is not None:
             dropped = draws.uniform("label dropout") < self._dropout
             labels = labels.masked_fill(dropped, self._null)
-        noise, gamma = draws.normal("noise", data.shape[1:]), draws.uniform("gamma")
+        noise = draws.normal("noise", data.shape[1:])
+        gamma, weight = self._objective.distribution.draw(draws.uniform("gamma"))
         with in_training_precision(self._config, self._device):
-            return self._objective.loss_at(self._field[0], data, labels, noise=noise, gamma=gamma)
+            loss = self._objective.loss_at(self._field[0], data, labels, noise=noise, gamma=gamma)
+        return weight * loss
 
 
 def _wrapped(
