@@ -16,7 +16,7 @@ from torch import nn
 
 import eqm
 import eqm.evaluation
-from eqm import descent, features, metrics, sampling, tasks
+from eqm import descent, features, gammas, metrics, sampling, tasks
 from eqm.corruption import decay_of
 from eqm.features.features import Activations
 from eqm.sampling.start import check_seeds
@@ -307,6 +307,12 @@ CALLS = {
     "TruncatedDecay()": call(eqm.TruncatedDecay(), gamma=torch.rand(3)),
     "PiecewiseDecay()": call(eqm.PiecewiseDecay(), gamma=torch.rand(3)),
     "ConstantDecay()": call(eqm.ConstantDecay(), gamma=torch.rand(3)),
+    "Power": call(gammas.Power, exponent=1.3, kinds={"exponent": "scale"}),
+    "LogitNormal": call(
+        gammas.LogitNormal, mean=0.5, deviation=1.0, kinds={"mean": "scale", "deviation": "scale"}
+    ),
+    "Tabulated": call(partial(gammas.Tabulated, torch.square), end=1.0, kinds={"end": "floor"}),
+    "InverseDecay": call(partial(gammas.InverseDecay, eqm.LinearDecay()), floor=0.01),
     "EquilibriumMatching": call(
         eqm.EquilibriumMatching(),
         **{"field": MODEL, "data": X, "labels": LABELS, "generator": None},
