@@ -16,7 +16,7 @@ from torch import nn
 
 import eqm
 import eqm.evaluation
-from eqm import descent, features, gammas, metrics, sampling, tasks
+from eqm import couplings, descent, features, gammas, metrics, sampling, tasks
 from eqm.corruption import decay_of
 from eqm.features.features import Activations
 from eqm.sampling.start import check_seeds
@@ -312,6 +312,12 @@ CALLS = {
         gammas.LogitNormal, mean=0.5, deviation=1.0, kinds={"mean": "scale", "deviation": "scale"}
     ),
     "Tabulated": call(partial(gammas.Tabulated, torch.square), end=1.0, kinds={"end": "floor"}),
+    "Sinkhorn": call(
+        couplings.Sinkhorn,
+        regularisation=0.02,
+        iterations=3,
+        kinds={"regularisation": "scale", "iterations": "draws"},
+    ),
     "InverseDecay": call(partial(gammas.InverseDecay, eqm.LinearDecay()), floor=0.01),
     "EquilibriumMatching": call(
         eqm.EquilibriumMatching(),

@@ -1,7 +1,7 @@
 """The registry: names for rules, stops, decays, networks and other parts; imports no torch.
 
 A registered part works by its name in Python, in configurations, on the command line and in saved models.
-Decays and densities of gamma may also be any function that can be imported, by the name
+Decays, densities of gamma and couplings may also be any function that can be imported, by the name
 `package.module:function`.
 """
 
@@ -29,6 +29,7 @@ HOMES = {
     "stop": "eqm.descent.stopping",
     "decay": "eqm.corruption",
     "gamma": "eqm.gammas",
+    "coupling": "eqm.couplings",
     "network": "eqm.models",
     "source": "eqm.data.builtin",
     "score": "eqm.tasks.scores",
@@ -38,7 +39,7 @@ HOMES = {
     "command": "eqm.cli",
 }
 """The kinds of parts, and the module or package that registers the built-in ones."""
-IMPORTABLE = ("decay", "gamma")
+IMPORTABLE = ("decay", "gamma", "coupling")
 """The kinds whose parts may be given as MODULE:NAME."""
 _REGISTERED: dict[str, dict[str, Any]] = {kind: {} for kind in HOMES}
 _NAMED: set[str] = set()

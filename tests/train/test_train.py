@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 import eqm
 from eqm.data import Images, digits
 from eqm.features import accuracy, train_classifier
+from eqm.gammas import Uniform
 from eqm.models import MLPConfig, UNet, UNetConfig, save_pretrained
 from eqm.recipes import RECIPES
 from eqm.tasks import generate
@@ -166,6 +167,8 @@ def test_every_kind_of_run_trains_and_loads(images, tmp_path, changes):
 
 class Spy:
     """An objective that notes what it is called with."""
+
+    distribution = Uniform()
 
     def __init__(self):
         self.noise, self.labels = [], []

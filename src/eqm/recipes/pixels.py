@@ -213,7 +213,7 @@ def _as_trained(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
         known = {f"objective.{field.name}": field.name for field in fields(ObjectiveConfig)}
         saved = metadata.get("training", {}).items()
         changes = {known[key]: value for key, value in saved if key in known}
-        for part in ("decay", "gamma"):
+        for part in ("decay", "gamma", "coupling"):
             lookup(part, str(changes.get(part, getattr(FINETUNE.objective, part))))  # no import
         config = replace(config, objective=convert(changes, ObjectiveConfig, "the model's "))
     if config.sampling == FINETUNE.sampling:

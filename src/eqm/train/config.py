@@ -11,6 +11,7 @@ from msgspec import Meta
 from eqm import registry
 from eqm.checks import kind_of
 from eqm.corruption import Decay
+from eqm.couplings import Coupling, coupling_of
 from eqm.data.config import DataConfig
 from eqm.files import is_file_name
 from eqm.gammas import Distribution, Weighted, distribution_of
@@ -79,6 +80,13 @@ class ObjectiveConfig:
     logit-normal; floor of inverse-decay, the least 1 - gamma."""
     gamma_weights: bool = False
     """Draw gamma uniformly and weight each loss by the density, in place of drawing from it."""
+    coupling: str = "independent"
+    """Which noise of a batch goes with which sample: independent; optimal or sinkhorn, optimal transport within
+    the batch of each process; or one of your own, by its registered name or as package.module:function."""
+    coupling_options: tuple[tuple[str, Finite], ...] = ()
+    """Settings of the coupling, pairs of name and number: regularisation and iterations of sinkhorn."""
+    coupling_within_class: bool = False
+    """Couple each class by itself."""
     energy: Literal["implicit", "dot", "norm"] = "implicit"
     """Train the field itself (implicit), or a scalar energy whose gradient is the field."""
     gradient: Literal["exact", "difference"] = "exact"
@@ -87,7 +95,7 @@ class ObjectiveConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, prefix="objective.")
-        for part in ("decay", "gamma"):
+        for part in ("decay", "gamma", "coupling"):
             names = [name for name, _ in getattr(self, f"{part}_options")]
             _check(
                 len(set(names)) == len(names),
@@ -104,6 +112,7 @@ class ObjectiveConfig:
             self.energy,
         )
         self.make_distribution()
+        self.make_coupling()
 
     def make_decay(self) -> Decay:
         """The decay of these settings. Raises ValueError for an unknown name or a wrong setting."""
@@ -115,6 +124,10 @@ class ObjectiveConfig:
         does, and for a density that is negative, not finite or does not integrate."""
         found = distribution_of(self.gamma, decay=self.make_decay(), options=self.gamma_options)
         return Weighted(found) if self.gamma_weights else found
+
+    def make_coupling(self) -> Coupling | None:
+        """The coupling, None for independent noise. Raises ValueError as `make_decay` does."""
+        return coupling_of(self.coupling, self.coupling_options)
 
 
 def _check_function(name: str, decay: Decay) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from eqm.couplings import couple
 from eqm.energy import Energy
 from eqm.field import Field
 from eqm.models import Network, cost
@@ -106,6 +107,16 @@ def make_step(
     optimizer, settings = state.optimizer, config.optimizer
     weights = [weight for weight in state.model.parameters() if weight.requires_grad]
     micro, trials = config.micro_batch, TRIALS if distributed.world_size() > 1 else 0
+    coupling = config.objective.make_coupling()
+
+    def noise_of(data: Tensor, draws: SampleRandom) -> Tensor:
+        return draws.normal("noise", data.shape[1:])
+
+    def in_pairs(data: Tensor, labels: Tensor | None, draws: SampleRandom) -> Tensor:
+        """The noise of the whole share, coupled with its data."""
+        classes = labels if config.objective.coupling_within_class else None
+        noise, uniform = noise_of(data, draws), draws.uniform("coupling")
+        return couple(coupling, data, noise, uniform, labels=classes)  # type: ignore[arg-type]
 
     def gradient(
         data: Tensor, labels: Tensor | None, draws: SampleRandom, together: bool
@@ -113,12 +124,14 @@ def make_step(
         """The mean loss of the share; the gradient is accumulated in the weights."""
         optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=device)
+        coupled = None if coupling is None else in_pairs(data, labels, draws)
         for rows in slices(len(data), micro):
             last = rows.stop == len(data)
             apart = isinstance(losses, DistributedDataParallel) and not (last and together)
             with losses.no_sync() if apart else nullcontext():  # type: ignore[operator]
                 chosen = None if labels is None else labels[rows]
-                loss = losses(data[rows], chosen, draws[rows]).sum() / len(data)
+                noise = noise_of(data[rows], draws[rows]) if coupled is None else coupled[rows]
+                loss = losses(data[rows], noise, chosen, draws[rows]).sum() / len(data)
                 loss.backward()
             total += loss.detach()
         return total
@@ -195,6 +208,7 @@ def make_step(
         return loss, norm, bad
 
     recorded = compiles(config, device) and device.type == "cuda" and distributed.world_size() == 1
+    recorded = recorded and coupling is None  # its work on the CPU cannot be recorded
     take = Recorded(update, optimizer, device) if recorded else update
 
     def step(data: Tensor, labels: Tensor | None, draws: SampleRandom) -> Step:
@@ -255,11 +269,12 @@ class _Losses(nn.Module):
         self._dropout, self._null = config.label_dropout, config.model.num_classes
         self._config, self._device = config, device
 
-    def forward(self, data: Tensor, labels: Tensor | None, draws: SampleRandom) -> Tensor:
+    def forward(
+        self, data: Tensor, noise: Tensor, labels: Tensor | None, draws: SampleRandom
+    ) -> Tensor:
         if labels is not None:
             dropped = draws.uniform("label dropout") < self._dropout
             labels = labels.masked_fill(dropped, self._null)
-        noise = draws.normal("noise", data.shape[1:])
         gamma, weight = self._objective.distribution.draw(draws.uniform("gamma"))
         with in_training_precision(self._config, self._device):
             loss = self._objective.loss_at(self._field[0], data, labels, noise=noise, gamma=gamma)
