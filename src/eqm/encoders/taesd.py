@@ -55,7 +55,9 @@ def open_taesd(name: str, *, device: str | torch.device = "cpu") -> Autoencoder:
         )
     for half, tensors in stored.items():
         _load(getattr(network, half), tensors, files[half])
-    network.to(memory_format=torch.channels_last)  # a third faster on CPUs
+    for weight in network.parameters():
+        if weight.ndim == 4:  # a third faster on CPUs
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     return Autoencoder(network.to(device), name=name)
 
 
