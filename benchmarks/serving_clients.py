@@ -16,6 +16,8 @@ from io import BytesIO
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, Self
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import httpx
 import torch
@@ -47,12 +49,11 @@ class Server:
 
     def __enter__(self) -> Self:
         while True:
-            with suppress(httpx.TransportError):
-                if httpx.get(f"{self.address}/health").status_code == 200:
-                    return self
+            with suppress(URLError), urlopen(f"{self.address}/health"):
+                return self
             if self.process.poll() is not None:
                 raise RuntimeError(f"the server ended with status {self.process.returncode}")
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()

@@ -24,8 +24,8 @@ from eqm.models import Network
 from eqm.tasks import Downsample, Inpaint, denoise, generate, restore
 
 GUIDANCE = (1.0, 1.2, 1.5, 2.0)
-STEPS = (12, 25, 50)
-SAMPLES = (1, 1, 1, 2, 4, 8)
+STEPS = (8, 12, 20)
+SAMPLES = (1, 1, 1, 2, 4)
 """The mixed load draws a guidance scale, a number of steps and a number of samples from these."""
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import shutil
 import socket
@@ -83,3 +84,15 @@ def test_a_notebook_runs(notebook):
     for cell in json.loads(notebook.read_text())["cells"]:
         if cell["cell_type"] == "code":
             exec(compile("".join(cell["source"]), notebook.name, "exec"), namespace)
+
+
+def test_the_calls_of_the_page_about_serving_are_answered(server):
+    if not all(map(shutil.which, ("bash", "curl", "jq", "base64"))):
+        pytest.skip("bash, curl, jq or base64 is not installed")
+    page = (EXAMPLES.parent / "docs" / "serving.md").read_text(encoding="utf-8")
+    calls = [code for code in re.findall(r"(?s)```sh\n(.+?)```", page) if "eqm" not in code.split()]
+    assert len(calls) > 8
+    script = "\n".join(calls).replace("http://127.0.0.1:8000", server)
+    subprocess.run(["bash", "-euo", "pipefail", "-c", script], check=True)
+    for picture in ("coat", "other", "clean", "sharp", "way", "both", "large"):
+        assert Path(f"{picture}.png").read_bytes().startswith(b"\x89PNG"), picture
