@@ -209,7 +209,7 @@ def test_my_own_images_bring_their_shape_and_classes(run, tmp_path):
         (["train", "digits", "--model.width", "50000"], "fit here"),
         (
             ["train", "folder", "--data.path", "moons"],
-            "needs pictures (channels, height, width)",
+            "does not take samples of shape (2,), as moons has",
         ),
         (["train", "digits", "--images", "0"], "eqm: images must be at least 1; got 0"),
         (

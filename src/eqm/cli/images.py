@@ -401,12 +401,13 @@ def open_model(
     vae: str | None = None,
     compile: bool = False,
     latents: bool = True,
+    any_kind: bool = False,
     output: Path | None = None,
 ) -> tuple[Any, Encoder]:
     """The model `name`, ready for inference, and the encoder that decodes its samples.
 
     With `precision` None the model is as it was stored. Raises ValueError for a model of anything but
-    images, for one of latents unless `latents`, and for images that `output` cannot hold.
+    images unless `any_kind`, for one of latents unless `latents`, and for images that `output` cannot hold.
     """
     from eqm.cli.output import ending_of
     from eqm.devices import pick_device
@@ -416,7 +417,8 @@ def open_model(
 
     where = pick_device(device) if isinstance(device, str) else device
     network = from_pretrained(name, device=where)
-    if len(network.config.shape) != 3:
+    of_images = len(network.config.shape) == 3
+    if not (of_images or any_kind):
         raise ValueError(
             f"this command takes models of images (channels, height, width); {name} has samples of shape "
             f"{network.config.shape}: use it in Python, with eqm.tasks"
@@ -424,7 +426,7 @@ def open_model(
     if not latents and (network.metadata.get("data") or {}).get("encoder"):
         raise ValueError(f"this command takes models of pixels; {name} is a model of latents")
     encoder = encoder_of(network.metadata, vae, device=where)
-    if output is not None and ending_of(output) != ".npz":
+    if of_images and output is not None and ending_of(output) != ".npz":
         check_channels(encoder.image_shape_of(network.config.shape)[0])
     if precision is None:
         return network, encoder

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unicodedata import category
 
 from eqm.cli.options import Reading, Sheet
@@ -249,6 +249,56 @@ def write_images(
                     path = folder / f"{names[k] if names else f'{k:06}'}.png"
                     path.parent.mkdir(parents=True, exist_ok=True)
                     picture(image).save(path)
+
+
+def write_samples(
+    samples: Tensor,
+    output: Path,
+    *,
+    metadata: Mapping[str, Any],
+    columns: int,
+    sheet: Sheet = Sheet(),
+) -> None:
+    """Returns nothing; writes samples (N, ...) of another kind than pictures, as `output` ends.
+
+    .npz: the array `arr_0` (N, ...), in the units of the training data, which are in `metadata`. A folder: an
+    array NUMBER.npy for each. .png: a sheet of them as `drawn` shows them. .gif and .mp4: a sheet of videos
+    (N, C, T, H, W), frame by frame.
+
+    Raises ValueError for other endings, and for an animation of samples that are no videos.
+    """
+    import numpy as np
+
+    from eqm.data.values import in_own_units
+    from eqm.drawings import drawn
+    from eqm.files import new_folder, replacing
+    from eqm.pictures import animate, grid
+
+    ending = ending_of(output)
+    if ending in (".npz", FOLDER):
+        array = in_own_units(samples.float().cpu(), metadata).numpy()
+        if ending == ".npz":
+            with replacing(output) as path, path.open("wb") as file:
+                np.savez(file, arr_0=array)
+            return
+        with new_folder(output) as folder:
+            for k, one in enumerate(array):
+                np.save(folder / f"{k:06}.npy", one)
+        return
+    check_output(output, ANY)
+    if ending == ".png":
+        shown = drawn(samples)
+        scale = sheet.scale or max(1, 56 // shown.shape[-2])
+        wide = max(1, min(columns, 1024 // (shown.shape[-1] * scale)))
+        with replacing(output) as path:
+            grid(shown, columns=wide, scale=scale).save(path, format="png")
+        return
+    if samples.ndim != 5:
+        raise ValueError(
+            f"output must end in .png or .npz for samples that are no videos; got {output}"
+        )
+    scale = sheet.scale or max(1, 56 // samples.shape[-1])
+    animate((grid(frame, columns=columns, scale=scale) for frame in samples.unbind(2)), output)
 
 
 def with_captions(

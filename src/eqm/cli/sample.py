@@ -38,16 +38,19 @@ def sample(
     sampling: options.SamplingOptions = STORED,
     sheet: options.SheetOptions = Sheet(),
 ) -> None:
-    """Draw images from a trained model.
+    """Draw samples from a trained model.
 
     Example: `eqm sample fashion-mnist --labels sneaker bag --count 20`
+
+    Models of signals, videos and points are drawn too: .npz and folders hold their numbers in the units of the
+    training data, .png shows curves, frames or points, .gif and .mp4 show videos.
 
     Under torchrun the processes share the work. The first process writes the same images as one process would.
 
     Args:
         labels: Classes to draw, by number or name; each gets an equal share. `eqm info MODEL` lists them.
-        count: Number of images.
-        animate: Also write the first 100 images on their way from noise, as a .gif or .mp4.
+        count: Number of samples.
+        animate: Also write the first 100 images of a model of images on their way from noise, as a .gif or .mp4.
         compile: Compile the network first (torch.compile). This is faster for many images.
         dry_run: Only print the settings.
     """
@@ -56,7 +59,7 @@ def sample(
     import torch
 
     from eqm.cli.images import check_samples, open_model
-    from eqm.cli.output import STILL, check_output, show_settings, write_images
+    from eqm.cli.output import ANY, STILL, check_output, show_settings, write_images, write_samples
     from eqm.descent import collect
     from eqm.files import make_folder
     from eqm.pictures import ANIMATION_SUFFIXES, check_channels, grid
@@ -65,14 +68,25 @@ def sample(
     from eqm.tasks import draw, gather, trajectory
     from eqm.train import distributed
 
-    check_output(output, STILL)
+    check_output(output, ANY)
     if animate is not None:
         check_output(animate, ANIMATION_SUFFIXES, name="animate")
     place = distributed.join(device)
     atexit.register(distributed.leave)
     network, encoder = open_model(
-        model, vae=vae, device=place, precision=precision, compile=compile, output=output
+        model,
+        vae=vae,
+        device=place,
+        precision=precision,
+        compile=compile,
+        any_kind=True,
+        output=output,
     )
+    of_images = len(network.config.shape) == 3
+    if of_images:
+        check_output(output, STILL)
+    elif animate is not None:
+        raise ValueError("--animate is for models of images: leave it out, or write an .npz")
     shape = encoder.image_shape_of(network.config.shape)
     if animate is not None:
         check_channels(shape[0])
@@ -115,13 +129,16 @@ def sample(
     rows = [
         {names[k] for k in (chosen or [])[at : at + columns]} for at in range(0, count, columns)
     ]
-    write_images(
-        (encoder.decode(x) for x in solution.x.split(batch_size)),
-        output,
-        columns=columns,
-        sheet=sheet,
-        rows=[" ".join(row) if len(row) == 1 else "" for row in rows],
-    )
+    if not of_images:
+        write_samples(solution.x, output, metadata=network.metadata, columns=columns, sheet=sheet)
+    else:
+        write_images(
+            (encoder.decode(x) for x in solution.x.split(batch_size)),
+            output,
+            columns=columns,
+            sheet=sheet,
+            rows=[" ".join(row) if len(row) == 1 else "" for row in rows],
+        )
     print(f"{solution}: {output}")
     if failure is not None:
         sentence = (

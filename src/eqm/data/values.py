@@ -263,6 +263,27 @@ def standardised(
     return data, {}, (note,)
 
 
+def in_own_units(samples: Tensor, metadata: Mapping[str, Any]) -> Tensor:
+    """Samples (N, ...) of a model with these metadata, as its training data were before they were
+    standardised, or scaled to black and white.
+
+    Raises ValueError for metadata that do not say it for samples of this shape."""
+    data = metadata.get("data") or {}
+    try:
+        if "std" in data:
+            shape = (1, -1, *[1] * (samples.ndim - 2))
+            std, mean = (samples.new_tensor(data[name]).view(shape) for name in ("std", "mean"))
+            return samples * std + mean
+        if "values" in data:
+            black, white = map(float, data["values"]["range"])
+            return (samples + 1) / 2 * (white - black) + black
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"the model's metadata do not say how its data were scaled ({error}): save it again"
+        ) from error
+    return samples
+
+
 def check_finite(name: str, data: Tensor) -> None:
     """Raises ValueError where a sample holds NaN or infinity."""
     parts = data.split(1024)  # the data may be larger than the memory

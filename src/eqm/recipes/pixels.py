@@ -228,13 +228,18 @@ def choose_network(config: TrainConfig, pictures: Source) -> tuple[TrainConfig, 
     Each picture is seen 500 times, or 100 times when fine-tuning, within bounds for the images in
     all. The network halves its grid twice, and further until it is at most 16 wide, as far as the
     sides can be halved. It has attention if the grid is at most 32 wide. Above 64 pixels, a place of
-    the first grid is a square of 2x2 pixels. Raises ValueError for data that are not pictures.
+    the first grid is a square of 2x2 pixels. For signals, videos and points the network keeps its other sizes.
+    Raises ValueError for data that the network does not take.
     """
+    of_images = len(pictures.shape) == 3
     if len(pictures.shape) != len(config.model.shape):
-        raise ValueError(
-            f"the recipe {config.name} needs pictures (channels, height, width); {pictures.name} has "
-            f"samples of shape {pictures.shape}: train from Python, with eqm.models.MLPConfig"
-        )
+        try:
+            config = config.suited_to(pictures)
+        except ValueError as error:
+            raise ValueError(
+                f"the network of the recipe {config.name} does not take samples of shape {pictures.shape}, as "
+                f"{pictures.name} has ({error}): choose another one, such as --model mlp"
+            ) from None
     picks = []
     if config.images == -1:
         passes, fewest, most = FINETUNING if config.init_from else TRAINING
@@ -248,6 +253,7 @@ def choose_network(config: TrainConfig, pictures: Source) -> tuple[TrainConfig, 
     asked = config.model
     if (
         isinstance(asked, UNetConfig)
+        and of_images
         and not config.init_from
         and _sizes(asked) == _sizes(FOLDER.model)
     ):

@@ -1,0 +1,78 @@
+"""Samples of any kind as pictures: frames of videos in a row, signals as curves, points in the plane."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+COLOURS = (
+    (31, 90, 180),
+    (200, 60, 40),
+    (40, 140, 60),
+    (140, 80, 170),
+    (190, 130, 20),
+    (60, 60, 60),
+)
+"""Of the channels of a signal, one after the other."""
+HEIGHT, NARROWEST, WIDEST = 64, 96, 512
+"""Pixels of the picture of a signal."""
+FINE = 4
+"""Lines are drawn so many times larger, and made smaller: then they are smooth."""
+
+
+def drawn(samples: Tensor) -> Tensor:
+    """Samples (N, ...) as pictures in -1..1, (N, C, H, W).
+
+    Pictures (N, C, H, W) stay as they are. The frames of a video (N, C, T, H, W) stand side by side. A
+    signal (N, C, L) has a curve for each channel, and a point (N, D) one curve through its numbers; all
+    have the same vertical axis, with a grey line at 0. Points (N, 2) are one picture together, (1, 3, H, W).
+    """
+    samples = samples.detach().float().cpu()
+    if samples.ndim == 5:
+        return samples.transpose(2, 3).flatten(3)
+    if samples.ndim == 4:
+        return samples
+    if samples.ndim == 2 and samples.shape[1] == 2:
+        return _tensor([_scattered(samples.numpy())])
+    signals = samples.view(len(samples), -1, samples.shape[-1]).numpy()
+    reach = float(max(np.abs(signals).max(initial=0), 1e-9))
+    return _tensor([_curves(signal / reach) for signal in signals])
+
+
+def _curves(signal: np.ndarray) -> np.ndarray:
+    """The curves of a signal (C, L) in -1..1, (H, W, 3)."""
+    from PIL import Image, ImageDraw
+
+    width = min(max(signal.shape[1], NARROWEST), WIDEST)
+    size = (width * FINE, HEIGHT * FINE)
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.rectangle([0, 0, size[0] - 1, size[1] - 1], outline=(225, 225, 225), width=FINE)
+    draw.line([(0, size[1] / 2), (size[0], size[1] / 2)], fill=(215, 215, 215), width=FINE)
+    x = np.linspace(0, size[0] - 1, signal.shape[1]) if signal.shape[1] > 1 else np.zeros(1)
+    for k, curve in enumerate(signal):
+        y = (1 - 0.94 * curve) / 2 * size[1]
+        draw.line(
+            [*zip(x.tolist(), y.tolist(), strict=True)], fill=COLOURS[k % len(COLOURS)], width=FINE
+        )
+    return np.asarray(sheet.resize((width, HEIGHT), Image.Resampling.LANCZOS))
+
+
+def _scattered(points: np.ndarray) -> np.ndarray:
+    """Points (N, 2) in one square picture, (H, W, 3)."""
+    from PIL import Image, ImageDraw
+
+    side = 4 * HEIGHT
+    sheet = Image.new("RGB", (side * FINE, side * FINE), "white")
+    draw = ImageDraw.Draw(sheet)
+    low, high = points.min(0), points.max(0)
+    reach = float(max((high - low).max(), 1e-9)) * 1.05
+    at = (points - (low + high) / 2) / reach + 0.5
+    for x, y in (at * [1, -1] + [0, 1]) * side * FINE:
+        draw.ellipse([x - 6, y - 6, x + 6, y + 6], fill=COLOURS[0])
+    return np.asarray(sheet.resize((side, side), Image.Resampling.LANCZOS))
+
+
+def _tensor(pictures: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
