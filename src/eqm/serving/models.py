@@ -198,7 +198,7 @@ class Models:
     def _find(self, name: str) -> _Entry:
         if name not in self._entries:
             raise UnknownModelError(
-                f"there is no model {name!r}{did_you_mean(name, self._entries)}: this server has "
+                f"there is no model {name[:100]!r}{did_you_mean(name, self._entries)}: this server has "
                 f"{', '.join(self.names)}"
             )
         return self._entries[name]

@@ -12,7 +12,7 @@ import torch
 from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException
+from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, PlainTextResponse
 
 import eqm
@@ -267,8 +267,14 @@ async def _form_of(request: Request) -> tuple[dict[str, str], dict[str, bytes]]:
         raise ValueError("the body must be a form, multipart/form-data, with the file image")
     try:
         form = await request.form(max_files=4, max_fields=40)
-    except (MultiPartException, ValueError) as error:
-        raise ValueError(f"the body must be a form, multipart/form-data; {error}") from None
+    except (
+        HTTPException,
+        ValueError,
+    ) as error:  # the framework turns errors of the form into the first
+        said = str(getattr(error, "detail", error)).rstrip(".")
+        raise ValueError(
+            f"the body must be a form, multipart/form-data, with at most 4 files and 40 texts; {said}"
+        ) from None
     try:
         texts: dict[str, str] = {}
         files: dict[str, bytes] = {}

@@ -114,7 +114,7 @@ def install(app: FastAPI) -> None:
 
     async def of_framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        path, allowed = request.url.path, _methods(app, request.scope)
+        path, allowed = request.url.path[:100], _methods(app, request.scope)
         if request.method in allowed or error.status_code not in (404, 405):  # an endpoint said it
             return error_response(
                 ApiError(error.status_code, str(error.detail), headers=error.headers)
