@@ -292,7 +292,7 @@ def _expected(kind: Any) -> str:
             words["an object"] = None
         else:
             word = _NAMES.get(option, (f"a {getattr(option, '__name__', option)}",))[0]
-            if option is str and (length := _length(kind)):
+            if option is str and get_origin(kind) is Annotated and (length := _length(kind)):
                 word = f"a text of {length}characters"
             finite = any(meta.le == LARGEST for meta in ranges(kind))
             words["a finite number" if finite and option is float else word] = None

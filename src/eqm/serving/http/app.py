@@ -267,11 +267,8 @@ async def _form_of(request: Request) -> tuple[dict[str, str], dict[str, bytes]]:
         raise ValueError("the body must be a form, multipart/form-data, with the file image")
     try:
         form = await request.form(max_files=4, max_fields=40)
-    except (
-        HTTPException,
-        ValueError,
-    ) as error:  # the framework turns errors of the form into the first
-        said = str(getattr(error, "detail", error)).rstrip(".")
+    except (HTTPException, ValueError) as error:  # the framework makes the first of errors of forms
+        said = " ".join(str(getattr(error, "detail", error)).split()).rstrip(".")
         raise ValueError(
             f"the body must be a form, multipart/form-data, with at most 4 files and 40 texts; {said}"
         ) from None

@@ -87,7 +87,7 @@ def plan_edit(
     channels, *sides = served.image_shape
     which = "image" if mask is None else "mask"
     alpha = read_pictures(
-        [image if mask is None else mask], (4, *sides), limits=limits, name=which
+        [image if mask is None else mask], (4, *sides), limits=limits, resize=None, name=which
     ).images[0, 3]
     missing = alpha < 0
     if missing.all() or not missing.any():
@@ -96,7 +96,7 @@ def plan_edit(
             f"{which} must be transparent where the picture is to be drawn anew, and only there; it is "
             f"transparent {found}"
         )
-    given = read_pictures([image], (channels, *sides), limits=limits, name="image")
+    given = read_pictures([image], (channels, *sides), limits=limits, resize=None, name="image")
     operator = Inpaint((~missing).float())
     y = operator(given.images)
     prompt = ask.prompt.strip()

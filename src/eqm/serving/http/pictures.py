@@ -47,13 +47,14 @@ def read_pictures(
     shape: Sequence[int],
     *,
     limits: Limits,
-    resize: bool = False,
+    resize: bool | None = False,
     name: str = "images",
 ) -> Pictures:
     """The pictures in `contents`, encoded files, as images of `shape` (C, H, W).
 
-    Channels are converted. `resize` crops them to a square and resizes them to the shape. Headers are
-    read before pixels. Raises ValueError for what is no picture, too many pixels, and another size.
+    Channels are converted. `resize` crops them to a square and resizes them to the shape; None hides that
+    offer in errors. Headers are read before pixels.
+    Raises ValueError for what is no picture, too many pixels, and another size.
     """
     channels, height, width = shape
     if not contents:
@@ -73,9 +74,10 @@ def read_pictures(
                 "shrink it"
             )
         if (head.height, head.width) != (height, width) and not resize:
+            offer = "" if resize is None else ", or send resize true"
             raise ValueError(
                 f"{each} must have {width}x{height} pixels; got {head.width}x{head.height}: bring it to "
-                "that size, or send resize true"
+                f"that size{offer}"
             )
     names = [f"{name}[{k}]" for k in heads]
     files = PictureFiles(name, names, None, (), "", lambda k: io.BytesIO(contents[k]))
@@ -106,7 +108,7 @@ def read_mask(
     """The values (H, W), 0 for black to 1 for white, of a picture of these sides.
 
     Raises ValueError as `read_pictures` does."""
-    mask = read_pictures([content], (1, *sides), limits=limits, name=name).images[0, 0]
+    mask = read_pictures([content], (1, *sides), limits=limits, resize=None, name=name).images[0, 0]
     return (mask + 1) / 2
 
 
@@ -126,4 +128,5 @@ def _header(content: bytes, name: str) -> Header:
     try:
         return header(io.BytesIO(content))
     except BROKEN as error:
-        raise ValueError(f"{name} cannot be read ({reason(error)}): send a PNG or JPEG") from None
+        why = reason(error).partition(": set data.range")[0]
+        raise ValueError(f"{name} cannot be read ({why}): send a PNG or JPEG") from None
