@@ -330,7 +330,15 @@ CALLS = {
     ),
     "guide": call(
         called(eqm.guide),
-        **{"field": MODEL, "scale": 2.0, "null_label": 3, "channels": 1, "interval": (0.1, 0.2)},
+        **{
+            "field": MODEL,
+            "scale": 2.0,
+            "null_label": 3,
+            "channels": 1,
+            "interval": (0.1, 0.2),
+            "norm": 0.5,
+        },
+        kinds={"norm": "scale"},
     ),
     "condition": call(called(eqm.condition), field=MODEL, label=1),
     "compose": call(called(eqm.compose), fields=[MODEL, MODEL], weights=[1.0, 2.0], base=MODEL),

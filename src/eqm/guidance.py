@@ -22,6 +22,7 @@ def guide(
     channels: int | None = None,
     interval: tuple[float, float] | None = None,
     fixed: bool = False,
+    norm: float = 0.0,
 ) -> Field:
     """A guided field, `f(x, null) + scale * (f(x, labels) - f(x, null))`.
 
@@ -36,7 +37,11 @@ def guide(
     twice, so the batch size varies; `fixed` evaluates all samples twice, for compiled networks. A
     direct call, without a path, always guides.
 
-    Raises ValueError for an invalid interval, and when called without labels.
+    `norm`, from 0 to 1, keeps the step of guidance from growing: at 1 each sample's guided gradient is
+    scaled to the norm of `f(x, labels)`, at 0 it is left, between it is a weighted mean of both (the
+    rescaling of Lin et al. 2023, arXiv 2305.08891, on gradients).
+
+    Raises ValueError for an invalid interval or norm, and when called without labels.
 
     >>> towards_label = lambda x, labels: x - labels[:, None]
     >>> guide(towards_label, 2.0, null_label=0)(torch.zeros(1, 3), torch.tensor([5]))
@@ -44,13 +49,16 @@ def guide(
     """
     check_label(field, null_label=null_label)
     check_range(-math.inf, math.inf, scale=scale)
+    check_range(0, 1, norm=norm)
     if channels is not None:
         check_count(channels=channels)
     if interval is not None and not _rises(interval):
         raise ValueError(
             f"interval must be two rising path lengths, such as (0.1, 0.3); got {kind_of(interval)}"
         )
-    return field if scale == 1 else Guided(field, scale, null_label, channels, interval, fixed)
+    return (
+        field if scale == 1 else Guided(field, scale, null_label, channels, interval, fixed, norm)
+    )
 
 
 def _rises(interval: Any) -> bool:
@@ -78,6 +86,7 @@ class Guided:
     channels: int | None
     interval: tuple[float, float] | None
     fixed: bool
+    norm: float = 0.0
 
     def __call__(self, x: Tensor, labels: Tensor | None) -> Tensor:
         return self._guide_all(self.field, x, labels)
@@ -114,9 +123,13 @@ class Guided:
 
     def _mix(self, labelled: Tensor, unlabelled: Tensor) -> Tensor:
         guided = torch.lerp(unlabelled, labelled, self.scale)
-        if self.channels is None:
+        if self.channels is not None:
+            guided = torch.cat([guided[:, : self.channels], labelled[:, self.channels :]], dim=1)
+        if self.norm == 0:
             return guided
-        return torch.cat([guided[:, : self.channels], labelled[:, self.channels :]], dim=1)
+        wanted, found = (x.flatten(1).norm(dim=1) for x in (labelled, guided))
+        factor = (wanted / found).where(found > 0, 1.0)
+        return guided * per_sample(torch.lerp(torch.ones_like(factor), factor, self.norm), guided)
 
     def _checked(self, labels: Tensor | None) -> Tensor:
         if not isinstance(labels, Tensor):

@@ -34,6 +34,7 @@ def integrate(
     guidance: float = 1.0,
     null_label: int | None = None,
     guidance_interval: tuple[float, float] | None = None,
+    guidance_norm: float = 0.0,
 ) -> Solution:
     """The samples at gamma = 1 after `steps` Euler steps of a noise-conditioned field from x (B, ...).
 
@@ -42,8 +43,8 @@ def integrate(
 
     `decay` is the c(gamma) of training, by default 1 (flow matching); it must be positive before
     gamma = 1. `start` is the gamma of x, 0 for noise. The sign is that of all fields here, minus the
-    velocity. `guidance`, `null_label` and `guidance_interval` are those of `guide`, with gamma as the
-    path. Samples end as converged, or as diverged once they are not finite.
+    velocity. `guidance`, `null_label`, `guidance_interval` and `guidance_norm` are those of `guide`,
+    with gamma as the path. Samples end as converged, or as diverged once they are not finite.
 
     Raises ValueError for `steps` below 1, `start` outside [0, 1), a decay that is not positive, guidance
     without a null label, and a field that returns another shape.
@@ -70,7 +71,7 @@ def integrate(
 
     guided: Field = now
     if null_label is not None:
-        guided = guide(now, guidance, null_label, interval=guidance_interval)
+        guided = guide(now, guidance, null_label, interval=guidance_interval, norm=guidance_norm)
     whole = torch.ones(len(x), dtype=torch.bool, device=x.device)
     made, gradient_norm = whole.long() * 0, x.new_full((len(x),), torch.nan)
     with torch.no_grad():

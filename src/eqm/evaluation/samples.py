@@ -154,6 +154,8 @@ def _used(sampling: Sampling, *, labelled: bool, noise_conditioned: bool) -> dic
         ).parameters.keys()
     if not labelled or sampling.guidance == 1:
         idle |= {"guidance", "guidance_interval"}
+    if "guidance" in idle or not sampling.guidance_norm:
+        idle |= {"guidance_norm"}
     return {
         name: value
         for name, value in settings.items()

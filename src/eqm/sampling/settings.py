@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from eqm.registry import make
-from eqm.schema import Finite, Fraction, NonNegative, Positive, check_fields, convert
+from eqm.schema import Finite, Fraction, Meta, NonNegative, Positive, check_fields, convert
 
 if TYPE_CHECKING:
     from eqm.descent import Rule, Stop
 
 MOST_STEPS = 1e9
+Share = Annotated[float, Meta(ge=0, le=1)]
 Options = tuple[tuple[str, Finite], ...]
 """Further settings of a registered part: pairs of name and value."""
 
@@ -40,6 +41,9 @@ class Sampling:
     """Classifier-free guidance scale; 1 is none."""
     guidance_interval: tuple[NonNegative, NonNegative] | None = None
     """Guide a sample only while its path is between these two lengths; by default always."""
+    guidance_norm: Share = 0.0
+    """From 0 to 1: at 1 the guided gradient is scaled to the norm of the one with the label, at 0 it is
+    left."""
     multistep_coefficients: tuple[tuple[Finite, Finite, Finite, Finite], ...] = ()
     """Rows of a `LinearMultistep`, one a step, fitted by `eqm tune`. If there are any, samples from
     noise take these steps; other descents always use the rule."""

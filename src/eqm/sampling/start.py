@@ -133,7 +133,14 @@ def guided(model: Model, sampling: Sampling, labels: Tensor | None) -> Field:
     if labels is None or sampling.guidance == 1:
         return model
     interval, fixed = sampling.guidance_interval, describe(model).fixed_shapes
-    return guide(model, sampling.guidance, null_label(model), interval=interval, fixed=fixed)
+    return guide(
+        model,
+        sampling.guidance,
+        null_label(model),
+        interval=interval,
+        fixed=fixed,
+        norm=sampling.guidance_norm,
+    )
 
 
 def sampling_of(model: Model, sampling: Sampling | None) -> Sampling:

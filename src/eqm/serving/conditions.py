@@ -78,6 +78,8 @@ class Terms:
         if field is model:
             return cls(None, (1.0,))
         if isinstance(field, Guided) and field.field is model and field.channels is None:
+            if field.norm:  # its samples do not share a batch with others
+                return None
             interval = field.interval or (-math.inf, math.inf)
             return cls(None, (1.0,), field.scale, interval, field.null_label)
         if not isinstance(field, Composition) or field.balance:

@@ -84,6 +84,10 @@ class Composition:
         if len(nones) > 1:
             around = composition.compose(nones, [1 / len(nones)] * len(nones))
         sampling = sampling_of(first, sampling)
+        if sampling.guidance_norm:
+            raise ValueError(
+                f"guidance_norm must be 0 for a composition; got {sampling.guidance_norm:g}: set it to 0"
+            )
         return cls(
             first,
             tuple(_field(named[name], label) for name, label in parts),

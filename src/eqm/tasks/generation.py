@@ -155,6 +155,7 @@ def _flow(model: Model, start: Start, batch_size: int) -> Iterator[FinishedSampl
             guidance=1.0 if part.labels is None else part.sampling.guidance,
             null_label=part.info.num_classes,
             guidance_interval=part.sampling.guidance_interval,
+            guidance_norm=part.sampling.guidance_norm,
         )
         columns = (end.steps.tolist(), end.nfe.tolist(), end.gradient_norm.tolist())
         for k, row in enumerate(zip(end.x, *columns, end.outcome, strict=True)):
