@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from eqm.checks import check_path, check_range
@@ -69,22 +70,27 @@ class Log(Tracker):
             )
 
 
-def read_log(folder: Path | str, *, after: int = -1) -> list[dict[str, float | None]]:
-    """The lines of the log of a run with more than `after` images, in order; none if there is no log.
+def read_log(
+    folder: Path | str, *, after: int = -1, most: int | None = None
+) -> list[dict[str, float | None]]:
+    """The lines of the log of a run with more than `after` images, in order, the first `most` or all.
 
-    Incomplete lines, as after a crash, are left out. Raises ValueError for `after` below -1.
+    There are none if there is no log. Incomplete lines, as after a crash, are left out. Raises ValueError
+    for `after` below -1, and for a log of more than MOST_BYTES.
     """
     check_path(folder=folder)
     check_range(-1, math.inf, after=after)
     path = Path(folder) / NAME
     lines = read_bytes(path, MOST_BYTES).splitlines(keepends=True) if path.exists() else []
-    found = []
-    for line in reversed(lines):
-        numbers = parse_line(line)
-        if numbers is not None and (numbers["images"] or 0) <= after:
-            break
-        found += [numbers] if numbers else []
-    return found[::-1]
+    wanted = (line for line in lines if after < 0 or _images(line) > after)
+    found = (numbers for numbers in map(parse_line, wanted) if numbers is not None)
+    return list(islice((each for each in found if (each["images"] or 0) > after), most))
+
+
+def _images(line: bytes) -> float:
+    """The images of a line as `Log` writes it, without reading the rest; infinity for another line."""
+    start = re.match(rb'\{"images": (\d{1,18})[,}]', line)
+    return int(start[1]) if start else math.inf
 
 
 def draw_curves(folder: Path | str, path: Path | str) -> None:

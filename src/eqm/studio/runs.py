@@ -205,7 +205,7 @@ def log_after(run: RunFiles, after: int) -> dict[str, Any]:
         )
     with path.open("rb") as file:
         first = file.readline(TAIL)
-    lines = read_log(run.run, after=after)
+    lines = read_log(run.run, after=after, most=MOST_LINES + 1)
     return {
         "log": f"{about.st_ino:x}-{zlib.crc32(first):08x}",
         "lines": lines[:MOST_LINES],

@@ -56,6 +56,7 @@ export function mount(element, context) {
 
   async function look() {
     clearTimeout(timer);
+    const began = performance.now();
     try {
       const answer = await context.api.get("/v1/runs");
       for (const run of answer.data) {
@@ -74,7 +75,7 @@ export function mount(element, context) {
     } catch (error) {
       fail(error);
     }
-    if (!element.hidden) timer = setTimeout(look, EVERY);
+    if (!element.hidden) timer = setTimeout(look, Math.max(EVERY, 4 * (performance.now() - began)));
   }
 
   function fail(error) {
