@@ -79,3 +79,13 @@ def test_studio_opens_the_page_of_the_shipped_models(monkeypatch, server):
     assert main(["studio"]) == 0
     assert opened == [server.address]
     assert server.app.state.models.names == ["fashion-mnist", "mnist-5k", "openmoji-32"]
+
+
+def test_a_token_of_the_environment_opens_another_host(monkeypatch, server):
+    from starlette.testclient import TestClient
+
+    monkeypatch.setenv("EQM_TOKEN", "abc")
+    assert main(["serve", "fashion-mnist", "--host", "0.0.0.0", "--port", "0"]) == 0
+    client = TestClient(server.app, base_url="http://192.0.2.1")
+    assert client.get("/v1/models").status_code == 401
+    assert client.get("/v1/models", headers={"Authorization": "Bearer abc"}).status_code == 200
