@@ -59,7 +59,14 @@ def server():
 
 
 @pytest.mark.parametrize(
-    "script", sorted({*EXAMPLES.glob("*.py")} - {*CLIENTS}), ids=lambda path: path.stem
+    "script",
+    [
+        pytest.param(script, marks=[pytest.mark.slow, pytest.mark.needs("ray")])
+        if script.stem == "ray_batch"
+        else script
+        for script in sorted({*EXAMPLES.glob("*.py")} - {*CLIENTS})
+    ],
+    ids=lambda path: path.stem,
 )
 def test_a_script_runs(script):
     assert len(script.read_text().splitlines()) <= 50, "an example is short"

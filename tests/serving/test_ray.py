@@ -35,6 +35,13 @@ def test_without_ray_the_command_says_what_to_install(capsys):
     assert "pip install 'eqm[ray]'" in capsys.readouterr().err
 
 
+@pytest.mark.needs("ray")
+def test_a_cluster_that_does_not_answer_is_an_error_of_one_sentence(monkeypatch, capsys):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    assert main(["serve", "fashion-mnist", "--port", "0", "--replicas", "2"]) == 2
+    assert "no cluster of Ray answers at RAY_ADDRESS, 127.0.0.1:9" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)

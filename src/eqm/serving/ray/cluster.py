@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import secrets
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,11 +116,15 @@ def _start_here(ray: Any, count: Count) -> None:
 
 
 def _join_cluster(ray: Any) -> None:
+    address = os.environ["RAY_ADDRESS"]
+    host, _, port = address.rpartition(":")
     try:
+        if host and port.isdecimal():  # Ray itself would wait for minutes
+            socket.create_connection((host.rpartition("/")[2], int(port)), timeout=10).close()
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError:
+    except (OSError, OverflowError):  # ConnectionError of Ray is one
         raise ValueError(
-            f"no cluster of Ray answers at {os.environ['RAY_ADDRESS']}: start one with ray start, or unset "
+            f"no cluster of Ray answers at RAY_ADDRESS, {address}: start one with ray start, or unset "
             "RAY_ADDRESS to use this machine alone"
         ) from None
 
