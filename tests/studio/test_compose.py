@@ -128,6 +128,7 @@ def test_a_mask_is_painted_by_mouse_and_keyboard_and_decides_where(panel, pixels
     mask = torch.from_numpy(expected).float()
     alone = [compose(model, label, count=1).x for label in ("trouser", "bag")]
     whole = compose(model, "face*trouser + ~face*bag", masks={"face": mask}, count=1).x
+    assert "energy change -" in panel.locator(".film").first.inner_text()
     shown = pixels(panel.locator(".comparison canvas")).astype(int)
     assert np.abs(shown - to_uint8(torch.cat([whole, *alone]))).max() <= 1
 

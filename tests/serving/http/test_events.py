@@ -35,6 +35,7 @@ def test_a_stream_shows_the_way_and_ends_with_the_answer(client):
     names = [name for name, _ in found]
     assert names[-1] == "done"
     assert sorted(data["index"] for name, data in found if name == "sample") == [0, 1, 2]
+    assert all(data["energy"] < 0 for name, data in found if name == "sample")
     done = found[-1][1]
     assert [each["b64_json"] for each in done["samples"]] == [None] * 3
     assert {each["steps"] for each in done["samples"]} == {20}
@@ -59,6 +60,8 @@ def test_every_use_streams_its_samples(client):
         found = events(client, use, preview_every=1, **ask)
         assert sorted(data["index"] for name, data in found if name == "sample") == [0, 1], use
         assert found[-1][0] == "done"
+        if use in ("vary", "denoise", "compose"):  # plain descents
+            assert all(data["energy"] < 0 for name, data in found if name == "sample"), use
 
 
 def test_a_path_through_the_landscape_is_previewed_whole(client):

@@ -86,6 +86,10 @@ async def happenings(running: Running, news: News) -> AsyncIterator[Event]:
                 for each in await run_in_threadpool(_ended, running, ended):
                     sent.add(each.index)
                     yield "sample", each
+        _, ended = news.take()  # what came between the last look and the end
+        for each in await run_in_threadpool(_ended, running, ended):
+            sent.add(each.index)
+            yield "sample", each
         solution = answers.finished(future)
         whole = await run_in_threadpool(answers.samples_of, running, solution, sent=sent)
         for each in whole.samples:

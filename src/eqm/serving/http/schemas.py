@@ -242,7 +242,7 @@ class Sample:
     sentence: str
     """The outcome in words."""
     energy: float | None = None
-    """Change of the energy from its start to its end; only in the events of a stream."""
+    """Change of the energy from its start to its end; only in a stream, for plain descents."""
     trajectory: list[Moment] | None = None
     """Moments of its path, where they were asked for."""
 

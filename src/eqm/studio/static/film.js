@@ -58,8 +58,8 @@ export function film({ title, note = "", about = "", shape, onSelect = null, cur
         one.frames = [];
         sample.trajectory.forEach(push); // the whole path, of which a slow reader saw a part
       } else {
-        if (one.frames.length && one.lastStep === sample.steps) one.frames.pop(); // the same picture
-        push(sample);
+        const same = one.frames.length > 0 && one.lastStep === sample.steps ? one.frames.pop() : null;
+        push({ ...sample, energy: sample.energy ?? same?.energy });
       }
     },
     /** Says that no more frames come, unless the sample is finished. */
