@@ -85,6 +85,8 @@ def test_rows_and_text_follow_each_other(panel):
     panel.get_by_role("button", name="Remove bag").click()
     assert text.input_value() == "-0.5*left*'T-shirt'"
 
+    text.fill("0.333*bag")
+    assert panel.get_by_label("Weight").input_value() == "0.333"
     text.fill("7 8")
     error = "Expected +, - or the end at position 3; got “8”."
     assert panel.get_by_role("status").get_by_text(error).is_visible()

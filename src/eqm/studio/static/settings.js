@@ -9,6 +9,8 @@ export const RULES = {
   "adams-bashforth": false, langevin: false,
 };
 
+const MOST_GUIDANCE = 6;
+
 /**
  * Fields for a request: `{element, show(model), read(), next()}`.
  *
@@ -17,10 +19,11 @@ export const RULES = {
  */
 export function settings({ count = 10, most = 64, fitted = true } = {}) {
   let stored = {};
+  let unchanged = 1; // the guidance that is stored, as the slider shows it
   const number = field({ label: "Number of pictures", type: "number", value: count, min: 1, max: most, step: 1 });
   const seed = field({ label: "Seed", type: "number", value: 0, min: 0, max: Number.MAX_SAFE_INTEGER, step: 1 });
   const guidance = field({
-    label: "Guidance", type: "range", value: 1, min: 0, max: 6, step: 0.1, onInput: explain,
+    label: "Guidance", type: "range", value: 1, min: 0, max: MOST_GUIDANCE, step: 0.1, onInput: explain,
     format: (value) => value.toFixed(1),
     help: "How strongly pictures follow their class; 1 is as trained.",
   });
@@ -55,7 +58,7 @@ export function settings({ count = 10, most = 64, fitted = true } = {}) {
     if (steps.value === "own") {
       const most = Math.max(1, Math.ceil(path.value / size.value - 1e-4));
       about.textContent = isFinite(most) ? `At most ${short(most)} steps a picture.` : "";
-    } else if (coefficients && guidance.value === stored.guidance) {
+    } else if (coefficients && guidance.value === unchanged) {
       about.textContent = `${coefficients} steps whose weights were fitted to this model.`;
     } else {
       const most = Math.max(1, Math.ceil(stored.path_length / stored.step_size - 1e-4));
@@ -82,14 +85,16 @@ export function settings({ count = 10, most = 64, fitted = true } = {}) {
     show({ eqm }) {
       stored = eqm.sampling;
       guidance.element.hidden = !eqm.num_classes;
+      guidance.input.max = Math.max(MOST_GUIDANCE, stored.guidance);
       guidance.value = stored.guidance;
+      unchanged = guidance.value; // the slider may have rounded it
       for (const name of ["step_size", "path_length", "momentum"]) names[name].value = stored[name];
       if (stored.rule in RULES) rule.value = stored.rule;
       explain();
     },
     read() {
       const sampling = {};
-      if (!guidance.element.hidden && guidance.value !== stored.guidance) sampling.guidance = checked("guidance");
+      if (!guidance.element.hidden && guidance.value !== unchanged) sampling.guidance = checked("guidance");
       if (steps.value === "own") {
         sampling.rule = rule.value; // naming the rule drops the fitted steps
         for (const name of ["step_size", "path_length", "gradient_ratio"]) sampling[name] = checked(name);

@@ -7,6 +7,7 @@ import { painting } from "./painting.js";
 
 const WHOLE = "whole picture";
 const NEW = "new painted mask";
+const WEIGHT_STEP = 0.05;
 
 /**
  * The editor: `{element, show(model), text, terms, wrong, masks(), focus()}`.
@@ -100,8 +101,10 @@ export function termsEditor() {
       part.input.dataset.key = `${label}-${k}`;
       return part.element;
     };
+    const steps = term.weight / WEIGHT_STEP;
     const weight = field({
-      label: "Weight", type: "range", min: 0, max: Math.max(3, term.weight), step: 0.05, value: term.weight,
+      label: "Weight", type: "range", min: 0, max: Math.max(3, term.weight), value: term.weight,
+      step: Math.abs(steps - Math.round(steps)) < 1e-6 ? WEIGHT_STEP : "any", // "any" does not round it
       format: (value) => String(Number(value.toFixed(3))),
       onInput: (value) => {
         term.weight = value;
