@@ -9,7 +9,7 @@
 * `latency`: requests of three tasks arrive at random (Poisson). The engine, static batches of equal
   settings and one request at a time get the same requests at the same times.
 * `endurance`: thousands of requests of 64 clients, beside slow readers, half-open connections and clients
-  that leave in mid-answer: errors, and the memory of the server.
+  that leave in mid-answer, with a tiny network: errors, and the memory of the server.
 * `restart`: seconds until the server is ready, and until the first picture.
 
 What is compared alternates, and ratios are medians over rounds: other processes may run on the machine.
@@ -23,6 +23,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from statistics import median, quantiles
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
@@ -34,7 +35,7 @@ from torch import Tensor
 
 import eqm
 from eqm.descent import State, Step, Stop
-from eqm.models import Network, build, preset
+from eqm.models import MLPConfig, Network, build, preset
 from eqm.sampling import prepare
 from eqm.serving import Engine
 from eqm.tasks import generate
@@ -100,8 +101,13 @@ def main(
         if "latency" in parts:
             latency(model, network, slots, rates, requests, rounds)
         if "endurance" in parts:
-            with Server(model, threads=threads) as server:
-                endurance(server, requests=endless, clients=clients)
+            small = build(MLPConfig(shape=(1, 28, 28), num_classes=10, width=16, depth=1))
+            with (
+                TemporaryDirectory() as folder
+            ):  # the network costs little, as the server is measured
+                eqm.save_pretrained(small, folder)
+                with Server(folder, threads=threads) as server:
+                    endurance(server, requests=endless, clients=clients)
         if "restart" in parts:
             restart(model, rounds=rounds)
 
