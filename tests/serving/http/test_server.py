@@ -96,6 +96,18 @@ def test_clients_that_go_stall_or_do_not_read_harm_nobody(served):
     assert len(json.loads(text)["samples"]) == 1
 
 
+def test_a_connection_with_pauses_shorter_than_the_patience_is_not_cut(served):
+    connection = http.client.HTTPConnection("127.0.0.1", served[1], timeout=30)
+    connection.connect()
+    used = connection.sock
+    for _ in range(8):
+        connection.request("GET", "/health")
+        assert connection.getresponse().read()
+        time.sleep(0.3)  # the server looks every .5 s
+    assert connection.sock is used
+    connection.close()
+
+
 def _stall(port, sockets):
     """Clients that send half a request or nothing, or that do not read."""
     half = sockets.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))

@@ -155,21 +155,27 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._watch(-1)
+        self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._watcher.cancel()
         super().connection_lost(exc)
 
-    def _watch(self, unsent: int) -> None:
-        """Looks again later; `unsent` bytes waited for the client at this time."""
-        self._watcher = self.loop.call_later(IDLE_SECONDS, self._look, unsent)
+    def _watch(self) -> None:
+        """Looks again later whether something has happened since now."""
+        self._before = self._state()
+        self._watcher = self.loop.call_later(IDLE_SECONDS, self._look)
 
-    def _look(self, before: int) -> None:
-        unsent = self.transport.get_write_buffer_size()
+    def _state(self) -> tuple[int, bool, object]:
+        """How many bytes wait for the client, whether a request is worked on, and the last request."""
         working = self.cycle is not None and not self.cycle.response_complete
-        stuck = unsent > 0 and unsent >= before >= 0
-        if stuck or not (unsent or working):
+        return self.transport.get_write_buffer_size(), working, self.cycle
+
+    def _look(self) -> None:
+        (unsent, working, last), (before, worked, earlier) = self._state(), self._before
+        stuck = unsent >= before > 0
+        idle = not (unsent or working or worked) and last is earlier
+        if stuck or idle:
             self.transport.abort()
         else:
-            self._watch(unsent)
+            self._watch()
