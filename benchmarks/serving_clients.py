@@ -147,7 +147,7 @@ def hostile(server: Server) -> list[Any]:
     """Clients that a server must live with, until they are cancelled."""
     body = json.dumps({"count": 8, "stream": True, "preview_every": 1}).encode()
     head = (
-        "POST /v1/sample HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        "POST /v1/sample HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
 
