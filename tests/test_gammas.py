@@ -198,6 +198,7 @@ def bad_nan(gamma):
         (lambda gamma: (gamma == 0.5).double(), "must integrate to a positive number"),
         (lambda gamma: 1.0, r"must return a tensor \(Q,\)"),
         (lambda gamma: gamma[:3], r"must return a tensor \(Q,\)"),
+        (lambda gamma: float(gamma), r"must be a function of gamma \(Q,\); it failed, with"),
         (None, "distribution must be a function"),
     ],
 )

@@ -116,7 +116,13 @@ class Tabulated(Distribution):
         check_callable(distribution=density)
         check_ratio(end=end)
         gamma = torch.linspace(0, end, NODES, dtype=torch.float64)
-        found: Any = density(gamma)
+        try:
+            found: Any = density(gamma)
+        except Exception as error:  # whatever their code raises
+            raise ValueError(
+                f"a density must be a function of gamma (Q,); it failed, with {type(error).__name__} "
+                f"({str(error).strip().partition(chr(10))[0]})"
+            ) from error
         if not isinstance(found, torch.Tensor) or found.shape != gamma.shape:
             raise ValueError(
                 f"a density of gamma must return a tensor (Q,) for gamma (Q,); got {kind_of(found)} for "
