@@ -199,6 +199,27 @@ def test_a_large_request_does_not_keep_a_small_one_waiting():
         large.cancel()
 
 
+def test_free_slots_go_to_the_request_with_the_least_work():
+    field = Gate()
+    steps = Sampling(step_size=0.05, path_length=0.5)  # 10 steps
+    with Engine(field, slots=4) as engine:
+        large = engine.submit(generate, count=400, sampling=steps)
+        assert field.entered.wait(20)
+        small = engine.submit(generate, count=12, sampling=steps)
+        smaller = engine.submit(generate, count=4, sampling=steps)
+        ended = []
+        for name, request in (("large", large), ("small", small), ("smaller", smaller)):
+            request.add_done_callback(lambda _, name=name: ended.append(name))
+        field.opened.set()
+        smaller.result(20)
+        small.result(20)
+        # 160 evaluations are theirs. At most 4 and the first ones of 2 requests share a pass.
+        assert engine.load().passes < 80
+        assert not large.done()
+        large.cancel()
+    assert ended == ["smaller", "small", "large"]
+
+
 def test_cancelled_requests_leave_the_batch_and_harm_nobody():
     field = Gate()
     with Engine(field, slots=4) as engine:
@@ -227,8 +248,8 @@ def test_a_deadline_ends_running_and_waiting_requests():
 def test_more_than_the_queue_holds_is_refused_and_cancelled_ones_make_room():
     field = Gate()
     with Engine(field, slots=1, max_waiting=2) as engine:
-        running = engine.submit(generate, count=1)
-        assert field.entered.wait(20)
+        first = engine.submit(generate, count=1)
+        assert field.entered.wait(20)  # the engine is in a pass, and takes no other request
         waiting = [engine.submit(generate, count=1) for _ in range(2)]
         with pytest.raises(FullError, match="2 requests wait") as caught:
             engine.submit(generate, count=1)
@@ -236,7 +257,7 @@ def test_more_than_the_queue_holds_is_refused_and_cancelled_ones_make_room():
         waiting[0].cancel()
         last = engine.submit(generate, count=1)
         field.opened.set()
-        assert all(len(request.result(20).x) == 1 for request in (running, waiting[1], last))
+        assert all(len(request.result(20).x) == 1 for request in (first, waiting[1], last))
 
 
 def test_errors_are_those_of_the_function_and_only_of_its_request(net, engine):

@@ -34,7 +34,13 @@ Token = Annotated[
         help_behavior_hint="(default: EQM_TOKEN, else none)",
     ),
 ]
-Slots = Annotated[int, arg(help="Samples in the batch of a model."), Meta(ge=1, le=65536)]
+Slots = Annotated[
+    Annotated[int, Meta(ge=1, le=65536)] | None,
+    arg(
+        help="Samples in the batch of a model.",
+        help_behavior_hint="(default: 16 on a CPU, 64 on an accelerator)",
+    ),
+]
 Waiting = Annotated[int, arg(help="Requests that may wait for each model."), Meta(ge=1, le=2**20)]
 Memory = Annotated[
     Annotated[float, Meta(gt=0, le=2**20)] | None,
@@ -69,7 +75,7 @@ def serve(
     port: Port = 8000,
     host: Host = "127.0.0.1",
     token: Token = None,
-    slots: Slots = 64,
+    slots: Slots = None,
     max_waiting: Waiting = 1024,
     memory: Memory = None,
     runs: Runs = None,
@@ -109,7 +115,7 @@ def serve_models(
     port: int,
     host: str,
     token: str | None,
-    slots: int,
+    slots: int | None,
     max_waiting: int,
     memory: float | None,
     runs: Path | None,

@@ -39,7 +39,7 @@ def studio(
         port=port,
         host="127.0.0.1",
         token=None,
-        slots=64,
+        slots=None,
         max_waiting=1024,
         memory=None,
         runs=runs,

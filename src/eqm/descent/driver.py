@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import islice, repeat
+from itertools import islice
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from eqm.checks import check_call, check_count, check_descent
 from eqm.descent.rules.rule import Rule, State
-from eqm.descent.sharing import SHARED
+from eqm.descent.sharing import SHARED, shared_solution
 from eqm.descent.stopping import Step, Stop
 from eqm.field import Field, at_path, gradient_at
 from eqm.shapes import all_finite, norms, per_sample
@@ -192,22 +192,8 @@ def descend(
     """
     check_count(max_steps=max_steps)
     every = iterate(field, x, labels, rule=rule, stop=stop)
-    if (shared := SHARED.get()) is not None and len(x):
-        classes = repeat(None, len(x)) if labels is None else labels.tolist()
-        starts = zip(range(len(x)), x.detach(), classes, strict=True)
-        taken = shared.stream(
-            field,
-            starts,
-            rule=rule,
-            stop=stop,
-            batch_size=len(x),
-            max_steps=max_steps,
-            together=True,
-        )
-        if taken is not None:
-            from eqm.descent.streaming import collect
-
-            return collect(taken)
+    if (taken := shared_solution(field, x, labels, rule, stop, max_steps)) is not None:
+        return taken
     end = x.detach().clone()
     steps = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     nfe = torch.zeros_like(steps)

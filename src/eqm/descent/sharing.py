@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextvars import ContextVar
+from itertools import repeat
 from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
@@ -13,6 +14,7 @@ from eqm.descent.stopping import Step, Stop
 from eqm.field import Field
 
 if TYPE_CHECKING:
+    from eqm.descent.driver import Solution
     from eqm.descent.streaming import FinishedSample
 
 
@@ -23,6 +25,7 @@ class SharedBatch(Protocol):
         self,
         field: Field,
         starts: Iterator[tuple[int, Tensor, int | None]],
+        count: int | None,
         *,
         rule: Rule,
         stop: Stop | None,
@@ -31,7 +34,8 @@ class SharedBatch(Protocol):
         together: bool,
     ) -> Iterator[FinishedSample] | None:
         """The samples that start at `starts` (index, x, label), each when it ends; None for a field,
-        rule or stop that cannot be shared. With `together` all start at the same step otherwise."""
+        rule or stop that cannot be shared. `count` is their number, if it is known. With `together` all
+        start at the same step otherwise."""
         ...
 
     def report(self, step: Step, before: Tensor) -> None:
@@ -41,3 +45,25 @@ class SharedBatch(Protocol):
 
 SHARED: ContextVar[SharedBatch | None] = ContextVar("shared batch", default=None)
 """The batch that takes over the descents here; by default none."""
+
+
+def shared_solution(
+    field: Field, x: Tensor, labels: Tensor | None, rule: Rule, stop: Stop | None, max_steps: int
+) -> Solution | None:
+    """The result of `descend` in the shared batch; None if there is none, or if it cannot be shared."""
+    if (shared := SHARED.get()) is None or not len(x):
+        return None
+    from eqm.descent.streaming import collect
+
+    classes = repeat(None, len(x)) if labels is None else labels.tolist()
+    taken = shared.stream(
+        field,
+        zip(range(len(x)), x.detach(), classes, strict=True),
+        len(x),
+        rule=rule,
+        stop=stop,
+        batch_size=len(x),
+        max_steps=max_steps,
+        together=True,
+    )
+    return None if taken is None else collect(taken)

@@ -139,16 +139,6 @@ class PathLength(Stop):
         return step.path >= self.length * (1 - 1e-4), state
 
 
-@dataclass(frozen=True, eq=False)
-class PathLengths(Stop):
-    """`PathLength` with a length for each start, (N,)."""
-
-    lengths: Tensor
-
-    def __call__(self, step: Step, state: State) -> tuple[Tensor, State]:
-        return step.path >= self.lengths[step.index] * (1 - 1e-4), state
-
-
 @register("stop", "max-nfe")
 @dataclass(frozen=True)
 class MaxNFE(Stop):

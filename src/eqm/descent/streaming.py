@@ -95,6 +95,7 @@ def stream(
         taken = shared.stream(
             field,
             waiting,
+            len(starts) if isinstance(starts, Sized) else None,
             rule=rule,
             stop=stop,
             batch_size=batch_size,

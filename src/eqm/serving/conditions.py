@@ -30,11 +30,12 @@ from eqm.descent import (
     Stop,
 )
 from eqm.descent.rules.rule import StepSizeRule
-from eqm.descent.stopping import Either, PathLengths
+from eqm.descent.stopping import Either
 from eqm.field import Field
 from eqm.guidance import Guided, in_interval
 from eqm.shapes import per_sample
 from eqm.tasks import Composition
+from eqm.tasks.interpolation import PathLengths
 
 Evaluate = Callable[[Tensor, Tensor | None], Tensor]
 MOMENTUM_RULES = (HeavyBall, Nesterov, NesterovLookahead)

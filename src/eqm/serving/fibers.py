@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -93,6 +94,7 @@ class RequestFiber(Fiber):
         self,
         field: Field,
         starts: Iterator[tuple[int, Tensor, int | None]],
+        count: int | None,
         *,
         rule: Rule,
         stop: Stop | None,
@@ -113,7 +115,8 @@ class RequestFiber(Fiber):
                 kind, row = row_of(rule, stop, terms, index, x, label, max_steps)
                 yield Sample(index, x, kind, row, supply)
 
-        supply = Supply(self.request, samples(), batch_size)
+        work = math.inf if count is None else count * max_steps
+        supply = Supply(self.request, samples(), limit=batch_size, work=work, steps=max_steps)
         self._slots.supplies.append(supply)
         return self._ends(supply)
 

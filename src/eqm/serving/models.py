@@ -102,13 +102,15 @@ class Models:
         models: Sequence[str] | Mapping[str, Model],
         *,
         memory: int | None = None,
-        slots: int = 64,
+        slots: int | None = None,
         max_waiting: int = 1024,
         device: str = "auto",
         precision: Literal["auto", "float32", "bfloat16"] = "auto",
         vae: str | None = None,
     ) -> None:
-        check_count(slots=slots, max_waiting=max_waiting)
+        check_count(max_waiting=max_waiting)
+        if slots is not None:
+            check_count(slots=slots)
         if memory is not None:
             check_count(memory=memory)
         if isinstance(models, str) or not models:

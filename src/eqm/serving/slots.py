@@ -35,6 +35,10 @@ class Supply:
     """Those that have not begun."""
     limit: int
     """It may have so many samples in the batch."""
+    steps: int
+    """The most steps of a sample."""
+    work: float
+    """The most steps of all its samples that have not ended."""
     running: int = 0
     exhausted: bool = False
     ended: deque[FinishedSample] = field(default_factory=deque)
@@ -108,6 +112,7 @@ class Group:
             sample = self._samples.pop(end.index)
             supply, end = sample.supply, replace(end, index=sample.index)
             supply.running -= 1
+            supply.work -= supply.steps
             supply.ended.append(end)
             most = int(sample.row[Column.MAX_STEPS])
             supply.request.report(
@@ -190,12 +195,13 @@ class Slots:
         """Those that may have samples left, in the order in which they came."""
 
     def fill(self, filled: int, enter: Callable[[Sample], None]) -> None:
-        """Gives the free slots, where `filled` are taken, to the requests with the fewest samples in the
-        batch. A request with none gets its first one also when the batch is full, up to a quarter more,
-        so that no large request keeps it waiting."""
+        """Gives the free slots, where `filled` are taken, to the requests with the least work left, so that
+        small ones end early. A request with no sample in the batch comes before all others, and gets its
+        first one also when the batch is full, up to a quarter more: nobody has to wait for a large request,
+        and no large request has to wait for ever."""
         self.supplies = [supply for supply in self.supplies if not supply.request.done()]
         while ready := [s for s in self.supplies if s.running < s.limit and not s.exhausted]:
-            supply = min(ready, key=lambda s: s.running)
+            supply = min(ready, key=lambda s: (s.running > 0, s.work))
             if filled >= self.count + (0 if supply.running else self.count // 4):
                 break
             if (sample := supply.take()) is not None:

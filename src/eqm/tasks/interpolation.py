@@ -25,11 +25,13 @@ from eqm.descent import (
     Outcome,
     PathLength,
     Solution,
+    State,
+    Step,
+    Stop,
     collect,
     descend,
     stream,
 )
-from eqm.descent.stopping import PathLengths
 from eqm.field import Field, gradient_at
 from eqm.sampling.labels import Labels, chosen_labels
 from eqm.sampling.model import Model, check_time_invariant, describe, null_label
@@ -159,6 +161,16 @@ def _descend_from(
         for k in (strengths == 0).nonzero().flatten().tolist()
     ]
     return collect([*moved, *still], like=x)
+
+
+@dataclass(frozen=True, eq=False)
+class PathLengths(Stop):
+    """`PathLength` with a length for each start, (N,)."""
+
+    lengths: Tensor
+
+    def __call__(self, step: Step, state: State) -> tuple[Tensor, State]:
+        return step.path >= self.lengths[step.index] * (1 - 1e-4), state
 
 
 def _blended_field(
