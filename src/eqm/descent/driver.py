@@ -13,7 +13,7 @@ from torch import Tensor
 
 from eqm.checks import check_call, check_count, check_descent
 from eqm.descent.rules.rule import Rule, State
-from eqm.descent.sharing import SHARED, shared_solution
+from eqm.descent.sharing import report, shared_solution
 from eqm.descent.stopping import Step, Stop
 from eqm.field import Field, at_path, gradient_at
 from eqm.shapes import all_finite, norms, per_sample
@@ -136,8 +136,7 @@ def advance(
     if stop is not None:
         arrived, stop_state = stop(step, stop_state)
         step = replace(step, converged=arrived & ~diverged)
-    if (shared := SHARED.get()) is not None:
-        shared.report(step, batch.x)
+    report(step, batch.x)
     return step, ActiveSamples(
         batch.index, x, batch.labels, path, steps, nfe, rule_state, stop_state
     )
@@ -196,16 +195,14 @@ def descend(
         return taken
     end = x.detach().clone()
     steps = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    nfe = torch.zeros_like(steps)
+    nfe, outcome = torch.zeros_like(steps), torch.zeros_like(steps)
     gradient_norm = x.new_full((len(x),), torch.nan)
-    outcome = torch.zeros_like(steps)
     for step in islice(every, max_steps):
         end[step.index] = step.x
         steps[step.index], nfe[step.index] = step.steps, step.nfe
         gradient_norm[step.index] = step.gradient_norm.to(gradient_norm)
         outcome[step.index] = outcome_of(step)
-    how = tuple(OUTCOMES[number] for number in outcome.tolist())
-    return Solution(end, steps, nfe, gradient_norm, how)
+    return Solution(end, steps, nfe, gradient_norm, tuple(OUTCOMES[k] for k in outcome.tolist()))
 
 
 OUTCOMES = (Outcome.MAX_STEPS, Outcome.CONVERGED, Outcome.DIVERGED)

@@ -47,6 +47,12 @@ SHARED: ContextVar[SharedBatch | None] = ContextVar("shared batch", default=None
 """The batch that takes over the descents here; by default none."""
 
 
+def report(step: Step, before: Tensor) -> None:
+    """Tells the shared batch, if there is one, of a step from `before` (A, ...) outside of it."""
+    if (shared := SHARED.get()) is not None:
+        shared.report(step, before)
+
+
 def shared_solution(
     field: Field, x: Tensor, labels: Tensor | None, rule: Rule, stop: Stop | None, max_steps: int
 ) -> Solution | None:
