@@ -33,12 +33,14 @@ NAMES = (errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP)
 """Errors that another name in the same folder avoids."""
 MARKER = "eqm.json"
 """The file that says what a folder is, where no other file does."""
+RUN = "eqm-run"
+"""The kind of the folder of a training run."""
 KINDS = {
     "eqm": {"config.json": "eqm"},
     "eqm-classifier": {"config.json": "eqm-classifier"},
     "eqm-detector": {"detector.json": "eqm-detector"},
     "eqm latents": {"manifest.json": "eqm latents"},
-    "eqm-run": {MARKER: "eqm-run", "config.json": "eqm", "best/config.json": "eqm"},
+    RUN: {MARKER: RUN, "config.json": "eqm", "best/config.json": "eqm"},
 }
 """Kinds of folders that eqm writes: their JSON files, and what each says as `format`."""
 WRITTEN = (".json", ".jsonl", ".md", ".safetensors")

@@ -12,13 +12,12 @@ from safetensors.torch import load_file
 
 import eqm
 from eqm.data import digits
-from eqm.files import DiskFullError, claim_folder
+from eqm.files import RUN, DiskFullError, claim_folder
 from eqm.models import MLPConfig, pretrained
 from eqm.models.pretrained import store_metadata
 from eqm.train import OptimizerConfig, TrainConfig, checkpoint, ema, keep_best, start, train
 from eqm.train.checkpoint import save
 from eqm.train.disk_space import bytes_of
-from eqm.train.loop import RUN
 
 TINY = TrainConfig(
     model=MLPConfig(shape=(1, 8, 8), num_classes=10, width=8, depth=1),

@@ -52,14 +52,13 @@ def train(
     from eqm.cli.output import check_options, show_settings
     from eqm.data import MissingDataError, open_source, split
     from eqm.devices import pick_device
-    from eqm.files import check_folder
+    from eqm.files import RUN, check_folder
     from eqm.models import cost
     from eqm.monitor import duration, estimate_time, make_monitor, run
     from eqm.recipes.pixels import choose_data, choose_network
     from eqm.sampling import check_sampling
     from eqm.train import Interrupted, distributed, keep_best
     from eqm.train import train as training_steps
-    from eqm.train.loop import RUN
     from eqm.train.step import compiles
 
     folder = output or Path("runs") / config.name

@@ -10,10 +10,9 @@ from itertools import islice
 from pathlib import Path
 
 from eqm.checks import check_path, check_range
-from eqm.files import claim_folder, replacing, writing
+from eqm.files import RUN, claim_folder, replacing, writing
 from eqm.monitor.trackers import Tracker
 from eqm.schema import parse_json, read_bytes
-from eqm.train.loop import RUN
 
 NAME = "log.jsonl"
 MOST_BYTES = 1 << 30

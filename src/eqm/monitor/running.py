@@ -17,15 +17,15 @@ from torch import Tensor, nn
 
 from eqm.data import Source
 from eqm.devices import pick_device
-from eqm.files import check_folder
+from eqm.files import RUN, check_folder
 from eqm.monitor.callbacks import Callback, Evaluation, Metrics, Previews, ValidationLoss
 from eqm.monitor.log import Curves, Log
 from eqm.monitor.throughput import Throughput, Work, duration, work_of
 from eqm.monitor.trackers import Tracker, open_tracker
 from eqm.train.config import TrainConfig
 from eqm.train.distributed import is_main, world_size
-from eqm.train.loop import RUN, line_due
 from eqm.train.loop import Progress as TrainingProgress
+from eqm.train.loop import line_due
 from eqm.train.state import TrainingState
 
 T = TypeVar("T")

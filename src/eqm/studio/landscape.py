@@ -15,7 +15,6 @@ from eqm.checks import check_batch
 from eqm.corruption import Decay
 from eqm.models import MLPConfig, build
 from eqm.objective import EquilibriumMatching
-from eqm.train.ema import update_average
 
 BATCH, STEPS = 256, 2000
 """About 6 s of one core."""
@@ -49,6 +48,10 @@ def learn(points: Tensor, decay: Decay, *, extent: float, side: int) -> Iterator
 
     Raises ValueError for points that are not finite.
     """
+    from eqm.train.ema import (
+        update_average,  # loads torch.distributed, for which a server need not wait
+    )
+
     check_batch(None, "(N, 2)", points=points)
     if not torch.isfinite(points).all():
         raise ValueError("points must be finite numbers")

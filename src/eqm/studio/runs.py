@@ -17,12 +17,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from eqm.files import is_locked, is_of_kind, printable
+from eqm.files import RUN, is_locked, is_of_kind, printable
 from eqm.monitor.log import NAME, parse_line, read_log
 from eqm.reading import inside
 from eqm.schema import read_bytes, read_json
-from eqm.train.checkpoint import CHECKPOINTS
-from eqm.train.loop import RUN
+from eqm.train.config import CHECKPOINTS
 
 MOST_RUNS, MOST_FOLDERS, MOST_ENTRIES, DEPTH = 500, 5_000, 10_000, 3
 """Limits of a search: runs, folders, entries of one folder, and folders within one another."""

@@ -31,13 +31,13 @@ from eqm.models.network import build_empty
 from eqm.models.pretrained import write_pretrained
 from eqm.schema import convert, read_json
 from eqm.tensor_files import open_tensors, read_tensors
-from eqm.train.config import ObjectiveConfig, TrainConfig
+from eqm.train.config import CHECKPOINTS, ObjectiveConfig, TrainConfig
 from eqm.train.disk_space import bytes_of, lack_of_space
 from eqm.train.distributed import is_main, on_main, refuse
 from eqm.train.ema import FOLDER, sha256_of
 from eqm.train.state import Best, TrainingState, average_of, load_tensors, start, tensors_of
 
-CHECKPOINTS, BEST, VERSION = "checkpoints", "best", 1
+BEST, VERSION = "best", 1
 FREE_TO_CHANGE = {
     *("name", "images", "sampling", "device", "threads", "compile", "parallel", "micro_batch"),
     *("activation_checkpointing", "checkpoint_every", "keep_checkpoints", "max_bad_steps"),

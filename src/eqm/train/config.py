@@ -47,6 +47,8 @@ def ema_halflife(decay: float, batch_size: int) -> float:
     return batch_size * math.log(2) / -math.log(decay)
 
 
+CHECKPOINTS = "checkpoints"
+"""The folder of the checkpoints in the folder of a run."""
 PAPER_EMA_HALFLIFE = ema_halflife(0.9999, 256)
 """The half-life of the paper (arXiv 2510.02300), 1.77 million images; use it with `ema_ramp` 0."""
 

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from eqm.data import Batch, Source, as_source, batches, class_names
-from eqm.files import DiskFullError, check_folder, claim_folder, lock_folder, sweep
+from eqm.files import RUN, DiskFullError, check_folder, claim_folder, lock_folder, sweep
 from eqm.models import NetworkConfig
 from eqm.randomness import SampleRandom
 from eqm.sampling.model import describe
 from eqm.train.checkpoint import (
     BEST,
-    CHECKPOINTS,
     go_back,
     load,
     mend,
@@ -27,7 +26,7 @@ from eqm.train.checkpoint import (
     save,
     save_if_it_fits,
 )
-from eqm.train.config import TrainConfig
+from eqm.train.config import CHECKPOINTS, TrainConfig
 from eqm.train.disk_space import check_space
 from eqm.train.distributed import (
     Flag,
@@ -45,8 +44,6 @@ from eqm.train.interrupts import Interrupted, interrupts_deferred
 from eqm.train.state import Run, TrainingState
 from eqm.train.step import Step, compiles, make_step
 
-RUN = "eqm-run"
-"""What the marker in the folder of a run says."""
 MAX_ROLLBACKS = 3
 """How often a run goes back to the same checkpoint before it gives up."""
 LINES, MAX_SPACING = 64, 2**14
