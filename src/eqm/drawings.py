@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
+
+from eqm.pictures import heatmap
 
 COLOURS = (
     (31, 90, 180),
@@ -38,6 +41,26 @@ def drawn(samples: Tensor) -> Tensor:
     signals = samples.view(len(samples), -1, samples.shape[-1]).numpy()
     reach = float(max(np.abs(signals).max(initial=0), 1e-9))
     return _tensor([_curves(signal / reach) for signal in signals])
+
+
+def marked(sample: Tensor, strength: Tensor) -> Tensor:
+    """A signal (C, L) or a video (C, T, H, W) with the places of `strength`, (L,) or (T, H, W), in red, a picture
+    (1, 3, H, W) in -1..1.
+
+    The red grows with the logarithm of the strength, as in `heatmap`. It lies behind the curves of a signal;
+    for a video, the frames without it stand above those with it. Raises ValueError for other samples."""
+    if sample.ndim not in (2, 4):
+        raise ValueError(
+            f"a sample must be a signal (C, L) or a video (C, T, H, W); got {tuple(sample.shape)}"
+        )
+    picture = drawn(sample[None])
+    if sample.ndim == 2:
+        wide = interpolate(strength[None, None].float().cpu(), picture.shape[-1], mode="linear")
+        red = heatmap(torch.full_like(picture, 1 / 0.8), wide.expand(1, *picture.shape[2:]))
+        return torch.minimum(picture, red)
+    strip = strength.float().cpu().transpose(0, 1).flatten(1)  # (H, T * W)
+    colour = picture[:, :3] if picture.shape[1] >= 3 else picture.mean(1, keepdim=True)
+    return torch.cat([colour.expand(1, 3, *picture.shape[2:]), heatmap(colour, strip[None])], 2)
 
 
 def _curves(signal: np.ndarray) -> np.ndarray:

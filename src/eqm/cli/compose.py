@@ -43,7 +43,8 @@ def compose(
     Args:
         expression: Such as `7 + 0.5*3 - 1`, or `left*7 + ~left*b:3` with a mask and a second model b.
         models: More models. Their labels are NAME:LABEL, or NAME for a model without classes.
-        masks: Pictures of weights, white is 1 and black 0. The masks left, right, top and bottom exist already.
+        masks: Pictures of weights, white is 1 and black 0. The masks left, right, top and bottom exist already. For
+            signals and videos: a .npy of weights; first and last, the halves of the time, exist already.
         count: Number of images.
         balance: Give the contributions of all labels the same norm.
     """
@@ -52,24 +53,29 @@ def compose(
     import torch
 
     from eqm.cli.images import check_samples, open_model, read_images
-    from eqm.cli.output import STILL, check_output, write_images
+    from eqm.cli.output import ANY, check_output, write_results
+    from eqm.cli.samples import read_mask
     from eqm.files import make_folder
     from eqm.tasks import Composition, generate
     from eqm.tasks.expressions import parse
 
-    check_output(output, STILL)
+    check_output(output, ANY)
     network, encoder = open_model(model, vae=vae, device=device, precision=precision, output=output)
     weight = next(network.parameters())
     shape = network.config.shape
-    _, height, width = encoder.image_shape_of(shape)
+    of_images = len(shape) == 3
     more = {
         name: open_model(other, vae=vae, device=device, precision=precision)[0]
         for name, other in _named(models).items()
     }
     weights = {}
     for name, path in _named(masks).items():
+        if not of_images:
+            weights[name] = read_mask(Path(path), shape, name=f"the mask {name}").to(weight.device)
+            continue
+        size = encoder.image_shape_of(shape)[1:]
         mask = read_images(
-            [path], (1, height, width), resize=None, taker="a mask has", reading=reading
+            [path], (1, *size), resize=None, taker="a mask has", reading=reading
         ).images
         mask = torch.nn.functional.interpolate((mask[:1] + 1) / 2, tuple(shape[1:]), mode="area")
         weights[name] = mask[0, 0].to(weight.device)
@@ -86,19 +92,21 @@ def compose(
     solution = drawn(both)
     images = encoder.decode(solution.x)
     columns, rows, titles, below = min(count, 10), images, [expression], ""
-    if output.suffix == ".png" and len(both.fields) > 1:
+    in_plane = tuple(shape) == (2,)  # all points are one picture
+    if output.suffix == ".png" and len(both.fields) > 1 and not in_plane:
         alone = [encoder.decode(drawn(part).x) for part in both.alone()]
         terms = (f"{term.model}:{term.label or 'none'}".lstrip(":") for term in parse(expression))
         below = f"; below each row its {len(alone)} labels alone"
         titles = [expression, *dict.fromkeys(terms)]
         blocks = zip(*(every.split(columns) for every in (images, *alone)), strict=True)
         strips = [strip for block in blocks for strip in block]
-        blank = torch.ones_like(images[:1]).expand(columns, -1, -1, -1)
+        blank = torch.full_like(images[:1], float(of_images)).repeat_interleave(columns, 0)
         rows = torch.cat([torch.cat([strip, blank])[:columns] for strip in strips])
-    write_images(
+    write_results(
         images,
         output,
         columns=columns,
+        metadata=network.metadata,
         sheet=sheet,
         shown=rows,
         rows=titles * -(-count // columns),

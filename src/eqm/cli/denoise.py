@@ -49,14 +49,14 @@ def denoise(
     import torch
 
     from eqm.cli.images import input_of, labels_of, open_model, read_images
-    from eqm.cli.output import STILL, check_output, file_names, write_images
+    from eqm.cli.output import ANY, check_output, file_names, write_results
     from eqm.corruption import corrupt
     from eqm.files import make_folder
     from eqm.sampling import starting_noise
     from eqm.tasks import denoise as cleaned
     from eqm.tasks import estimate_sigma
 
-    check_output(output, STILL)
+    check_output(output, ANY)
     if not 0 <= add < 1:
         raise ValueError(f"--add must be a share of noise from 0 up to, but not, 1; got {add:g}")
     if add and sigma is not None:
@@ -78,10 +78,11 @@ def denoise(
     settings = sampling.applied(network)
     make_folder(output.parent)
     solution = cleaned(network, x, classes, sigma=deviation, aim=aim, sampling=settings)
-    write_images(
+    write_results(
         solution.x,
         output,
         columns=3 if add else min(len(x), 10),
+        metadata=network.metadata,
         sheet=sheet,
         shown=torch.stack([clean, x, solution.x], 1).flatten(0, 1) if add else None,
         rows=given.names if add else (),

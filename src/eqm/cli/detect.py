@@ -64,7 +64,8 @@ def detect(
             outliers among them are left out.
         fpr: False-positive rate: the share of normal pictures that may be called anomalous.
         output: A .csv or .json with score, p-value and verdict of every picture.
-        maps: Folder for heat maps of where each picture is anomalous.
+        maps: Folder for heat maps of where each picture is anomalous. For signals and videos also the numbers,
+            NAME.npy: (L,) along time, or (T, H, W) for each frame.
         save: Store the calibration in the folder of the model.
     """
     import atexit
@@ -93,6 +94,10 @@ def detect(
     atexit.register(distributed.leave)
     network, encoder = open_model(model, vae=vae, device=place, precision=None)
     shape = encoder.image_shape_of(network.config.shape)
+    if maps is not None and len(shape) == 1:
+        raise ValueError(
+            "--maps is for pictures, signals and videos; this model has points: leave it out"
+        )
 
     def read(paths: Sequence[str], *, shared: bool = False) -> tuple[Given, Tensor]:
         given = read_images(
@@ -225,7 +230,9 @@ def _draw(given: Given, maps: Tensor, paths: Sequence[Path]) -> None:
 
     if not paths:
         return
-
+    if given.images.ndim != 4:
+        _draw_samples(given.images, maps, paths)
+        return
     size = given.images.shape[-2:]
     wide = interpolate(maps[:, None], size, mode="bilinear") if maps.shape[-2:] != size else maps
     wide = wide.view(-1, 1, *size)
@@ -239,6 +246,21 @@ def _draw(given: Given, maps: Tensor, paths: Sequence[Path]) -> None:
         scale = max(1, 224 // min(picture.shape[2:]))
         with replacing(file) as path:
             grid(torch.cat(shown), columns=2, scale=scale).save(path, format="png")
+
+
+def _draw_samples(samples: Tensor, maps: Tensor, paths: Sequence[Path]) -> None:
+    """Draws the maps of signals and videos, and writes their numbers."""
+    import numpy as np
+
+    from eqm.drawings import marked
+    from eqm.files import replacing
+    from eqm.pictures import picture
+
+    for sample, strength, file in zip(samples, maps, paths, strict=True):
+        with replacing(file) as path:
+            picture(marked(sample, strength)[0]).save(path, format="png")
+        with replacing(file.with_suffix(".npy")) as path, path.open("wb") as opened:
+            np.save(opened, strength.numpy())
 
 
 def _joined(tiles: Tensor, sides: tuple[int, int]) -> Tensor:

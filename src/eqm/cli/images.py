@@ -108,7 +108,8 @@ def read_images(
 ) -> Given:
     """The pictures at `paths`, and the name of each.
 
-    A path is a picture or anything that `eqm train --data.path` takes. `:5` or `:0-7` after it picks
+    For a model of signals, videos or points they are the samples of arrays, scaled as its training data
+    were. A path is a picture or anything that `eqm train --data.path` takes. `:5` or `:0-7` after it picks
     some pictures, counted from 0. The pictures must have `shape` (C, H, W). `resize` crops them to a
     square, resizes them and converts their channels; None hides that offer in errors, where `taker`
     says what wants the shape. With `tiles` it does not crop: a picture that is no square becomes several
@@ -130,6 +131,8 @@ def read_images(
             "no pictures were given: pass files, folders, an .npz or a data set's name"
         )
     shape = tuple(shape)
+    if resize and len(shape) != 3:
+        raise ValueError("--resize is for models of pictures: leave it out")
     if resize and (len(shape) != 3 or shape[1] != shape[2] or shape[0] not in (1, 3, 4)):
         raise ValueError(
             f"--resize makes squares of 1, 3 or 4 channels; the model takes {shape}: resize the pictures "
@@ -227,6 +230,8 @@ def _read(
 
     path, wanted = _picked(where)
     config = applicable(asked.reading.applied(DataConfig(path, labels=False)))
+    if len(asked.shape) != 3:
+        return _of_samples(config, wanted, asked, first)
     if opens_arrays(config):
         return _of_arrays(config, wanted, asked, first)
     files = _files(config)
@@ -273,6 +278,20 @@ def _of_arrays(
     pictures: list[_Picture | str | None] = [None] * len(names)
     pictures[own] = [_Picture(part, (height, width)) for part in parts]
     return names, pictures
+
+
+def _of_samples(
+    config: DataConfig, wanted: tuple[int, int] | None, asked: _Asked, first: int
+) -> tuple[list[str], list[_Picture | str | None]]:
+    """The names and the samples at a path for a model of signals, videos or points."""
+    from eqm.cli.samples import open_samples
+
+    source = open_samples(config, asked.shape, asked.metadata)
+    rows = _rows(config.path, wanted, len(source), "samples")
+    samples: list[_Picture | str | None] = [None] * len(rows)
+    own = asked.own(len(rows), first)
+    samples[own] = [_Picture(one[None], (0, 0)) for one in source.scaled(rows[own])]
+    return [f"{config.path}:{row}" for row in rows.tolist()], samples
 
 
 def _tiles(pixels: np.ndarray, size: int) -> Tensor:
@@ -361,13 +380,13 @@ def _picked(where: str) -> tuple[str, tuple[int, int] | None]:
     return path, (int(first), int(last or first))
 
 
-def _rows(path: str, wanted: tuple[int, int] | None, count: int) -> Tensor:
+def _rows(path: str, wanted: tuple[int, int] | None, count: int, what: str = "pictures") -> Tensor:
     import torch
 
     first, last = wanted or (0, count - 1)
     if not first <= last < count:
         raise ValueError(
-            f"{path} holds pictures 0 to {count - 1}; got {first}-{last}: pick numbers in that range"
+            f"{path} holds {what} 0 to {count - 1}; got {first}-{last}: pick numbers in that range"
         )
     return torch.arange(first, last + 1)
 
@@ -401,33 +420,34 @@ def open_model(
     vae: str | None = None,
     compile: bool = False,
     latents: bool = True,
-    any_kind: bool = False,
+    moving: bool = False,
     output: Path | None = None,
 ) -> tuple[Any, Encoder]:
     """The model `name`, ready for inference, and the encoder that decodes its samples.
 
-    With `precision` None the model is as it was stored. Raises ValueError for a model of anything but
-    images unless `any_kind`, for one of latents unless `latents`, and for images that `output` cannot hold.
+    With `precision` None the model is as it was stored. Raises ValueError for a model of latents unless
+    `latents`, and for samples that `output` cannot hold: images are an animation only if `moving`.
     """
-    from eqm.cli.output import ending_of
+    from eqm.cli.output import ANY, STILL, check_output, ending_of
     from eqm.devices import pick_device
     from eqm.encoders import encoder_of
     from eqm.models import for_inference, from_pretrained
-    from eqm.pictures import check_channels
+    from eqm.pictures import ANIMATION_SUFFIXES, check_channels
 
     where = pick_device(device) if isinstance(device, str) else device
     network = from_pretrained(name, device=where)
-    of_images = len(network.config.shape) == 3
-    if not (of_images or any_kind):
-        raise ValueError(
-            f"this command takes models of images (channels, height, width); {name} has samples of shape "
-            f"{network.config.shape}: use it in Python, with eqm.tasks"
-        )
+    shape = network.config.shape
     if not latents and (network.metadata.get("data") or {}).get("encoder"):
         raise ValueError(f"this command takes models of pixels; {name} is a model of latents")
     encoder = encoder_of(network.metadata, vae, device=where)
-    if of_images and output is not None and ending_of(output) != ".npz":
-        check_channels(encoder.image_shape_of(network.config.shape)[0])
+    if output is not None and len(shape) == 3:
+        check_output(output, ANY if moving else STILL)
+        if ending_of(output) != ".npz":
+            check_channels(encoder.image_shape_of(shape)[0])
+    elif output is not None and ending_of(output) in ANIMATION_SUFFIXES and len(shape) != 4:
+        raise ValueError(
+            f"output must end in .png or .npz for samples that are no videos; got {output}"
+        )
     if precision is None:
         return network, encoder
     return for_inference(network, precision=precision, compile=compile), encoder

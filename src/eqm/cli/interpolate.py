@@ -49,13 +49,15 @@ def interpolate(
     import torch
 
     from eqm.cli.images import check_samples, open_model, read_images
-    from eqm.cli.output import ANY, check_output, file_names, write_images
+    from eqm.cli.output import ANY, check_output, file_names, write_results
     from eqm.descent import Outcome
     from eqm.files import make_folder
     from eqm.tasks import interpolate as between
 
     check_output(output, ANY)
-    network, encoder = open_model(model, vae=vae, device=device, precision=precision, output=output)
+    network, encoder = open_model(
+        model, vae=vae, device=device, precision=precision, moving=True, output=output
+    )
     given = read_images(
         pictures,
         encoder.image_shape_of(network.config.shape),
@@ -89,10 +91,11 @@ def interpolate(
         for k in range(len(images) - 1)
     ]
     frames = encoder.decode(torch.cat([solution.x for solution in solutions]))
-    write_images(
+    write_results(
         frames,
         output,
         columns=count,
+        metadata=network.metadata,
         sheet=sheet,
         rows=[f"{a} to {b}" for a, b in pairwise(labels or given.names)],
         names=[

@@ -251,6 +251,17 @@ def write_images(
                     picture(image).save(path)
 
 
+def write_results(
+    samples: Tensor, output: Path, *, metadata: Mapping[str, Any], **options: Any
+) -> None:
+    """Returns nothing; writes samples of a model with these `metadata`: images as `write_images` does, others
+    as `write_samples` does, with the `options` of both."""
+    if samples.ndim == 4:
+        write_images(samples, output, **options)
+    else:
+        write_samples(samples, output, metadata=metadata, **options)
+
+
 def write_samples(
     samples: Tensor,
     output: Path,
@@ -258,12 +269,17 @@ def write_samples(
     metadata: Mapping[str, Any],
     columns: int,
     sheet: Sheet = Sheet(),
+    shown: Tensor | None = None,
+    rows: Sequence[str] = (),
+    titles: Sequence[str] = (),
+    names: Sequence[str] = (),
 ) -> None:
     """Returns nothing; writes samples (N, ...) of another kind than pictures, as `output` ends.
 
     .npz: the array `arr_0` (N, ...), in the units of the training data, which are in `metadata`. A folder: an
-    array NUMBER.npy for each. .png: a sheet of them as `drawn` shows them. .gif and .mp4: a sheet of videos
-    (N, C, T, H, W), frame by frame.
+    array NAME.npy for each of `names`, or by number. .png: a sheet of `shown` (M, ...), by default of the samples
+    with fewer columns where it is wide, as `drawn` shows them, with captions as in `write_images`. .gif and .mp4:
+    such a sheet of videos (N, C, T, H, W), frame by frame.
 
     Raises ValueError for other endings, and for an animation of samples that are no videos.
     """
@@ -283,16 +299,25 @@ def write_samples(
             return
         with new_folder(output) as folder:
             for k, one in enumerate(array):
-                np.save(folder / f"{k:06}.npy", one)
+                path = folder / f"{names[k] if names else f'{k:06}'}.npy"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                np.save(path, one)
         return
     check_output(output, ANY)
     if ending == ".png":
-        shown = drawn(samples)
-        scale = sheet.scale or max(1, 56 // shown.shape[-2])
-        wide = max(1, min(columns, 1024 // (shown.shape[-1] * scale)))
+        pictures = drawn(samples if shown is None else shown)
+        scale = sheet.scale or max(1, 56 // pictures.shape[-2])
+        if len(pictures) == 1 or shown is None:
+            columns = max(1, min(columns, len(pictures), 1024 // (pictures.shape[-1] * scale)))
+        whole = grid(pictures, columns=columns, scale=scale)
+        if sheet.captions and len(pictures) > 1 and shown is not None:
+            whole = with_captions(
+                whole, rows, titles, cells=(columns, -(-len(pictures) // columns))
+            )
         with replacing(output) as path:
-            grid(shown, columns=wide, scale=scale).save(path, format="png")
+            whole.save(path, format="png")
         return
+    samples = samples if shown is None else shown
     if samples.ndim != 5:
         raise ValueError(
             f"output must end in .png or .npz for samples that are no videos; got {output}"

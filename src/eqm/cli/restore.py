@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
+import tyro
+
 from eqm.cli import options
 from eqm.cli.options import Sheet
 from eqm.registry import register
@@ -16,6 +18,7 @@ def restore(
     pictures: options.Pictures,
     operator: Literal["inpaint", "downsample", "blur", "motion", "grey"] = "inpaint",
     mask: Path | None = None,
+    hole: Annotated[tuple[str, ...], tyro.conf.arg(metavar="START:END ...")] = (),
     mask_is_hole: bool = False,
     factor: options.Number = 4,
     sigma: float = 1.5,
@@ -36,16 +39,22 @@ def restore(
     precision: options.Precision = "auto",
     sheet: options.SheetOptions = Sheet(),
 ) -> int:
-    """Fill holes, sharpen, enlarge or colour pictures.
+    """Fill holes, sharpen, enlarge or colour pictures; fill holes in signals, videos and points.
 
     Example: `eqm restore fashion-mnist shoe.png --mask mask.png`
+
+    For a model of series, `--hole 20:30` fills a gap (imputation) and `--hole 80:` continues the series
+    (forecasting). For videos these are numbers of frames.
 
     Each row of a sheet is the given picture, its samples and their mean.
 
     Args:
         operator: What was done to the pictures: inpaint (holes), downsample (means of blocks), blur
             (Gaussian), motion (a straight move), grey (mean of the channels).
-        mask: For inpaint: a picture. By default white pixels are known and black pixels are holes.
+        mask: For inpaint: a picture. By default white pixels are known and black pixels are holes. For signals,
+            videos and points: a .npy that is 1 where values are known and 0 in holes.
+        hole: For inpaint of signals, videos and points: missing steps of time, or missing values of points, counted
+            from 0, without END.
         mask_is_hole: White pixels of the mask are holes and black pixels are known.
         factor: For downsample: the side of a block in pixels.
         sigma: For blur: the standard deviation in pixels.
@@ -60,20 +69,30 @@ def restore(
     from torch.nn import functional
 
     from eqm.cli.images import check_samples, input_of, labels_of, open_model, read_images
-    from eqm.cli.output import STILL, check_output, file_names, write_images
+    from eqm.cli.output import ANY, check_output, file_names, write_results
+    from eqm.cli.samples import read_mask, without_holes
     from eqm.files import make_folder
     from eqm.sampling import Sampling
     from eqm.tasks import Blur, Downsample, Grey, Inpaint, Operator
     from eqm.tasks import restore as restored
 
-    check_output(output, STILL)
-    if (mask is None) is (operator == "inpaint") or (mask_is_hole and mask is None):
+    check_output(output, ANY)
+    if hole and (mask is not None or operator != "inpaint"):
+        raise ValueError("--hole is for --operator inpaint, without --mask: leave one of them out")
+    if not hole and ((mask is None) is (operator == "inpaint") or (mask_is_hole and mask is None)):
         raise ValueError(
             "--operator inpaint, and no other, takes --mask MASK.png, a picture that is white where pixels are "
             "known (or, with --mask-is-hole, where they are missing)"
         )
     network, _ = open_model(model, device=device, precision=precision, output=output, latents=False)
     shape = tuple(network.config.shape)
+    of_images = len(shape) == 3
+    if hole and of_images:
+        raise ValueError("--hole is for samples with time, and for points: give --mask MASK.png")
+    if operator != "inpaint" and not of_images:
+        raise ValueError(
+            f"--operator {operator} is for pictures; {model} has samples of shape {shape}: take inpaint"
+        )
     whole = input_of(network, torch.zeros(1, *shape))
     what: Operator
     match operator:
@@ -85,6 +104,13 @@ def restore(
             what = Blur.motion(length, angle)
         case "grey":
             what = Grey()
+        case _ if not of_images:
+            known = without_holes(hole, shape) if mask is None else read_mask(mask, shape)
+            if not ((known == 0) | (known == 1)).all():
+                raise ValueError(
+                    f"mask must hold 1 where values are known and 0 elsewhere; {mask} has others"
+                )
+            what = Inpaint((known.bool() ^ mask_is_hole).to(whole), len(shape))
         case _:
             read = read_images([str(mask)], (1, *shape[1:]), resize=resize, taker="a mask has")
             what = Inpaint(((read.images[0, 0] > 0) ^ mask_is_hole).to(whole))
@@ -113,13 +139,16 @@ def restore(
     )
     found = solution.x.float()
     each = found.unflatten(0, (-1, count))
-    seen = functional.interpolate(y, shape[1:]).expand(-1, shape[0], -1, -1)
+    seen = y
+    if of_images:
+        seen = functional.interpolate(y, shape[1:]).expand(-1, shape[0], -1, -1)
     mean = [each.mean(1, keepdim=True)] if count > 1 else []
     rows = torch.cat([seen[:, None], each, *mean], 1)
-    write_images(
+    write_results(
         found,
         output,
         columns=rows.shape[1],
+        metadata=network.metadata,
         sheet=sheet,
         shown=rows.flatten(0, 1),
         rows=given.names,

@@ -59,7 +59,7 @@ def sample(
     import torch
 
     from eqm.cli.images import check_samples, open_model
-    from eqm.cli.output import ANY, STILL, check_output, show_settings, write_images, write_samples
+    from eqm.cli.output import ANY, check_output, show_settings, write_images, write_samples
     from eqm.descent import collect
     from eqm.files import make_folder
     from eqm.pictures import ANIMATION_SUFFIXES, check_channels, grid
@@ -79,13 +79,10 @@ def sample(
         device=place,
         precision=precision,
         compile=compile,
-        any_kind=True,
         output=output,
     )
     of_images = len(network.config.shape) == 3
-    if of_images:
-        check_output(output, STILL)
-    elif animate is not None:
+    if not of_images and animate is not None:
         raise ValueError("--animate is for models of images: leave it out, or write an .npz")
     shape = encoder.image_shape_of(network.config.shape)
     if animate is not None:

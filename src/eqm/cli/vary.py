@@ -41,11 +41,11 @@ def vary(
     import torch
 
     from eqm.cli.images import check_samples, open_model, read_images
-    from eqm.cli.output import STILL, check_output, file_names, write_images
+    from eqm.cli.output import ANY, check_output, file_names, write_results
     from eqm.files import make_folder
     from eqm.tasks import vary as varied
 
-    check_output(output, STILL)
+    check_output(output, ANY)
     network, encoder = open_model(model, vae=vae, device=device, precision=precision, output=output)
     given = read_images(
         pictures,
@@ -72,10 +72,11 @@ def vary(
     )
     found = encoder.decode(solution.x)
     each = found.unflatten(0, (len(images), count))
-    write_images(
+    write_results(
         found,
         output,
         columns=count + 1,
+        metadata=network.metadata,
         sheet=sheet,
         shown=torch.cat([images[:, None].to(found), each], dim=1).flatten(0, 1),
         rows=given.names,

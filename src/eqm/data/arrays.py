@@ -13,7 +13,14 @@ import torch
 from torch import Tensor
 
 from eqm.data.array_files import read_idx, read_npy, read_npz
-from eqm.data.axes import arranged, find_layout, layout_note, of_pictures, told_layout
+from eqm.data.axes import (
+    arranged,
+    find_layout,
+    layout_note,
+    of_pictures,
+    suiting_layout,
+    told_layout,
+)
 from eqm.data.classes import class_labels
 from eqm.data.config import DataConfig
 from eqm.data.decoding import centre_crop, cut_note
@@ -182,6 +189,8 @@ def from_array(
     form = np.shape(labels) if labels is not None else ()
     counted = (max(form) if len(form) == 2 and 1 in form else form[0]) if form else None
     layout = told_layout(name, array.shape, config.layout)
+    if wanted and not layout and len(wanted.shape) != 3:
+        layout = suiting_layout(name, array.shape, wanted.shape, wanted.layout)
     if wanted and not layout and len(wanted.layout) == array.ndim:
         layout = wanted.layout.upper()
     notes: tuple[str, ...] = ()
@@ -198,13 +207,14 @@ def from_array(
             raise
         numbers, classes, words, more = None, 0, (), ()
     notes, class_names = notes + more, class_names or words
+    limits = config.range or (wanted.limits(array) if wanted else ())
     if "T" in layout and (array.dtype.kind != "f" or config.range):
         if config.standardise:
             raise ValueError(
                 f"{name}: data.standardise is for numbers without black and white; these are pixels: leave "
                 "it out"
             )
-        data, about, more = scaled(name, array, config.range)
+        data, about, more = scaled(name, array, limits, alone=bool(wanted))
         if data.dtype == torch.uint8:
             data = data.float() / 127.5 - 1
         return Tensors(name, data, numbers, classes, class_names, notes + more, about)
@@ -217,12 +227,12 @@ def from_array(
             data = torch.from_numpy(np.array(array, np.float32))
         check_finite(name, data)
         data, about, more = standardised(name, data, config.standardise)
-        return Tensors(name, data, numbers, classes, class_names, notes + more, about)
+        notes += more if wanted is None else ()  # a trained model decides
+        return Tensors(name, data, numbers, classes, class_names, notes, about)
     if config.standardise:
         raise ValueError(
             f"{name}: data.standardise is for points and signals; these are pictures: leave it out"
         )
-    limits = config.range or (wanted.limits(array) if wanted else ())
     data, about, more = scaled(name, array, limits, alone=bool(wanted))
     notes += more + cut_note(name, {name: (array.shape[3], array.shape[2])}, config.size)
     data = _fitted(name, data, config)

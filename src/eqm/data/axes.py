@@ -61,6 +61,26 @@ def find_layout(
     return found
 
 
+def suiting_layout(name: str, sizes: Sequence[int], shape: Sequence[int], trained: str = "") -> str:
+    """The layout with which an array gives samples of `shape`, that of a model of points (D,), signals (C, L)
+    or videos (C, T, H, W): the one of the `trained` data if it fits, else (N, *shape), or one sample.
+
+    The axis of a single channel may be left out. Raises ValueError where nothing fits."""
+    letters, wanted = {1: "C", 2: "CL", 4: "CTHW"}.get(len(shape), ""), tuple(shape)
+    fitting = [trained.upper(), *(["N" + letters, letters] if letters else [])]
+    if wanted[0] == 1 and len(letters) > 1:
+        fitting += ["N" + letters[1:], letters[1:]]
+    for layout in filter(None, fitting):
+        if len(layout) == len(sizes):
+            at = dict(zip(layout, sizes, strict=True))
+            if tuple(at.get(letter, 1) for letter in letters) == wanted:
+                return layout
+    raise ValueError(
+        f"{name} is an array of shape {tuple(sizes)}; the model takes samples of shape {wanted}: save them as "
+        f"{('N', *wanted)}, or say the order of the axes by --layout".replace("'", "")
+    )
+
+
 def of_pictures(layout: str) -> bool:
     """Whether a layout is that of pictures: with height and width, and without time."""
     return "H" in layout and "T" not in layout

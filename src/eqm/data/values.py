@@ -37,7 +37,7 @@ class Wanted:
     """The pictures that a trained model takes, to which arrays are then read alike."""
 
     shape: tuple[int, ...]
-    """Channels, height and width."""
+    """Channels, height and width; other axes for other samples than pictures."""
     kind: str = ""
     """The kind of numbers that the model was trained on, as of `kind_of`; empty if it was not told."""
     range: Range = SIGNED
@@ -282,6 +282,32 @@ def in_own_units(samples: Tensor, metadata: Mapping[str, Any]) -> Tensor:
             f"the model's metadata do not say how its data were scaled ({error}): save it again"
         ) from error
     return samples
+
+
+def in_model_units(
+    name: str, samples: Tensor, about: Mapping[str, Any], metadata: Mapping[str, Any]
+) -> Tensor:
+    """Samples (N, ...), whose source stores `about`, scaled as the training data of a model with these
+    metadata were: the inverse of `in_own_units`.
+
+    Raises ValueError for pixels far outside of black and white, and for metadata that do not fit."""
+    data = metadata.get("data") or {}
+    if "values" in data and "values" in about:
+        return samples
+    own = in_own_units(samples, {"data": about})
+    blank = torch.zeros_like(own[:1], dtype=torch.float64)
+    zero, one = (in_own_units(blank + value, metadata) for value in (0, 1))
+    found = ((own.double() - zero) / (one - zero)).float()
+    if "values" in data:
+        black, white = data["values"]["range"]
+        low, high = own.min().item(), own.max().item()
+        small = 0 <= low <= high <= 1 < max(black, white) and high > 0
+        if small or found.abs().max() > 2:
+            raise ValueError(
+                f"{name}: values lie in {low:g}..{high:g}, but the data of the model had black at {black:g} and "
+                f"white at {white:g}: set --range to black and white of these values"
+            )
+    return found
 
 
 def check_finite(name: str, data: Tensor) -> None:

@@ -41,15 +41,15 @@ class Calibration:
     precision: Tensor
     """The inverse covariance of the numbers, (K, K), for the Mahalanobis distance."""
     expected: Tensor
-    """The mean squared error of the field at each gamma, summed over channels, (G, H, W); empty for
-    samples that are not images."""
+    """The mean squared error of the field at each gamma, summed over channels, (G, H, W) for images; for other
+    samples (G, ...) with the axes behind their channels, and (G, D) for points. Empty, (0,), without maps."""
 
     @classmethod
     def of(cls, groups: Sequence[Tensor], errors: Tensor | None = None) -> Calibration:
         """The calibration on N normal images.
 
         `groups` hold their numbers, (N, K) for each group that is measured jointly, `errors` the
-        squared errors (N, G, H, W) of some of them. If there are several numbers an image, a random
+        squared errors (N, G, ...) of some of them. If there are several numbers an image, a random
         half of the images gives mean and covariance, the other half the sorted scores.
 
         Raises ValueError for fewer than FEWEST images, and for numbers that are not finite.
@@ -86,7 +86,7 @@ class Calibration:
             or (found.scores.diff() < 0).any()
             or found.centre.ndim != 1
             or shapes["precision"] not in ((count, count), (count, 1))
-            or found.expected.ndim not in (1, 3)
+            or found.expected.ndim not in (1, 2, 3, 4)
         ):
             raise ValueError(
                 f"its tensors must be finite, sorted and of shapes that fit; got {shapes}"

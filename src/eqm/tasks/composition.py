@@ -55,7 +55,8 @@ class Composition:
         1.5 times the guidance. Labels are numbers, or names if the model's metadata have them
         (`data.classes`). With several models a label needs the name of its model, as in `a:7 + b:3`; a
         model without classes is written as its name. `masks`, (H, W) or (C, H, W), multiply weights,
-        as in `face*7 + ~face*3`; left, right, top and bottom are there for images. `balance` is that
+        as in `face*7 + ~face*3`; left, right, top and bottom are there for images, first and
+        last, the halves of the time, for signals and videos. `balance` is that
         of `eqm.compose`. `sampling` holds the guidance and its interval, by default those stored with
         the first model.
 
@@ -160,7 +161,12 @@ def compose(
 
 
 def halves(shape: tuple[int, ...]) -> dict[str, Tensor]:
-    """The masks left, right, top and bottom, (H, W), for images (C, H, W); none for other shapes."""
+    """The masks left, right, top and bottom, (H, W), for images (C, H, W); first and last, the halves of the
+    time, for signals (C, L) and videos (C, T, H, W); none for points."""
+    if len(shape) in (2, 4):
+        first = (torch.arange(shape[1]) < shape[1] / 2).float()
+        first = first.view(-1, *[1] * (len(shape) - 2)).expand(shape[1:])
+        return {"first": first, "last": 1 - first}
     if len(shape) != 3:
         return {}
     rows, columns = torch.arange(shape[1])[:, None], torch.arange(shape[2])

@@ -83,24 +83,33 @@ def denoise(
 
 
 def estimate_sigma(x: Tensor) -> Tensor:
-    """The standard deviation (B,) of normal noise in images x (B, C, H, W).
+    """The standard deviation (B,) of normal noise in images x (B, C, H, W), videos (B, C, T, H, W) or
+    signals (B, C, L).
 
-    Half the difference of the diagonals of a 2x2 block (a Haar coefficient) is mostly noise. The
-    median of its absolute value, divided by 0.6745, is robust against edges (Donoho & Johnstone 1994).
+    Half the difference of the diagonals of a 2x2 block (a Haar coefficient) is mostly noise, and so is the
+    difference of two neighbours in a signal, divided by sqrt(2). The median of its absolute value, divided
+    by 0.6745, is robust against edges (Donoho & Johnstone 1994).
 
-    Raises ValueError for images smaller than 2x2 pixels.
+    Raises ValueError for images smaller than 2x2 pixels, signals shorter than 2, and points.
 
     >>> noise = torch.randn(1, 1, 256, 256, generator=torch.Generator().manual_seed(0))
     >>> round(estimate_sigma(0.3 * noise).item(), 2)
     0.3
     """
     check_samples("(B, C, H, W)", x=x)
-    if x.ndim != 4 or min(x.shape[-2:]) < 2:
+    if x.ndim == 5:  # all frames together
+        x = x.flatten(1, 2)
+    if x.ndim not in (3, 4) or min(x.shape[2:]) < 2:
         raise ValueError(
-            f"x must be images (B, C, H, W) of at least 2x2 pixels; got {tuple(x.shape)}"
+            "x must be images (B, C, H, W) of at least 2x2 pixels, or signals (B, C, L) of at least 2 values; "
+            f"got {tuple(x.shape)}"
         )
     if not len(x):
         return x.new_zeros(0)
+    if x.ndim == 3:
+        even = x.shape[2] // 2 * 2
+        detail = (x[..., 0:even:2] - x[..., 1:even:2]) / 2**0.5
+        return detail.abs().flatten(1).median(1).values / 0.6745
     height, width = (size // 2 * 2 for size in x.shape[-2:])
     blocks = functional.pixel_unshuffle(x[..., :height, :width], 2).unflatten(1, (x.shape[1], 4))
     first, second, third, fourth = blocks.unbind(2)

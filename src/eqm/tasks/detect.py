@@ -16,7 +16,7 @@ import torch
 from msgspec import Meta
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool1d, avg_pool2d
 
 from eqm import registry
 from eqm.checks import check_count, check_field, check_fraction, check_path, kind_of, warn_of_range
@@ -154,7 +154,7 @@ class EqmDetector:
             found.append(self._numbers(context))
             copies.add(context.x)
             self._shape = tuple(context.x.shape[1:])
-            if context.x.ndim == 4 and sum(map(len, errors)) < MAPPED:
+            if sum(map(len, errors)) < MAPPED:
                 errors.append(_errors(context).transpose(0, 1))  # (B, G, H, W)
         groups = [torch.cat(parts) for parts in zip(*found, strict=True)]  # each (N, K)
         kept, problems = self._kept(groups)
@@ -262,18 +262,22 @@ class EqmDetector:
         """How anomalous each pixel is, (B, H, W) on the CPU: 1 = as in normal images.
 
         The squared error of the field, smoothed over 3x3 pixels and divided by the mean on normal
-        images at that place; the mean over gammas. It does not depend on `score`.
+        images at that place; the mean over gammas. It does not depend on `score`. Signals (B, C, L) have
+        maps (B, L) along time, videos (B, C, T, H, W) a map for each frame, (B, T, H, W), both smoothed
+        over three steps of time as well, and points (B, D) a number for each value, not smoothed.
 
-        Raises ValueError for other samples than images, and as `predict` does.
+        Raises ValueError for a calibration without maps, and as `predict` does.
         """
         expected = self._calibrated().expected
-        if expected.ndim != 3:
+        if expected.ndim == 1:
             raise ValueError(
-                "anomaly maps need a detector of images (B, C, H, W); this one is of other samples"
+                "anomaly maps need a calibration with maps, and this one has none: calibrate again"
             )
-        usual = _smooth(expected)[:, None] + 1e-8  # (G, 1, H, W)
-        contexts = self._contexts(images, labels)
-        maps = [(_smooth(_errors(context)) / usual).mean(0) for context in contexts]
+        maps = []
+        for context in self._contexts(images, labels):
+            axes = context.x.ndim - 2  # of space and time
+            usual = _smooth(expected, axes)[:, None] + 1e-8  # (G, 1, H, W)
+            maps.append((_smooth(_errors(context), axes) / usual).mean(0))
         return torch.cat(maps) if maps else torch.zeros(0, *expected.shape[1:])
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -476,13 +480,22 @@ class _Copies:
 
 @torch.no_grad()
 def _errors(context: ScoreContext) -> Tensor:
-    """Squared errors of images, summed over channels, (G, B, H, W) float32 on the CPU."""
-    return context.errors.sum(2).float().cpu()
+    """Squared errors of images, summed over channels, (G, B, H, W) float32 on the CPU; of points, which have
+    no channels, (G, B, D)."""
+    errors = context.errors
+    return (errors.sum(2) if errors.ndim > 3 else errors).float().cpu()
 
 
-def _smooth(maps: Tensor) -> Tensor:
-    """The mean of 3x3 pixels; at the edge the mean of those inside."""
-    return avg_pool2d(maps, 3, stride=1, padding=1, count_include_pad=False)
+def _smooth(maps: Tensor, axes: int = 2) -> Tensor:
+    """The mean of three neighbours along each of the last `axes` axes; at the edge the mean of those inside."""
+    if axes == 2:
+        return avg_pool2d(maps, 3, stride=1, padding=1, count_include_pad=False)
+    for axis in range(maps.ndim - axes, maps.ndim):
+        lines = maps.movedim(axis, -1)
+        flat = lines.reshape(-1, 1, lines.shape[-1])
+        means = avg_pool1d(flat, 3, stride=1, padding=1, count_include_pad=False)
+        maps = means.view(lines.shape).movedim(-1, axis)
+    return maps
 
 
 def _fingerprint(field: Field) -> str | None:

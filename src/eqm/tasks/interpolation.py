@@ -1,4 +1,4 @@
-"""Interpolation between images, and variations of an image."""
+"""Interpolation between samples, and variations of a sample; they are called images and may be of any shape."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def interpolate(
     check_choice(get_args(Way), through=through)
     check_range(0, 1, strength=strength)
     check_count(count=count)
-    check_samples("(C, H, W)", least=1, first=first, last=last)
+    check_samples("(C, H, W), or of another shape", least=1, first=first, last=last)
     check_alike(least=1, first=first, last=last)
     if count < 2:
         raise ValueError(f"count must be at least 2, as the two images count; got {count}")
@@ -235,7 +235,7 @@ def elastic_band(field: Field, *, stiffness: float = 10.0) -> Field:
 def _checked(model: Model, images: Tensor) -> Tensor:
     """The images (B, ...) on the device of the model, in its dtype."""
     check_time_invariant(model)
-    check_samples("(B, C, H, W)", images=images)
+    check_samples(images=images)
     info = describe(model)
     shape = info.shape or tuple(images.shape[1:])
     if tuple(images.shape[1:]) != shape or not images.is_floating_point():

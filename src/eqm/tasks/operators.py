@@ -30,7 +30,9 @@ class Inpaint:
     """Keeps the pixels where `mask` is 1, and sets the others to 0.
 
     `mask` is 1 or True where pixels are known and 0 elsewhere: (H, W) or (C, H, W) for all images,
-    (B, 1, H, W) or (B, C, H, W) for one mask an image.
+    (B, 1, H, W) or (B, C, H, W) for one mask an image. For samples with another number of `axes`, such as
+    2 for signals (C, L) and 4 for videos (C, T, H, W), it has up to so many axes, and one more for one
+    mask a sample.
 
     Raises ValueError for a mask with other values, or with 0 only.
 
@@ -39,14 +41,20 @@ class Inpaint:
     """
 
     mask: Tensor
+    axes: int = 3
+    """Axes of a sample: 3 for images."""
 
     def __post_init__(self) -> None:
+        check_count(axes=self.axes)
         values = as_floats("(H, W)", mask=self.mask)
         if not isinstance(self.mask, Tensor):
             object.__setattr__(self, "mask", values)
         if not values.numel():
             raise ValueError(f"mask must have values; got {kind_of(self.mask)}")
-        if not 2 <= self.mask.ndim <= 4 or not ((self.mask == 0) | (self.mask == 1)).all():
+        if (
+            not (2 if self.axes == 3 else 1) <= self.mask.ndim <= self.axes + 1
+            or not ((self.mask == 0) | (self.mask == 1)).all()
+        ):
             raise ValueError(
                 "mask must be 1 where pixels are known and 0 elsewhere, (H, W) or (B, 1, H, W); "
                 f"got shape {tuple(self.mask.shape)}, values from {self.mask.min()} to {self.mask.max()}"
@@ -55,12 +63,12 @@ class Inpaint:
             raise ValueError("mask must be 1 where pixels are known; got 0 everywhere")
 
     def __getitem__(self, rows: Tensor) -> Inpaint:
-        if self.mask.ndim < 4 or len(self.mask) == 1:
+        if self.mask.ndim <= self.axes or len(self.mask) == 1:
             return self
-        return Inpaint(self.mask[rows.to(self.mask.device)])
+        return Inpaint(self.mask[rows.to(self.mask.device)], self.axes)
 
     def __call__(self, x: Tensor) -> Tensor:
-        check_samples("(B, C, H, W)", x=x)
+        check_samples(x=x)
         mask = self.mask.to(x)
         try:
             known = x * mask
@@ -69,6 +77,8 @@ class Inpaint:
         if known is None or known.shape != x.shape:
             raise ValueError(
                 f"mask must fit images {tuple(x.shape)}: (H, W) or (B, 1, H, W); got {tuple(mask.shape)}"
+                if x.ndim == 4
+                else f"mask must fit samples {tuple(x.shape)}; got {tuple(mask.shape)}"
             )
         return known
 
@@ -162,7 +172,7 @@ class Grey:
     """The mean of the channels, as for colouring."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        check_samples("(B, C, H, W)", x=x)
+        check_samples(x=x)
         return x.mean(1, keepdim=True)
 
 

@@ -36,7 +36,7 @@ def restore(
     decay: Decay | None = None,
     sampling: Sampling | None = None,
 ) -> Solution:
-    """Likely images whose measurement by `operator` is `measurement` (B, ...).
+    """Likely images, or samples of any shape, whose measurement by `operator` is `measurement` (B, ...).
 
     The operator is any linear function that autograd can differentiate: `Inpaint`, `Downsample`,
     `Blur`, `Grey` of `eqm.tasks`, or your own. `noise` is the standard deviation of normal noise in
