@@ -48,7 +48,7 @@ PARTS: tuple[Part, ...] = ("throughput", "http", "latency", "endurance", "restar
 def main(
     model: str = "fashion-mnist",
     parts: tuple[Part, ...] = PARTS,
-    slots: int = 64,
+    slots: int = 16,
     rounds: int = 5,
     samples: int = 192,
     large: str = "EqM-S/2",
