@@ -135,9 +135,12 @@ def test_the_map_lies_over_the_picture(studio, page):
 def test_what_is_no_picture_and_a_model_without_detector(studio, page, asked):
     page.goto(f"{studio}/#detect")
     choose(page, 200)
-    page.get_by_label("Your pictures").set_input_files([file("notes.png", b"no picture")])
+    files = [file("notes.png", b"no picture"), file("good.png", png(100)), file("empty.png", b"")]
+    page.get_by_label("Your pictures").set_input_files(files)
     page.get_by_role("alert").get_by_text("notes.png is not a picture").wait_for()
-    assert len(asked) == 1
+    page.get_by_role("alert").get_by_text("2 files were left out.").wait_for()
+    page.get_by_role("img", name="good.png", exact=True).wait_for()
+    assert len(asked) == 2
     page.get_by_role("button", name="Remove all").click()
     assert not page.locator(".verdicts").is_visible()
     page.get_by_label("Model", exact=True).select_option("plain")
@@ -157,13 +160,13 @@ def test_pictures_can_be_pasted_and_dropped(studio, page):
             : new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true });
         document.querySelector(target).dispatchEvent(event);
     }"""
-    for count, (kind, target) in enumerate([("paste", "body"), ("drop", "#panel-detect .drop")], 1):
+    for count, (kind, target) in enumerate([("paste", "body"), ("drop", "#panel-detect h1")], 1):
         page.evaluate(give, [kind, target, base64.b64encode(png(100)).decode()])
         page.locator(".verdicts tbody tr").nth(count - 1).wait_for()
     assert sorted(decisions(page)) == ["drop.png", "paste.png"]
 
 
-def test_the_clothes_of_the_model_and_strangers(serve, page):
+def test_pictures_of_the_model_and_unusual_ones(serve, page):
     from eqm.serving.http.app import create_app
     from eqm.serving.models import Models
 
@@ -172,7 +175,7 @@ def test_the_clothes_of_the_model_and_strangers(serve, page):
         page.goto(f"{serve(create_app(models))}/#detect")
         page.get_by_role("button", name="Pictures like the training data").click()
         page.locator(".verdicts tbody tr").nth(5).wait_for()
-        page.get_by_role("button", name="Strangers").click()
+        page.get_by_role("button", name="Unusual pictures").click()
         page.locator(".verdicts tbody tr").nth(12).wait_for()
     found = decisions(page)
     assert found["noise"] == "anomalous"

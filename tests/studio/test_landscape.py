@@ -117,7 +117,7 @@ def test_the_map_is_the_energy_of_a_field_that_has_one(bare):
 
 STORIES = {
     "A good descent": "All 300 samples stopped by themselves, at data",
-    "Too large a step": "Overshoot: all 300 samples jump to and fro",
+    "Too large a step": "Overshoot: all 300 samples jump back and forth",
     "Far too large": "All 300 samples diverged",
     "Constant c": "The gradient does not shrink there",
     "Collapse": "Collapse: only",

@@ -156,6 +156,28 @@ def test_an_error_is_one_sentence(studio, page, call, sentence):
     assert message == sentence
 
 
+def test_a_file_that_is_dropped_anywhere_does_not_replace_the_page(studio, page):
+    page.goto(studio)
+    page.get_by_role("heading", name="Landscape", level=1).wait_for()
+    prevented = page.evaluate("""() => ["dragover", "drop"].map((kind) => {
+        const event = new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer: new DataTransfer() });
+        document.querySelector("h1").dispatchEvent(event);
+        return event.defaultPrevented;
+    })""")
+    assert prevented == [True, True]
+
+
+def test_a_panel_that_cannot_be_loaded_is_loaded_at_a_reload(studio, page):
+    page.expected += ["ERR_FAILED", "dynamically imported module"]
+    page.goto(studio)
+    page.route("**/train.js", lambda route: route.abort())
+    page.get_by_role("tab", name="Train").click()
+    page.get_by_text("This panel could not be loaded.").wait_for()
+    page.unroute("**/train.js")
+    page.reload()
+    page.get_by_role("heading", name="Train", level=1).wait_for()
+
+
 def test_a_browser_asks_for_newer_files_after_an_update(studio):
     first = httpx.get(f"{studio}/shell.js")
     assert first.headers["Cache-Control"] == "no-cache"

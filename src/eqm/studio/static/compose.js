@@ -45,10 +45,14 @@ export function mount(element, context) {
   context.onModel((chosen) => {
     if (!chosen || chosen.id === model?.id) return;
     abort?.abort();
+    abort = null; // what was asked of the other model has no say any more
+    cancel.disabled = true;
+    results.setAttribute("aria-busy", "false");
     model = chosen;
     options.show(model);
     editor.show(model);
     lines = [];
+    controls.start([]);
     table.replaceChildren();
     controls.element.hidden = save.hidden = true;
     summary.textContent = INTRO;

@@ -1,7 +1,7 @@
 // Find pictures that are unlike the training pictures: scores, p-values, maps, and a decision.
 
 import { button, download, dropZone, el, field, more, pngUrl, section, short } from "./elements.js";
-import { canvasOf, decode, encode, fitted } from "./pictures.js";
+import { bitmapOf, canvasOf, decode, encode, fitted } from "./pictures.js";
 
 export const title = "Find unusual pictures";
 
@@ -36,9 +36,9 @@ export function mount(element, context) {
       el("caption", { class: "unseen" }, "Score, p-value and decision of each picture"),
       el("thead", {}, el("tr", {}, ...["Picture", "Score", "p-value", "Decision"].map((name) => el("th", { scope: "col" }, name)))),
       rows),
-    el("p", { class: "row" }, button("Download as CSV", saveTable), button("Remove all", clear)));
+    el("div", { class: "row actions" }, button("Download as CSV", saveTable), button("Remove all", clear)));
   const drop = dropZone({
-    label: "Your pictures", accept: "image/*", onFiles: (files) => add(() => fromFiles(files)),
+    label: "Your pictures", panel: element, onFiles: (files) => add(() => fromFiles(files, context)),
     help: "Drop, paste or choose several. They are cut to a square, brought to the size of the model, and sent to this server only.",
   });
   const swap = field({
@@ -52,10 +52,13 @@ export function mount(element, context) {
   });
   const examples = el("div", { class: "row" },
     button("Pictures like the training data", () => add(drawn), { kind: "main" }),
-    button("Strangers", () => add(strangers)));
+    button("Unusual pictures", () => add(unusual)));
+  const trial = section("Try it",
+    "The model draws pictures like its training data. The unusual ones are noise, and drawn pictures inverted, turned or cut up.",
+    examples, drop, swap.element, progress);
+  trial.classList.add("spaced");
   const tools = el("div", {},
-    section("Try it", "The model draws the first kind itself. Strangers are noise, and drawn pictures inverted, turned or cut up.",
-      examples, el("p"), drop, swap.element, progress),
+    trial,
     results);
   element.append(
     el("p", { class: "lead" },
@@ -71,6 +74,7 @@ export function mount(element, context) {
     busy(true);
     try {
       const found = await make(mine.signal);
+      if (mine.signal.aborted) return;
       const room = MOST - items.length;
       if (found.length > room) context.alert(`The table takes ${MOST} pictures; ${found.length - Math.max(room, 0)} were left out.`);
       items.push(...found.slice(0, Math.max(room, 0)));
@@ -164,7 +168,7 @@ export function mount(element, context) {
   }
 
   /** Pictures of no kind that the model knows. */
-  async function strangers(signal) {
+  async function unusual(signal) {
     const known = items.filter(({ name }) => name.endsWith(", drawn"));
     const clothes = known.length >= DRAWN ? known.slice(-DRAWN) : await drawn(signal);
     const { width, height } = clothes[0].source;
@@ -184,18 +188,16 @@ export function mount(element, context) {
       ? `${model.id} has no detector: ${others.length ? `choose ${others.join(" or ")} above, or ` : ""}calibrate one on ` +
         'normal pictures with "eqm detect MODEL PICTURES --normal NORMAL --save", and start this server again.'
       : "";
-    if (!able || scored === model.id) return;
-    scored = model.id;
-    answer = null;
-    for (const item of items) item.result = null;
-    show();
-    if (items.length) add(() => []);
-  });
-  document.addEventListener("paste", (event) => {
-    const files = [...(event.clipboardData?.files ?? [])].filter(({ type }) => type.startsWith("image/"));
-    if (element.hidden || tools.hidden || !files.length) return;
-    event.preventDefault();
-    add(() => fromFiles(files));
+    stop?.abort();
+    busy(false);
+    if (!able) return;
+    if (scored !== model.id) {
+      scored = model.id;
+      answer = null;
+      for (const item of items) item.result = null;
+      show();
+    }
+    if (items.some(({ result }) => !result)) add(() => []);
   });
   show();
 }
@@ -239,15 +241,19 @@ function explanation() {
         el("code", {}, "eqm detect MODEL PICTURES --normal NORMAL --save"), ". No anomalies are needed."))));
 }
 
-/** Items of files of the user. Raises an error for a file that is no picture. */
-function fromFiles(files) {
-  return Promise.all(files.map(async (file) => {
+/** Items of files of the user. Says what is wrong with the files that are left out. */
+async function fromFiles(files, { alert }) {
+  const found = [];
+  const wrong = [];
+  for (const file of files) { // one after the other: several large pictures would fill the memory
     try {
-      return { name: file.name, own: true, source: await createImageBitmap(file) };
-    } catch {
-      throw new Error(`${file.name} is not a picture that this browser can read: choose PNG or JPEG files.`);
+      found.push({ name: file.name, own: true, source: await bitmapOf(file) });
+    } catch (error) {
+      wrong.push(error.message);
     }
-  }));
+  }
+  if (wrong.length) alert(wrong.length > 1 ? `${wrong[0]} ${wrong.length} files were left out.` : wrong[0]);
+  return found;
 }
 
 /** A picture as the model takes it: a base64 PNG. */

@@ -47,12 +47,16 @@ export function mount(element, context) {
   context.onModel((chosen) => {
     if (!chosen || chosen.id === model?.id) return;
     stop();
+    abort = null; // what was asked of the other model has no say any more
+    cancel.disabled = true;
+    results.setAttribute("aria-busy", "false");
     model = chosen;
     classes.show(model);
     options.show(model);
     const number = model.eqm.num_classes;
     options.setCount(number > 1 && number <= FEW_CLASSES ? number : 8);
     films = [];
+    controls.start(films);
     grid.replaceChildren();
     controls.element.hidden = saves.hidden = true;
     summary.textContent = INTRO;

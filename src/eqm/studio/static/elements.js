@@ -144,8 +144,11 @@ export function base64(blob) {
   });
 }
 
-/** A place to drop pictures on, or to choose them with the keyboard: calls `onFiles(files)`. */
-export function dropZone({ label, help, multiple = true, accept = "image/*", onFiles }) {
+/**
+ * A place to choose pictures: calls `onFiles(files)`. They can also be pasted, or dropped anywhere on `panel`,
+ * while the place is shown.
+ */
+export function dropZone({ label, help, panel, multiple = true, accept = "image/*", onFiles }) {
   const id = freshId("drop");
   const take = (files) => files.length && onFiles(multiple ? [...files] : [files[0]]);
   const input = el("input", {
@@ -155,13 +158,18 @@ export function dropZone({ label, help, multiple = true, accept = "image/*", onF
   const zone = el("div", { class: "drop" },
     el("label", { for: id, class: "name" }, label), input,
     help ? el("span", { id: `${id}-help`, class: "help" }, help) : null);
-  const over = (event) => { event.preventDefault(); zone.classList.add("over"); };
-  zone.addEventListener("dragover", over);
-  zone.addEventListener("dragleave", () => zone.classList.remove("over"));
-  zone.addEventListener("drop", (event) => {
-    event.preventDefault();
+  const isShown = () => zone.offsetParent !== null;
+  panel.addEventListener("dragover", () => zone.classList.add("over"));
+  panel.addEventListener("dragleave", () => zone.classList.remove("over"));
+  panel.addEventListener("drop", (event) => {
     zone.classList.remove("over");
-    take(event.dataTransfer.files);
+    if (isShown()) take(event.dataTransfer.files);
+  });
+  document.addEventListener("paste", (event) => {
+    const files = [...(event.clipboardData?.files ?? [])].filter(({ type }) => type.startsWith("image/"));
+    if (!isShown() || !files.length) return;
+    event.preventDefault();
+    take(files);
   });
   return zone;
 }

@@ -267,7 +267,7 @@ export function mount(element, { api, say, alert, clear }) {
     onDecay() { leaveStory(); fieldChanged(); },
     onDescent() { leaveStory(); restart(); },
   });
-  const removeButton = button("Remove the last chosen", () => removePoint(selected < 0 ? points.length / 2 - 1 : selected));
+  const removeButton = button("Remove the chosen point", () => removePoint(selected < 0 ? points.length / 2 - 1 : selected));
   const edit = el("div", { class: "edit" },
     el("p", { class: "help" }, "Drag the circles. A double click on the map adds a point. With the keyboard: Tab to a circle, then arrow keys or Delete."),
     el("div", { class: "row" }, button("Add a point", () => addPoint(...freePlace())), removeButton));
@@ -334,7 +334,7 @@ export function mount(element, { api, say, alert, clear }) {
   // ---- the page ----
   const key = (kind, text) => el("li", {}, el("span", { class: `key ${kind}`, "aria-hidden": "true" }), text);
   element.append(
-    el("p", { class: "lead" }, "Think of a landscape with hills and valleys. Equilibrium Matching learns its slope, so that every valley lies at data. ",
+    el("p", { class: "lead" }, "Think of a landscape with hills and valleys. Equilibrium Matching learns its slope, so that every valley lies at a data point. ",
       "To make something new, put a ball anywhere and let it walk downhill. Where the ground is flat, it stops: that is a sample."),
     el("section", { class: "card", "aria-label": "Stories to try" },
       el("h2", {}, "Stories to try"),

@@ -47,7 +47,7 @@ export function inputs(settings, { onData, onDecay, onDescent }) {
   const momentum = range("Momentum μ", "How much of the last move goes on: 0 is none.", 0, 0.98, 0.01, set("momentum"));
   const stopBelow = range("Stop below a gradient norm of", "A sample stops where the slope is smaller. At 0 it never stops.",
     0, 1, 0.05, set("stopBelow"));
-  const mostSteps = range("Most steps", "After so many steps all is over.", 20, 1000, 20, set("mostSteps"));
+  const mostSteps = range("Most steps", "No sample takes more steps than this.", 20, 1000, 20, set("mostSteps"));
   const count = range("Samples", "How many begin as noise.", 20, 600, 20, set("count"));
 
   function show() {

@@ -35,7 +35,7 @@ export const STORIES = [
     { data: "moons", stopBelow: 0, count: 200, speed: 40 }],
 ];
 
-/** Numbers about the samples: how many move, have stopped, have diverged, are near data, jump to and fro. */
+/** Numbers about the samples: how many move, have stopped, have diverged, are near data, jump back and forth. */
 export function tally(samples, points, near = 0.15) {
   const found = { moving: 0, stopped: 0, diverged: 0, atData: 0, jumping: 0, steps: 0, meanNorm: NaN };
   const reached = new Set();
@@ -80,7 +80,7 @@ export function describe(found, { count, stopBelow, decay, ended }) {
     const reason = decay.name === "constant"
       ? "The gradient does not shrink there, so no step is small enough."
       : "The step is too large for the slope there.";
-    said.push(`Overshoot: ${some(jumping, count, "samples").toLowerCase()} jump to and fro over the data. ${reason}`);
+    said.push(`Overshoot: ${some(jumping, count, "samples").toLowerCase()} jump back and forth over the data. ${reason}`);
   } else if (moving && !ended) {
     said.push(`${some(moving, count, "samples")} move downhill${
       meanNorm < 0.3 ? ", very slowly" : ""}. Their mean gradient norm is ${meanNorm.toPrecision(2)}.`);

@@ -1,11 +1,9 @@
 // Choosing a picture: dropped, chosen, pasted, or a sample of the model; of any size.
 
 import { classSelect } from "./classes.js";
-import { button, dropZone, el, field, section, short } from "./elements.js";
-import { canvasOf, decode, fitted } from "./pictures.js";
+import { button, dropZone, el, field, section } from "./elements.js";
+import { bitmapOf, canvasOf, decode, fitted } from "./pictures.js";
 
-const MOST_BYTES = 50e6;
-const MOST_PIXELS = 40e6;
 const FIRST_SEED = 1000; // of samples that are taken as pictures
 
 /**
@@ -20,7 +18,7 @@ export function pictureChoice(context, panel, onChange) {
   let seed = FIRST_SEED;
   let abort = null;
   const drop = dropZone({
-    label: "Drop, choose or paste a picture", multiple: false, onFiles: ([file]) => open(file),
+    label: "Drop, choose or paste a picture", multiple: false, panel, onFiles: ([file]) => open(file),
     help: "Any size: this page crops its middle and resizes it. The picture goes to no other server.",
   });
   const label = classSelect({ label: "Class of the sample", none: "any class" });
@@ -30,36 +28,15 @@ export function pictureChoice(context, panel, onChange) {
   const element = section("1. Picture", null, drop,
     el("div", {}, label.element, el("div", { class: "row actions" }, sample)), source, inverted.element);
   element.classList.add("spaced");
-  document.addEventListener("paste", (event) => {
-    const file = [...(event.clipboardData?.files ?? [])].find(({ type }) => type.startsWith("image/"));
-    if (file && !panel.hidden) open(file);
-  });
-  panel.addEventListener("dragover", (event) => event.preventDefault());
-  panel.addEventListener("drop", (event) => {
-    if (!event.defaultPrevented && event.dataTransfer.files.length) open(event.dataTransfer.files[0]);
-    event.preventDefault(); // otherwise the browser leaves the page for the file
-  });
 
   async function open(file) {
     context.clear();
     abort?.abort();
-    const name = file.name || "The file";
-    if (file.size > MOST_BYTES) {
-      const size = short(file.size / 1e6);
-      return context.alert(`${name} has ${size} MB; please choose one of at most ${MOST_BYTES / 1e6} MB.`);
-    }
-    let picture;
     try {
-      picture = await createImageBitmap(file);
-    } catch {
-      return context.alert(`${name} is not a picture that this browser can read: choose a PNG, JPEG, WebP or GIF.`);
+      chosen = { picture: await bitmapOf(file), name: file.name || "The picture" };
+    } catch (error) {
+      return context.alert(error);
     }
-    const { width, height } = picture;
-    if (width * height > MOST_PIXELS) {
-      const most = `${MOST_PIXELS / 1e6} million`;
-      return context.alert(`${name} has ${width} × ${height} pixels; please choose one of at most ${most}.`);
-    }
-    chosen = { picture, name };
     onChange();
   }
   async function take() {

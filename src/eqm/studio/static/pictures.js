@@ -1,6 +1,9 @@
 // Pictures in the page: decoding, resizing, comparing, saving. Values are 0 to 255.
 
-import { bytes, download, el } from "./elements.js";
+import { bytes, download, el, short } from "./elements.js";
+
+const MOST_BYTES = 50e6; // of a file of the user
+const MOST_PIXELS = 40e6;
 
 /** The pixels of a base64 PNG, as ImageData. */
 export async function decode(base64) {
@@ -9,6 +12,25 @@ export async function decode(base64) {
   const data = toData(canvasOf(bitmap));
   bitmap.close();
   return data;
+}
+
+/** The picture in a file of the user, a bitmap. Throws an Error that says what is wrong with the file. */
+export async function bitmapOf(file) {
+  const name = file.name || "The file";
+  if (file.size > MOST_BYTES) {
+    throw new Error(`${name} has ${short(file.size / 1e6)} MB: choose a file of at most ${MOST_BYTES / 1e6} MB.`);
+  }
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(file);
+  } catch {
+    throw new Error(`${name} is not a picture that this browser can read: choose a PNG, JPEG, WebP or GIF file.`);
+  }
+  const { width, height } = bitmap;
+  if (width * height <= MOST_PIXELS) return bitmap;
+  bitmap.close();
+  const most = `${MOST_PIXELS / 1e6} million pixels`;
+  throw new Error(`${name} has ${width} × ${height} pixels: choose a picture of at most ${most}.`);
 }
 
 /** ImageData as a base64 PNG. */

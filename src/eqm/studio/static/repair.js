@@ -11,8 +11,9 @@ import { player } from "./player.js";
 export const title = "Repair";
 
 const LEAD =
-  "What was the picture before it was damaged? Often many pictures fit. The model draws several of them; where " +
-  "they differ, nobody can know.";
+  "What was the picture before it was damaged? Often many pictures fit. The model draws several of them. Where " +
+  "they differ, the original cannot be known.";
+const INTRO = "Press Repair: the model draws several pictures that fit the damaged one.";
 const MOST_ANSWERS = 16;
 
 export function mount(element, context) {
@@ -29,7 +30,7 @@ export function mount(element, context) {
   const go = button("Repair", run, { kind: "main" });
   const cancel = button("Cancel", () => abort?.abort(), { disabled: true });
   const before = el("div", { class: "films" });
-  const summary = el("p", { class: "muted" }, "Press Repair: several answers show what the damage leaves open.");
+  const summary = el("p", { class: "muted" }, INTRO);
   const answers = el("div", { class: "films" });
   const together = el("div", { class: "films" });
   const controls = player();
@@ -52,6 +53,14 @@ export function mount(element, context) {
   context.onModel((chosen) => {
     if (!chosen || chosen.id === model?.id) return;
     abort?.abort();
+    abort = null; // what was asked of the other model has no say any more
+    cancel.disabled = true;
+    results.setAttribute("aria-busy", "false");
+    controls.start([]);
+    answers.replaceChildren();
+    together.replaceChildren();
+    controls.element.hidden = save.hidden = true;
+    summary.textContent = INTRO;
     original.stop();
     model = chosen;
     label.show(model);

@@ -47,7 +47,7 @@ export function settings({ count = 10, most = 64, fitted = true } = {}) {
   const own = el("div", { class: "fields narrow" }, [rule, size, path, momentum, ratio].map((part) => part.element));
   const element = el("div", {},
     el("div", { class: "fields narrow" }, number.element, seed.element),
-    el("p", { class: "help" }, "The first picture has this seed, each other one the next."), guidance.element,
+    el("p", { class: "help" }, "The seed of the first picture. Each further picture has the next seed."), guidance.element,
     more("How it descends", steps.element, about, own));
   const names = { count: number, seed, guidance, step_size: size, path_length: path, momentum, gradient_ratio: ratio };
 

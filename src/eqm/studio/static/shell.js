@@ -55,7 +55,7 @@ function buildTabs() {
   for (const [name, text] of PANELS) {
     list.append(el("button", {
       type: "button", role: "tab", id: `tab-${name}`, "aria-controls": `panel-${name}`, "aria-selected": "false",
-      tabindex: "-1", onclick: () => { location.hash = name; },
+      tabindex: "-1", onclick: () => (location.hash === `#${name}` ? route() : (location.hash = name)),
     }, text));
     $("panels").append(el("div", {
       role: "tabpanel", id: `panel-${name}`, "aria-labelledby": `tab-${name}`, class: "panel", hidden: true,
@@ -109,7 +109,7 @@ async function mount(name, load) {
     await module.mount(panel, context);
   } catch (error) {
     console.error(error);
-    context.alert(`This panel cannot be shown: ${error.message}`);
+    context.alert("This panel could not be loaded. Is the server still running? Reload the page to try again.");
     mounted.delete(name);
   }
   panel.removeAttribute("aria-busy");
@@ -170,6 +170,8 @@ function start() {
     $("panels").focus();
   });
   window.addEventListener("hashchange", route);
+  // otherwise the browser leaves the page for a file that is dropped on it
+  for (const kind of ["dragover", "drop"]) document.addEventListener(kind, (event) => event.preventDefault());
   route();
   loadModels();
 }
