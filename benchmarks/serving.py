@@ -48,7 +48,7 @@ PARTS: tuple[Part, ...] = ("throughput", "http", "latency", "endurance", "restar
 def main(
     model: str = "fashion-mnist",
     parts: tuple[Part, ...] = PARTS,
-    slots: int = 16,
+    slots: int = 8,
     rounds: int = 5,
     samples: int = 192,
     large: str = "EqM-S/2",
@@ -87,7 +87,7 @@ def main(
             throughput(model, network, slots=slots, samples=samples, rounds=rounds)
             if large:
                 untrained = build(preset(large, shape=(4, 32, 32), num_classes=1000)).eval()
-                few = max(2, slots // 8)
+                few = max(2, slots // 4)
                 throughput(
                     f"{large}, untrained, 3 to 5 steps",
                     untrained,

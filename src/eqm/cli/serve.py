@@ -38,7 +38,7 @@ Slots = Annotated[
     Annotated[int, Meta(ge=1, le=65536)] | None,
     arg(
         help="Samples in the batch of a model.",
-        help_behavior_hint="(default: 16 on a CPU, 64 on an accelerator)",
+        help_behavior_hint="(default: 8 on a CPU, 64 on an accelerator)",
     ),
 ]
 Waiting = Annotated[int, arg(help="Requests that may wait for each model."), Meta(ge=1, le=2**20)]

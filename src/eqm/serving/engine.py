@@ -21,7 +21,7 @@ from eqm.serving.request import ClosedError, DeadlineError, FullError, Progress,
 from eqm.serving.slots import Sample, Slots
 
 R = TypeVar("R")
-CPU_SLOTS, ACCELERATOR_SLOTS = 16, 64
+CPU_SLOTS, ACCELERATOR_SLOTS = 8, 64
 REQUESTS_PER_SLOT = 4
 """Requests that run at a time, for each slot; those without a sample in the batch come next."""
 ROWS_PER_SLOT = 4
@@ -60,7 +60,7 @@ class Engine:
 
     Each request has a sample in the batch at once; the other slots go to the requests with the least
     work left. At most four requests for each slot run at a time, and `max_waiting` more may wait. By
-    default there are 16 slots on a CPU, where more samples in a pass gain nothing, and 64 on an
+    default there are 8 slots on a CPU, where more samples in a pass gain nothing, and 64 on an
     accelerator.
 
     Raises ValueError for what is no model and for counts below 1.

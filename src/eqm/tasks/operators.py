@@ -18,7 +18,9 @@ class Operator(Protocol):
     """Any linear function of images (B, C, H, W) that autograd can differentiate and that treats each
     image by itself.
 
-    An operator that differs between images also has `__getitem__(rows)`: the operator of some of them.
+    An operator that differs between images also has `__getitem__(rows)`: the operator of some of them. One
+    that knows A^T (A A^T + ridge)^-1 y in a closed form has it as `inverse(y, like, ridge)`, for images
+    shaped as `like`; else it is computed by iterations, which takes longer.
     """
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -82,6 +84,10 @@ class Inpaint:
             )
         return known
 
+    def inverse(self, y: Tensor, like: Tensor, ridge: float) -> Tensor:
+        """A^T (A A^T + ridge)^-1 y: here A A^T is the mask itself."""
+        return self(y) / (1 + ridge)
+
 
 @dataclass(frozen=True)
 class Downsample:
@@ -101,6 +107,11 @@ class Downsample:
                 f"got {self.factor}"
             )
         return functional.avg_pool2d(x, self.factor)
+
+    def inverse(self, y: Tensor, like: Tensor, ridge: float) -> Tensor:
+        """A^T (A A^T + ridge)^-1 y: A A^T is 1 / factor^2."""
+        wide = y.repeat_interleave(self.factor, -1).repeat_interleave(self.factor, -2)
+        return wide / (1 + ridge * self.factor**2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,6 +186,10 @@ class Grey:
         check_samples(x=x)
         return x.mean(1, keepdim=True)
 
+    def inverse(self, y: Tensor, like: Tensor, ridge: float) -> Tensor:
+        """A^T (A A^T + ridge)^-1 y: A A^T is 1 / channels."""
+        return y.expand_as(like) / (1 + ridge * like.shape[1])
+
 
 def for_rows(operator: Operator, rows: Tensor) -> Operator:
     """The operator of some of the images."""
@@ -205,11 +220,13 @@ def least_squares(
 ) -> Tensor:
     """The smallest images (B, ...), shaped as `like`, whose measurement is `target`.
 
-    A^T (A A^T + ridge)^-1 target by conjugate gradients; with ridge 0 this is the pseudo-inverse.
-    Stopping early regularises operators that lose most of some detail. A^T comes from autograd. One
-    iteration is exact if A A^T is a multiple of the identity or a projection, as for masks, block
-    means and grey.
+    A^T (A A^T + ridge)^-1 target, by the `inverse` of the operator or by conjugate gradients; with ridge 0
+    this is the pseudo-inverse. Stopping early regularises operators that lose most of some detail. A^T comes
+    from autograd.
     """
+    if (inverse := getattr(operator, "inverse", None)) is not None:
+        found: Tensor = inverse(target, like, ridge)
+        return found
     transposed = torch.func.vjp(lambda x: measure(operator, x), torch.zeros_like(like))[1]
     solution, residual, direction = torch.zeros_like(target), target, target
     square = residual.square().flatten(1).sum(1)
