@@ -24,12 +24,13 @@ FINE = 4
 """Lines are drawn so many times larger, and made smaller: then they are smooth."""
 
 
-def drawn(samples: Tensor) -> Tensor:
+def drawn(samples: Tensor, *, spectrogram: bool = False) -> Tensor:
     """Samples (N, ...) as pictures in -1..1, (N, C, H, W).
 
     Pictures (N, C, H, W) stay as they are. The frames of a video (N, C, T, H, W) stand side by side. A
     signal (N, C, L) has a curve for each channel, and a point (N, D) one curve through its numbers; all
     have the same vertical axis, with a grey line at 0. Points (N, 2) are one picture together, (1, 3, H, W).
+    With `spectrogram`, that of the first channel stands below the curves of each signal.
     """
     samples = samples.detach().float().cpu()
     if samples.ndim == 5:
@@ -40,7 +41,28 @@ def drawn(samples: Tensor) -> Tensor:
         return _tensor([_scattered(samples.numpy())])
     signals = samples.view(len(samples), -1, samples.shape[-1]).numpy()
     reach = float(max(np.abs(signals).max(initial=0), 1e-9))
-    return _tensor([_curves(signal / reach) for signal in signals])
+    curves = _tensor([_curves(signal / reach) for signal in signals])
+    if not spectrogram or samples.ndim != 3:
+        return curves
+    return torch.cat([curves, _spectrograms(samples[:, 0], curves.shape[-1])], 2)
+
+
+def _spectrograms(signals: Tensor, width: int) -> Tensor:
+    """The spectrograms of signals (N, L), (N, 3, H, W): low frequencies at the bottom, dark is loud, and white is
+    60 dB or more below the loudest."""
+    window = min(256, signals.shape[1])
+    power = torch.stft(
+        signals,
+        window,
+        hop_length=max(1, window // 4),
+        window=torch.hann_window(window),
+        pad_mode="constant",
+        return_complex=True,
+    ).abs()
+    decibels = 20 * (power / power.amax().clamp(min=1e-9)).clamp(min=1e-3).log10()  # -60..0
+    shown = -(decibels / 30 + 1)  # loud is -1, black
+    sized = interpolate(shown[:, None].flip(2), (HEIGHT, width), mode="bilinear")
+    return sized.expand(-1, 3, -1, -1)
 
 
 def marked(sample: Tensor, strength: Tensor) -> Tensor:

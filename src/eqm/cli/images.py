@@ -428,7 +428,7 @@ def open_model(
     With `precision` None the model is as it was stored. Raises ValueError for a model of latents unless
     `latents`, and for samples that `output` cannot hold: images are an animation only if `moving`.
     """
-    from eqm.cli.output import ANY, STILL, check_output, ending_of
+    from eqm.cli.output import MOVING, STILL, check_output, ending_of
     from eqm.devices import pick_device
     from eqm.encoders import encoder_of
     from eqm.models import for_inference, from_pretrained
@@ -441,12 +441,17 @@ def open_model(
         raise ValueError(f"this command takes models of pixels; {name} is a model of latents")
     encoder = encoder_of(network.metadata, vae, device=where)
     if output is not None and len(shape) == 3:
-        check_output(output, ANY if moving else STILL)
+        check_output(output, MOVING if moving else STILL)
         if ending_of(output) != ".npz":
             check_channels(encoder.image_shape_of(shape)[0])
     elif output is not None and ending_of(output) in ANIMATION_SUFFIXES and len(shape) != 4:
         raise ValueError(
             f"output must end in .png or .npz for samples that are no videos; got {output}"
+        )
+    rate = (network.metadata.get("data") or {}).get("sample_rate")
+    if output is not None and ending_of(output) == ".wav" and not rate:
+        raise ValueError(
+            f"output must end in .png or .npz for samples that are no sounds; got {output}"
         )
     if precision is None:
         return network, encoder

@@ -25,7 +25,8 @@ FOLDER = ""
 LONGEST = 200
 """Bytes of the name of a file; most file systems take 255."""
 STILL = (".png", ".npz", FOLDER)
-ANY = (*STILL, ".gif", ".mp4")
+MOVING = (*STILL, ".gif", ".mp4")
+ANY = (*MOVING, ".wav")
 FILES = (*filter(None, ANY), ".csv", ".json", ".md", ".safetensors")
 """Endings of outputs that are files."""
 
@@ -219,7 +220,7 @@ def write_images(
     from eqm.files import new_folder, replacing
     from eqm.pictures import animate, grid, picture, to_uint8
 
-    check_output(output, ANY)
+    check_output(output, MOVING)
     if sheet.scale < 0:
         raise ValueError(f"scale must be 1 or more, or 0 for automatic; got {sheet.scale}")
     parts = [images] if isinstance(images, torch.Tensor) else images
@@ -277,7 +278,8 @@ def write_samples(
     """Returns nothing; writes samples (N, ...) of another kind than pictures, as `output` ends.
 
     .npz: the array `arr_0` (N, ...), in the units of the training data, which are in `metadata`. A folder: an
-    array NAME.npy for each of `names`, or by number. .png: a sheet of `shown` (M, ...), by default of the samples
+    array NAME.npy for each of `names`, or by number, or NAME.wav for sounds. .wav: all sounds, one after the
+    other. .png: a sheet of `shown` (M, ...), by default of the samples
     with fewer columns where it is wide, as `drawn` shows them, with captions as in `write_images`. .gif and .mp4:
     such a sheet of videos (N, C, T, H, W), frame by frame.
 
@@ -291,6 +293,21 @@ def write_samples(
     from eqm.pictures import animate, grid
 
     ending = ending_of(output)
+    rate = (metadata.get("data") or {}).get("sample_rate")
+    if rate and ending in (".wav", FOLDER):
+        from eqm.data.sounds import write_sound
+
+        sounds = in_own_units(samples.float().cpu(), metadata)
+        if ending == ".wav":
+            with replacing(output) as path, path.open("wb") as file:
+                write_sound(sounds.transpose(0, 1).flatten(1), rate, file)
+            return
+        with new_folder(output) as folder:
+            for k, one in enumerate(sounds):
+                path = folder / f"{names[k] if names else f'{k:06}'}.wav"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_sound(one, rate, str(path))
+        return
     if ending in (".npz", FOLDER):
         array = in_own_units(samples.float().cpu(), metadata).numpy()
         if ending == ".npz":
@@ -305,7 +322,7 @@ def write_samples(
         return
     check_output(output, ANY)
     if ending == ".png":
-        pictures = drawn(samples if shown is None else shown)
+        pictures = drawn(samples if shown is None else shown, spectrogram=bool(rate))
         scale = sheet.scale or max(1, 56 // pictures.shape[-2])
         if len(pictures) == 1 or shown is None:
             columns = max(1, min(columns, len(pictures), 1024 // (pictures.shape[-1] * scale)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,13 +43,24 @@ def open_samples(
 
     Raises ValueError for other things than arrays and data sets with names, and for another shape."""
     from eqm.data.open_source import open_source, opens_arrays
+    from eqm.data.sounds import is_sound
     from eqm.data.values import Wanted
 
-    if Path(config.path).exists() and not opens_arrays(config):
+    path = Path(config.path)
+    packed = path.is_dir() or path.suffix.lower() in (".zip", ".tar") or is_sound(path.name)
+    rate = (metadata.get("data") or {}).get("sample_rate")
+    if rate and packed and not opens_arrays(config):
+        config = replace(config, length=shape[-1], channels=int(shape[0] == 1))
+    elif path.exists() and not opens_arrays(config):
         raise ValueError(
             f"the model takes samples of shape {shape}, and {config.path} is no array: give a .npy or .npz"
         )
     source = open_source(config, small=True, wanted=Wanted.of(shape, metadata))
+    other = getattr(source, "metadata", {}).get("sample_rate", rate)
+    if rate and other != rate:
+        raise ValueError(
+            f"{config.path} holds sounds of {other} Hz; the model takes {rate} Hz: resample them first"
+        )
     if tuple(source.shape) != shape:
         raise ValueError(
             f"{config.path} holds samples of shape {tuple(source.shape)}; the model takes {shape}: bring them to "

@@ -34,6 +34,9 @@ class DataConfig:
     channels: int = 0
     """Channels to convert pictures to: 1 (grey), 3 (colour, on white) or 4 (colour and opacity); 0
     keeps theirs, -1 chooses grey or colour (recipe `folder` only)."""
+    length: Annotated[int, Meta(ge=0, le=2**24)] = 0
+    """Samples of each sound: longer ones are cut at their end, shorter ones end in silence. 0 keeps their
+    length, if all have the same."""
     layout: str = ""
     """Order of the axes of an array, by the letters N (pictures), H, W and C, such as NHWC, NCHW, HWN or HW;
     NCL for signals, NC for points, NCTHW for videos and volumes (T: frames or slices). By default it is

@@ -5,7 +5,9 @@ from __future__ import annotations
 import glob
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
@@ -21,10 +23,12 @@ from eqm.data.parquet import hub_table, saved, table
 from eqm.data.patterns import expanded
 from eqm.data.picture_files import PictureFiles
 from eqm.data.pictures import pictures
+from eqm.data.sounds import is_sound, sounds
 from eqm.data.source import (
     MissingDataError,
     Source,
     class_names,
+    digest,
     notes_of,
     of_classes,
     say,
@@ -33,6 +37,7 @@ from eqm.data.source import (
 from eqm.data.splits import check_no_splits
 from eqm.data.values import Wanted
 from eqm.files import printable
+from eqm.reading import open_regular
 from eqm.registry import UnknownNameError, lookup, names
 
 
@@ -122,7 +127,12 @@ def _source(config: DataConfig, wanted: Wanted | None) -> Source:
             )
         return open_latents(path, flip=config.flip)
     if not opens_arrays(config):
-        return pictures(files_at(config), config)
+        files = files_at(config)
+        if is_sound(files.names[0]):
+            return sounds(files, config)
+        if config.length:
+            raise ValueError(f"{path} holds pictures: leave data.length out, which is for sounds")
+        return pictures(files, config)
     match path.suffix.lower():
         case ".npz":
             return from_npz(path, config, wanted=wanted)
@@ -168,14 +178,23 @@ def files_at(config: DataConfig) -> PictureFiles:
                 return zipped(path, config)
             if _is_packed(path.name):
                 return _packed(where, [path], config, asked=True)
+            if is_sound(path.name):
+                return PictureFiles(
+                    path.stem,
+                    [path.name],
+                    None,
+                    (),
+                    digest(where),
+                    partial(_open_one, path),
+                )
         elif not path.exists() and (glob.has_magic(where) or "{" in where):
             return _packed(where, expanded(where), config, asked=True)
     except PermissionError as error:
         raise ValueError(f"cannot read {error.filename}: check its permissions") from error
     if path.is_file():
         raise ValueError(
-            f"{where} is none of .npz, .npy, .zip, .tar, .parquet, IDX: put pictures into a folder or "
-            "a zip, and unpack compressed files"
+            f"{where} is none of .npz, .npy, .zip, .tar, .parquet, IDX, .wav, .flac, .ogg: put pictures "
+            "into a folder or a zip, and unpack compressed files"
         )
     if "latents" in path.name:
         raise MissingDataError(
@@ -195,6 +214,10 @@ def files_at(config: DataConfig) -> PictureFiles:
     raise ValueError(
         f"{where} is a data set with a name, but picture files are needed: give their path"
     )
+
+
+def _open_one(path: Path, index: int) -> BinaryIO:
+    return open_regular(path)
 
 
 def _in_folder(path: Path, config: DataConfig) -> PictureFiles:

@@ -19,10 +19,13 @@ from eqm.data.splits import DOCUMENTS, is_litter, kept_split, without_companions
 from eqm.files import printable
 from eqm.naming import counted, said
 
+SOUNDS = (".wav", ".flac", ".ogg")
+"""Endings of sounds that are read where there are no pictures."""
+
 
 @dataclass(frozen=True, eq=False)
 class PictureFiles:
-    """N encoded pictures: their names, their classes, and how to open each."""
+    """N encoded pictures, or sounds: their names, their classes, and how to open each."""
 
     name: str
     names: Sequence[str]
@@ -88,16 +91,21 @@ def choose(
     everything: list[File] = []
     others: list[File] = []
     litter = list(litter)
+    is_wanted = is_picture
+    if not any(is_picture(file.name) and not is_litter(file.name) for file in files):
+        sounds = any(file.name.lower().endswith(SOUNDS) for file in files)
+        is_wanted = _is_sound if sounds else is_picture
     for file in files:
         if is_litter(file.name):
             litter.append(file.name)
         else:
-            (everything if is_picture(file.name) else others).append(file)
+            (everything if is_wanted(file.name) else others).append(file)
     if not everything:
         there = [file.name for file in others] or litter
         instead = f"; it holds {said(there)}" if there else ""
         raise ValueError(
-            f"no pictures in {where}: expected files that end in .png, .jpg, .webp, .tif or the like{instead}"
+            f"no pictures in {where}: expected files that end in .png, .jpg, .webp, .tif or the like, or "
+            f"sounds (.wav, .flac, .ogg){instead}"
         )
     places = Counter((file.archive, normpath(file.name)) for file in everything)
     twice, times = places.most_common(1)[0]
@@ -139,6 +147,10 @@ def choose(
         )
         found = labelled(contents, config.labels_from)
     return Chosen(pictures, found, tuple(file.name for file in others), (*notes, *found.notes))
+
+
+def _is_sound(name: str) -> bool:
+    return name.lower().endswith(SOUNDS)
 
 
 def _one_of_each_sample(

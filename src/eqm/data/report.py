@@ -8,10 +8,13 @@ from math import ceil
 
 import torch
 
+from eqm.data import sounds
 from eqm.data.config import DataConfig
 from eqm.data.latents import check_latents, is_latents
 from eqm.data.open_source import files_at, opened, opens_arrays
+from eqm.data.picture_files import PictureFiles
 from eqm.data.pictures import look, remarks
+from eqm.data.sounds import is_sound
 from eqm.data.source import class_names, notes_of
 
 
@@ -50,7 +53,9 @@ class Report:
     def advice(self) -> list[str]:
         """Sentences that say which settings these data need."""
         said = []
-        if len(self.sizes) > 1:
+        if len(self.sizes) > 1 and all(len(sides) == 1 for sides in self.sizes):
+            said.append("lengths differ: set data.length, the samples of each sound")
+        elif len(self.sizes) > 1:
             said.append("sizes differ: set data.size, the side of the square to crop to")
         shares = [1 - min(sides) / max(sides) for sides in self.sizes if len(sides) == 2]
         if any(shares):
@@ -76,6 +81,8 @@ def check(data: DataConfig | str) -> Report:
     if opens_arrays(config):
         return _of_source(config)
     files = files_at(config)
+    if is_sound(files.names[0]):
+        return _of_sounds(files)
     found, broken = look(files, config, decoded=True)
     counts: list[int] = []
     if files.labels is not None:
@@ -92,6 +99,29 @@ def check(data: DataConfig | str) -> Report:
         {files.names[row]: why for row, why in broken.items()},
         files.others,
         (*files.notes, *remarks(files, found, config.range)),
+    )
+
+
+def _of_sounds(files: PictureFiles) -> Report:
+    found, broken = sounds.look(files)
+    counts: list[int] = []
+    if files.labels is not None:
+        counts = torch.bincount(
+            files.labels[list(found)], minlength=len(files.class_names)
+        ).tolist()
+    rates = Counter(rate for rate, _, _ in found.values())
+    heard = ", ".join(f"{rate} Hz ({count:,})" for rate, count in rates.most_common(8))
+    return Report(
+        files.name,
+        len(found),
+        Counter((length,) for _, _, length in found.values()),
+        Counter(channels for _, channels, _ in found.values()),
+        Counter(),
+        dict(zip(files.class_names, counts, strict=True)),
+        files.fingerprint,
+        {files.names[row]: why for row, why in broken.items()},
+        files.others,
+        (*files.notes, f"{files.name}: sounds of {heard or 'no rate'}"),
     )
 
 
