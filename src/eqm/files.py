@@ -39,6 +39,7 @@ KINDS = {
     "eqm": {"config.json": "eqm"},
     "eqm-classifier": {"config.json": "eqm-classifier"},
     "eqm-detector": {"detector.json": "eqm-detector"},
+    "eqm-outliers": {"outliers.json": "eqm-outliers"},
     "eqm latents": {"manifest.json": "eqm latents"},
     RUN: {MARKER: RUN, "config.json": "eqm", "best/config.json": "eqm"},
 }
