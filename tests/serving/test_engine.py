@@ -134,7 +134,7 @@ uses = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(uses, min_size=1, max_size=5))
 def test_results_are_those_of_the_functions_alone_whoever_shares_the_batch(net, engine, jobs):
     requests = [engine.submit(use, *args, **options) for use, args, options in jobs]
