@@ -40,7 +40,7 @@ class EqmOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     **Tables.** Without a `field`, `fit` trains small fields on the rows (n_samples, n_features) of a
     table, in some seconds. Columns are brought to a robust scale, and a missing value (NaN) counts as the
-    median of its column. `fit` expects mostly normal rows. Of more than 20,000 rows it learns a random
+    median of its column. `fit` expects mostly normal rows. Of more than 10,000 rows it learns a random
     choice. `predict` marks a share `fpr` of new normal rows as outliers. With `contamination`, the share
     of outliers among the rows given to `fit`, it marks that share of them instead. Then `fit` learns
     briefly, so that it does not learn the outliers. `steps` is the number of training steps of each

@@ -24,7 +24,7 @@ from eqm.tasks.calibration import NONE, Calibration
 from eqm.tasks.experts import PARTS, Columns, Expert
 from eqm.tensor_files import read_tensors
 
-LEARNT = 20_000
+LEARNT = 10_000
 """At most so many rows are learnt, a random choice of larger tables."""
 ROWS = 1024
 """Rows that are scored at once."""
