@@ -61,7 +61,8 @@ def check_seed(count: int = 1, /, **values: int) -> None:
     """Each value must be a whole number that torch takes as a seed, as must the next `count` - 1."""
     for name, value in values.items():
         if not -(2**63) <= _whole(name, value) <= 2**63 - int(count):
-            raise ValueError(f"{name} must lie in [-2^63, 2^63); got {value}")
+            most = "2^63)" if count == 1 else f"2^63 - {count}], for {count:,} seeds in a row"
+            raise ValueError(f"{name} must lie in [-2^63, {most}; got {value}")
 
 
 def seeded(seed: int) -> Generator:

@@ -251,7 +251,7 @@ def test_more_than_the_queue_holds_is_refused_and_cancelled_ones_make_room():
         first = engine.submit(generate, count=1)
         assert field.entered.wait(20)  # the engine is in a pass, and takes no other request
         waiting = [engine.submit(generate, count=1) for _ in range(2)]
-        with pytest.raises(FullError, match="2 requests wait") as caught:
+        with pytest.raises(FullError, match="full, with 2 requests") as caught:
             engine.submit(generate, count=1)
         assert 1 <= caught.value.retry_after <= 60
         waiting[0].cancel()

@@ -78,6 +78,38 @@ def test_many_threads_get_one_model(folders):
     assert all(each is found[0] for each in found)
 
 
+def test_models_that_load_at_one_time_share_the_memory(folders, monkeypatch):
+    places, size = folders
+    loading, hold, load = threading.Event(), threading.Event(), Models._load
+
+    def slow(self, name, entry):
+        loading.set()
+        assert hold.wait(60)
+        return load(self, name, entry)
+
+    monkeypatch.setattr(Models, "_load", slow)
+    with Models(places, memory=int(1.5 * size)) as models, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(models.get, "a")
+        assert loading.wait(60)
+        with pytest.raises(FullError):
+            models.get("b")
+        hold.set()
+        first.result(60)
+        models.get("b")
+        assert loaded(models) == ["b"]
+
+
+def test_a_model_that_fails_to_load_takes_no_memory(folders, monkeypatch):
+    places, size = folders
+    with Models(places, memory=int(1.5 * size)) as models:
+        with monkeypatch.context() as broken:
+            broken.setattr(Models, "_load", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                models.get("a")
+        models.get("b")
+        assert loaded(models) == ["b"]
+
+
 def test_an_open_model_has_a_name_of_its_own(folders):
     with Models([f"x={folders[0][0]}", f"y={folders[0][0]}"]) as models:
         assert models.names == ["x", "y"]

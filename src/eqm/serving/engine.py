@@ -111,7 +111,7 @@ class Engine:
         """
         check_callable(use=use)
         if preview_every != 0:
-            check_count(preview_every=preview_every)
+            check_count("step, or 0 for no previews", preview_every=preview_every)
         if deadline is not None:
             check_positive(deadline=deadline)
         request: Request[R] = Request(preview_every=preview_every, deadline=deadline)
@@ -124,7 +124,7 @@ class Engine:
                 self._sweep()
             if len(self._waiting) >= self.max_waiting:
                 raise FullError(
-                    f"{len(self._waiting):,} requests wait, which is the most: ask again later",
+                    f"the queue is full, with {len(self._waiting):,} requests: ask again later",
                     self._retry_after(),
                 )
             self._waiting.append((request, partial(_called, use, args, settings)))

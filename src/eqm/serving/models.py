@@ -77,6 +77,8 @@ class _Entry:
     """Of its weights."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     served: Served | None = None
+    held: bool = False
+    """Whether memory is taken for it: it is loaded, or it is being loaded."""
     used: float = 0.0
     past: Load = _CLOSED
     """The work of engines that were closed."""
@@ -170,7 +172,10 @@ class Models:
                 raise ClosedError("the models are closed")
             if entry.served is None:
                 self._make_room(entry)
-                entry.served = self._load(name, entry)
+                try:
+                    entry.served = self._load(name, entry)
+                finally:
+                    entry.held = entry.served is not None
             entry.used = time.monotonic()
             return entry.served
 
@@ -237,13 +242,13 @@ class Models:
         return _Entry(source, about, sum(w.numel() * 4 for w in weights))
 
     def _make_room(self, wanted: _Entry) -> None:
-        """Closes idle models, the least recently used first, until `wanted` fits beside the others."""
+        """Takes memory for `wanted`: idle models leave, the least recently used first, until it fits."""
         with self._lock:
-            others = [e for e in self._entries.values() if e is not wanted and e.served is not None]
+            others = [e for e in self._entries.values() if e is not wanted and e.held]
             taken = sum(entry.bytes for entry in others)
             for entry in sorted(others, key=lambda entry: entry.used):
                 if taken + wanted.bytes <= self.memory:
-                    return
+                    break
                 if not entry.lock.acquire(blocking=False):  # it is loading
                     continue
                 try:
@@ -256,6 +261,7 @@ class Models:
                 raise FullError(
                     "the memory for models is full, and all of them are busy: ask again later", 5.0
                 )
+            wanted.held = True
 
     def _load(self, name: str, entry: _Entry) -> Served:
         if not isinstance(entry.source, str):
@@ -285,7 +291,7 @@ class Models:
             end = engine.load()
             done = replace(_CLOSED, evaluations=end.evaluations, passes=end.passes)
             entry.past = _sum(entry.past, done)
-        entry.served = None
+        entry.served, entry.held = None, False
 
 
 def _named(text: str) -> tuple[str, str]:

@@ -73,7 +73,7 @@ def landscape_router() -> APIRouter:
     router = APIRouter(tags=["studio"])
     busy = threading.Lock()
 
-    @router.post("/studio/landscape")
+    @router.post("/studio/landscape", response_class=_Events)
     async def train_landscape(asked: LandscapeRequest, request: Request) -> StreamingResponse:
         """Trains a small network on the points, for some seconds.
 
@@ -92,11 +92,15 @@ def landscape_router() -> APIRouter:
     return router
 
 
-class _Training(StreamingResponse):
+class _Events(StreamingResponse):
+    media_type = "text/event-stream"
+
+
+class _Training(_Events):
     """The events of a training. It frees the lock however it ends, also if the client left before its start."""
 
     def __init__(self, events: AsyncIterator[str], busy: threading.Lock) -> None:
-        super().__init__(events, media_type="text/event-stream")
+        super().__init__(events)
         self._busy = busy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,11 +1,13 @@
 """What stands before the endpoints: hosts, tokens, sizes, safe headers; and errors of one form."""
 
 import base64
+import io
 import threading
 import time
 import zlib
 
 import pytest
+from PIL import Image
 
 from eqm.serving.http.limits import Limits
 from eqm.serving.models import Models
@@ -22,6 +24,12 @@ def ask(models):
         return TestClient(create_app(models, **settings), base_url=host)
 
     return make
+
+
+def grey():
+    file = io.BytesIO()
+    Image.new("L", (8, 8)).save(file, "png")
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def refusal(answer, status):
@@ -169,6 +177,44 @@ def test_unknown_paths_and_methods_say_so(client):
     refusal(client.get("/v1/models/nothing"), 404)
 
 
+@pytest.mark.parametrize("path", ["/health", "/v1/models", "/metrics", "/docs", "/"])
+def test_what_can_be_read_has_a_head(client, path):
+    assert client.head(path).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "the body must be a JSON object"),
+        (b"[]", "the body must be a JSON object"),
+        (b"x", "the body must be JSON"),
+        (b"[" * 100_000, "the body must be JSON"),
+        (b'{"points": [[0, 1]], "side": 1' + b"0" * 5000 + b"}", "the body must be JSON"),
+        (b"{}", "points is missing"),
+        (b'{"points": [[0, 99]]}', "points.0.1 must be less than or equal to 10"),
+    ],
+)
+def test_the_page_is_refused_with_a_sentence_too(client, body, said):
+    answer = client.post(
+        "/studio/landscape", content=body, headers={"content-type": "application/json"}
+    )
+    assert refusal(answer, 400) == said
+
+
+@pytest.mark.parametrize("wrong", ["first", "last"])
+def test_a_wrong_picture_is_called_by_its_field(client, wrong):
+    body = {"model": "plain", "first": grey(), "last": grey()} | {wrong: "AAAA"}
+    answer = client.post("/v1/interpolate", json=body)
+    assert refusal(answer, 400).startswith(f"{wrong} cannot be read")
+    assert answer.json()["error"]["param"] == wrong
+
+
+def test_the_last_seed_must_exist_too(client):
+    body = {"model": "plain", "count": 2, "seed": 2**63 - 1}
+    said = refusal(client.post("/v1/sample", json=body), 400)
+    assert "2^63 - 2], for 2 seeds in a row" in said
+
+
 def bomb(side):
     """A PNG of few bytes with very many pixels."""
 
@@ -214,5 +260,5 @@ def test_metrics_count_requests_by_endpoint_and_status(ask):
     assert 'eqm_requests_total{endpoint="/v1/sample",status="200"} 3.0' in text
     assert 'eqm_requests_total{endpoint="/v1/sample",status="400"} 1.0' in text
     assert 'eqm_request_seconds_count{endpoint="/v1/sample"} 4.0' in text
-    assert 'eqm_slots{model="bowl"} 64.0' in text
+    assert 'eqm_slots{model="bowl"} 16.0' in text
     assert "xxx" not in text

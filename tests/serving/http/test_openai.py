@@ -76,6 +76,22 @@ def test_a_stream_ends_with_the_picture(openai):
     assert np.median(pixels(last)) == 64
 
 
+@pytest.mark.parametrize("most", [0, 1, 3])
+@pytest.mark.parametrize("use", ["generate", "edit"])
+def test_a_stream_has_no_more_previews_than_were_asked_for(openai, use, most):
+    own = np.zeros((8, 8, 4), np.uint8)
+    own[:4, :, 3] = 255
+    given = {"image": ("a.png", png(own))} if use == "edit" else {}
+    stream = getattr(openai.images, use)(
+        model="bowl", prompt="dark", stream=True, partial_images=most, **given
+    )
+    *previews, last = stream
+    assert last.type.endswith("completed")
+    numbers = [each.partial_image_index for each in previews]
+    assert numbers == sorted(set(numbers))
+    assert set(numbers) <= set(range(most))
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

@@ -116,9 +116,9 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         path, allowed = request.url.path[:100], _methods(app, request.scope)
         if request.method in allowed or error.status_code not in (404, 405):  # an endpoint said it
-            return error_response(
-                ApiError(error.status_code, str(error.detail), headers=error.headers)
-            )
+            unread = isinstance(error.__cause__, ValueError | RecursionError)  # it is no JSON
+            said = "the body must be JSON" if unread else str(error.detail)
+            return error_response(ApiError(error.status_code, said, headers=error.headers))
         if allowed:  # the page takes all requests that no endpoint takes
             sentence = f"{request.method} is not for {path}: /docs says what is"
             return error_response(ApiError(405, sentence, headers={"Allow": ", ".join(allowed)}))
@@ -129,7 +129,16 @@ def install(app: FastAPI) -> None:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"][1:]) or "the request"
         said = str(first["msg"])
-        message = f"{name} is wrong: {said[:1].lower()}{said[1:]}"
+        if first["type"] == "json_invalid":
+            return error_response(ApiError(400, "the body must be JSON"))
+        if first["loc"] == ("body",):
+            return error_response(ApiError(400, "the body must be a JSON object"))
+        if first["type"] == "missing":
+            message = f"{name} is missing"
+        elif said.startswith("Input should "):
+            message = f"{name} must {said.removeprefix('Input should ')}"
+        else:
+            message = f"{name} is wrong: {said[:1].lower()}{said[1:]}"
         return error_response(ApiError(400, message, param=name))
 
     async def gone(request: Request, error: Exception) -> Response:

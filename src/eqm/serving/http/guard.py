@@ -75,6 +75,8 @@ class Guard:
         self.metrics.active.inc()
         try:
             self._check(scope)
+            if scope["method"] == "HEAD":  # the server leaves the body out
+                scope = {**scope, "method": "GET"}
             await self.app(scope, self._bounded(scope, receive), timed)
         except ApiError as error:
             if not started:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -60,8 +61,7 @@ def plan_generation(ask: schemas.ImageAsk, limits: Limits, served: Served) -> Wo
     sampling = sampling_of(served, ask.sampling, limits)
     prompt, info = ask.prompt.strip(), describe(served.model)
     if prompt and not _is_class(served.model, prompt):
-        work = composing(served, prompt, count=count, seed=ask.seed, sampling=sampling)
-        return work
+        return composing(served, prompt, count=count, seed=ask.seed, sampling=sampling)
     if prompt and info.num_classes is None:
         raise ValueError("prompt must be empty: this model has no classes")
     labels = chosen_labels(served.model, prompt or None, count)
@@ -99,32 +99,18 @@ def plan_edit(
     given = read_pictures([image], (channels, *sides), limits=limits, resize=None, name="image")
     operator = Inpaint((~missing).float())
     y = operator(given.images)
-    prompt = ask.prompt.strip()
-    if not prompt or _is_class(served.model, prompt):
-        labels = chosen_labels(served.model, prompt, 1) if prompt else None
-        return restoring(
-            served,
-            y,
-            operator,
-            labels,
-            count=count,
-            seed=ask.seed,
-            sampling=sampling,
-            notes=given.notes,
-        )
-    Composition.of(served.model, prompt, sampling=sampling)
-    use = partial(_restore_composition, expression=prompt)
-    return restoring(
-        served,
-        y,
-        operator,
-        None,
-        count=count,
-        seed=ask.seed,
-        sampling=sampling,
-        notes=given.notes,
-        use=use,
-    )
+    prompt, labels = ask.prompt.strip(), None
+    use: Callable[..., Solution] = restore
+    if prompt and _is_class(served.model, prompt):
+        labels = chosen_labels(served.model, prompt, 1)
+    elif prompt:
+        Composition.of(served.model, prompt, sampling=sampling)  # refuses what the model lacks
+        use = partial(_restore_composition, expression=prompt)
+    work = restoring(
+        served, y, operator, labels,
+        count=count, seed=ask.seed, sampling=sampling, notes=given.notes, use=use,
+    )  # fmt: skip
+    return replace(work, moments=1 + (ask.partial_images or 0))
 
 
 def images_of(ask: schemas.ImageAsk, running: Running, solution: Solution) -> schemas.Images:
@@ -164,7 +150,8 @@ def openai_events(ask: schemas.ImageAsk, running: Running, kind: str, event: Eve
     if name == "progress" and data["samples"]:
         first = data["samples"][0]
         share = first.steps / max(1, first.max_steps)
-        index = min(int(share * (1 + (ask.partial_images or 0))), 3)
+        count = ask.partial_images or 0
+        index = min(max(0, round(share * (1 + count)) - 1), max(0, count - 1))  # from 0
         name = f"{kind}.partial_image"
         return name, about | {
             "type": name,

@@ -53,11 +53,10 @@ def components(kinds: Iterable[Any]) -> dict[str, Any]:
     return {name: _without_limits_of_floats(schema) for name, schema in found.items()}
 
 
-def body(kind: type, example: dict[str, Any], *, form: bool = False) -> dict[str, Any]:
+def body(kind: type, example: dict[str, Any]) -> dict[str, Any]:
     """The part of an operation that describes its body."""
     schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
-    media = "multipart/form-data" if form else "application/json"
-    content = {media: {"schema": schema, "example": example}}
+    content = {"application/json": {"schema": schema, "example": example}}
     return {"requestBody": {"required": True, "content": content}}
 
 

@@ -49,6 +49,7 @@ def read_pictures(
     limits: Limits,
     resize: bool | None = False,
     name: str = "images",
+    names: Sequence[str] | None = None,
 ) -> Pictures:
     """The pictures in `contents`, encoded files, as images of `shape` (C, H, W).
 
@@ -64,9 +65,10 @@ def read_pictures(
         raise ValueError(
             f"resize makes squares; the model takes {width}x{height} pixels: send that size"
         )
+    if names is None:
+        names = [name] if len(contents) == 1 else [f"{name}[{k}]" for k in range(len(contents))]
     heads = {}
-    for k, content in enumerate(contents):
-        each = name if len(contents) == 1 else f"{name}[{k}]"
+    for k, (content, each) in enumerate(zip(contents, names, strict=True)):
         heads[k] = head = _header(content, each)
         if head.width * head.height > limits.pixels:
             raise ValueError(
@@ -79,8 +81,7 @@ def read_pictures(
                 f"{each} must have {width}x{height} pixels; got {head.width}x{head.height}: bring it to "
                 f"that size{offer}"
             )
-    names = [f"{name}[{k}]" for k in heads]
-    files = PictureFiles(name, names, None, (), "", lambda k: io.BytesIO(contents[k]))
+    files = PictureFiles(name, list(names), None, (), "", lambda k: io.BytesIO(contents[k]))
     size = height if resize else 0
     notes = list(remarks(files, heads, (), size))
     other = [head.channels for head in heads.values() if head.channels != channels]

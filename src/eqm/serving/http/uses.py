@@ -210,7 +210,9 @@ def plan_interpolate(ask: schemas.InterpolateAsk, limits: Limits, served: Served
     limits.check_count("count", ask.count)
     limits.check_answer(ask.count, *served.image_shape[1:])
     sampling = sampling_of(served, ask.sampling, limits)
-    given, latents = given_pictures(served, (ask.first, ask.last), ask.resize, limits)
+    given, latents = given_pictures(
+        served, (ask.first, ask.last), ask.resize, limits, names=("first", "last")
+    )
     labels = _labels(served, ask.labels, 2)
     names = label_names(served, labels, 2)
     middle = None if names[0] is None else " to ".join(dict.fromkeys(map(str, names)))
@@ -333,11 +335,17 @@ def _mean_and_spread(images: Tensor, *, count: int) -> dict[str, Any]:
 
 
 def given_pictures(
-    served: Served, texts: tuple[str, ...], resize: bool, limits: Limits
+    served: Served,
+    texts: tuple[str, ...],
+    resize: bool,
+    limits: Limits,
+    *,
+    names: tuple[str, ...] | None = None,
 ) -> tuple[Pictures, Tensor]:
-    """The pictures of a request, and their latents on the device of the model."""
-    contents = [unpack(text, f"images[{k}]") for k, text in enumerate(texts)]
-    given = read_pictures(contents, served.image_shape, limits=limits, resize=resize)
+    """The pictures of a request, and their latents on the device of the model. Errors call them `names`."""
+    names = names or tuple(f"images[{k}]" for k in range(len(texts)))
+    contents = [unpack(text, name) for text, name in zip(texts, names, strict=True)]
+    given = read_pictures(contents, served.image_shape, limits=limits, resize=resize, names=names)
     info = describe(served.model)
     with torch.no_grad():
         latents = served.encoder.encode(given.images.to(info.device))[0]

@@ -139,7 +139,7 @@ class Replicas:
             raise ClosedError("the replicas are closed")
         if len(self._requests) >= self._most:
             raise FullError(
-                f"{len(self._requests):,} requests wait or run, which is the most: ask again later"
+                f"the queue is full, with {len(self._requests):,} requests: ask again later"
             )
         self._requests[request] = name
         request.add_done_callback(lambda _: self._requests.pop(request))
