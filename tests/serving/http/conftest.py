@@ -37,7 +37,7 @@ class Plain(nn.Module):
 
 @pytest.fixture(scope="module")
 def models():
-    with Models({"bowl": Bowl().requires_grad_(False), "plain": Plain()}) as models:
+    with Models({"bowl": Bowl().requires_grad_(False), "plain": Plain()}, slots=32) as models:
         yield models
 
 

@@ -260,5 +260,5 @@ def test_metrics_count_requests_by_endpoint_and_status(ask):
     assert 'eqm_requests_total{endpoint="/v1/sample",status="200"} 3.0' in text
     assert 'eqm_requests_total{endpoint="/v1/sample",status="400"} 1.0' in text
     assert 'eqm_request_seconds_count{endpoint="/v1/sample"} 4.0' in text
-    assert 'eqm_slots{model="bowl"} 16.0' in text
+    assert 'eqm_slots{model="bowl"} 32.0' in text
     assert "xxx" not in text
