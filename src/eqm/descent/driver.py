@@ -29,8 +29,8 @@ class Outcome(StrEnum):
     @property
     def sentence(self) -> str:
         return {
-            Outcome.CONVERGED: "The sample met the stop.",
-            Outcome.MAX_STEPS: "The sample reached the maximum number of steps before the stop.",
+            Outcome.CONVERGED: "The sample stopped: it met the stopping rule.",
+            Outcome.MAX_STEPS: "The sample reached the maximum number of steps before it met the stopping rule.",
             Outcome.DIVERGED: "The sample became NaN or infinite: use a smaller step size, or check its start.",
         }[self]
 

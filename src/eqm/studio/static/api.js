@@ -87,7 +87,7 @@ async function request(path, options) {
     }
     if (answer.ok) return answer;
     const text = await answer.text();
-    if (answer.status !== 401 || asked || !(await askForToken())) {
+    if (answer.status !== 401 || !(await askForToken({ again: asked }))) {
       if (answer.status === 401) sessionStorage.removeItem(TOKEN);
       let data = {};
       try {
@@ -121,12 +121,13 @@ function failure(status, data, retryAfter = null) {
 
 let asking = null;
 
-/** Asks for the token, once for all requests that wait for it; whether there is one now. */
-function askForToken() {
+/** Asks for the token, once for all requests that wait for it; whether there is one now. `again`: the last was wrong. */
+function askForToken({ again }) {
   asking ??= new Promise((resolve) => {
     const dialog = document.getElementById("token");
     const input = dialog.querySelector("input");
     input.value = "";
+    document.getElementById("token-wrong").hidden = !again;
     dialog.addEventListener("close", () => {
       const given = dialog.returnValue === "ok" && input.value.trim();
       if (given) sessionStorage.setItem(TOKEN, given);

@@ -11,7 +11,7 @@ import { termsEditor } from "./terms.js";
 export const title = "Compose";
 
 const LEAD =
-  "A field for each class, added and subtracted: the sum is a field too, and pictures descend it. " +
+  "Each class has a field. Fields can be added and subtracted: the sum is a field too, and pictures descend it. " +
   "A mask says where a class counts.";
 const INTRO =
   "Press Compose: the first row shows the expression, the rows below each of its labels alone, from the same noise.";

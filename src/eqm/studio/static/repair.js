@@ -44,7 +44,7 @@ export function mount(element, context) {
     el("div", { class: "row actions" }, go, cancel));
   element.append(el("p", { class: "lead" }, LEAD),
     el("div", { class: "split form-first" }, el("div", {}, original.element, damage.element),
-      el("div", {}, section("Before", null, before), form, results)));
+      el("div", {}, section("Before the repair", null, before), form, results)));
   element.addEventListener("hide", () => {
     abort?.abort();
     original.stop();

@@ -187,7 +187,7 @@ function runCurves() {
       charts[place].element.hidden = !found.length;
       if (!found.length) missing.push(what);
     }
-    note.textContent = "Faint lines: each line of the log in the loss, earlier curves elsewhere." +
+    note.textContent = "Faint lines show the single values of the loss and, in other charts, earlier curves." +
       (missing.length ? ` This run has ${missing.join("; ")}.` : "");
   }
 
@@ -208,7 +208,7 @@ function sampleSheets(address, context) {
   const figure = el("div", {}, slider.element, image, caption);
   figure.hidden = true;
   const element = section("Samples over time",
-    "Every sheet begins with the same noise and labels. Move the slider to see the same pictures become better.",
+    "Every sheet begins with the same noise and labels, so you see the same pictures become better.",
     none, figure);
 
   async function show() {
