@@ -11,8 +11,8 @@ import { onePicture } from "./variations.js";
 export const title = "Draw";
 
 const LEAD =
-  "Each picture starts as noise and moves downhill, step by step. The model knows no time: a picture can stop " +
-  "by itself, when its gradient is small.";
+  "Each picture starts as noise and moves downhill, step by step. To see each one stop by itself when its gradient " +
+  "is small, open “How it descends” and choose the steps yourself.";
 const INTRO = "Press Draw: pictures come out of noise by descending the landscape of the model.";
 const FEW_CLASSES = 12; // up to so many classes, one picture of each is drawn at first
 const MOST_PIXELS = 1.6e7; // of all pictures that are asked for at once
