@@ -33,7 +33,7 @@ def draw(page):
 
 
 def own_steps(page, **settings):
-    page.get_by_text("How it descends").click()
+    page.locator("summary", has_text="How it descends").click()
     page.get_by_label("Steps", exact=True).select_option("own")
     page.get_by_label("Rule").select_option("gradient-descent")
     for label, value in settings.items():
@@ -195,7 +195,7 @@ def test_wrong_settings_are_said_in_one_sentence(panel):
 
 
 def test_every_offered_rule_is_registered(panel):
-    panel.get_by_text("How it descends").click()
+    panel.locator("summary", has_text="How it descends").click()
     panel.get_by_label("Steps", exact=True).select_option("own")
     offered = panel.get_by_label("Rule").locator("option").all_inner_texts()
     assert len(offered) > 5
