@@ -45,7 +45,7 @@ Waiting = Annotated[int, arg(help="Requests that may wait for each model."), Met
 Memory = Annotated[
     Annotated[float, Meta(gt=0, le=2**20)] | None,
     arg(
-        help="GB for the weights of all models; the longest unused one leaves.",
+        help="GB for the weights of all models. Where it is short, the one used longest ago leaves.",
         help_behavior_hint="(default: half of the free memory)",
     ),
 ]
