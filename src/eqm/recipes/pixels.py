@@ -134,7 +134,7 @@ DESCRIPTIONS = {
     "mnist-5k": "5,000 digits of MNIST, 28x28, 10 classes; needs eqm[data]; half an hour on one core.",
     "fashion-mnist": "60,000 clothes, 28x28, 10 classes; 45 minutes on two cores.",
     "openmoji-32": "Emoji, 32x32, 101 classes; needs eqm[data]; four minutes on an H200.",
-    "cifar10": "CIFAR-10, 32x32 in colour, 10 classes; three hours on one core.",
+    "cifar10": "CIFAR-10, 32x32 in colour, 10 classes; three and a half hours on one core. Not yet trained.",
     "cifar10-flow": "The same pictures by noise-conditioned flow matching, the baseline.",
     "cifar10-dot": "The same pictures with an explicit dot-product energy (EqM-E).",
     "elpv": "Intact solar cells, 64x64, to detect defects; needs eqm[data]; half an hour on one core.",

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 
 import torch
 
-from eqm.checks import check_callable, check_count, check_field, check_positive
+from eqm.checks import check_callable, check_count, check_field
 from eqm.sampling.model import Model, describe
 from eqm.serving.conditions import Kind
 from eqm.serving.fibers import Fiber, GroupFiber, RequestFiber
@@ -110,13 +110,9 @@ class Engine:
         `use` that cannot be called, a negative `preview_every` and a `deadline` that is not positive.
         """
         check_callable(use=use)
-        if preview_every != 0:
-            check_count("step, or 0 for no previews", preview_every=preview_every)
-        if deadline is not None:
-            check_positive(deadline=deadline)
-        request: Request[R] = Request(preview_every=preview_every, deadline=deadline)
-        if listener is not None:
-            request.listen(listener)
+        request: Request[R] = Request(
+            preview_every=preview_every, deadline=deadline, listener=listener
+        )
         with self._changed:
             if self._closed:
                 raise ClosedError("the engine is closed: it takes no more requests")

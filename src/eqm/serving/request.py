@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from eqm.checks import check_count, check_positive
 from eqm.descent import FinishedSample
 
 R = TypeVar("R")
@@ -58,16 +59,28 @@ class Request(Future[R]):
 
     `result(timeout)` waits for what the function returned and raises what it raised, DeadlineError if
     the deadline passed, and CancelledError after `cancel`, which works also while it is computed.
-    `asyncio.wrap_future` makes it awaitable.
+    `asyncio.wrap_future` makes it awaitable. `deadline` is in seconds from now.
+
+    Raises ValueError for a negative `preview_every` and a `deadline` that is not positive.
     """
 
-    def __init__(self, *, preview_every: int = 0, deadline: float | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        preview_every: int = 0,
+        deadline: float | None = None,
+        listener: Callable[[Progress], None] | None = None,
+    ) -> None:
         super().__init__()
+        if preview_every != 0:
+            check_count("step, or 0 for no previews", preview_every=preview_every)
+        if deadline is not None:
+            check_positive(deadline=deadline)
         self.preview_every = preview_every
         """Steps between two reports of a sample; 0 reports only its end."""
         self.deadline = math.inf if deadline is None else time.monotonic() + deadline
         """When it must be complete, on the clock of `time.monotonic`."""
-        self._listeners: list[Callable[[Progress], None]] = []
+        self._listeners = [] if listener is None else [listener]
 
     def listen(self, listener: Callable[[Progress], None]) -> None:
         """Calls `listener` with the progress of each sample, in the thread of the engine: it must be

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import astuple, replace
 from typing import Any, TypeVar
 
-from eqm.checks import check_callable, check_count, check_positive
+from eqm.checks import check_callable
 from eqm.serving.engine import Engine, Load
 from eqm.serving.models import Models, Served
 from eqm.serving.ray.cluster import PER_REPLICA, Count, deploy
@@ -89,14 +89,10 @@ class _RemoteEngine(Engine):
         **settings: Any,
     ) -> Request[R]:
         check_callable(use=use)
-        if preview_every != 0:
-            check_count(preview_every=preview_every)
-        if deadline is not None:
-            check_positive(deadline=deadline)
         job = to_bytes((use, args, settings), self._parts)
-        request: Request[R] = Request(preview_every=preview_every, deadline=deadline)
-        if listener is not None:
-            request.listen(listener)
+        request: Request[R] = Request(
+            preview_every=preview_every, deadline=deadline, listener=listener
+        )
         self._replicas.submit(request, self._name, self._kind, job, self._parts)
         return request
 
