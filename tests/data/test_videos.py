@@ -46,7 +46,9 @@ def test_grey_videos_have_one_channel_and_floats_are_as_they_are_or_in_a_range(s
     plain = source_of(values, layout="NTHW")
     assert plain.shape == (1, 5, 8, 8)
     assert plain.data.max() == 4
+    assert "taken as they are: set data.range" in " ".join(plain.notes)
     ranged = source_of(values, layout="NTHW", range=(0.0, 4.0))
+    assert "taken as they are" not in " ".join(ranged.notes)
     torch.testing.assert_close(ranged.data[:, 0], torch.from_numpy(values) / 2 - 1)
 
 

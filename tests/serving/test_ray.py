@@ -36,6 +36,7 @@ def test_without_ray_the_command_says_what_to_install(capsys):
 
 
 @pytest.mark.needs("ray")
+@pytest.mark.filterwarnings("ignore:Using extra keyword arguments")  # inside of Ray
 def test_a_cluster_that_does_not_answer_is_an_error_of_one_sentence(monkeypatch, capsys):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     assert main(["serve", "fashion-mnist", "--port", "0", "--replicas", "2"]) == 2

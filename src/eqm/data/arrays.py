@@ -223,6 +223,11 @@ def from_array(
             raise ValueError(
                 f"{name}: data.range is for pictures; these are points or signals: leave it out"
             )
+        if "T" in layout and not config.standardise:
+            notes += (
+                f"{name}: the numbers are taken as they are: set data.range to the values of black and white, "
+                "if they are pixels",
+            )
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
             data = torch.from_numpy(np.array(array, np.float32))
         check_finite(name, data)
