@@ -5,6 +5,7 @@
 * Pictures: `archives` (folders, zips, tars), `parquet` (tables) and `patterns` find the files; `picture_files`
   and `splits` choose among them; `labelling` and `label_files` find their classes; `decoding` reads one file;
   `pictures` is the source.
+* Tables of numbers and words: `tables` reads csv, tsv and parquet.
 * Arrays: `array_files` reads files; `axes` finds which axis is which, `values` which value is black;
   `arrays` makes sources, which are `tensors`.
 * Python: `dataset` takes tensors and PyTorch's Datasets. `builtin` has the data sets with a name.
