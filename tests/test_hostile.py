@@ -33,6 +33,8 @@ X, LABELS = tensor(B, *SHAPE).clamp(-1, 1), torch.tensor([0, 1, 2])
 IMAGES = tensor(12, 1, 16, 16).clamp(-1, 1)
 ROWS, OTHERS = tensor(12, 3), tensor(14, 3, seed=1)
 SCORES = tensor(9)
+MAPS = tensor(3, 6, 6)
+MASKS = MAPS + tensor(3, 6, 6, seed=1) > 0.3
 
 
 class Model(nn.Module):
@@ -238,7 +240,7 @@ KINDS = {
         ["samples", "references", "features", "probabilities", "first", "last"], TENSORS
     ),
     **dict.fromkeys(["normal_scores", "anomalous_scores", "reference", "mask", "kernel"], TENSORS),
-    **dict.fromkeys(["mean", "covariance", "scores_tensor", "like"], TENSORS),
+    **dict.fromkeys(["mean", "covariance", "scores_tensor", "like", "maps"], TENSORS),
     **dict.fromkeys(["labels", "label", "classes"], CLASSES),
     **dict.fromkeys(["count", "max_steps", "batch_size", "steps", "order", "probes"], COUNTS),
     **dict.fromkeys(
@@ -255,7 +257,9 @@ KINDS = {
     **dict.fromkeys(
         ["scale", "start", "initial", "exponent", "length", "relative", "absolute"], NUMBERS
     ),
-    **dict.fromkeys(["guidance", "noise", "strength", "tolerance", "fpr", "level", "tpr"], NUMBERS),
+    **dict.fromkeys(
+        ["guidance", "noise", "strength", "tolerance", "fpr", "level", "tpr", "limit"], NUMBERS
+    ),
     **dict.fromkeys(["learning_rate", "floor", "sigma", "step_size", "momentum", "ratio"], NUMBERS),
     **dict.fromkeys(
         ["threshold", "temperature", "angle", "contamination", "beta1", "beta2"], NUMBERS
@@ -513,6 +517,14 @@ CALLS = {
         metrics.fpr_at_tpr,
         **{"normal_scores": SCORES, "anomalous_scores": SCORES, "tpr": 0.9, "positive": "normal"},
     ),
+    "pixel_auroc": call(metrics.pixel_auroc, maps=MAPS, masks=MASKS, kinds={"masks": "maps"}),
+    "best_f1": call(metrics.best_f1, maps=MAPS, masks=MASKS, kinds={"masks": "maps"}),
+    "pro": call(metrics.pro, maps=MAPS, masks=MASKS, limit=0.3, kinds={"masks": "maps"}),
+    "pixel_intervals": call(
+        metrics.pixel_intervals,
+        **{"maps": MAPS, "masks": MASKS, "limit": 0.3, "resamples": 5, "level": 0.9, "seed": 0},
+        kinds={"masks": "maps"},
+    ),
     "nearest_distances": call(metrics.nearest_distances, samples=ROWS, references=OTHERS),
     "psnr": call(metrics.psnr, images=IMAGES, clean=IMAGES),
     "ssim": call(metrics.ssim, images=IMAGES, clean=IMAGES),
@@ -567,6 +579,7 @@ CALLS = {
 }
 UNTRIED = {
     # values and types, not functions
+    *("F1", "PixelIntervals"),
     *(
         "Outcome",
         "Solution",

@@ -17,5 +17,11 @@ from .inception_score import inception_score as inception_score
 from .kid import Spread as Spread
 from .kid import kernel_distance as kernel_distance
 from .kid import kernel_influence as kernel_influence
+from .pixels import F1 as F1
+from .pixels import PixelIntervals as PixelIntervals
+from .pixels import best_f1 as best_f1
+from .pixels import pixel_auroc as pixel_auroc
+from .pixels import pixel_intervals as pixel_intervals
+from .pixels import pro as pro
 from .prdc import Overlap as Overlap
 from .prdc import overlap as overlap
