@@ -187,14 +187,15 @@ def _check_same(rule: str, name: str, one: Tensor, two: Tensor) -> None:
 
 
 def check_batch(labels: object, axes: str = "(B, ...)", /, **samples: Any) -> None:
-    """Samples x (B, ...), and labels: None, or a tensor (B,) of whole numbers on the device of x."""
+    """Samples x (B, ...), and labels: None, or a tensor of whole numbers on the device of x, (B,), or (B, L)
+    for sentences."""
     import torch
 
     check_samples(axes, **samples)
     (x,) = samples.values()
     if labels is None:
         return
-    if not isinstance(labels, torch.Tensor) or labels.shape != x.shape[:1]:
+    if not isinstance(labels, torch.Tensor) or labels.ndim > 2 or labels.shape[:1] != x.shape[:1]:
         raise ValueError(f"labels must be a tensor of shape ({len(x)},); got {kind_of(labels)}")
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
         raise ValueError(f"labels must be whole numbers; got {labels.dtype}")

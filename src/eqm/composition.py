@@ -17,15 +17,21 @@ Weight = float | Tensor
 """The weight of a field: a number, or a tensor that broadcasts with x (B, ...)."""
 
 
-def condition(field: Field, label: int) -> Field:
+def condition(field: Field, label: int | Sequence[int]) -> Field:
     """The field with its label fixed; the labels of a call are ignored. Use it with `compose`.
+
+    A label is a class, or the tokens of a sentence, as many for all labels of a field.
 
     >>> towards_label = lambda x, labels: x - labels[:, None]
     >>> condition(towards_label, 5)(torch.zeros(1, 3), None)
     tensor([[-5., -5., -5.]])
     """
-    check_label(field, label=label)
-    return Conditioned(field, int(label))
+    if isinstance(label, list | tuple) and label:
+        for token in label:
+            check_label(field, label=token)
+        return Conditioned(field, tuple(map(int, label)))
+    check_label(field, label=label)  # type: ignore[arg-type]  # it refuses what is no number
+    return Conditioned(field, int(label))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -33,10 +39,12 @@ class Conditioned:
     """The field that `condition` makes."""
 
     field: Field
-    label: int
+    label: int | tuple[int, ...]
 
     def __call__(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        return self.field(x, torch.full((len(x),), self.label, device=x.device))
+        if isinstance(self.label, int):
+            return self.field(x, torch.full((len(x),), self.label, device=x.device))
+        return self.field(x, torch.tensor(self.label, device=x.device).repeat(len(x), 1))
 
     def at(self, path: Tensor) -> Field:
         return Conditioned(at_path(self.field, path), self.label)
@@ -123,7 +131,7 @@ class _Sum:
     def _gradients(self, fields: Sequence[Field], x: Tensor, labels: Tensor | None) -> list[Tensor]:
         """The gradient of each field; equal fields are evaluated once."""
         pairs = [(f.field, f.label) if isinstance(f, Conditioned) else (f, None) for f in fields]
-        found: dict[tuple[int, int | None], Tensor] = {}
+        found: dict[tuple[int, int | tuple[int, ...] | None], Tensor] = {}
 
         def here(field: Field, copies: int) -> Field:
             return field if self.path is None else at_path(field, self.path.repeat(copies))
@@ -135,7 +143,7 @@ class _Sum:
                 found[id(field), None] = gradient_at(here(field, 1), x, labels)
             if numbers:
                 copies = len(numbers)
-                every = torch.tensor(numbers, device=x.device).repeat_interleave(len(x))
+                every = torch.tensor(numbers, device=x.device).repeat_interleave(len(x), 0)
                 points = x.repeat(copies, *[1] * (x.ndim - 1))
                 gradients = gradient_at(here(field, copies), points, every).chunk(copies)
                 found |= {(id(field), n): g for n, g in zip(numbers, gradients, strict=True)}

@@ -23,6 +23,7 @@ def denoise(
     aim: Literal["sample", "mmse"] = "sample",
     add: float = 0.0,
     labels: options.Labels = (),
+    prompt: options.Prompt = (),
     output: Annotated[Path, options.Output] = Path("denoised.png"),
     seed: options.Seed = 0,
     resize: options.Resize = False,
@@ -48,7 +49,7 @@ def denoise(
     """
     import torch
 
-    from eqm.cli.images import input_of, labels_of, open_model, read_images
+    from eqm.cli.images import conditions_of, input_of, labels_of, open_model, read_images
     from eqm.cli.output import ANY, check_output, file_names, write_results
     from eqm.corruption import corrupt
     from eqm.files import make_folder
@@ -74,7 +75,7 @@ def denoise(
     if sigma == "estimate":
         deviation = estimate_sigma(x)
         print(f"sigma {deviation.mean():.3g} ({deviation.min():.3g} to {deviation.max():.3g})")
-    classes = labels_of(given.labels(labels), len(x), network)
+    classes = labels_of(given.labels(conditions_of(labels, prompt, network)), len(x), network)
     settings = sampling.applied(network)
     make_folder(output.parent)
     solution = cleaned(network, x, classes, sigma=deviation, aim=aim, sampling=settings)

@@ -464,6 +464,23 @@ def input_of(model: Any, images: Tensor) -> Tensor:
     return images.to(weight.device, getattr(model, "dtype", weight.dtype))
 
 
+def conditions_of(labels: Sequence[str], prompts: Sequence[str], model: Any) -> Sequence[str]:
+    """The labels or the prompts of a command, whichever the model takes.
+
+    Raises ValueError for both, and for those that it does not take."""
+    from eqm.sampling import describe
+    from eqm.sampling.labels import labels_or_prompts
+
+    if labels and prompts:
+        raise ValueError("give --labels or --prompt, not both")
+    if labels and describe(model).sentence:
+        raise ValueError(
+            "this model takes sentences, not classes: leave --labels out, and give --prompt 'a smiling cat'"
+        )
+    labels_or_prompts(model, None, list(prompts) or None)
+    return labels or prompts
+
+
 def labels_of(labels: Sequence[str], count: int, model: Any) -> Tensor | None:
     """The classes of `count` pictures, (count,): one for each picture, one for all, or none.
 

@@ -21,6 +21,7 @@ def interpolate(
     labels: Annotated[
         options.Labels, tyro.conf.arg(help="The class of each picture, by number or name.")
     ] = (),
+    prompt: options.Prompt = (),
     count: options.Number = 9,
     through: Literal["noise", "landscape"] = "noise",
     strength: options.Share = 0.5,
@@ -48,7 +49,7 @@ def interpolate(
     """
     import torch
 
-    from eqm.cli.images import check_samples, open_model, read_images
+    from eqm.cli.images import check_samples, conditions_of, open_model, read_images
     from eqm.cli.output import ANY, check_output, file_names, write_results
     from eqm.descent import Outcome
     from eqm.files import make_folder
@@ -68,9 +69,10 @@ def interpolate(
     images, names = given.images, file_names(given.names)
     if len(images) < 2:
         raise ValueError(f"interpolate needs two pictures or more; got {len(images)}")
+    labels = tuple(conditions_of(labels, prompt, network))
     if labels and len(labels) != len(images):
         raise ValueError(
-            f"labels must be one for each picture; got {len(labels)} labels for {len(images)} pictures"
+            f"labels or prompts must be one for each picture; got {len(labels)} for {len(images)} pictures"
         )
     settings = sampling.applied(network)
     check_samples(len(images) * count, images.shape[1:], sheet.scale)

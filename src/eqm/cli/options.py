@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from inspect import signature
 from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from eqm.data.config import DataConfig
 from eqm.schema import Meta, check_fields, convert, ranges
@@ -38,6 +38,15 @@ Labels = Annotated[
         metavar="LABEL ...",
         help="The class of each picture, or one class for all, by number or name.",
         help_behavior_hint="(default: no class)",
+    ),
+]
+Prompt = Annotated[
+    UseAppendAction[tuple[str, ...]],
+    arg(
+        metavar="TEXT",
+        help="A sentence that says what to draw, for a model that was trained with captions. Once for all, or "
+        "once for each picture.",
+        help_behavior_hint="(default: no sentence)",
     ),
 ]
 Guidance = Annotated[

@@ -29,6 +29,7 @@ def restore(
     steps: options.Number = 25,
     measure: bool = False,
     labels: options.Labels = (),
+    prompt: options.Prompt = (),
     output: Annotated[Path, options.Output] = Path("restored.png"),
     seed: options.Seed = 0,
     guidance: options.Guidance = None,
@@ -68,7 +69,14 @@ def restore(
     import torch
     from torch.nn import functional
 
-    from eqm.cli.images import check_samples, input_of, labels_of, open_model, read_images
+    from eqm.cli.images import (
+        check_samples,
+        conditions_of,
+        input_of,
+        labels_of,
+        open_model,
+        read_images,
+    )
     from eqm.cli.output import ANY, check_output, file_names, write_results
     from eqm.cli.samples import read_mask, without_holes
     from eqm.files import make_folder
@@ -123,7 +131,7 @@ def restore(
     y = given.images.to(whole.device)
     if measure or operator == "inpaint":
         y = what(y)
-    classes = labels_of(given.labels(labels), len(y), network)
+    classes = labels_of(given.labels(conditions_of(labels, prompt, network)), len(y), network)
     check_samples(len(y) * count, shape, sheet.scale)
     make_folder(output.parent)
     solution = restored(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 def sample(
     model: options.Model,
     labels: Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="(default: all)")] = (),
+    prompt: options.Prompt = (),
     count: Annotated[
         Count | None,
         tyro.conf.arg(help_behavior_hint="(default: 10 of each label, at most 100 of all classes)"),
@@ -42,6 +43,9 @@ def sample(
 
     Example: `eqm sample fashion-mnist --labels sneaker bag --count 20`
 
+    A model that was trained with captions draws what a sentence says:
+    `eqm sample MODEL --prompt "a smiling cat" --prompt "a red hat"`.
+
     Models of signals, videos and points are drawn too: .npz and folders hold their numbers in the units of the
     training data, .png shows curves, frames or points, .gif and .mp4 show videos.
 
@@ -58,13 +62,13 @@ def sample(
 
     import torch
 
-    from eqm.cli.images import check_samples, open_model
+    from eqm.cli.images import check_samples, conditions_of, open_model
     from eqm.cli.output import ANY, check_output, show_settings, write_images, write_samples
     from eqm.descent import collect
     from eqm.files import make_folder
     from eqm.pictures import ANIMATION_SUFFIXES, check_channels, grid
     from eqm.pictures import animate as write_animation
-    from eqm.sampling import class_names, diagnose, label_number
+    from eqm.sampling import chosen_labels, class_names, describe, diagnose, label_number
     from eqm.tasks import draw, gather, trajectory
     from eqm.train import distributed
 
@@ -88,15 +92,21 @@ def sample(
     if animate is not None:
         check_channels(shape[0])
     settings = sampling.applied(network)
-    num_classes = network.config.num_classes
-    classes = [label_number(network, label) for label in labels] or list(range(num_classes))
+    conditions_of(labels, prompt, network)
+    words = describe(network).sentence > 0
+    num_classes = 0 if words else network.config.num_classes
+    classes: list[int] = [label_number(network, label) for label in labels]
+    classes = list(range(len(prompt))) if words else classes or list(range(num_classes))
     if count is None:
-        count = 10 * len(labels) or min(10 * len(classes), 100) or 64
+        count = 10 * len(labels or prompt) or min(10 * len(classes), 100) or 64
     check_samples(count, shape, sheet.scale)
     chosen = [classes[k * len(classes) // count] for k in range(count)] if classes else None
     labels_drawn = None if chosen is None else torch.tensor(chosen)
+    if words and chosen:
+        labels_drawn = chosen_labels(network, [prompt[k] for k in chosen], count)
     if dry_run:
-        about = {"count": count, "labels": chosen, "encoder": encoder.name, "output": output}
+        drawn = {"prompts": prompt} if words else {"labels": chosen}
+        about = {"count": count, **drawn, "encoder": encoder.name, "output": output}
         show_settings({**asdict(settings), **about})
         return
     make_folder(output.parent)
@@ -122,7 +132,7 @@ def sample(
         raise failure
     solution = collect(ends)
     columns = 10 if classes else 8
-    names = [*(class_names(network) or map(str, range(num_classes))), "none"]
+    names = [*(prompt or class_names(network) or map(str, range(num_classes))), "none"]
     rows = [
         {names[k] for k in (chosen or [])[at : at + columns]} for at in range(0, count, columns)
     ]

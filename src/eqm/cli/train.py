@@ -72,6 +72,8 @@ def train(
         seen = open_source(config.data)
         if config.data.val_fraction:
             seen, val_data = split(seen, config.data.val_fraction)
+        seen = config.worded(seen)
+        val_data = None if val_data is None else config.worded(val_data, like=seen)
         if recipe and asked not in (recipe.model.shape, seen.shape):
             raise ValueError(
                 f"model.shape must be the shape of the data, {seen.shape}; got {asked}: leave it out, or set "

@@ -15,6 +15,7 @@ def vary(
     model: options.Model,
     pictures: options.Pictures,
     labels: options.Labels = (),
+    prompt: options.Prompt = (),
     strength: options.Share = 0.5,
     count: options.Count = 8,
     output: Annotated[Path, options.Output] = Path("variations.png"),
@@ -40,7 +41,7 @@ def vary(
     """
     import torch
 
-    from eqm.cli.images import check_samples, open_model, read_images
+    from eqm.cli.images import check_samples, conditions_of, open_model, read_images
     from eqm.cli.output import ANY, check_output, file_names, write_results
     from eqm.files import make_folder
     from eqm.tasks import vary as varied
@@ -63,7 +64,7 @@ def vary(
     solution = varied(
         network,
         latents,
-        given.labels(labels) or None,
+        given.labels(conditions_of(labels, prompt, network)) or None,
         strength=strength,
         count=count,
         seed=seed,

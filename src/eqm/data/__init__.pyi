@@ -3,6 +3,11 @@ from .batches import batch_indices as batch_indices
 from .batches import batches as batches
 from .builtin import digits as digits
 from .builtin import points as points
+from .captions import Captioned as Captioned
+from .captions import Worded as Worded
+from .captions import captions_of as captions_of
+from .captions import with_captions as with_captions
+from .captions import worded as worded
 from .config import DataConfig as DataConfig
 from .dataset import as_dataset as as_dataset
 from .dataset import as_source as as_source

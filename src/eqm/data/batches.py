@@ -33,7 +33,7 @@ class Batch:
     data: Tensor
     """Samples (B, ...), float32."""
     labels: Tensor | None
-    """Their classes (B,), or None."""
+    """Their classes (B,), the tokens of their sentences (B, L), or None."""
     random: SampleRandom
     """The random numbers of these samples; they depend on the position in the run."""
     waited: float
@@ -89,7 +89,10 @@ class _Load(Dataset[Loaded]):
         source = self.source
         rows = batch_indices(len(source), position=first, count=self.count, seed=self.seed)
         positions = torch.arange(first, first + self.count)
-        data = source.batch(rows, SampleRandom(self.seed, positions))
+        random = SampleRandom(self.seed, positions)
+        data = source.batch(rows, random)
+        if labels_at := getattr(source, "labels_at", None):
+            return data, labels_at(rows, random), positions
         return data, None if source.labels is None else source.labels[rows], positions
 
 

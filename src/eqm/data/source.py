@@ -33,6 +33,8 @@ class Source(Protocol):
     * `processes`, how many worker processes load batches; 0 or none for a thread;
     * `notes`, a tuple of sentences that say how the data were read;
     * `metadata`, a dict that is stored with the weights of a model of this data;
+    * `captions`, a tuple of the sentences of each sample, itself a tuple;
+    * `labels_at(rows, random)`, the labels of training, where a sample has several to choose from;
     * `subset(rows, labels, num_classes, class_names)`, which `Subset` replaces where there is none.
     """
 
@@ -174,7 +176,7 @@ def second_part(
     labels: Tensor | None, length: int, fraction: float, *, seed: int, name: str
 ) -> Tensor:
     """A mask (length,) of the samples in the second part of a split."""
-    kinds = torch.zeros(length) if labels is None else labels
+    kinds = torch.zeros(length) if labels is None or labels.ndim > 1 else labels
     generator = torch.Generator().manual_seed(seed)
     second = torch.zeros(length, dtype=torch.bool)
     order = kinds.argsort(stable=True)

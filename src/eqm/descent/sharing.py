@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from itertools import repeat
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
@@ -18,13 +18,22 @@ if TYPE_CHECKING:
     from eqm.descent.streaming import FinishedSample
 
 
+Label = int | tuple[int, ...]
+"""The label of one sample: a class, or the tokens of a sentence."""
+
+
+def numbers_of(label: Label) -> tuple[int, ...]:
+    """The numbers of a label."""
+    return label if isinstance(label, tuple) else (label,)
+
+
 class SharedBatch(Protocol):
     """What takes over the descents of a function that runs inside of it."""
 
     def stream(
         self,
         field: Field,
-        starts: Iterator[tuple[int, Tensor, int | None]],
+        starts: Iterator[tuple[int, Tensor, Label | None]],
         count: int | None,
         *,
         rule: Rule,
@@ -61,7 +70,9 @@ def shared_solution(
         return None
     from eqm.descent.streaming import collect
 
-    classes = repeat(None, len(x)) if labels is None else labels.tolist()
+    classes: Iterable[Any] = repeat(None, len(x)) if labels is None else labels.tolist()
+    if labels is not None and labels.ndim == 2:
+        classes = map(tuple, classes)
     taken = shared.stream(
         field,
         zip(range(len(x)), x.detach(), classes, strict=True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from itertools import islice
 from operator import index as index_of
@@ -23,7 +23,7 @@ from eqm.checks import (
 )
 from eqm.descent.driver import OUTCOMES, ActiveSamples, Outcome, Solution, advance, outcome_of
 from eqm.descent.rules.rule import Rule
-from eqm.descent.sharing import SHARED
+from eqm.descent.sharing import SHARED, Label, numbers_of
 from eqm.descent.stopping import Step, Stop
 from eqm.field import Field
 
@@ -52,7 +52,7 @@ class FinishedSample:
 def stream(
     field: Field,
     starts: Iterable[Tensor],
-    labels: Iterable[int] | None = None,
+    labels: Iterable[int | Sequence[int]] | None = None,
     *,
     rule: Rule,
     stop: Stop | None = None,
@@ -64,7 +64,8 @@ def stream(
 
     A field does not depend on time, so the samples of a batch may be at different steps: when one ends,
     the next start takes its slot. No sample waits for the slowest one of its batch. `starts` is a tensor
-    (N, ...) or any iterable of samples, read when a slot is free; `labels` has one label for each. The
+    (N, ...) or any iterable of samples, read when a slot is free; `labels` has one label for each, or a row of
+    tokens. The
     result of a sample depends on its start and label alone, up to rounding. Samples come in the order
     in which they end.
 
@@ -112,7 +113,7 @@ def stream(
         indices, samples, classes = zip(*drawn, strict=True)
         x = torch.stack(samples)
         if None not in classes:
-            check_label_range(field, *classes)
+            check_label_range(field, *(n for label in classes for n in numbers_of(label)))
         chosen = None if None in classes else torch.tensor(classes, device=x.device)
         batch = ActiveSamples.start(x, chosen, rule=rule, stop=stop)
         return replace(batch, index=torch.tensor(indices, device=x.device))
@@ -171,8 +172,8 @@ def collect(ends: Iterable[FinishedSample], *, like: Tensor | None = None) -> So
 
 
 def _numbered(
-    starts: Iterable[Tensor], labels: Iterable[int] | None
-) -> Iterator[tuple[int, Tensor, int | None]]:
+    starts: Iterable[Tensor], labels: Iterable[int | Sequence[int]] | None
+) -> Iterator[tuple[int, Tensor, Label | None]]:
     classes, shape = None if labels is None else iter(labels), None
     for index, start in enumerate(starts):
         check_samples("(...) each", least=1, starts=start)
@@ -181,7 +182,7 @@ def _numbered(
             raise ValueError(
                 f"starts must have one shape; got {tuple(shape)} and {tuple(start.shape)} at index {index}"
             )
-        label = None
+        label: Label | None = None
         if classes is not None:
             try:
                 given: Any = next(classes)
@@ -189,8 +190,11 @@ def _numbered(
                 raise ValueError(
                     f"labels must be one for each start; got {index}: pass more labels"
                 ) from None
-            try:
-                label = index_of(given)  # refuses fractions
+            try:  # refuses fractions
+                if isinstance(given, list | tuple) or getattr(given, "ndim", 0) == 1:
+                    label = tuple(map(index_of, given))
+                else:
+                    label = index_of(given)
             except TypeError:
                 raise ValueError(
                     f"labels must be whole numbers; got {kind_of(given)} at index {index}"

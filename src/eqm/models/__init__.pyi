@@ -2,6 +2,7 @@ from . import official as official
 from .config import PRESETS as PRESETS
 from .config import MLPConfig as MLPConfig
 from .config import NetworkConfig as NetworkConfig
+from .config import TextConfig as TextConfig
 from .config import TransformerConfig as TransformerConfig
 from .config import UNetConfig as UNetConfig
 from .config import preset as preset
@@ -15,6 +16,7 @@ from .network import cost as cost
 from .network import load_matching as load_matching
 from .pretrained import from_pretrained as from_pretrained
 from .pretrained import push_to_hub as push_to_hub
+from .pretrained import read_config as read_config
 from .pretrained import save_pretrained as save_pretrained
 from .pretrained import with_energy as with_energy
 from .transformer import Transformer as Transformer

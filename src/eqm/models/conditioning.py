@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from eqm.checks import label_bounds
 from eqm.models.config import NetworkConfig
+from eqm.models.words import Sentences, TokenEmbedding
 
 
 class LabelEmbedding(nn.Module):
@@ -51,16 +52,27 @@ class NoiseEmbedding(nn.Module):
 class Conditioning(nn.Module):
     """The sum of label and noise embedding after a SiLU: (B, width), or (1, width) if all share it.
 
-    An unconditional network has the null label only, a learned constant.
+    An unconditional network has the null label only, a learned constant. A network of sentences has the
+    mean of the vectors of a sentence in place of its label's.
     """
 
     def __init__(self, config: NetworkConfig, width: int) -> None:
         super().__init__()
-        self.label = LabelEmbedding(config.num_classes, width)
+        self.label: nn.Module
+        if config.text.encoder:
+            self.label = TokenEmbedding(config, width)
+        else:
+            self.label = LabelEmbedding(config.num_classes, width)
         self.noise = NoiseEmbedding(width) if config.noise_conditioning else None
 
-    def forward(self, labels: Tensor | None, gamma: Tensor | None) -> Tensor:
-        embedding: Tensor = self.label(labels)
+    def sentences(self, labels: Tensor | None) -> Sentences | None:
+        """The vectors of tokens; None for a network of classes."""
+        return self.label(labels) if isinstance(self.label, TokenEmbedding) else None
+
+    def forward(
+        self, labels: Tensor | None, gamma: Tensor | None, words: Sentences | None = None
+    ) -> Tensor:
+        embedding: Tensor = self.label(labels) if words is None else words.mean
         if self.noise is not None:
             embedding = embedding + self.noise(gamma)
         return F.silu(embedding)
@@ -71,9 +83,9 @@ def check_inputs(
 ) -> None:
     """Returns nothing; raises ValueError unless x, labels and gamma fit `config`.
 
-    x is floating point with shape (B, *config.shape). labels are int32 or int64 with shape (B,),
-    in 0..num_classes; num_classes is the null label. Their range is checked on the CPU only: on a
-    GPU the check would wait for the device. gamma is floating point with shape (B,).
+    x is floating point with shape (B, *config.shape). labels are int32 or int64 with shape (B,), for a
+    network of sentences (B, L), in 0..num_classes; num_classes is the null label. Their range is checked
+    on the CPU only: on a GPU the check would wait for the device. gamma is floating point with shape (B,).
     """
     if not x.is_floating_point():
         raise ValueError(f"x must be floating point; got {x.dtype}: pass x.float()")
@@ -81,7 +93,7 @@ def check_inputs(
         expected = ", ".join(("B", *map(str, config.shape)))
         raise ValueError(f"x must have shape ({expected}); got {tuple(x.shape)}")
     if labels is not None:
-        _check_labels(labels, x, config.num_classes)
+        _check_labels(labels, x, config)
     if gamma is None and config.noise_conditioning:
         raise ValueError("this network is noise-conditioned; got no gamma: pass gamma")
     if gamma is not None:
@@ -95,7 +107,8 @@ def check_inputs(
         _check_one_each("gamma", "value", gamma, x)
 
 
-def _check_labels(labels: Tensor, x: Tensor, num_classes: int) -> None:
+def _check_labels(labels: Tensor, x: Tensor, config: NetworkConfig) -> None:
+    num_classes = config.num_classes
     if num_classes == 0:
         raise ValueError(
             "this network is unconditional; got labels: leave them out, "
@@ -105,7 +118,14 @@ def _check_labels(labels: Tensor, x: Tensor, num_classes: int) -> None:
         raise ValueError(f"labels must be a tensor; got a {type(labels).__name__}: pass a tensor")
     if labels.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"labels must be int64 or int32; got {labels.dtype}: pass labels.long()")
-    _check_one_each("labels", "label", labels, x)
+    if config.text.encoder and labels.ndim == 2:
+        if labels.shape[1] > config.text.length:
+            raise ValueError(
+                f"sentences must have at most {config.text.length} tokens; got labels {tuple(labels.shape)}"
+            )
+        _check_one_each("labels", "sentence", labels[:, :1].flatten(), x)
+    else:
+        _check_one_each("labels", "label", labels, x)
     bounds = label_bounds(labels)
     if bounds and not 0 <= bounds[0] <= bounds[1] <= num_classes:
         raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from math import prod
 from typing import Annotated
@@ -27,6 +27,29 @@ MOST_VALUES = 2**30
 
 
 @dataclass(frozen=True)
+class TextConfig:
+    """How a network takes sentences as conditions; without an encoder, conditions are classes.
+
+    Raises ValueError for values of the wrong type or out of range.
+    """
+
+    encoder: str = ""
+    """Text encoder: vocabulary (the words of the captions, trained along), wordllama, or
+    transformers:FOLDER. Empty: the network takes no sentences."""
+    length: Annotated[int, Meta(ge=1, le=2**10)] = 32
+    """Most tokens of a sentence; longer ones are cut."""
+    depth: Annotated[int, Meta(ge=0, le=2**6)] = 1
+    """Layers of attention between the tokens, before they enter the network."""
+    width: Annotated[int, Meta(ge=0, le=2**16)] = 0
+    """Length of the fixed vectors of the encoder, 0 if it has none. Training sets it."""
+    fingerprint: str = ""
+    """Digest of the encoder. Training sets it."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, prefix="text.")
+
+
+@dataclass(frozen=True)
 class NetworkConfig:
     """What every network's config has; the config of your own network derives from this class.
 
@@ -44,9 +67,11 @@ class NetworkConfig:
     shape: Shape = (1, 8, 8)
     """Shape of one sample."""
     num_classes: Annotated[int, Meta(ge=0, le=2**24)] = 0
-    """Number of class labels; 0 makes the network unconditional."""
+    """Number of class labels; 0 makes the network unconditional. With a text encoder, its number of tokens."""
     noise_conditioning: bool = False
     """Condition the network on the noise level gamma (the paper's ablation)."""
+    text: TextConfig = field(default=TextConfig(), repr=False)
+    """Sentences as conditions, in place of classes."""
 
     def __post_init__(self) -> None:
         check_fields(self)

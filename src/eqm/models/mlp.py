@@ -34,7 +34,7 @@ class MLP(Network):
         self, x: Tensor, labels: Tensor | None = None, gamma: Tensor | None = None
     ) -> Tensor:
         self.check(x, labels, gamma)
-        condition = self.condition(labels, gamma)
+        condition = self.condition(labels, gamma, self.condition.sentences(labels))
         h = self.stem(x.flatten(1))  # (B, width)
         for block in self.blocks:
             h = self.through(block, h, condition)

@@ -13,6 +13,7 @@ from eqm.models.axes import by_axis, convolution, position_table
 from eqm.models.conditioning import LabelEmbedding, NoiseEmbedding
 from eqm.models.config import TransformerConfig
 from eqm.models.network import Network
+from eqm.models.words import TokenAttention, TokenEmbedding
 from eqm.registry import register
 
 
@@ -39,9 +40,11 @@ class Transformer(Network):
         self.x_embedder = PatchEmbedding(channels, self._patch, config.width)
         self.pos_embed = nn.Parameter(position_table(self._grid, config.width), requires_grad=False)
         self.t_embedder = NoiseEmbedding(config.width)
-        self.y_embedder = (
-            LabelEmbedding(config.num_classes, config.width) if config.num_classes else None
-        )
+        self.y_embedder: LabelEmbedding | TokenEmbedding | None = None
+        if config.text.encoder:
+            self.y_embedder = TokenEmbedding(config, config.width)
+        elif config.num_classes:
+            self.y_embedder = LabelEmbedding(config.num_classes, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.final_layer = FinalLayer(config.width, prod(self._patch) * outputs)
         self._initialise()
@@ -53,11 +56,15 @@ class Transformer(Network):
         tokens = self.x_embedder(x) + self.pos_embed  # (B, N, D)
         # One row instead of B if all samples share the condition.
         condition = self.t_embedder(x.new_zeros(1) if gamma is None else gamma)
-        if self.y_embedder is not None:
+        words: tuple[Tensor, ...] = ()
+        if isinstance(self.y_embedder, TokenEmbedding):
+            *words, mean = self.y_embedder(labels)
+            condition = condition + mean
+        elif self.y_embedder is not None:
             condition = condition + self.y_embedder(labels)
         condition = F.silu(condition)[:, None]  # (B or 1, 1, D)
         for block in self.blocks:
-            tokens = self.through(block, tokens, condition)
+            tokens = self.through(block, tokens, condition, *words)
         return self._unpatch(self.final_layer(tokens, condition))
 
     def repeated_blocks(self) -> list[nn.Module]:
@@ -76,6 +83,8 @@ class Transformer(Network):
 
     def _initialise(self) -> None:
         for name, parameter in self.named_parameters():
+            if ".words." in name or (name.startswith("y_embedder") and self.config.text.encoder):
+                continue  # they have begun
             if name.endswith(".bias") or "adaLN" in name or name == "final_layer.linear.weight":
                 nn.init.zeros_(parameter)
             elif name.startswith(("t_embedder", "y_embedder")):
@@ -134,7 +143,10 @@ class Perceptron(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then an MLP, on tokens (B, N, D); the condition shifts, scales and gates both."""
+    """Attention, then an MLP, on tokens (B, N, D); the condition shifts, scales and gates both.
+
+    With sentences, the tokens attend to the words between the two.
+    """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -144,11 +156,15 @@ class Block(nn.Module):
         self.norm2 = _norm(width)
         self.mlp = Perceptron(width, round(width * config.mlp_ratio))
         self.adaLN_modulation = _modulation(width, 6)
+        if config.text.encoder:
+            self.words = TokenAttention(width, width, config.heads)
 
-    def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, condition: Tensor, *words: Tensor) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(condition).chunk(6, 2)
         h = self.attn(torch.addcmul(shift1, self.norm1(tokens), 1 + scale1))
         tokens = torch.addcmul(tokens, gate1, h)
+        if words:
+            tokens = tokens + self.words(tokens, *words)
         h = self.mlp(torch.addcmul(shift2, self.norm2(tokens), 1 + scale2))
         return torch.addcmul(tokens, gate2, h)
 

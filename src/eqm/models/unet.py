@@ -14,6 +14,7 @@ from eqm.models.axes import Convolution, by_axis, convolution, from_channels, re
 from eqm.models.conditioning import Conditioning
 from eqm.models.config import UNetConfig
 from eqm.models.network import Network
+from eqm.models.words import Sentences, TokenAttention
 from eqm.registry import register
 
 
@@ -23,9 +24,10 @@ class UNet(Network):
 
     A strided convolution goes down a level. A 1x1 convolution and a nearest-neighbour copy go up a
     level, where the features of the way down are added. With `config.positions` each level adds a
-    learned map on the way down. Labels (and gamma) scale and shift the features of every block. The
-    output layer starts at zero. Every operation can be differentiated twice, attention under the
-    math kernel of `torch.nn.attention.sdpa_kernel`.
+    learned map on the way down. Labels (and gamma) scale and shift the features of every block. With
+    sentences, the mean of their tokens does so, and every level but the first attends to the tokens, on
+    the way down and up. The output layer starts at zero. Every operation can be differentiated twice,
+    attention under the math kernel of `torch.nn.attention.sdpa_kernel`.
     """
 
     config: UNetConfig
@@ -50,26 +52,38 @@ class UNet(Network):
         self.decoder = nn.ModuleList(Level(config, width) for width in widths)
         self.norm = _norm(config.width)
         self.head = _zero(convolution(axes, config.width, inputs, 3, padding=1))
+        self.words, self.words_up = (_attentions(config, widths) for _ in range(2))
 
     def forward(
         self, x: Tensor, labels: Tensor | None = None, gamma: Tensor | None = None
     ) -> Tensor:
         self.check(x, labels, gamma)
-        condition = self.condition(labels, gamma)
+        words = self.condition.sentences(labels)
+        condition = self.condition(labels, gamma, words)
         h = self.stem(to_channels(x, self._patch))
         skips, positions = [], self.positions or [None] * len(self.encoder)
-        for level, position, down in zip(self.encoder, positions, [*self.down, None], strict=True):
+        for k, (level, position) in enumerate(zip(self.encoder, positions, strict=True)):
             h = self.through(level, h if position is None else h + position, condition)
-            if down is not None:
+            h = self._read(self.words, k, h, words)
+            if k < len(self.down):
                 skips.append(h)
-                h = down(h)
+                h = self.down[k](h)
         if self.attention is not None:
             h = self.attention(h)
-        for level, up in zip(reversed(self.decoder), [None, *reversed(self.up)], strict=True):
-            if up is not None:
-                h = skips.pop() + repeated(up(h), self._stride)
+        for k, level in reversed(list(enumerate(self.decoder))):
+            if k < len(self.up):
+                h = skips.pop() + repeated(self.up[k](h), self._stride)
             h = self.through(level, h, condition)
+            h = self._read(self.words_up, k, h, words)
         return from_channels(self.head(F.silu(self.norm(h))), self._patch)
+
+    def _read(
+        self, attentions: nn.ModuleDict, level: int, h: Tensor, words: Sentences | None
+    ) -> Tensor:
+        """The features after the attention of a level to the words, if it has one."""
+        if words is None or str(level) not in attentions:
+            return h
+        return self.through(attentions[str(level)], h, words.vectors, words.present)
 
     def repeated_blocks(self) -> list[nn.Module]:
         return [block for level in (*self.encoder, *self.decoder) for block in level]
@@ -125,6 +139,27 @@ class SelfAttention(nn.Module):
         q, k, v = qkv.transpose(-1, -2).unbind(1)  # each (B, heads, places, C / heads)
         h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2)
         return x + self.proj(h.reshape(x.shape))
+
+
+class CrossAttention(nn.Module):
+    """x (B, C, *sides) plus its attention to the vectors of words (B, L, W) that are present."""
+
+    def __init__(self, channels: int, words: int) -> None:
+        super().__init__()
+        self.attention = TokenAttention(channels, words)
+
+    def forward(self, x: Tensor, vectors: Tensor, present: Tensor) -> Tensor:
+        h = self.attention(x.flatten(2).mT, vectors, present)
+        return x + h.mT.reshape(x.shape)
+
+
+def _attentions(config: UNetConfig, widths: list[int]) -> nn.ModuleDict:
+    """The attention to words of each level but the first, where it costs most, by number."""
+    if not config.text.encoder:
+        return nn.ModuleDict()
+    first = min(1, len(widths) - 1)
+    levels = range(first, len(widths))
+    return nn.ModuleDict({str(k): CrossAttention(widths[k], widths[-1]) for k in levels})
 
 
 def _maps(config: UNetConfig, widths: list[int]) -> Iterator[nn.Parameter]:

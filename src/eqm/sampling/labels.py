@@ -1,4 +1,4 @@
-"""Classes of a model, by number or by name."""
+"""Classes of a model, by number or by name, and sentences as tokens."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from difflib import get_close_matches
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from eqm.checks import kind_of
 from eqm.naming import find_class
-from eqm.sampling.model import Model, describe
+from eqm.sampling.model import Model, ModelInfo, describe
 from eqm.schema import shown
+from eqm.text import text_of, tokens_of
+from eqm.text.encoder import checked
 
 Labels = Tensor | Sequence[int | str] | int | str | None
 NONE = ("none", "null")  # the words for the null label
@@ -39,6 +42,10 @@ def label_number(model: Model, label: str | int) -> int:
     number, and `2` and `"2"` mean the same. Raises ValueError for a class that the model does not
     have, with the names that are most like it, and for a name that may mean several.
     """
+    if describe(model).sentence:
+        raise ValueError(
+            "this model takes sentences, not classes: give prompts, such as 'a smiling cat'"
+        )
     count, names = describe(model).num_classes, class_names(model)
     text = str(label).strip()
     known = names or [str(number) for number in range(count or 0)]
@@ -71,12 +78,18 @@ def chosen_labels(model: Model, labels: Labels, count: int | None) -> Tensor | N
 
     `labels` are one a sample, or one for all; without labels the classes take turns. Names and
     numbers, alone or in a list, are those of `label_number`. A tensor or array of whole numbers holds
-    class numbers, as in training; there the number of classes is the null label. Raises ValueError
+    class numbers, as in training; there the number of classes is the null label.
+
+    For a model of sentences the result is (count, length), the tokens of sentences; without labels it is
+    None. Its labels are sentences, or a tensor of tokens. Raises ValueError
     for labels that the model does not have, or a number of them other than `count`.
     """
-    num_classes = describe(model).num_classes
+    info = describe(model)
+    num_classes = info.num_classes
     if count is not None and count < 1:
         raise ValueError(f"count must be at least 1; got {count}")
+    if info.sentence:
+        return _sentences(model, info, labels, count)
     if labels is None:
         if not num_classes:
             return None
@@ -105,6 +118,74 @@ def chosen_labels(model: Model, labels: Labels, count: int | None) -> Tensor | N
             allowed = f"lie in 0..{num_classes - 1}, or be {num_classes} for none"
         raise ValueError(f"labels must {allowed}; got {int(chosen.min())}..{int(chosen.max())}")
     return chosen.long()
+
+
+def _sentences(model: Model, info: ModelInfo, labels: Labels, count: int | None) -> Tensor | None:
+    """The tokens of sentences, one for each sample or one for all, (count, length)."""
+    if labels is None:
+        return None
+    if isinstance(labels, str):
+        labels = [labels] * (1 if count is None else count)
+    if isinstance(labels, Tensor) and labels.ndim == 2:
+        rows = _checked_tokens(labels, info)
+    elif isinstance(labels, list | tuple) and all(isinstance(one, str) for one in labels):
+        kinds = list(dict.fromkeys(map(str, labels)))
+        known = tokens_of(text_of(info.metadata), kinds, info.sentence)
+        number = {sentence: k for k, sentence in enumerate(kinds)}
+        rows = known[[number[str(one)] for one in labels]]
+    else:
+        raise ValueError(
+            f"this model takes sentences, not classes: give prompts, such as 'a smiling cat'; got {shown(labels)}"
+        )
+    if not len(rows) or (count is not None and len(rows) != count):
+        raise ValueError(
+            f"prompts must be one for each sample ({count or 'any number'}); got {len(rows)}"
+        )
+    return rows
+
+
+def _checked_tokens(tokens: Tensor, info: ModelInfo) -> Tensor:
+    """Tokens (N, L) filled to the model's length. Raises ValueError for what are none."""
+    null = info.num_classes or 0
+    whole = not (tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool)
+    if not whole or tokens.is_meta or tokens.shape[1] > info.sentence:
+        raise ValueError(
+            f"tokens must be whole numbers (N, L) with L up to {info.sentence}; got {kind_of(tokens)}"
+        )
+    if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) <= null:
+        raise ValueError(
+            f"tokens must lie in 0..{null} ({null} is no token); got {int(tokens.min())}..{int(tokens.max())}"
+        )
+    return F.pad(tokens.long(), (0, info.sentence - tokens.shape[1]), value=null)
+
+
+def sentence_tokens(model: Model, sentence: str) -> tuple[int, ...]:
+    """The tokens of a sentence, filled to the length that the model takes."""
+    found = chosen_labels(model, [sentence], 1)
+    assert found is not None
+    return tuple(found[0].tolist())
+
+
+def labels_or_prompts(model: Model, labels: Labels, prompts: str | Sequence[str] | None) -> Labels:
+    """What conditions a model: `prompts` for one of sentences, `labels` for one of classes.
+
+    Raises ValueError for both at once, prompts for a model of classes, and prompts that are no text.
+    """
+    if prompts is None:
+        return labels
+    if labels is not None:
+        raise ValueError("give labels or prompts, not both")
+    info = describe(model)
+    if not info.sentence:
+        instead = "its classes as labels" if info.num_classes else "none"
+        raise ValueError(
+            f"this model was trained without words and takes no prompt: give {instead}"
+        )
+    if isinstance(prompts, str):
+        return prompts
+    if not isinstance(prompts, list | tuple):
+        raise ValueError(f"prompts must be text, or a list of texts; got {kind_of(prompts)}")
+    return [checked(prompt) for prompt in prompts]
 
 
 def _numbers(model: Model, labels: object) -> Tensor | None:

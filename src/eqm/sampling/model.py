@@ -24,6 +24,8 @@ class ModelInfo:
     num_classes: int | None
     """Number of classes, which is also the null label; None if the model does not say."""
     noise_conditioning: bool
+    sentence: int
+    """The most tokens of a sentence, for a model that takes sentences; 0 for one of classes."""
     metadata: dict[str, Any]
     """What was stored with the weights: data, training, sampling settings."""
     device: torch.device
@@ -55,12 +57,18 @@ def describe(model: Model) -> ModelInfo:
         shape=None if shape is None else tuple(shape),
         num_classes=getattr(config, "num_classes", None),
         noise_conditioning=bool(getattr(config, "noise_conditioning", False)),
+        sentence=_sentence(getattr(config, "text", None)),
         metadata=metadata,
         device=like.device,
         dtype=getattr(model, "dtype", like.dtype),
         fixed_shapes=getattr(model, "fixed_shapes", False),
         sharded=hasattr(weight, "device_mesh"),
     )
+
+
+def _sentence(text: object) -> int:
+    length = getattr(text, "length", 0) if getattr(text, "encoder", "") else 0
+    return length if isinstance(length, int) else 0
 
 
 def null_label(model: Model) -> int:

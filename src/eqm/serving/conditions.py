@@ -30,6 +30,7 @@ from eqm.descent import (
     Stop,
 )
 from eqm.descent.rules.rule import StepSizeRule
+from eqm.descent.sharing import Label, numbers_of
 from eqm.descent.stopping import Either
 from eqm.field import Field
 from eqm.guidance import Guided, in_interval
@@ -66,12 +67,12 @@ class Terms:
     """The labels and weights of a guided field: null + guidance * sum_i w_i (f_i - null), guided while the
     path is in the interval [low, high)."""
 
-    labels: tuple[int, ...] | None
+    labels: tuple[Label, ...] | None
     """None for the label that each sample brings."""
     weights: tuple[float, ...]
     guidance: float = 1.0
     interval: tuple[float, float] = (-math.inf, math.inf)
-    null: int = -1
+    null: Label = -1
 
     @classmethod
     def of(cls, field: Field, model: object) -> Terms | None:
@@ -107,6 +108,8 @@ class Kind:
     """What is not a number of the row: neither a path length nor a ratio of gradient norms."""
     terms: int
     """The number of labels of a sample; 0 to call the model without labels."""
+    tokens: int
+    """The numbers of a label: 0 for a class, otherwise those of a sentence."""
     shape: tuple[int, ...]
     """Of one sample."""
     dtype: torch.dtype
@@ -126,7 +129,7 @@ def row_of(
     terms: Terms,
     index: int,
     x: Tensor,
-    label: int | None,
+    label: Label | None,
     steps: int,
 ) -> tuple[Kind, list[float]]:
     """The kind of the sample x (...) with this index, and its row."""
@@ -140,13 +143,17 @@ def row_of(
     length, ratio, rest = _parted(stop, index)
     numbers[Column.LENGTH], numbers[Column.RATIO] = length, ratio
     numbers[Column.MAX_STEPS] = steps
-    numbers[Column.GUIDANCE], numbers[Column.NULL] = terms.guidance, terms.null
+    numbers[Column.GUIDANCE] = terms.guidance
+    numbers[Column.NULL] = numbers_of(terms.null)[0]  # a sentence without words repeats it
     numbers[Column.LOW], numbers[Column.HIGH] = terms.interval
-    labels: tuple[int | None, ...] = (label,) if terms.labels is None else terms.labels
-    if None not in labels:
-        numbers += [*map(float, labels), *terms.weights]  # type: ignore[arg-type]  # no None
-    count = (len(numbers) - FIRST_LABEL) // 2
-    return Kind(rule, rest, count, tuple(x.shape), x.dtype, x.device), numbers
+    labels: tuple[Label | None, ...] = (label,) if terms.labels is None else terms.labels
+    known = [each for each in labels if each is not None]
+    count = len(known) if len(known) == len(labels) else 0
+    if count:
+        numbers += [float(n) for each in known for n in numbers_of(each)]
+        numbers += terms.weights
+    tokens = len(known[0]) if count and isinstance(known[0], tuple) else 0
+    return Kind(rule, rest, count, tokens, tuple(x.shape), x.dtype, x.device), numbers
 
 
 def _parted(stop: Stop | None, index: int) -> tuple[float, float, Stop | None]:
@@ -208,6 +215,7 @@ class RowField:
 
     evaluate: Evaluate
     terms: int
+    tokens: int = 0
     path: Tensor | None = None
 
     def at(self, path: Tensor) -> Field:
@@ -216,18 +224,22 @@ class RowField:
     def __call__(self, x: Tensor, labels: Tensor | None) -> Tensor:
         if labels is None or not self.terms:
             return self.evaluate(x, None)
-        numbers, weights = labels[:, FIRST_LABEL:].split(self.terms, dim=1)
+        length = max(self.tokens, 1)
+        numbers, weights = labels[:, FIRST_LABEL:].split([self.terms * length, self.terms], dim=1)
+        numbers = numbers.unflatten(1, (self.terms, length))
         guidance = labels[:, Column.GUIDANCE]
         if self.path is not None:
             interval = (labels[:, Column.LOW], labels[:, Column.HIGH])
             guidance = guidance.where(in_interval(self.path, interval), 1.0)
         weights = weights * guidance[:, None]
         weights = torch.cat([weights, 1 - weights.sum(1, keepdim=True)], dim=1)
-        numbers = torch.cat([numbers, labels[:, Column.NULL, None]], dim=1)
+        null = labels[:, Column.NULL, None, None].expand(-1, 1, length)
+        numbers = torch.cat([numbers, null], dim=1)  # (A, terms + 1, length)
         needed = weights.abs() > SMALLEST_WEIGHT
         needed[:, 0] |= ~needed.any(1)  # the norm of the gradient may be asked of it
         row, column = needed.nonzero().unbind(1)
-        gradient = self.evaluate(x[row], numbers[row, column].long())
+        chosen = numbers[row, column].long()
+        gradient = self.evaluate(x[row], chosen if self.tokens else chosen[:, 0])
         parts = per_sample(weights[row, column].to(gradient), gradient) * gradient
         return torch.zeros_like(x).index_add(0, row, parts)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eqm.checks import check_label_range
 from eqm.descent import FinishedSample, Rule, Step, Stop
-from eqm.descent.sharing import SHARED
+from eqm.descent.sharing import SHARED, Label, numbers_of
 from eqm.field import Field
 from eqm.sampling.model import Model
 from eqm.serving.conditions import Kind, Terms, moved, row_of, shareable
@@ -93,7 +93,7 @@ class RequestFiber(Fiber):
     def stream(
         self,
         field: Field,
-        starts: Iterator[tuple[int, Tensor, int | None]],
+        starts: Iterator[tuple[int, Tensor, Label | None]],
         count: int | None,
         *,
         rule: Rule,
@@ -111,7 +111,7 @@ class RequestFiber(Fiber):
         def samples() -> Iterator[Sample]:
             for index, x, label in starts:
                 if label is not None:
-                    check_label_range(field, label)
+                    check_label_range(field, *numbers_of(label))
                 kind, row = row_of(rule, stop, terms, index, x, label, max_steps)
                 yield Sample(index, x, kind, row, supply)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from eqm.field import evaluate
@@ -49,6 +50,7 @@ class Passes:
         self.model, self.rows = model, rows
         info = describe(model)
         self._null = info.num_classes or None
+        self._tokens = info.sentence
         self._fixed = info.fixed_shapes
         self._turn = 0
         self.evaluations = 0
@@ -107,10 +109,13 @@ class Passes:
         return gradient[:count].to(x.dtype)
 
     def _labels(self, ask: Ask, rows: slice) -> Tensor:
-        if ask.labels is not None:
+        if ask.labels is not None and (ask.labels.ndim == 2 or not self._tokens):
             return ask.labels[rows]
+        if ask.labels is not None:  # one token
+            return F.pad(ask.labels[rows, None], (0, self._tokens - 1), value=self._null)
         assert self._null is not None
-        return torch.full((rows.stop - rows.start,), self._null, device=ask.x.device)
+        shape = (rows.stop - rows.start, *[self._tokens][: self._tokens])
+        return torch.full(shape, self._null, device=ask.x.device)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

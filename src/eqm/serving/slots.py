@@ -80,7 +80,7 @@ class Group:
         self.kind = kind
         self.entering: list[Sample] = []
         """Samples that begin with the next step."""
-        self._field = RowField(evaluate, kind.terms)
+        self._field = RowField(evaluate, kind.terms, kind.tokens)
         self._samples: dict[int, Sample] = {}
         self._batch: ActiveSamples | None = None
 

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from eqm import composition
 from eqm.checks import as_floats, kind_of
 from eqm.descent import Solution
+from eqm.descent.sharing import Label
 from eqm.field import Field
 from eqm.guidance import in_interval
-from eqm.sampling.labels import NONE, class_names, label_number
+from eqm.sampling.labels import NONE, class_names, label_number, sentence_tokens
 from eqm.sampling.model import Model, check_time_invariant, describe, null_label
 from eqm.sampling.settings import Sampling
 from eqm.sampling.start import sampling_of
@@ -53,7 +54,8 @@ class Composition:
         none is the field without a label, the mean over the models. The step sizes for one label
         suit every composition: `7` is label 7 as `generate` draws it with the rule, and `1.5*7` has
         1.5 times the guidance. Labels are numbers, or names if the model's metadata have them
-        (`data.classes`). With several models a label needs the name of its model, as in `a:7 + b:3`; a
+        (`data.classes`); those of a model of sentences are sentences in quotes, as in `'a cat' + 'a crown'`.
+        With several models a label needs the name of its model, as in `a:7 + b:3`; a
         model without classes is written as its name. `masks`, (H, W) or (C, H, W), multiply weights,
         as in `face*7 + ~face*3`; left, right, top and bottom are there for images, first and
         last, the halves of the time, for signals and videos. `balance` is that
@@ -76,7 +78,7 @@ class Composition:
         assert shape is not None  # checked by _first
         known = halves(shape) | {name: _mask(name, m, shape) for name, m in (masks or {}).items()}
         known = {name: mask.to(info.device) for name, mask in known.items()}
-        parts: dict[tuple[str, int | None], composition.Weight] = {}
+        parts: dict[tuple[str, Label | None], composition.Weight] = {}
         for term in parse(expression):
             part, weight = _found(term, named, expression), _weight(term, known, expression)
             parts[part] = parts.get(part, 0.0) + weight
@@ -189,8 +191,8 @@ def _first(models: Mapping[str, Model]) -> Model:
     return next(iter(models.values()))
 
 
-def _found(term: Term, models: Mapping[str, Model], expression: str) -> tuple[str, int | None]:
-    """The name of the model of a term, and the number of its label, None for the null label."""
+def _found(term: Term, models: Mapping[str, Model], expression: str) -> tuple[str, Label | None]:
+    """The name of the model of a term, and its class or its tokens, None for the null label."""
 
     def wrong(what: str) -> ValueError:
         return ValueError(f"{shown(expression)}, position {term.position}: {what}")
@@ -206,9 +208,14 @@ def _found(term: Term, models: Mapping[str, Model], expression: str) -> tuple[st
             if not name
             else f"there is no model {name!r}, only {', '.join(name or 'one without a name' for name in models)}"
         )
-    classes = describe(models[name]).num_classes or 0
-    if label is None or str(label).lower() in NONE:
+    info = describe(models[name])
+    classes = info.num_classes or 0
+    if label is None or (str(label).lower() in NONE and not info.sentence):
         return name, None
+    if info.sentence:
+        if not isinstance(label, str):
+            raise wrong(f"the model takes sentences, in quotes, such as 'a cat'; got {label}")
+        return name, sentence_tokens(models[name], label)
     if not classes:
         raise wrong(f"the model has no classes, only none; got {label}")
     try:
@@ -244,7 +251,11 @@ def _mask(name: str, mask: Tensor, shape: tuple[int, ...]) -> Tensor:
     return mask.float()
 
 
-def _field(model: Model, label: int | None) -> Field:
-    if describe(model).num_classes == 0:
+def _field(model: Model, label: Label | None) -> Field:
+    info = describe(model)
+    if info.num_classes == 0:
         return model
-    return composition.condition(model, null_label(model) if label is None else label)
+    if label is None:
+        null = null_label(model)
+        label = (null,) * info.sentence if info.sentence else null
+    return composition.condition(model, label)

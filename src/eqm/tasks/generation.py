@@ -12,7 +12,7 @@ from eqm.checks import check_count, kind_of
 from eqm.corruption import decay_of
 from eqm.descent import FinishedSample, Solution, Trajectory, collect, integrate, record_trajectory
 from eqm.devices import rank, world_size
-from eqm.sampling.labels import Labels
+from eqm.sampling.labels import Labels, labels_or_prompts
 from eqm.sampling.model import Model, describe
 from eqm.sampling.settings import Sampling
 from eqm.sampling.start import Start, prepare
@@ -22,6 +22,7 @@ def draw(
     model: Model,
     labels: Labels = None,
     *,
+    prompts: str | Sequence[str] | None = None,
     count: int | None = None,
     seed: int = 0,
     sampling: Sampling | None = None,
@@ -38,7 +39,7 @@ def draw(
     check_count(batch_size=batch_size)
     start = prepare(
         model,
-        labels,
+        labels_or_prompts(model, labels, prompts),
         count=count,
         seed=seed,
         sampling=sampling,
@@ -57,6 +58,7 @@ def generate(
     model: Model,
     labels: Labels = None,
     *,
+    prompts: str | Sequence[str] | None = None,
     count: int | None = None,
     seed: int = 0,
     sampling: Sampling | None = None,
@@ -67,7 +69,9 @@ def generate(
 
     `model` is a network, an energy, or any `field(x, labels)`; a field that does not say the shape
     of its samples needs `shape`. `labels` are the class of each sample, by number or by name, or one
-    class for all; without labels the classes take turns. `sampling` defaults to the settings stored
+    class for all; without labels the classes take turns. `prompts` are sentences, one a sample or one for
+    all, for a model that was trained with captions; the empty sentence leaves the choice to the model,
+    as no prompt does. `sampling` defaults to the settings stored
     with the model.
 
     Sample k starts from noise of seed `seed + k`. Up to rounding, it does not depend on `count`,
@@ -83,6 +87,7 @@ def generate(
     >>> generate(lambda x, labels: x - 1, shape=(2,), count=3).x.shape
     torch.Size([3, 2])
     """
+    labels = labels_or_prompts(model, labels, prompts)
     ends: Iterable[FinishedSample] = draw(
         model, labels, count=count, seed=seed, sampling=sampling, shape=shape, batch_size=batch_size
     )
@@ -116,6 +121,7 @@ def trajectory(
     model: Model,
     labels: Labels = None,
     *,
+    prompts: str | Sequence[str] | None = None,
     count: int | None = None,
     seed: int = 0,
     sampling: Sampling | None = None,
@@ -128,6 +134,7 @@ def trajectory(
     Raises ValueError as `generate` does, for `moments` below 1 and for noise-conditioned models.
     """
     check_count(moments=moments)
+    labels = labels_or_prompts(model, labels, prompts)
     start = prepare(model, labels, count=count, seed=seed, sampling=sampling, shape=shape)
     moments = min(moments, start.max_steps)
     return record_trajectory(

@@ -249,8 +249,9 @@ def keep_best(state: TrainingState, value: float, *, lower: bool = True) -> bool
 
 
 def settings_of(config: TrainConfig, data: dict[str, Any]) -> dict[str, Any]:
-    """The settings and the description of the data by name, without the names of the classes."""
-    found = {f"data.{name}": value for name, value in data.items() if name != "classes"}
+    """The settings and the description of the data by name, without the names of classes and the words."""
+    long = ("classes", "text")
+    found = {f"data.{name}": value for name, value in data.items() if name not in long}
     return config.flat() | found
 
 

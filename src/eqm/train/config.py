@@ -315,13 +315,44 @@ class TrainConfig:
         )
 
     def suited_to(self, images: Source) -> TrainConfig:
-        """The same run, with a network for the shape and classes of `images`.
+        """The same run, with a network for the shape and classes of `images`, or for their sentences.
 
-        A network without classes keeps none."""
+        A network without classes keeps none. One without a text encoder takes no sentences."""
+        model = replace(self.model, shape=tuple(images.shape))
+        if model.text.encoder:
+            about: Any = getattr(images, "text", None)
+            if about is None:
+                return replace(self, model=model)
+            text = replace(
+                model.text,
+                encoder=about.name,
+                width=about.width,
+                fingerprint=about.fingerprint,
+            )
+            return replace(self, model=replace(model, num_classes=about.size, text=text))
         classes = images.num_classes if self.model.num_classes else 0
-        return replace(
-            self, model=replace(self.model, shape=tuple(images.shape), num_classes=classes)
-        )
+        return replace(self, model=replace(model, num_classes=classes))
+
+    def worded(self, images: Source, like: Source | None = None) -> Source:
+        """`images` with the tokens of their captions as labels, if the network takes sentences.
+
+        The text encoder is that of `like`, of the model to start from, or a new one for these captions.
+        Raises ValueError for images without captions."""
+        from eqm.data.captions import Worded, captions_of, worded
+        from eqm.models import read_config
+        from eqm.text import open_text, text_of
+
+        settings = self.model.text
+        if not settings.encoder or isinstance(images, Worded):
+            return images
+        if isinstance(like, Worded):
+            return worded(images, like.text, length=settings.length)
+        if self.init_from and read_config(self.init_from)[0].text.encoder:
+            text = text_of(read_config(self.init_from)[1])
+        else:
+            every = [each for some in captions_of(images) for each in some]
+            text = open_text(settings.encoder, every)
+        return worded(images, text, length=min(settings.length, text.longest or settings.length))
 
     def flat(self) -> dict[str, Any]:
         """All settings by their names on the command line, such as `model.width`."""

@@ -110,6 +110,9 @@ def train(
     source: Source = as_source(data, config=config.data)
     if model is not None:
         config = replace(config, model=_config_of(model, source))
+    if config.model.text.encoder:
+        source = config.worded(source)
+        config = config if model is not None else config.suited_to(source)
     _check_fit(config, source)
     _check_shares(config)
     device = join(config.device)

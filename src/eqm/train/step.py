@@ -274,6 +274,7 @@ class _Losses(nn.Module):
     ) -> Tensor:
         if labels is not None:
             dropped = draws.uniform("label dropout") < self._dropout
+            dropped = dropped.view(-1, *[1] * (labels.ndim - 1))  # of sentences, all tokens
             labels = labels.masked_fill(dropped, self._null)
         gamma, weight = self._objective.distribution.draw(draws.uniform("gamma"))
         with in_training_precision(self._config, self._device):

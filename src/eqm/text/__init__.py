@@ -1,0 +1,5 @@
+"""Text encoders: from sentences to tokens, whole numbers, and from tokens to vectors."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
