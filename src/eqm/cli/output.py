@@ -44,7 +44,7 @@ MODELS = ("model", "models", "run", "vae", "features", "samples", "compare", "co
 """Options of commands that name models that are read, and other things."""
 DATA = (
     *("pictures", "images", "normal", "mask", "masks", "path", "data", "reference", "training"),
-    *("labels_from", "config.data.path", "config.data.labels_from"),
+    *("labels_from", "config.data.path", "config.data.labels_from", "config.data.captions"),
 )
 """Options of commands that name data that are read."""
 MODEL_FILES = (

@@ -55,7 +55,7 @@ def train(
     from eqm.files import RUN, check_folder
     from eqm.models import cost
     from eqm.monitor import duration, estimate_time, make_monitor, run
-    from eqm.recipes.pixels import choose_data, choose_network
+    from eqm.recipes.pixels import choose_data, choose_network, choose_words
     from eqm.sampling import check_sampling
     from eqm.train import Interrupted, distributed, keep_best
     from eqm.train import train as training_steps
@@ -68,7 +68,9 @@ def train(
     seen = val_data = None
     asked, recipe = config.model.shape, RECIPES.get(config.name)
     try:
+        config, worded = choose_words(config)
         config, picks = choose_data(config)
+        picks = [*worded, *picks]
         seen = open_source(config.data)
         if config.data.val_fraction:
             seen, val_data = split(seen, config.data.val_fraction)
@@ -112,7 +114,7 @@ def train(
             print(f"about {time} of training on this device{', without compiling' * compiled}")
     if dry_run:
         return
-    monitor = make_monitor(config, folder, val_data, keep_best=keep_best)
+    monitor = make_monitor(config, folder, val_data, keep_best=keep_best, captions=val_data or seen)
     try:
         end = run(
             training_steps(config, seen, folder),

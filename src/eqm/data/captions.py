@@ -12,13 +12,11 @@ import torch
 from torch import Tensor
 
 from eqm.checks import check_count, kind_of
-from eqm.data.source import Source, digest, notes_of, subset_of
+from eqm.data.caption_files import Captions
+from eqm.data.source import Source, digest, notes_of, say, subset_of
 from eqm.naming import counted
 from eqm.randomness import SampleRandom
 from eqm.text import TextEncoder, about_text, tokens_of
-
-Captions = tuple[tuple[str, ...], ...]
-"""The sentences of each sample, none, one or several."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,6 +186,7 @@ def worded(source: Source, text: TextEncoder, *, length: int = 32) -> Worded:
             f"{source.name}: {missing:,} of {counted(count, 'sample')} have no caption and are trained with the "
             "empty sentence"
         )
+    say(notes)
     every = [some or ("",) for some in captions]
     return Worded(
         source.source if isinstance(source, Captioned) else source,

@@ -55,6 +55,10 @@ class DataConfig:
     """Where the classes are, if they may be in several places: `folders`, `names` (the name without its number,
     as cat in cat_12.png), a file such as labels.csv or labels.csv:COLUMN, an ending such as cls or json:KEY
     (files beside each picture), or the column of a table."""
+    captions: str = ""
+    """Where the sentences of pictures are, to train a model that takes prompts: `auto` finds them; an ending
+    such as txt or json:KEY (files beside each picture), a table such as metadata.csv:COLUMN, or the column of a
+    table. Empty: they are not read. The classes are not read then, unless data.classes asks for some."""
     classes: tuple[str, ...] = ()
     """Use only these classes, by name or number; default: all."""
     broken: Literal["skip", "fail"] = "skip"
@@ -72,6 +76,10 @@ class DataConfig:
         if self.channels not in (-1, 0, 1, 3, 4):
             raise ValueError(
                 f"data.channels must be 1, 3, 4, 0 (keep) or -1 (choose); got {self.channels}"
+            )
+        if self.captions and (not self.labels or self.labels_from):
+            raise ValueError(
+                "data.captions takes the place of classes: leave data.labels and data.labels_from out"
             )
         if self.layout and "".join(sorted(self.layout.upper())) not in LAYOUTS:
             raise ValueError(

@@ -211,7 +211,7 @@ def labels_in_tables(
 
     Without labels they are None, and the note says why. Raises ValueError where a picture has two
     labels, or some have none."""
-    places, name = _Places(contents), printable(base(contents.others[tables[0]]))
+    places, name = Places(contents), printable(base(contents.others[tables[0]]))
     raw: list[Label | None] = [None] * len(contents.pictures)
     missing: list[str] = []
     why = f"{contents.where}: {name} has no label of any of these pictures"
@@ -239,7 +239,7 @@ def labels_in_tables(
     return contents.complete(raw, f"label in {name}"), note if missing else ""
 
 
-class _Places:
+class Places:
     """Finds pictures by the names that tables have for them."""
 
     def __init__(self, contents: Contents) -> None:
@@ -303,6 +303,28 @@ def _entries(contents: Contents, row: int, column: str) -> Entries | str:
     return [(file, label) for file, label in pairs]
 
 
+def file_column(columns: Sequence[str]) -> str | None:
+    """The column that names files, if there is one."""
+    return next(iter(_called(_FILE_COLUMNS, columns)), None)
+
+
+def records_in(contents: Contents, row: int) -> list[dict[str, Any]]:
+    """The rows of a table, by the names of its columns; none where it is of another kind."""
+    pictures = len(contents.pictures) + len(contents.left)
+    most = min(_TABLE + _ROW * pictures, _MOST_TABLE)
+    ending, place = PurePosixPath(base(contents.others[row])).suffix, contents.place(row)
+    found: Any
+    if ending == ".jsonl":
+        lines = contents.text(row, most).splitlines()
+        found = [_json(line, place) for line in lines if line.strip()]
+    elif ending == ".json":
+        found = contents.json(row, most)
+    else:
+        found = _csv(contents.text(row, most), place)
+    records = found if isinstance(found, list) else []
+    return [record for record in records if isinstance(record, dict)]
+
+
 def _of_records(records: Sequence[Any], contents: Contents, row: int, column: str) -> Entries | str:
     """Pairs of file and label, of records with named values."""
     place, table = contents.place(row), printable(contents.others[row])
@@ -310,7 +332,7 @@ def _of_records(records: Sequence[Any], contents: Contents, row: int, column: st
         return f"{place} has no rows"
     records = [record for record in records if isinstance(record, dict)]
     columns = list(dict.fromkeys(key for record in records[:100] for key in record if key))
-    file = next(iter(_called(_FILE_COLUMNS, columns)), None)
+    file = file_column(columns)
     if file is None:
         return f"{place} is not read, as none of its columns names files: {said(columns, most=6)}"
     rest = [key for key in columns if key != file]

@@ -288,7 +288,8 @@ def _hints(contents: Contents) -> tuple[str, ...]:
             "data.labels_from; if it holds a split, put that into a folder"
         )
     hints += [
-        f"{where}: the .{ending} files beside pictures are not read: if they hold labels, set data.labels_from"
+        f"{where}: the .{ending} files beside pictures are not read: if they hold labels, set data.labels_from; if "
+        "captions, set data.captions"
         for ending in sorted(contents.beside)
         if ending in ("txt", "json")
     ]

@@ -15,6 +15,7 @@ from eqm.data import builtin
 from eqm.data.archives import folder, tars, walk, zipped
 from eqm.data.arrays import from_idx, from_npy, from_npz, idx_images, is_idx
 from eqm.data.builtin import say_small, small_copy
+from eqm.data.captions import Captioned
 from eqm.data.config import DataConfig
 from eqm.data.dataset import as_source
 from eqm.data.decoding import is_picture
@@ -72,6 +73,11 @@ def opened(config: DataConfig, *, small: bool = False, wanted: Wanted | None = N
             raise
         say_small(config.path, len(copy))
         source = copy
+    if config.captions and getattr(source, "captions", None) is None:
+        raise ValueError(
+            f"{source.name} has no captions, as it is no set of picture files, sounds or tables: leave data.captions "
+            "out, or add them in Python with eqm.data.with_captions"
+        )
     if config.classes:
         source = of_classes(source, config.classes)
     if not config.labels:
@@ -129,10 +135,10 @@ def _source(config: DataConfig, wanted: Wanted | None) -> Source:
     if not opens_arrays(config):
         files = files_at(config)
         if is_sound(files.names[0]):
-            return sounds(files, config)
+            return _captioned(sounds(files, config), files)
         if config.length:
             raise ValueError(f"{path} holds pictures: leave data.length out, which is for sounds")
-        return pictures(files, config)
+        return _captioned(pictures(files, config), files)
     match path.suffix.lower():
         case ".npz":
             return from_npz(path, config, wanted=wanted)
@@ -144,6 +150,16 @@ def _source(config: DataConfig, wanted: Wanted | None) -> Source:
     file, notes = idx_images(path, config.split)
     source = from_idx(file, config, name=path.resolve().name)
     return replace(source, notes=(*source.notes, *notes))
+
+
+def _captioned(source: Source, files: PictureFiles) -> Source:
+    if files.captions is None:
+        return source
+    if len(source) != len(files.captions):
+        raise ValueError(
+            f"{source.name}: captions need files that can all be read; some cannot: remove them"
+        )
+    return Captioned(source, files.captions, notes_of(source))
 
 
 def _check_undivided(config: DataConfig) -> None:

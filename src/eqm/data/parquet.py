@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import torch
 
+from eqm.data.caption_files import WORDS, Captions, sentences
 from eqm.data.classes import by_name, contradict, count_classes
 from eqm.data.config import DataConfig
 from eqm.data.picture_files import PictureFiles
@@ -48,8 +49,12 @@ def table(
     column, more = _picture_column(path, rows, features)
     labels: torch.Tensor | None = None
     classes: tuple[str, ...] = ()
-    if config.labels or config.classes:
+    if (config.labels and not config.captions) or config.classes:
         labels, classes, also = _labels(path, rows, features, column, config.labels_from)
+        more += also
+    captions = None
+    if config.captions:
+        captions, also = _captions(path, rows, column, config.captions)
         more += also
     if not len(rows):
         raise ValueError(f"no pictures in {path}: the table has no rows: give another one")
@@ -62,6 +67,7 @@ def table(
         digest(*sizes, len(rows), column, labels),
         _Cells(path, paths, column, config.outside, rows.column(column)),
         notes=notes + more,
+        captions=captions,
     )
 
 
@@ -264,6 +270,33 @@ def _labels(
                 f"{path} has labels in the columns {said(found)}, which differ: set data.labels_from to one"
             )
     return labels, names, notes
+
+
+def _captions(path: Path, rows: Any, pictures: str, asked: str) -> tuple[Captions, tuple[str, ...]]:
+    """The sentences of each row, of the column that is asked for or the only one that may hold some."""
+    others = [name for name in rows.column_names if name != pictures]
+    if asked != "auto" and asked not in others:
+        raise ValueError(
+            f"{path} has no column {printable(asked)}, only {said(others, most=20)}: set data.captions to one"
+        )
+    kinds = {name: str(rows.schema.field(name).type) for name in others}
+    texts = [name for name in others if "string" in kinds[name]]
+    known = [asked] if asked != "auto" else _called(WORDS, texts)
+    if not known:
+        raise ValueError(
+            f"{path} has no column `text` or `caption`, only {said(others, most=20)}: set data.captions to one"
+        )
+    found = [tuple(map(sentences, rows.column(name).to_pylist())) for name in known]
+    for name, other in zip(known[1:], found[1:], strict=True):
+        if other != found[0]:
+            raise ValueError(
+                f"{path} has captions in the columns {known[0]} and {name}, which differ: set data.captions to one"
+            )
+    if not any(found[0]):
+        raise ValueError(
+            f"{path}: column {printable(known[0])} holds no text: set another data.captions"
+        )
+    return found[0], (f"{path}: the captions are those of the column {known[0]}",)
 
 
 def _called(words: Sequence[str], columns: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 from torch import Tensor
 
+from eqm.data.caption_files import Captions, captions_beside
 from eqm.data.config import DataConfig
 from eqm.data.decoding import is_picture
 from eqm.data.label_files import Contents, key_of
@@ -40,6 +41,8 @@ class PictureFiles:
     """Files that are no pictures, which are ignored."""
     notes: tuple[str, ...] = ()
     """Sentences that say how the files were read."""
+    captions: Captions | None = None
+    """The captions of each, if they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Chosen:
     found: Labelled
     others: tuple[str, ...]
     notes: tuple[str, ...]
+    captions: Captions | None = None
 
     def files(self, name: str, fingerprint: str, opener: Callable[[int], BinaryIO]) -> PictureFiles:
         """They, with what differs between folders and archives."""
@@ -70,6 +74,7 @@ class Chosen:
             *(name, names, found.labels, found.class_names, fingerprint, opener),
             others=self.others,
             notes=self.notes,
+            captions=self.captions,
         )
 
 
@@ -123,8 +128,9 @@ def choose(
             more += also
         pictures, paths = [pictures[row] for row in rows], [paths[row] for row in rows]
         notes += more
-    found = Labelled(None)
-    if config.labels or config.classes:
+    found, captions = Labelled(None), None
+    labels = config.labels and not config.captions
+    if labels or config.classes or config.captions:
 
         def content(row: int, most: int) -> bytes:
             start = b"" if others[row].size > most else read(others[row], most + 1)
@@ -145,8 +151,13 @@ def choose(
             ([file.archive for file in pictures], [file.archive for file in others]),
             sorted({file.name for file in everything} - {file.name for file in pictures}),
         )
-        found = labelled(contents, config.labels_from)
-    return Chosen(pictures, found, tuple(file.name for file in others), (*notes, *found.notes))
+        if labels or config.classes:
+            found = labelled(contents, config.labels_from)
+        if config.captions:
+            captions, more = captions_beside(contents, config.captions)
+            notes += more
+    names = tuple(file.name for file in others)
+    return Chosen(pictures, found, names, (*notes, *found.notes), captions)
 
 
 def _is_sound(name: str) -> bool:

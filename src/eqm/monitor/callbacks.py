@@ -62,7 +62,8 @@ class Previews:
     Samples that are not pictures, such as points, give numbers only.
 
     `decode` turns samples into pictures (N, 1 or 3, H, W) in -1..1. By default it is the encoder
-    that the data name, if `data.outside` allows to open it; else the first channels are shown.
+    that the data name, if `data.outside` allows to open it; else the first channels are shown. A network
+    of sentences draws those of eight samples of `source`, one a column; without, the empty sentence.
     """
 
     def __init__(
@@ -70,10 +71,15 @@ class Previews:
         config: TrainConfig,
         folder: Path | str,
         decode: Callable[[Tensor], Tensor] | None = None,
+        *,
+        source: Source | None = None,
     ) -> None:
         self.config, self.folder = config, Path(folder) / FOLDER
         self.decode = decode
-        self.labels, self.columns = _sheet(config.model.num_classes)
+        if config.model.text.encoder:
+            self.labels, self.columns = _sentences(source), 8
+        else:
+            self.labels, self.columns = _sheet(config.model.num_classes)
 
     def __call__(self, progress: Progress) -> Metrics:
         return self._drawn(progress, f"{progress.images:09d}.png", "latest.png")
@@ -134,6 +140,13 @@ def _sheet(num_classes: int) -> tuple[Tensor | None, int]:
     places = torch.arange(count)
     apart = num_classes > count
     return (places * num_classes // count if apart else places % num_classes), columns
+
+
+def _sentences(source: Source | None) -> Tensor | None:
+    """The tokens of eight samples, far apart, again in each row of a sheet."""
+    if source is None or source.labels is None:
+        return None
+    return source.labels[torch.arange(8) * len(source) // 8].repeat(ROWS, 1)
 
 
 def _descend(

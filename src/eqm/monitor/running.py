@@ -64,12 +64,14 @@ def make_monitor(
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
     keep_best: Callable[[TrainingState, float], object] | None = None,
     decode: Callable[[Tensor], Tensor] | None = None,
+    captions: Source | None = None,
 ) -> Monitor:
     """The monitor of a run in `folder`, to pass to `run`.
 
     Every `config.eval_every` images it draws samples, measures the loss on `val_data`, and calls
     `evaluate(field)` with the averaged weights for numbers of your own. `keep_best(state, loss)` is
-    called with each validation loss. `decode` turns samples into pictures. This measures the speed of
+    called with each validation loss. `decode` turns samples into pictures. A network of sentences draws
+    those of `captions`, by default of `val_data`. This measures the speed of
     the device, which takes a fraction of a second.
 
     Raises ValueError if a package that `config.trackers` needs is missing.
@@ -78,7 +80,7 @@ def make_monitor(
     callbacks: list[Callback] = []
     early = None
     if every:
-        previews = Previews(config, folder, decode)
+        previews = Previews(config, folder, decode, source=captions or val_data)
         callbacks.append(previews)
         early = previews.early
         if val_data is not None:

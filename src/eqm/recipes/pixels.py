@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from eqm.data.config import DataConfig
 from eqm.models.config import NetworkConfig, UNetConfig
-from eqm.registry import lookup
+from eqm.registry import lookup, names
 from eqm.sampling.settings import Sampling
 from eqm.schema import convert
 from eqm.train.config import ObjectiveConfig, OptimizerConfig, TrainConfig
@@ -190,6 +190,23 @@ def choose_data(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
         *([chosen] if chosen else []),
         *_flipping(config),
     ]
+
+
+def choose_words(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
+    """The config of a run with captions: `data.captions` auto where the network takes sentences, a vocabulary where
+    captions are asked for; and what was chosen."""
+    from eqm.models import read_config
+
+    takes = bool(config.model.text.encoder)
+    if config.init_from and config.model == FINETUNE.model:  # the network will be the trained one
+        takes = bool(read_config(config.init_from)[0].text.encoder)
+    elif config.data.captions and not takes:
+        text = replace(config.model.text, encoder="vocabulary")
+        chosen = "model.text.encoder vocabulary: the words of the captions are trained along"
+        return replace(config, model=replace(config.model, text=text)), [chosen]
+    if takes and not config.data.captions and config.data.path not in names("source"):
+        config = replace(config, data=replace(config.data, captions="auto", labels_from=""))
+    return config, []
 
 
 def _as_trained(config: TrainConfig) -> tuple[TrainConfig, list[str]]:

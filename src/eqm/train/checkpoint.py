@@ -47,6 +47,7 @@ FREE_TO_CHANGE = {
     *(
         "data.split",
         "data.labels_from",
+        "data.captions",
         "data.layout",
         "data.range",
         "data.standardise",
