@@ -19,7 +19,7 @@ from eqm.objective import EquilibriumMatching
 from eqm.sampling import Sampling
 from eqm.tasks import EqmDetector, EqmOutlierDetector, scores
 from eqm.tasks.calibration import Calibration, _precision
-from eqm.tasks.detect import _smooth
+from eqm.tasks.error_maps import smooth
 from eqm.tasks.scores import ScoreConfig, ScoreContext
 
 STEP = Sampling("gradient-descent", step_size=0.01, path_length=0.1)  # ten steps
@@ -206,7 +206,7 @@ def test_smoothing_takes_the_mean_of_the_pixels_inside():
     marked[0, 0, 0] = 36
     expected = torch.zeros(1, 4, 4)
     expected[0, :2, :2] = torch.tensor([[9.0, 6], [6, 4]])  # of 4, 6, 6 and 9 pixels
-    torch.testing.assert_close(_smooth(marked), expected)
+    torch.testing.assert_close(smooth(marked), expected)
 
 
 def test_a_noise_conditioned_model_gets_the_noise_level(model):

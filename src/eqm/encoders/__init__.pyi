@@ -5,5 +5,7 @@ from .encoder import AboutEncoder as AboutEncoder
 from .encoder import Encoder as Encoder
 from .encoder import Pixels as Pixels
 from .encoder import about_encoder as about_encoder
+from .maps import FeatureMaps as FeatureMaps
+from .maps import open_maps as open_maps
 from .taesd import Taesd as Taesd
 from .taesd import open_taesd as open_taesd

@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from eqm.encoders.encoder import AboutEncoder, Encoder, Pixels
+from eqm.encoders.maps import FeatureMaps
 from eqm.files import printable
 from eqm.registry import lookup, names
 from eqm.schema import convert, read_json, shown
@@ -97,7 +99,8 @@ def encoder_of(
     stored = convert(stored, AboutEncoder | None, "the model's ", name="metadata.data.encoder")
     if stored is None:
         return Pixels() if name is None else open_encoder(name, device=device)
-    if name is None and not outside and stored["name"] != "pixels":
+    own = stored["name"].partition(":")[0] in ("pixels", "lite0", "resized")  # they open no folder
+    if name is None and not outside and not own:
         raise ValueError(
             f"the model makes latents of the encoder {printable(stored['name'])}: pass --vae with its "
             "folder or its name on the Hub, if you trust it"
@@ -115,6 +118,8 @@ def encoder_of(
             f"the model needs the encoder {stored['name']} ({stored['fingerprint']}); "
             f"got {encoder.name} ({encoder.fingerprint}): pass the first"
         )
+    if isinstance(encoder, FeatureMaps) and "mean" in stored and "std" in stored:
+        return replace(encoder, mean=torch.tensor(stored["mean"]), std=torch.tensor(stored["std"]))
     return encoder
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypedDict
+from typing import NotRequired, Protocol, TypedDict
 
 import torch
 from torch import Tensor
@@ -93,17 +93,24 @@ class AboutEncoder(TypedDict):
     fingerprint: str
     scale: Finite
     shift: Finite
+    mean: NotRequired[list[Finite]]
+    """The mean of each channel of feature maps; autoencoders have none."""
+    std: NotRequired[list[Finite]]
 
 
 def about_encoder(encoder: Encoder) -> AboutEncoder:
-    """The metadata of `encoder`: name, fingerprint, scale and shift.
+    """The metadata of `encoder`: name, fingerprint, scale and shift, and the whitening of feature maps.
 
     >>> about_encoder(Pixels())["scale"]
     1.0
     """
-    return {
+    about: AboutEncoder = {
         "name": encoder.name,
         "fingerprint": encoder.fingerprint,
         "scale": encoder.scale,
         "shift": encoder.shift,
     }
+    mean, std = (getattr(encoder, name, None) for name in ("mean", "std"))
+    if mean is not None and std is not None:
+        about |= {"mean": mean.tolist(), "std": std.tolist()}
+    return about

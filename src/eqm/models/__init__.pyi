@@ -1,11 +1,13 @@
 from . import official as official
 from .config import PRESETS as PRESETS
+from .config import ConvConfig as ConvConfig
 from .config import MLPConfig as MLPConfig
 from .config import NetworkConfig as NetworkConfig
 from .config import TextConfig as TextConfig
 from .config import TransformerConfig as TransformerConfig
 from .config import UNetConfig as UNetConfig
 from .config import preset as preset
+from .conv import Conv as Conv
 from .inference import Frozen as Frozen
 from .inference import for_inference as for_inference
 from .mlp import MLP as MLP

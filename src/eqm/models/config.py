@@ -176,6 +176,18 @@ class MLPConfig(NetworkConfig):
     """Number of residual blocks."""
 
 
+@dataclass(frozen=True)
+class ConvConfig(NetworkConfig):
+    """Sizes of a `Conv`; the defaults suit maps of features on one CPU core."""
+
+    shape: Annotated[tuple[Side, ...], Meta(min_length=3, max_length=3)] = (152, 14, 14)
+    """Channels, height and width of the maps."""
+    width: Size = 96
+    """Channels of the convolutions."""
+    depth: Layers = 3
+    """Number of residual convolutions."""
+
+
 def _sizes(size: int | tuple[int, ...], axes: int) -> tuple[int, ...]:
     return (size,) * axes if isinstance(size, int) else size
 

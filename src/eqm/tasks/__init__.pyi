@@ -6,6 +6,7 @@ from .denoising import denoise as denoise
 from .denoising import estimate_gamma as estimate_gamma
 from .denoising import estimate_sigma as estimate_sigma
 from .detect import EqmDetector as EqmDetector
+from .detector_training import train_detector as train_detector
 from .estimator import EqmOutlierDetector as EqmOutlierDetector
 from .generation import draw as draw
 from .generation import gather as gather

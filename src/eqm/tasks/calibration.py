@@ -43,6 +43,8 @@ class Calibration:
     expected: Tensor
     """The mean squared error of the field at each gamma, summed over channels, (G, H, W) for images; for other
     samples (G, ...) with the axes behind their channels, and (G, D) for points. Empty, (0,), without maps."""
+    peaks: Tensor = NONE
+    """The largest value of the anomaly map of normal images, sorted, (M,); empty without maps."""
 
     @classmethod
     def of(cls, groups: Sequence[Tensor], errors: Tensor | None = None) -> Calibration:
@@ -72,6 +74,7 @@ class Calibration:
     def load(cls, tensors: Mapping[str, Tensor]) -> Calibration:
         """The calibration of stored tensors. Raises ValueError for other tensors."""
         names = [field.name for field in fields(cls)]
+        tensors = {"peaks": NONE, **tensors}  # earlier versions had none
         if sorted(tensors) != sorted(names):
             raise ValueError(
                 f"it must hold {', '.join(names)}; got {', '.join(tensors) or 'nothing'}"
@@ -87,6 +90,8 @@ class Calibration:
             or found.centre.ndim != 1
             or shapes["precision"] not in ((count, count), (count, 1))
             or found.expected.ndim not in (1, 2, 3, 4)
+            or found.peaks.ndim != 1
+            or (found.peaks.diff() < 0).any()
         ):
             raise ValueError(
                 f"its tensors must be finite, sorted and of shapes that fit; got {shapes}"
@@ -117,17 +122,33 @@ class Calibration:
         """The score above which a p-value is `fpr` or less.
 
         Raises ValueError if there are too few scores for that false positive rate."""
-        check_rate(fpr)
-        count = len(self.scores)
-        allowed = min(math.floor(round(fpr * (count + 1), 9)), count)
-        if allowed < 1:
-            needed = math.ceil(min(1 / fpr, 1e18)) - 1
-            images = needed if self.centre.numel() == 0 else 2 * needed
+        return _level(self.scores, fpr, halved=self.centre.numel() > 0)
+
+    def map_threshold(self, fpr: float) -> float:
+        """The level that at most a share `fpr` of normal images exceeds anywhere in its anomaly map.
+
+        Raises ValueError as `threshold` does, and for a calibration without maps."""
+        if not self.peaks.numel():
             raise ValueError(
-                f"a false positive rate of {fpr:g} needs {needed:,} ranked scores, from {images:,} normal "
-                f"images; got {count:,} scores: calibrate on more images, or allow a higher rate"
+                "a threshold for maps needs a calibration with maps, and this one has none: calibrate again"
             )
-        return float(self.scores[-allowed])
+        return _level(self.peaks, fpr, halved=False)
+
+
+def _level(scores: Tensor, fpr: float, *, halved: bool) -> float:
+    """The score above which the conformal p-value is `fpr` or less; `halved` if only half of the normal
+    images are ranked."""
+    check_rate(fpr)
+    count = len(scores)
+    allowed = min(math.floor(round(fpr * (count + 1), 9)), count)
+    if allowed < 1:
+        needed = math.ceil(min(1 / fpr, 1e18)) - 1
+        images = 2 * needed if halved else needed
+        raise ValueError(
+            f"a false positive rate of {fpr:g} needs {needed:,} ranked scores, from {images:,} normal "
+            f"images; got {count:,} scores: calibrate on more images, or allow a higher rate"
+        )
+    return float(scores[-allowed])
 
 
 def check_numbers(groups: Sequence[Tensor]) -> None:

@@ -2,78 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Annotated, Any, Self
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
-from msgspec import Meta
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool1d, avg_pool2d
 
 from eqm import registry
-from eqm.checks import check_count, check_field, check_fraction, check_path, kind_of, warn_of_range
+from eqm.checks import check_count, check_field, check_fraction, check_path, kind_of
+from eqm.encoders import Encoder
 from eqm.field import Field
-from eqm.files import check_folder, make_folder, replacing
-from eqm.models import from_pretrained
-from eqm.models.pretrained import folder_of
-from eqm.objective import EquilibriumMatching
 from eqm.sampling.labels import Labels, chosen_labels
-from eqm.sampling.model import describe
-from eqm.sampling.settings import Sampling
-from eqm.schema import convert, read_json, shown
-from eqm.tasks.calibration import (
-    NONE,
-    Calibration,
-    CalibrationWarning,
-    check_rate,
-    finite,
-    outlyingness,
-)
-from eqm.tasks.scores import (
-    AnySeed,
-    Draws,
-    Gammas,
-    ScoreConfig,
-    ScoreContext,
-    as_columns,
-    check_explicit,
-)
-from eqm.tensor_files import read_tensors
+from eqm.tasks.calibration import NONE, Calibration, CalibrationWarning, check_rate, finite
+from eqm.tasks.detector_files import feature_maps_of, load_detector, save_detector
+from eqm.tasks.detector_inputs import Copies, batches_of, check_images, kept_images
+from eqm.tasks.error_maps import enlarged, errors_of, relative
+from eqm.tasks.residuals import ResidualGaussian
+from eqm.tasks.scores import ScoreConfig, ScoreContext, as_columns, check_explicit
 
 MAPPED = 256
 """Anomaly maps are relative to the mean error of this many normal images."""
-TOLERATED = 0.05
-"""The share of clear outliers among normal images that is not worth a warning, at least a few images."""
-SLACK = 0.02
-"""So much more than the share `contamination` may be left out, as it is known roughly."""
-JUDGED = 0.25
-"""Of several numbers, anomalies show as clear outliers if they are at most this share of the images."""
-TOLERATED_COPIES = 0.01
-"""The share of copies among normal images that is not worth a warning."""
-_TENSORS, _SETTINGS, _VERSION = "detector.safetensors", "detector.json", 1
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """The content of detector.json."""
-
-    score: str | tuple[str, ...]
-    fpr: Annotated[float, Meta(gt=0, lt=1)]
-    gammas: Gammas
-    draws: Draws
-    seed: AnySeed
-    decay: tuple[str, dict[str, Any]]
-    sampling: Sampling
-    weights: str | None
-    """Their fingerprint; None for a field without weights."""
 
 
 @dataclass(eq=False)
@@ -108,6 +59,14 @@ class EqmDetector:
     calibration: Calibration | None = None
     contamination: float = 0.0
     """The largest share of the images given to `fit` that may be anomalous."""
+    encoder: Encoder | None = None
+    """What turns pictures into what the field takes; for a model of feature maps of lite0 it is found."""
+    usual: ResidualGaussian | None = None
+    """What the field gets wrong on training images, which the score `gaussian` needs."""
+    held_out: Tensor | None = None
+    """The numbers of the pictures that `train_detector` held out, in the order of `calibration.scores`."""
+    notes: tuple[str, ...] = ()
+    """Sentences on how the detector was made."""
 
     def __post_init__(self) -> None:
         check_count(batch_size=self.batch_size)
@@ -127,6 +86,9 @@ class EqmDetector:
             registry.lookup("score", name)
         if "energy" in self._scores:
             check_explicit(self.field)
+        if self.encoder is None:
+            self.encoder = feature_maps_of(self.field)
+        self._axes = 2  # of space and time
         self._shape: tuple[int, ...] | None = None  # of an image given to `fit`
 
     def fit(self, images: Tensor | Iterable[Tensor], labels: Labels = None) -> Self:
@@ -147,22 +109,22 @@ class EqmDetector:
         `contamination` above a quarter where several numbers show few outliers, and of too few images for
         the rate `fpr`.
         """
-        self._shape, copies = None, _Copies()
+        self._shape, copies = None, Copies()
         found: list[list[Tensor]] = []
         errors: list[Tensor] = []
-        for context in self._contexts(images, labels):
+        for context, pictures in self._contexts(images, labels):
             found.append(self._numbers(context))
-            copies.add(context.x)
-            self._shape = tuple(context.x.shape[1:])
+            copies.add(pictures)
+            self._shape = tuple(pictures.shape[1:])
             if sum(map(len, errors)) < MAPPED:
-                errors.append(_errors(context).transpose(0, 1))  # (B, G, H, W)
+                errors.append(errors_of(context).transpose(0, 1))  # (B, G, H, W)
         groups = [torch.cat(parts) for parts in zip(*found, strict=True)]  # each (N, K)
-        kept, problems = self._kept(groups)
-        every = torch.cat(errors) if errors else None
-        self.calibration = Calibration.of(
-            [group[kept] for group in groups],
-            None if every is None else every[kept[: len(every)]],
-        )
+        kept, problems = kept_images(groups, self.contamination, self.fpr)
+        every = torch.cat(errors)[kept[: sum(map(len, errors))]] if errors else None
+        self.calibration = Calibration.of([group[kept] for group in groups], every)
+        if every is not None:
+            maps = relative(every.transpose(0, 1), self.calibration.expected, self._axes)
+            self.calibration = replace(self.calibration, peaks=_peaks(maps))
         try:
             self.threshold()
         except ValueError as error:
@@ -170,35 +132,6 @@ class EqmDetector:
         for problem in [*copies.problems(), *problems]:
             warnings.warn(problem, CalibrationWarning, stacklevel=2)
         return self
-
-    def _kept(self, groups: Sequence[Tensor]) -> tuple[Tensor, list[str]]:
-        """Which of N normal images calibrate, (N,), and what is wrong with the others."""
-        count, away = len(groups[0]) if groups else 0, outlyingness(groups)
-        outliers = int((away > 1).sum())
-        kept = torch.arange(count)
-        budget = math.ceil((self.contamination + SLACK) * count) if self.contamination else 0
-        while budget and (away > 1).any():  # without the most distant ones others stand out
-            order = away.argsort(descending=True, stable=True)[: min(budget, int((away > 1).sum()))]
-            budget -= len(order)
-            kept = kept[torch.ones(len(kept), dtype=torch.bool).index_fill(0, order, False)]
-            away = outlyingness([group[kept] for group in groups])
-        mask = torch.zeros(count, dtype=torch.bool).index_fill(0, kept, True)
-        left_out, several = count - len(kept), any(group.shape[1] > 1 for group in groups)
-        if several and self.contamination > JUDGED and 2 * left_out < self.contamination * count:
-            return mask, [
-                f"only {left_out:,} of {count:,} normal images are clear outliers, and "
-                f"contamination={self.contamination:g} allows more: if more than a quarter are anomalies, a "
-                "score of several numbers may miss them: use a score of one number, such as loss, or "
-                "remove anomalies first"
-            ]
-        rest = outliers - (count - len(kept))
-        if rest <= max(3, TOLERATED * count, self.fpr / 2 * count):
-            return mask, []
-        share = math.ceil(20 * outliers / count) / 20
-        return mask, [
-            f"{rest:,} of {count:,} normal images are clear outliers, and anomalies like them will be "
-            f"missed: remove them, or leave them out with contamination={min(share, 0.45):g}"
-        ]
 
     def score_samples(self, images: Tensor | Iterable[Tensor], labels: Labels = None) -> Tensor:
         """The score of each image, (N,) float64 on the CPU: higher = more anomalous.
@@ -208,7 +141,7 @@ class EqmDetector:
         Raises ValueError as `fit` does, and where a calibration is needed.
         """
         scores = [NONE]
-        for context in self._contexts(images, labels):
+        for context, _ in self._contexts(images, labels):
             numbers = torch.cat(self._numbers(context), 1)
             alone = numbers.shape[1] == 1
             scores.append(finite(numbers[:, 0]) if alone else self._calibrated().distance(numbers))
@@ -274,39 +207,27 @@ class EqmDetector:
                 "anomaly maps need a calibration with maps, and this one has none: calibrate again"
             )
         maps = []
-        for context in self._contexts(images, labels):
-            axes = context.x.ndim - 2  # of space and time
-            usual = _smooth(expected, axes)[:, None] + 1e-8  # (G, 1, H, W)
-            maps.append((_smooth(_errors(context), axes) / usual).mean(0))
+        for context, pictures in self._contexts(images, labels):
+            found = relative(errors_of(context), expected, self._axes)
+            maps.append(found if context.x is pictures else enlarged(found, pictures.shape[2:]))
         return torch.cat(maps) if maps else torch.zeros(0, *expected.shape[1:])
+
+    def map_threshold(self, fpr: float | None = None) -> float:
+        """The level of `anomaly_map` above which a pixel is anomalous.
+
+        At most a share `fpr` of normal images has a pixel above it. Raises ValueError if there are too few
+        calibration images for that rate, and for a calibration without maps."""
+        return self._calibrated().map_threshold(self.fpr if fpr is None else fpr)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Returns nothing; writes detector.safetensors and detector.json into `folder`, which is new or
         empty, or the folder of a model, a run or a detector of eqm.
 
-        Raises ValueError for another folder, a detector without calibration, and a decay that is not
-        registered; OSError if it cannot be written.
+        A detector with an `encoder` writes its network as well: the folder is then complete. Raises ValueError
+        for another folder, a detector without calibration, and a decay that is not registered; OSError if
+        it cannot be written.
         """
-        calibration, config = self._calibrated(), self._config
-        settings = {
-            "format": "eqm-detector",
-            "version": _VERSION,
-            "score": self.score,
-            "fpr": self.fpr,
-            "gammas": config.gammas,
-            "draws": config.draws,
-            "seed": config.seed,
-            "decay": registry.settings_of("decay", config.objective.decay),
-            "sampling": asdict(config.sampling),
-            "weights": _fingerprint(self.field),
-        }
-        tensors = {name: tensor.contiguous() for name, tensor in vars(calibration).items()}
-        folder = Path(folder)
-        check_folder(folder, "eqm-detector", within=("eqm", "eqm-run"), name="folder")
-        make_folder(folder)
-        with replacing(folder / _SETTINGS) as words, replacing(folder / _TENSORS) as path:
-            words.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-            save_file(tensors, path)
+        save_detector(self, self._calibrated(), folder)
 
     @classmethod
     def load(
@@ -314,66 +235,26 @@ class EqmDetector:
         folder: str | os.PathLike[str],
         field: Field | None = None,
         *,
+        encoder: Encoder | None = None,
         device: str | torch.device = "cpu",
     ) -> EqmDetector:
         """The detector saved in `folder`, for `field`, by default the model in the same folder.
 
-        `folder` may be the name of a model that comes with the package. Register scores, decays and
-        rules of your own first. Raises ValueError if there is no detector, it is damaged, it needs a
-        part that is not registered, or it was calibrated with other weights.
+        `folder` may be the name of a model that comes with the package. Feature maps of lite0 are found by
+        themselves; other encoders must be given. Register scores, decays and rules of your own first. Raises
+        ValueError if there is no detector, it is damaged, it needs a part that is not registered, or it
+        was calibrated with other weights.
         """
         check_path(folder=folder)
-        where = folder_of(os.fspath(folder))
-        if not (where / _SETTINGS).is_file():
-            raise ValueError(
-                f"{where} must hold a calibrated detector, {_SETTINGS}: calibrate one on normal "
-                "images, with `eqm detect MODEL IMAGES --normal PICTURES --save` or "
-                "EqmDetector(field).fit(images).save(folder)"
-            )
-        field = from_pretrained(where, device=device) if field is None else field
-        path, advice = where / _SETTINGS, "calibrate it again"
-        found = read_json(path, dict[str, Any], advice=advice)
-        if found.pop("format", "") != "eqm-detector":
-            raise ValueError(f"{path} is not a detector of eqm: {advice}")
-        if (version := found.pop("version", 0)) != _VERSION:
-            raise ValueError(
-                f"{path} must have version {_VERSION}; got {shown(version)}: upgrade eqm"
-            )
-        stored: _Stored = convert(found, _Stored, f"{path}: ", advice=advice)
-        tensors = read_tensors(where / _TENSORS, advice=advice)
-        try:
-            name, settings = stored.decay
-            config = ScoreConfig(
-                EquilibriumMatching(
-                    registry.make("decay", name, {}, settings.items()),
-                    describe(field).noise_conditioning,
-                ),
-                stored.sampling,
-                stored.gammas,
-                stored.draws,
-                stored.seed,
-            )
-            config.sampling.make_rule()  # raises now if the rule is not registered
-            detector = cls(
-                field, stored.score, stored.fpr, config, calibration=Calibration.load(tensors)
-            )
-        except registry.UnknownNameError as error:
-            raise ValueError(f"cannot load the detector in {where}: {error}") from error
-        except (TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"the detector in {where} is damaged ({reason}): {advice}") from error
-        if stored.weights != _fingerprint(field):
-            raise ValueError(
-                f"the detector in {where} was calibrated with other weights than these: calibrate it again"
-            )
-        return detector
+        return load_detector(cls, folder, field, encoder, device)
 
     @property
     def _scores(self) -> tuple[str, ...]:
         return (self.score,) if isinstance(self.score, str) else tuple(self.score)
 
     @property
-    def _config(self) -> ScoreConfig:
+    def score_config(self) -> ScoreConfig:
+        """The settings of the score."""
         return self.config or ScoreConfig.of(self.field)
 
     def _calibrated(self) -> Calibration:
@@ -395,56 +276,27 @@ class EqmDetector:
 
     def _contexts(
         self, images: Tensor | Iterable[Tensor], labels: Labels
-    ) -> Iterator[ScoreContext]:
-        """The images in batches, checked, on the device of the field."""
+    ) -> Iterator[tuple[ScoreContext, Tensor]]:
+        """The images in batches, checked, on the device of the field; beside each the batch as it was given."""
         classes: Tensor | None = None
-        if isinstance(images, str | dict | set) or not isinstance(images, Iterable):
-            raise ValueError(f"images must be a tensor, or batches of them; got {kind_of(images)}")
         if labels is not None:
             if not isinstance(images, Tensor):
                 raise ValueError("labels need one tensor of images; got batches of images")
-            self._check(images)
+            check_images(images, self.field, self.encoder, self._shape)
             classes = chosen_labels(self.field, labels, len(images)) if len(images) else None
-        done = 0
-        for batch in (images,) if isinstance(images, Tensor) else images:
-            self._check(batch)
-            for x in batch.split(self.batch_size):
+        done, config = 0, self.score_config
+        for batch in batches_of(images):
+            check_images(batch, self.field, self.encoder, self._shape)
+            for pictures in batch.split(self.batch_size):
+                if not len(pictures):
+                    continue
+                x = pictures if self.encoder is None else self.encoder.encode(pictures)[0]
+                self._axes = x.ndim - 2  # of space and time
                 x = self._placed(x)
                 own = None if classes is None else classes[done : done + len(x)].to(x.device)
                 done += len(x)
-                if len(x):
-                    yield ScoreContext(self.field, x, own, self._config)
-
-    def _check(self, x: Tensor) -> None:
-        if (
-            not isinstance(x, Tensor)
-            or x.ndim < 2
-            or not x.is_floating_point()
-            or not _has_values(x)
-        ):
-            raise ValueError(
-                "images must be floating-point tensors (B, C, H, W) in -1..1; "
-                f"got {kind_of(x)}: convert bytes by images.float() / 127.5 - 1"
-            )
-        if not x.isfinite().all():
-            raise ValueError("images must be finite; some values are NaN or infinity")
-        info = describe(self.field)
-        shape = info.shape or self._shape
-        if shape is None:
-            return
-        if x.shape[1:] != shape:
-            raise ValueError(
-                f"images must have the model's shape {shape}; got {tuple(x.shape[1:])}: "
-                "resize them first (`eqm detect --resize` does)"
-            )
-        pixels = info.shape and x.ndim == 4 and not (info.metadata.get("data") or {}).get("encoder")
-        if pixels and x.numel() and x.abs().max() > 1.001:
-            raise ValueError(
-                f"images must lie in -1..1; got {x.min():g}..{x.max():g}: scale them, bytes by "
-                "images.float() / 127.5 - 1, or clip samples that overshoot by images.clamp(-1, 1)"
-            )
-        if pixels:
-            warn_of_range(x)
+                given = pictures if self.encoder is not None else x
+                yield ScoreContext(self.field, x, own, config, self.usual), given
 
     def _placed(self, x: Tensor) -> Tensor:
         if not isinstance(self.field, nn.Module):
@@ -453,57 +305,6 @@ class EqmDetector:
         return x.to(weight.device, getattr(self.field, "dtype", weight.dtype))
 
 
-def _has_values(x: Tensor) -> bool:
-    return not x.is_meta and x.layout is torch.strided and math.prod(x.shape[1:]) > 0
-
-
-class _Copies:
-    """Counts the images that are equal to an earlier one."""
-
-    def __init__(self) -> None:
-        self.count, self.different = 0, set[bytes]()
-
-    def add(self, x: Tensor) -> None:
-        rows = x.detach().flatten(1).cpu().contiguous().view(torch.uint8).numpy()
-        self.count += len(rows)
-        self.different.update(hashlib.blake2b(row.data, digest_size=16).digest() for row in rows)
-
-    def problems(self) -> list[str]:
-        copies = self.count - len(self.different)
-        if copies <= TOLERATED_COPIES * self.count:
-            return []
-        return [
-            f"{copies:,} of {self.count:,} normal images are copies of others: the false positive rate "
-            f"holds only for different images, here {len(self.different):,}; give each image once"
-        ]
-
-
-@torch.no_grad()
-def _errors(context: ScoreContext) -> Tensor:
-    """Squared errors of images, summed over channels, (G, B, H, W) float32 on the CPU; of points, which have
-    no channels, (G, B, D)."""
-    errors = context.errors
-    return (errors.sum(2) if errors.ndim > 3 else errors).float().cpu()
-
-
-def _smooth(maps: Tensor, axes: int = 2) -> Tensor:
-    """The mean of three neighbours along each of the last `axes` axes; at the edge the mean of those inside."""
-    if axes == 2:
-        return avg_pool2d(maps, 3, stride=1, padding=1, count_include_pad=False)
-    for axis in range(maps.ndim - axes, maps.ndim):
-        lines = maps.movedim(axis, -1)
-        flat = lines.reshape(-1, 1, lines.shape[-1])
-        means = avg_pool1d(flat, 3, stride=1, padding=1, count_include_pad=False)
-        maps = means.view(lines.shape).movedim(-1, axis)
-    return maps
-
-
-def _fingerprint(field: Field) -> str | None:
-    """A hexadecimal digest of the weights of a field, None if it is not a module."""
-    if not isinstance(field, nn.Module):
-        return None
-    sha = hashlib.sha256()
-    for name, tensor in sorted(field.state_dict().items()):
-        sha.update(name.encode())
-        sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return sha.hexdigest()[:16]
+def _peaks(maps: Tensor) -> Tensor:
+    """The largest value of each map (N, ...), sorted."""
+    return maps.flatten(1).amax(1).double().sort().values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any
@@ -28,6 +28,7 @@ from eqm.sampling.settings import Sampling
 from eqm.sampling.start import labels_of
 from eqm.schema import check_fields
 from eqm.shapes import norms
+from eqm.tasks.residuals import ResidualGaussian
 
 GAMMAS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 CELLS = 4
@@ -89,6 +90,8 @@ class ScoreContext:
     x: Tensor
     labels: Tensor | None
     config: ScoreConfig
+    usual: ResidualGaussian | None = None
+    """What the field gets wrong on training images; only the score `gaussian` needs it."""
 
     @cached_property
     def gradient(self) -> Tensor:
@@ -99,8 +102,17 @@ class ScoreContext:
     def errors(self) -> Tensor:
         """The squared error of the field on noisy images, the mean over draws, (G, B, ...) for G
         gammas."""
+        return torch.stack(
+            [
+                torch.stack([residual.square() for residual in draws]).mean(0)
+                for draws in self.residuals()
+            ]
+        )
+
+    def residuals(self) -> Iterator[list[Tensor]]:
+        """For each gamma what the field gets wrong at each draw of noise, (B, ...): the field less the
+        target of the training loss."""
         generator = seeded(self.config.seed)
-        errors = []
         for gamma in self.config.gammas:
             level, found = self._full(gamma), []
             for _ in range(self.config.draws if gamma < 1 else 1):
@@ -108,10 +120,18 @@ class ScoreContext:
                 target = (noise - self.x) * self.config.objective.decay(
                     self.x.new_full((1,), gamma)
                 ).item()
-                gradient = self._gradient_at(corrupt(self.x, noise, level), gamma)
-                found.append((gradient - target).square())
-            errors.append(torch.stack(found).mean(0))
-        return torch.stack(errors)
+                found.append(self._gradient_at(corrupt(self.x, noise, level), gamma) - target)
+            yield found
+
+    @cached_property
+    def distances(self) -> Tensor:
+        """How unusual the residuals at each place are, (B, h, w) on the CPU: 1 = as on training images."""
+        if self.usual is None:
+            raise ValueError(
+                "the score gaussian needs the residuals of training images: train with "
+                "eqm.tasks.train_detector, or choose another score"
+            )
+        return self.usual.distances(draws[0] for draws in self.residuals())
 
     def noisy(self) -> Tensor:
         """The images, mixed with noise at gamma = START."""
@@ -229,6 +249,12 @@ def residuals(context: ScoreContext) -> Tensor:
     Samples that are not images are cut into up to 16 parts. Every value counts in one part only.
     """
     return _log(torch.cat([_parts(errors) for errors in context.errors], 1))
+
+
+@register("score", "gaussian")
+def gaussian(context: ScoreContext) -> Tensor:
+    """The largest cell of the map of distances between residuals and those of training images."""
+    return context.distances.flatten(1).amax(1)
 
 
 @register("score", "complexity")
