@@ -41,11 +41,13 @@ class Frozen(nn.Module):
     ) -> Tensor:
         """The gradient at x, with the shape and dtype of x, without a graph."""
         given = (x, labels) if gamma is None else (x, labels, gamma)
-        precision: AbstractContextManager[object] = (
-            torch.autocast(x.device.type, torch.bfloat16) if self._in_bfloat16 else nullcontext()
-        )
-        with precision:
+        with self.in_precision():
             return self._field(*given).to(x.dtype)
+
+    def in_precision(self) -> AbstractContextManager[object]:
+        """A context in which a network computes in the precision of this one."""
+        device = next(self.model.parameters(), torch.empty(0)).device
+        return torch.autocast(device.type, torch.bfloat16) if self._in_bfloat16 else nullcontext()
 
 
 def for_inference(

@@ -127,9 +127,11 @@ def prepare(
 def guided(model: Model, sampling: Sampling, labels: Tensor | None) -> Field:
     """The field of a model, guided as `sampling` says where there are labels.
 
-    Raises ValueError for guidance of a field that does not say its number of classes.
+    Raises ValueError for guidance of a field that does not say its number of classes, and of a model with
+    guidance folded in.
     """
     check_settings(sampling)
+    _check_not_folded(model, sampling)
     if labels is None or sampling.guidance == 1:
         return model
     interval, fixed = sampling.guidance_interval, describe(model).fixed_shapes
@@ -146,12 +148,22 @@ def guided(model: Model, sampling: Sampling, labels: Tensor | None) -> Field:
 def sampling_of(model: Model, sampling: Sampling | None) -> Sampling:
     """The settings given, by default those stored with the model.
 
-    Raises ValueError for what are no settings.
+    Raises ValueError for what are no settings, and for guidance of a model with guidance folded in.
     """
     if sampling is None:
         return Sampling.of(describe(model).metadata)
     check_settings(sampling)
+    _check_not_folded(model, sampling)
     return sampling
+
+
+def _check_not_folded(model: Model, sampling: Sampling) -> None:
+    folded = (describe(model).metadata.get("distillation") or {}).get("guidance", 1)
+    if folded != 1 and sampling.guidance != 1:
+        raise ValueError(
+            f"guidance {folded:g} is folded into this model, which has no other; got {sampling.guidance:g}: "
+            "leave guidance out, or use the model that it was distilled from"
+        )
 
 
 def check_settings(sampling: object) -> None:

@@ -4,6 +4,8 @@ from .checkpoint import save as save
 from .config import ObjectiveConfig as ObjectiveConfig
 from .config import OptimizerConfig as OptimizerConfig
 from .config import TrainConfig as TrainConfig
+from .distillation import DistillationStep as DistillationStep
+from .distillation import distill as distill
 from .interrupts import Interrupted as Interrupted
 from .loop import Progress as Progress
 from .loop import train as train
