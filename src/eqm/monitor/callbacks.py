@@ -25,6 +25,7 @@ from eqm.sampling import Sampling, describe, prepare
 from eqm.tasks import generate
 from eqm.train.config import TrainConfig
 from eqm.train.distributed import all_agree, is_main, world_size
+from eqm.train.folding import unfolded
 from eqm.train.loop import Progress
 from eqm.train.state import TrainingState
 from eqm.train.step import in_training_precision
@@ -239,7 +240,7 @@ class ValidationLoss:
         device = next(average.parameters()).device
         with in_training_precision(config, device):
             losses = loss_by_gamma(
-                average,
+                unfolded(average, average, config),
                 self.source,
                 config.make_objective(),
                 labelled=config.model.num_classes > 0,

@@ -71,6 +71,12 @@ def _sentence(text: object) -> int:
     return length if isinstance(length, int) else 0
 
 
+def folded_guidance(metadata: dict[str, Any]) -> float:
+    """The guidance scale that training or distillation has put into the field itself; 1 is none."""
+    trained = (metadata.get("training") or {}).get("objective.guidance", 1)
+    return float((metadata.get("distillation") or {}).get("guidance", trained))
+
+
 def null_label(model: Model) -> int:
     """The label that stands for "no class": the number of classes.
 

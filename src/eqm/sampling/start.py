@@ -13,7 +13,14 @@ from eqm.descent import FinishedSample, LinearMultistep, MaxNFE, Rule, Stop, str
 from eqm.field import Field
 from eqm.guidance import guide
 from eqm.sampling.labels import Labels, chosen_labels
-from eqm.sampling.model import Model, ModelInfo, check_time_invariant, describe, null_label
+from eqm.sampling.model import (
+    Model,
+    ModelInfo,
+    check_time_invariant,
+    describe,
+    folded_guidance,
+    null_label,
+)
 from eqm.sampling.settings import Sampling
 
 
@@ -158,7 +165,7 @@ def sampling_of(model: Model, sampling: Sampling | None) -> Sampling:
 
 
 def _check_not_folded(model: Model, sampling: Sampling) -> None:
-    folded = (describe(model).metadata.get("distillation") or {}).get("guidance", 1)
+    folded = folded_guidance(describe(model).metadata)
     if folded != 1 and sampling.guidance != 1:
         raise ValueError(
             f"guidance {folded:g} is folded into this model, which has no other; got {sampling.guidance:g}: "

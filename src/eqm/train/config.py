@@ -89,6 +89,9 @@ class ObjectiveConfig:
     """Settings of the coupling, pairs of name and number: regularisation and iterations of sinkhorn."""
     coupling_within_class: bool = False
     """Couple each class by itself."""
+    guidance: Positive = 1.0
+    """Fold classifier-free guidance of this scale into the field, so that a guided sample takes one pass an
+    evaluation; 1 is none. The target carries the guided difference of the averaged weights."""
     energy: Literal["implicit", "dot", "norm"] = "implicit"
     """Train the field itself (implicit), or a scalar energy whose gradient is the field."""
     gradient: Literal["exact", "difference"] = "exact"
@@ -297,10 +300,30 @@ class TrainConfig:
             "or set init_from to a trained model",
             "norm",
         )
+        if self.objective.guidance != 1:
+            self._check_folding()
         _check(
             self.objective.gradient == "exact" or self.parallel == "ddp",
             "objective.gradient difference needs parallel ddp",
             self.parallel,
+        )
+
+    def _check_folding(self) -> None:
+        plain = self.objective.energy == "implicit" and not self.model.noise_conditioning
+        _check(
+            plain,
+            "objective.guidance needs objective.energy implicit and no model.noise_conditioning",
+            f"{self.objective.energy} and {self.model.noise_conditioning}",
+        )
+        _check(
+            self.label_dropout > 0,
+            "objective.guidance needs a label_dropout above 0, such as 0.1",
+            self.label_dropout,
+        )
+        _check(
+            self.sampling.guidance == 1,
+            "sampling.guidance must be 1 where objective.guidance folds it into the field",
+            self.sampling.guidance,
         )
 
     def make_objective(self) -> EquilibriumMatching:

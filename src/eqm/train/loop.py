@@ -378,6 +378,11 @@ def _check_fit(config: TrainConfig, source: Source) -> None:
             "replace: set a number"
         )
     model = config.model
+    if config.objective.guidance != 1 and not model.num_classes:
+        raise ValueError(
+            f"objective.guidance {config.objective.guidance:g} needs a network with classes; model.num_classes "
+            "is 0: take data with labels, or set objective.guidance 1"
+        )
     if model.shape != source.shape or model.num_classes not in (0, source.num_classes):
         raise ValueError(
             f"the network is for {model.num_classes} classes and samples of shape {tuple(model.shape)}; "

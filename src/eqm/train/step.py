@@ -24,6 +24,7 @@ from eqm.randomness import SampleRandom
 from eqm.train import distributed
 from eqm.train.config import TrainConfig
 from eqm.train.ema import update_average
+from eqm.train.folding import unfolded
 from eqm.train.graphs import Recorded
 from eqm.train.optimizer import learning_rate_at
 from eqm.train.state import TrainingState
@@ -103,7 +104,7 @@ def make_step(
     step starts again with the same draws. A step with a non-finite loss or gradient changes no weight
     and is counted in the state. No step waits for the device, if the optimizer is fused.
     """
-    losses = _wrapped(_Losses(config, state.model, device), config, state, device)
+    losses = _wrapped(_Losses(config, state, device), config, state, device)
     optimizer, settings = state.optimizer, config.optimizer
     weights = [weight for weight in state.model.parameters() if weight.requires_grad]
     micro, trials = config.micro_batch, TRIALS if distributed.world_size() > 1 else 0
@@ -260,11 +261,12 @@ def slices(length: int, size: int) -> Iterator[slice]:
 class _Losses(nn.Module):
     """The loss of each sample (B,) of a micro-batch, float32, with random numbers from `draws`."""
 
-    def __init__(self, config: TrainConfig, model: nn.Module, device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, state: TrainingState, device: torch.device) -> None:
         super().__init__()
-        self.model = model
+        self.model = model = state.model
         self._objective: EquilibriumMatching = config.make_objective()
         field = _compiled(model, config) if compiles(config, device) else model
+        field = unfolded(field, state.average, config)
         self._field = (field,)  # in a tuple, so that it is not registered as a second module
         self._dropout, self._null = config.label_dropout, config.model.num_classes
         self._config, self._device = config, device
