@@ -133,6 +133,7 @@ def test_images_of_the_whole_last_batch_are_counted_as_seen(run):
         ("sample", "MODEL"),
         ("info", "MODEL"),
         ("tune", "MODEL"),
+        ("distill", "MODEL"),
         ("ema", "RUN"),
         ("eval", "SAMPLES"),
         ("encode", "PICTURES"),

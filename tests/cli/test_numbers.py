@@ -26,6 +26,7 @@ COMMANDS = {
     "compose {0}/model 0+1 --output {0}/out.png": ["--count", "--batch-size", "--guidance"],
     "detect {0}/model {0}/p.npz --normal {0}/p.npz": ["--batch-size", "--fpr"],
     "tune {0}/model": ["--samples", "--nfe", "--references", "--seed"],
+    "distill {0}/model --output {0}/out.png": ["--samples", "--descents", "--evaluations", "--learning-rate"],
     "encode {0}/p.npz --vae pixels --output {0}/latents": ["--shard-size", "--batch-size", "--workers"],
     "train digits --dry-run": [
         *("--model.width", "--model.blocks", "--batch-size", "--images", "--seed", "--threads"),

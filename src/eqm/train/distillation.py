@@ -137,7 +137,7 @@ def distill(
         seen += len(batch)
         update_average(average, student, images=seen, batch=len(batch), halflife=HALFLIFE * samples)
         if on_step is not None:
-            on_step(DistillationStep(seen, *(float(error) for error in errors)))
+            on_step(DistillationStep(seen, *(error.item() for error in errors)))
     coefficients = () if rows is None else tuple(map(tuple, rows.detach().cpu().tolist()))
     sampling = replace(stored, guidance=1.0, multistep_coefficients=coefficients)
     average.metadata = deepcopy(model.metadata) | {
