@@ -7,7 +7,7 @@ import torch
 
 from eqm import Sampling
 from eqm.guidance import guide
-from eqm.models import MLPConfig, build
+from eqm.models import MLPConfig, TextConfig, build
 from eqm.sampling.start import guided
 from eqm.tasks import generate
 from eqm.train import distill
@@ -94,3 +94,11 @@ def test_a_student_has_no_other_guidance_and_no_student() -> None:
     with pytest.raises(ValueError, match="is a student already"):
         distill(student, guidance=2.0)
     assert guided(student, Sampling(), torch.zeros(1)) is student
+
+
+def test_a_model_with_words_is_refused() -> None:
+    network = build(
+        MLPConfig(shape=(2,), num_classes=5, width=8, depth=1, text=TextConfig("vocabulary"))
+    )
+    with pytest.raises(ValueError, match="this one has words"):
+        distill(network, guidance=2.0)

@@ -166,7 +166,7 @@ def check_teacher(
         raise ValueError(
             f"this model is a student already, of guidance {known['guidance']:g}: distill its teacher"
         )
-    if (info.metadata.get("data") or {}).get("text"):
+    if info.sentence:
         raise ValueError("distillation is for models with classes or without; this one has words")
     if stored.guidance_interval is not None:
         raise ValueError(
