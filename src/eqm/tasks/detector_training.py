@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,17 +24,19 @@ from eqm.tasks.scores import ScoreConfig, ScoreContext
 
 GAMMAS = (0.5, 0.7, 0.8, 0.9)
 """Noise levels of the residuals."""
-STEPS = 500
+STEPS = 300
 """Training steps of the field."""
-BATCH = 32
+BATCH = 16
 """Maps in one training step."""
-LEARNING_RATE = 2e-3
+LEARNING_RATE = 3e-3
 """Of AdamW; it rises for WARMUP steps and then falls to 0 as a half cosine."""
 WARMUP = 50
 HELD_OUT = 0.2
 """The share of the good pictures that calibrates, at least what the false alarm rate needs."""
 FEWEST = 10
 """The fewest good pictures."""
+NETWORK = ConvConfig(width=64, depth=2)
+"""The field; the shape is that of the maps."""
 SMALL = 48
 """Pictures with no side longer than this are learnt as pixels."""
 LARGEST = 64
@@ -87,8 +90,7 @@ def train_detector(
     detector = EqmDetector(field, "gaussian", fpr, config, encoder=encoder)
     with torch.no_grad():
         detector.usual = ResidualGaussian.of(
-            [draws[0] for draws in ScoreContext(field, x, None, config).residuals()]
-            for x in _white(encoder, raw[train])
+            ScoreContext(field, x, None, config).mean_residual for x in _white(encoder, raw[train])
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CalibrationWarning)  # said below, for all pictures
@@ -155,7 +157,7 @@ def _learnt(
     """A field that learnt raw maps (N, K, h, w) in float16, whitened."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator.initial_seed())
-        network = build(ConvConfig(shape=tuple(raw.shape[1:])))
+        network = build(replace(NETWORK, shape=tuple(raw.shape[1:])))
     objective = EquilibriumMatching()
     optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=1e-4)
     for step in range(steps):

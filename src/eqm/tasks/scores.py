@@ -131,7 +131,22 @@ class ScoreContext:
                 "the score gaussian needs the residuals of training images: train with "
                 "eqm.tasks.train_detector, or choose another score"
             )
-        return self.usual.distances(draws[0] for draws in self.residuals())
+        return self.usual.distances(self.mean_residual)
+
+    @cached_property
+    def mean_residual(self) -> Tensor:
+        """What the field gets wrong in units of noise minus image, the mean over gammas and draws, (B, ...).
+
+        Each residual is divided by the decay. Raises ValueError for a gamma at which the decay is 0."""
+        found = []
+        for gamma, draws in zip(self.config.gammas, self.residuals(), strict=True):
+            decay = float(self.config.objective.decay(self.x.new_full((1,), gamma)))
+            if decay == 0:
+                raise ValueError(
+                    f"the score gaussian needs gammas at which the decay is not 0; got {gamma:g}: leave it out"
+                )
+            found.append(torch.stack(draws).mean(0) / decay)
+        return torch.stack(found).mean(0)
 
     def noisy(self) -> Tensor:
         """The images, mixed with noise at gamma = START."""
