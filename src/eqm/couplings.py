@@ -104,6 +104,8 @@ def couple(
     check_alike(data=data, noise=noise)
     x, y = data.flatten(1), noise.flatten(1)
     rows = torch.arange(len(x), device=x.device)
+    if labels is not None and labels.ndim == 2:  # equal sentences
+        labels = labels.unique(dim=0, return_inverse=True)[1]
     groups = [rows] if labels is None else [rows[labels == label] for label in labels.unique()]
     chosen = rows.clone()
     for group in groups:

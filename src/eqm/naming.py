@@ -25,6 +25,12 @@ def said(names: Sequence[str], *, most: int = 3) -> str:
     return shown + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
+def shortened(text: str, *, most: int = 40) -> str:
+    """The end of a text in quotes, as an error or a note prints it."""
+    end = text if len(text) <= most else "…" + text[-most:]
+    return f"'{printable(end)}'"
+
+
 def either(words: Sequence[str]) -> str:
     """The words as a choice, such as `a, b or c`."""
     return " or ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)

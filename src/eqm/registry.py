@@ -36,7 +36,7 @@ HOMES = {
     "metric": "eqm.evaluation.metrics",
     "features": "eqm.features",
     "encoder": "eqm.encoders",
-    "text": "eqm.text",
+    "text-encoder": "eqm.text",
     "command": "eqm.cli",
 }
 """The kinds of parts, and the module or package that registers the built-in ones."""

@@ -134,6 +134,7 @@ def eval_(
                 precision=precision,
                 device=where,
                 config=config,
+                reference=reference,
             )
             for name in (samples, compare)
             if name is not None

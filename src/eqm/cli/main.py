@@ -32,8 +32,8 @@ from eqm.registry import load_plugin, lookup, names
 LOG = logging.getLogger(__name__)
 NARROWEST = 50
 """Columns of text; tyro does not end in fewer than some ten."""
-NONE_IF_EMPTY = ("stop", "init-from")
-"""Options that are turned off by an empty value."""
+NONE_IF_EMPTY = ("stop", "init-from", "--prompt")
+"""Options that may have an empty value."""
 OVERVIEW = """\
 usage: eqm COMMAND ...
 
@@ -52,6 +52,7 @@ Commands (`eqm COMMAND --help` explains one):
 Options for every command:
   --import FILE_OR_MODULE   first run a Python file or module that registers parts of your own;
                             may be given several times
+  --text ENCODER            open the text encoder of a model, such as transformers:FOLDER
   --version                 print the version
   --tyro-print-completion bash|zsh|fish|tcsh
                             print a completion script, for example
@@ -106,9 +107,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     TYPED.clear()
     arguments, plugins = _taken(arguments, "--import")
+    arguments, texts = _taken(arguments, "--text")
     _check_arguments(arguments)
     for plugin in plugins:
         load_plugin(plugin)
+    if texts:
+        from eqm.text import open_text
+
+        for text in texts:
+            open_text(text)
     status = None
     try:
         Path.cwd()
@@ -194,7 +201,7 @@ def _check_arguments(arguments: list[str]) -> None:
         if argument.startswith("--"):
             option, equals, value = argument.replace("_", "-").partition("=")
             value = value if equals else option
-            if option in seen:
+            if option in seen and option != "--prompt":
                 LOG.warning("%s was given twice: the last one counts", option)
             seen.add(option)
         if not value and not option.endswith(NONE_IF_EMPTY):

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from eqm.data import Pictures, Source, open_source, split
+from eqm.data import Captioned, Pictures, Source, captions_of, open_source, split
 from eqm.data.array_files import read_npz
 from eqm.data.arrays import from_npz
 from eqm.data.config import DataConfig
@@ -29,7 +29,7 @@ from eqm.files import printable
 from eqm.models import from_pretrained
 from eqm.models.pretrained import bundled
 from eqm.registry import names
-from eqm.sampling import Sampling
+from eqm.sampling import Sampling, describe
 from eqm.schema import read_json
 
 LOG = logging.getLogger(__name__)
@@ -47,12 +47,14 @@ def open_samples(
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     device: str | torch.device = "cpu",
     config: DataConfig = DataConfig(),
+    reference: str | None = None,
 ) -> Samples | Statistics:
     """The samples called `name`: `count` samples of a model (folder or name), or images as in
     `open_images`, by default all.
 
     `sampling` changes settings that are stored with the model. If a model and a data set have the same
-    name, the model is used. Raises ValueError if there is neither, and for settings of sampling with a
+    name, the model is used. A model of sentences draws the captions of the data at `reference`, by default
+    of its own. Raises ValueError if there is neither, and for settings of sampling with a
     data set.
     """
     changes = {key: value for key, value in (sampling or {}).items() if value is not None}
@@ -80,7 +82,30 @@ def open_samples(
         seed=seed,
         sampling=Sampling.of(model.metadata).but(**changes),
         precision=precision,
+        captions=_captions(model.metadata, name, reference) if describe(model).sentence else (),
     )
+
+
+def _captions(metadata: dict[str, Any], name: str, reference: str | None) -> list[str]:
+    """The first caption of each sample that a model kept for validation, or of all where it kept none.
+
+    Other data of pictures, at the path `reference`, give all of theirs. Raises ValueError where there are
+    none, and for data with a path that only the model names."""
+    own = DataConfig.of(metadata)
+    path = reference or (own.path if own is not None and own.path in names("source") else None)
+    if path is None:
+        raise ValueError(
+            f"{name} takes sentences: give --reference with pictures and their captions, such as its data"
+            + (f" {printable(own.path)}" if own else "")
+        )
+    same = own is not None and Path(own.path) == Path(path)
+    config = own if own is not None and same else DataConfig(path)
+    if not same or (not config.captions and path not in names("source")):
+        config = replace(config, path=path, captions="auto")
+    source = open_source(config)
+    if same and config.val_fraction:
+        source = split(source, config.val_fraction)[1]
+    return [some[0] for some in captions_of(source) if some]
 
 
 def open_images(
@@ -180,6 +205,8 @@ def readable(source: Source, config: DataConfig) -> Source:
     A warning names them, and so does the `unreadable` of its samples. Raises ValueError where there are
     any and `config.broken` is "fail", and where no picture can be read.
     """
+    if isinstance(source, Captioned):  # the captions are of no use here
+        source = source.source
     if not isinstance(source, Pictures):
         return source
     numbers = source.rows.tolist()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from inspect import signature
 from itertools import islice
@@ -22,6 +22,7 @@ from eqm.models import Network, for_inference
 from eqm.randomness import SampleRandom, generator_at
 from eqm.registry import lookup
 from eqm.sampling import Sampling, prepare
+from eqm.sampling.labels import labels_or_prompts
 from eqm.tasks import draw
 
 
@@ -95,18 +96,28 @@ def drawn(
     seed: int = 0,
     sampling: Sampling | None = None,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    captions: Sequence[str] = (),
 ) -> Samples:
-    """Images that a model generates while they are measured, of each class in turn.
+    """Images that a model generates while they are measured, of each class in turn, or of each of the
+    `captions` in turn for a model of sentences.
 
     Image k starts from noise of seed `seed + k`, the same for every model. Drawing raises ValueError as
     `eqm.tasks.draw` does, and if a sample diverges.
     """
-    start = prepare(model, count=count, seed=seed, sampling=sampling, allow_noise_conditioned=True)
-    chosen, classes = start.sampling, start.info.num_classes or 0
+    prompts = [captions[k % len(captions)] for k in range(count)] if captions else None
+    labels = labels_or_prompts(model, None, prompts)
+    start = prepare(
+        model, labels, count=count, seed=seed, sampling=sampling, allow_noise_conditioned=True
+    )
+    words = start.info.sentence > 0
+    chosen, classes = start.sampling, 0 if words else start.info.num_classes or 0
+    conditions = f"{classes} classes in turn" if classes else "none"
+    if words:
+        conditions = f"{len(captions):,} captions in turn" if captions else "the empty sentence"
     fast = for_inference(model, precision=precision)
 
     def batches(size: int) -> Iterator[Batch]:
-        ends = draw(fast, count=count, seed=seed, sampling=chosen, batch_size=size)
+        ends = draw(fast, start.labels, count=count, seed=seed, sampling=chosen, batch_size=size)
         while some := list(islice(ends, size)):
             failed = [end.index for end in some if end.outcome is Outcome.DIVERGED]
             if failed:
@@ -124,13 +135,13 @@ def drawn(
         name,
         count,
         digest(*(part for item in weights for part in item)),
-        f"{classes} classes in turn" if classes else "none",
+        conditions,
         {
             "seeds": f"{seed}..{seed + count - 1}",
             "precision": "bfloat16" if half else str(fast.dtype).removeprefix("torch."),
             **_used(
                 chosen,
-                labelled=bool(classes),
+                labelled=start.labels is not None,
                 noise_conditioned=start.info.noise_conditioning,
             ),
         },

@@ -68,7 +68,7 @@ def vary(
     x = _checked(model, images).repeat_interleave(count, dim=0)
     classes = None if not len(x) else labels_of(model, labels, images)
     if classes is not None:
-        classes = classes.repeat_interleave(count)
+        classes = classes.repeat_interleave(count, dim=0)
     start = prepare(
         model,
         classes,
@@ -139,7 +139,7 @@ def _descend_from(
     x: Tensor,
     noise: Tensor,
     strengths: Tensor,
-    labels: Sequence[int] | None,
+    labels: Sequence[int | Sequence[int]] | None,
     sampling: Sampling,
     batch_size: int,
 ) -> Solution:
@@ -181,7 +181,7 @@ def _blended_field(
     if pair is None:
         return lambda x, numbers: gradient_at(model, x, None)
     one, other = pair.tolist()
-    none = condition(model, null_label(model))
+    none = condition(model, [null_label(model)] * len(one) if pair.ndim == 2 else null_label(model))
     parts = [condition(model, one), condition(model, other)]
 
     def field(x: Tensor, numbers: Tensor | None) -> Tensor:

@@ -313,7 +313,7 @@ def _labels_like(
     if labels is None or num_classes == 0:
         return torch.arange(samples) % num_classes if num_classes else None
     order = torch.randperm(len(labels), generator=seeded(seed))
-    return labels.cpu()[order].repeat(-(-samples // len(labels)))[:samples].long()
+    return labels.cpu()[order.repeat(-(-samples // len(labels)))[:samples]].long()
 
 
 def _cheapest(found: list[Trial], tolerance: float) -> Trial:

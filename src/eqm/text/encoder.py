@@ -23,7 +23,7 @@ MOST_LETTERS = 100_000
 class TextEncoder(Protocol):
     """Splits sentences into tokens. A frozen one also has a vector for each token.
 
-    Register a function `make(name, captions)` by `@eqm.register("text", KIND)`. `name` is KIND or
+    Register a function `make(name, captions)` by `@eqm.register("text-encoder", KIND)`. `name` is KIND or
     KIND:ARGUMENT. `captions` are the sentences of the training data; they are empty where a trained
     model is used.
     """
@@ -83,7 +83,7 @@ def open_text(name: str, captions: Sequence[str] = ()) -> TextEncoder:
     """
     if not isinstance(name, str):
         raise ValueError(f"a text encoder has a name, such as 'vocabulary'; got {kind_of(name)}")
-    found: TextEncoder = lookup("text", name.partition(":")[0])(name, captions)
+    found: TextEncoder = lookup("text-encoder", name.partition(":")[0])(name, captions)
     _OPENED[found.fingerprint] = found
     return found
 

@@ -14,7 +14,7 @@ from typing import NoReturn
 from torch import Tensor
 
 from eqm.checks import kind_of
-from eqm.naming import said
+from eqm.naming import said, shortened
 from eqm.registry import register
 
 MOST_WORDS = 32_768
@@ -63,7 +63,7 @@ class Vocabulary:
         rest = [f"unknown words are left out: {said(unknown)}"] if unknown else []
         if len(known) > length:
             rest.append(
-                f"only the first {length} words are used, which end in {said(known[length - 1 : length])}"
+                f"only the first {length} words are used, the last is {shortened(known[length - 1])}"
             )
         return [self._numbers[word] for word in known[:length]], ", and ".join(rest)
 
@@ -74,7 +74,7 @@ class Vocabulary:
         )
 
 
-@register("text", "vocabulary")
+@register("text-encoder", "vocabulary")
 def make_vocabulary(name: str, captions: Sequence[str]) -> Vocabulary:
     """The vocabulary of captions: their words, the most frequent first.
 

@@ -251,10 +251,16 @@ def number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def label_names(served: Served, labels: Tensor | None, count: int) -> list[str | None]:
-    """The names of labels (B,); none for each of `count` samples without."""
+def label_names(
+    served: Served, labels: Tensor | None, count: int, given: schemas.Labels = None
+) -> list[str | None]:
+    """The names of labels (B,), or the sentences that were `given` for tokens (B, L); none for each of
+    `count` samples without."""
     if labels is None:
         return [None] * count
+    if labels.ndim == 2:
+        sentences = [str(one) for one in (given if isinstance(given, tuple) else (given,))]
+        return [*(sentences * count if len(sentences) == 1 else sentences)]
     names, null = class_names(served.model), describe(served.model).num_classes
     return [
         "none" if label == null else names[label] if label < len(names) else str(label)

@@ -60,7 +60,7 @@ def plan_generation(ask: schemas.ImageAsk, limits: Limits, served: Served) -> Wo
     count = _count(ask, limits, served)
     sampling = sampling_of(served, ask.sampling, limits)
     prompt, info = ask.prompt.strip(), describe(served.model)
-    if prompt and not _is_class(served.model, prompt):
+    if prompt and not info.sentence and not _is_class(served.model, prompt):
         return composing(served, prompt, count=count, seed=ask.seed, sampling=sampling)
     if prompt and info.num_classes is None:
         raise ValueError("prompt must be empty: this model has no classes")
@@ -70,7 +70,7 @@ def plan_generation(ask: schemas.ImageAsk, limits: Limits, served: Served) -> Wo
         (labels,),
         {"count": count, "seed": ask.seed, "sampling": sampling},
         range(ask.seed, ask.seed + count),
-        label_names(served, labels, count),
+        label_names(served, labels, count, prompt),
         len(sampling.multistep_coefficients) or sampling.max_steps,
         moments=1 + (ask.partial_images or 0),
     )
@@ -101,7 +101,7 @@ def plan_edit(
     y = operator(given.images)
     prompt, labels = ask.prompt.strip(), None
     use: Callable[..., Solution] = restore
-    if prompt and _is_class(served.model, prompt):
+    if prompt and (describe(served.model).sentence or _is_class(served.model, prompt)):
         labels = chosen_labels(served.model, prompt, 1)
     elif prompt:
         Composition.of(served.model, prompt, sampling=sampling)  # refuses what the model lacks

@@ -25,7 +25,8 @@ class Ask:
     sampling: dict[str, Any] = field(default_factory=dict)
     """Settings of the descent to change. Settings that are left out are those stored with the model."""
     labels: Labels = None
-    """The class of each sample or picture, or one class for all, by name or number."""
+    """The class of each sample or picture, or one class for all, by name or number; sentences for a model that
+    takes prompts."""
     deadline: Annotated[float, Meta(gt=0, le=86400)] | None = None
     """Seconds until the answer must be there; otherwise the request ends with status 504."""
     stream: bool = False

@@ -85,7 +85,7 @@ def plan_sample(ask: schemas.SampleAsk, limits: Limits, served: Served) -> Work:
         (labels,),
         {"count": count, "seed": ask.seed, "sampling": sampling},
         seeds,
-        label_names(served, labels, count),
+        label_names(served, labels, count, ask.labels),
         len(sampling.multistep_coefficients) or sampling.max_steps,
         trajectory=trajectory,
         moments=moments or 10,
@@ -100,7 +100,7 @@ def plan_vary(ask: schemas.VaryAsk, limits: Limits, served: Served) -> Work:
     sampling = sampling_of(served, ask.sampling, limits)
     given, latents = given_pictures(served, ask.images, ask.resize, limits)
     labels = _labels(served, ask.labels, len(latents))
-    names = label_names(served, labels, len(latents))
+    names = label_names(served, labels, len(latents), ask.labels)
     return Work(
         vary,
         (latents, labels),
@@ -132,7 +132,7 @@ def plan_denoise(ask: schemas.DenoiseAsk, limits: Limits, served: Served) -> Wor
         (images, labels),
         {"sigma": sigma, "aim": ask.aim, "sampling": sampling},
         [None] * len(images),
-        label_names(served, labels, len(images)),
+        label_names(served, labels, len(images), ask.labels),
         1 if ask.aim == "mmse" else sampling.max_steps,
         given.notes,
         more=lambda images: more,
@@ -214,11 +214,11 @@ def plan_interpolate(ask: schemas.InterpolateAsk, limits: Limits, served: Served
         served, (ask.first, ask.last), ask.resize, limits, names=("first", "last")
     )
     labels = _labels(served, ask.labels, 2)
-    names = label_names(served, labels, 2)
+    names = label_names(served, labels, 2, ask.labels)
     middle = None if names[0] is None else " to ".join(dict.fromkeys(map(str, names)))
     return Work(
         interpolate,
-        (latents[0], latents[1], None if labels is None else tuple(labels.tolist())),
+        (latents[0], latents[1], _ends(labels)),
         {
             "count": ask.count,
             "through": ask.through,
@@ -274,6 +274,11 @@ def composing(
         [expression] * count,
         sampling.max_steps,
     )
+
+
+def _ends(labels: Tensor | None) -> Any:
+    """The labels of two pictures as `interpolate` takes them: classes, or a tensor of tokens."""
+    return labels if labels is None or labels.ndim == 2 else tuple(labels.tolist())
 
 
 @dataclass(frozen=True)
