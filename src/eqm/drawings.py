@@ -85,6 +85,54 @@ def marked(sample: Tensor, strength: Tensor) -> Tensor:
     return torch.cat([colour.expand(1, 3, *picture.shape[2:]), heatmap(colour, strip[None])], 2)
 
 
+def banded(signal: Tensor, samples: Tensor, known: Tensor) -> Tensor:
+    """A signal (C, L) with the band of samples (K, C, L) where it is not `known` (L,), a picture (1, 3, H, W) in -1..1.
+
+    The band of each channel reaches from the 5 % to the 95 % quantile; the line in it is the median. The true signal
+    is drawn through the band in grey. Raises ValueError for other shapes."""
+    if samples.ndim != 3 or samples.shape[1:] != signal.shape or known.shape != signal.shape[-1:]:
+        raise ValueError(
+            "the signal must be (C, L), samples (K, C, L) and known (L,); got "
+            f"{tuple(signal.shape)}, {tuple(samples.shape)} and {tuple(known.shape)}"
+        )
+    from PIL import Image, ImageDraw
+
+    levels = torch.tensor([0.05, 0.5, 0.95])
+    low, middle, high = samples.detach().float().cpu().quantile(levels, 0)
+    truth, known = signal.detach().float().cpu(), known.cpu().bool()
+    every = torch.cat([truth, low, high])
+    least, most = every.min(), every.max()
+    width, height = (
+        min(max(3 * truth.shape[1], 2 * NARROWEST), WIDEST) * FINE,
+        2 * HEIGHT * FINE,
+    )
+    sheet = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.rectangle([0, 0, width - 1, height - 1], outline=(225, 225, 225), width=FINE)
+    across = np.linspace(0, width - 1, truth.shape[1]).tolist()
+
+    def up(values: Tensor) -> list[float]:
+        share = (values - least) / (most - least).clamp(min=1e-9)
+        return ((0.97 - 0.94 * share) * height).tolist()
+
+    inside = [k for k in range(len(known)) if not known[max(k - 1, 0) : k + 2].all()]
+    for channel in range(len(truth)):
+        colour = COLOURS[channel % len(COLOURS)]
+        pale = tuple(255 - (255 - one) // 3 for one in colour)
+        bounds = up(low[channel]), up(high[channel])
+        for k in (k for k in inside if k + 1 in inside):
+            corners = [(across[j], bounds[0][j]) for j in (k, k + 1)]
+            corners += [(across[j], bounds[1][j]) for j in (k + 1, k)]
+            draw.polygon(corners, fill=pale)
+        for values, tone in ((truth[channel], (150, 150, 150)), (middle[channel], colour)):
+            line = up(values)
+            for k in range(len(line) - 1):
+                ends = [(across[j], line[j]) for j in (k, k + 1)]
+                draw.line(ends, fill=tone, width=FINE)
+    small = sheet.resize((width // FINE, height // FINE), Image.Resampling.LANCZOS)
+    return _tensor([np.asarray(small)])
+
+
 def _curves(signal: np.ndarray) -> np.ndarray:
     """The curves of a signal (C, L) in -1..1, (H, W, 3)."""
     from PIL import Image, ImageDraw

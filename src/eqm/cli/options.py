@@ -118,7 +118,9 @@ class SamplingChanges:
 class Reading:
     """How data are read, where that is not certain. Each option is the setting of `DataConfig` with its name."""
 
-    NAMES: ClassVar[tuple[str, ...]] = ("split", "layout", "range", "outside", "workers")
+    NAMES: ClassVar[tuple[str, ...]] = (
+        *("split", "layout", "range", "time", "columns", "series", "outside", "workers"),
+    )
 
     changes: tuple[tuple[str, Any], ...] = ()
 

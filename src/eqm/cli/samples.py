@@ -43,6 +43,7 @@ def open_samples(
 
     Raises ValueError for other things than arrays and data sets with names, and for another shape."""
     from eqm.data.open_source import open_source, opens_arrays
+    from eqm.data.series import is_table
     from eqm.data.sounds import is_sound
     from eqm.data.values import Wanted
 
@@ -51,9 +52,12 @@ def open_samples(
     rate = (metadata.get("data") or {}).get("sample_rate")
     if rate and packed and not opens_arrays(config):
         config = replace(config, length=shape[-1], channels=int(shape[0] == 1))
+    elif len(shape) == 2 and is_table(path):
+        config = _as_trained(config, shape, metadata)
     elif path.exists() and not opens_arrays(config):
         raise ValueError(
-            f"the model takes samples of shape {shape}, and {config.path} is no array: give a .npy or .npz"
+            f"the model takes samples of shape {shape}, and {config.path} is no array: give a .npy or .npz, or "
+            "for series a .csv, .tsv or .parquet"
         )
     source = open_source(config, small=True, wanted=Wanted.of(shape, metadata))
     other = getattr(source, "metadata", {}).get("sample_rate", rate)
@@ -67,6 +71,29 @@ def open_samples(
             "that shape"
         )
     return GivenSamples(source, metadata)
+
+
+def _as_trained(
+    config: DataConfig, shape: tuple[int, ...], metadata: Mapping[str, Any]
+) -> DataConfig:
+    """The config of a table of time series for a model: one window after the other, without overlap, with the columns
+    of the training data where the table has them and `config` names no others."""
+    from eqm.data import DataConfig
+    from eqm.data.tables import read_table
+
+    there = set(read_table(config.path).names)
+    trained = DataConfig.of(metadata) or DataConfig()
+    known = (metadata.get("data") or {}).get("columns") or ()
+    config = replace(config, length=shape[-1], stride=shape[-1])
+    for name, columns in (
+        ("time", (trained.time,)),
+        ("series", (trained.series,)),
+        ("columns", tuple(known)),
+    ):
+        if not getattr(config, name) and columns and there.issuperset(columns):
+            value = columns if name == "columns" else columns[0]
+            config = replace(config, **{name: value})
+    return config
 
 
 def read_mask(path: Path, shape: tuple[int, ...], *, name: str = "mask") -> Tensor:

@@ -7,6 +7,7 @@ def mine(config):
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import logging
@@ -30,6 +31,7 @@ from eqm.data.config import DataConfig
 from eqm.data.decoding import centre_crop
 from eqm.data.picture_files import PictureFiles
 from eqm.data.pictures import pictures
+from eqm.data.series import cut_windows, series_of
 from eqm.data.source import MissingDataError, Source, digest
 from eqm.data.tensors import Images, Tensors
 from eqm.registry import names, register
@@ -162,6 +164,23 @@ def _elpv(config: DataConfig) -> Source:
     fingerprint = digest(*(line for cell in cells for line in cell))
     opened = partial(open_file, folder, files)
     return pictures(PictureFiles("elpv", files, labels, DEFECTS, fingerprint, opened), config)
+
+
+@register("source", "glucose")
+def _glucose(config: DataConfig) -> Source:
+    """Blood glucose of one person in mg/dl, 52,281 readings of 2010, every 5 minutes, in windows."""
+    path = package_folder("bokeh_sampledata", "glucose") / "_data" / "CGM.csv.gz"
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            rows = [
+                *{row["datetime"]: row for row in csv.DictReader(file)}.values()
+            ]  # one a moment
+        known = {"glucose": np.array([float(row["glucose"]) for row in rows])}
+    except (OSError, EOFError, KeyError, ValueError) as error:
+        raise ValueError(f"cannot read {path} ({error}): install bokeh-sampledata again") from error
+    times = np.array([row["datetime"] for row in rows], dtype=object)
+    config = replace(config, time="datetime", length=config.length or 72)
+    return cut_windows(series_of("glucose", {"datetime": times, **known}, config), config)
 
 
 @register("source", "openmoji-32")

@@ -36,7 +36,15 @@ class DataConfig:
     keeps theirs, -1 chooses grey or colour (recipe `folder` only)."""
     length: Annotated[int, Meta(ge=0, le=2**24)] = 0
     """Samples of each sound: longer ones are cut at their end, shorter ones end in silence. 0 keeps their
-    length, if all have the same."""
+    length, if all have the same. For time series: steps in a window."""
+    stride: Annotated[int, Meta(ge=1, le=2**24)] = 1
+    """Steps from one window of a time series to the next."""
+    time: str = ""
+    """The column of times in a table of time series. Without it, each row is one step after the row before."""
+    columns: tuple[str, ...] = ()
+    """The columns of a table that are the channels of a time series; default: all of numbers."""
+    series: str = ""
+    """The column that names the series of each row, where a table holds several."""
     layout: str = ""
     """Order of the axes of an array, by the letters N (pictures), H, W and C, such as NHWC, NCHW, HWN or HW;
     NCL for signals, NC for points, NCTHW for videos and volumes (T: frames or slices). By default it is

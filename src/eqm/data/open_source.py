@@ -24,6 +24,7 @@ from eqm.data.parquet import hub_table, saved, table
 from eqm.data.patterns import expanded
 from eqm.data.picture_files import PictureFiles
 from eqm.data.pictures import pictures
+from eqm.data.series import is_series, windows
 from eqm.data.sounds import is_sound, sounds
 from eqm.data.source import (
     MissingDataError,
@@ -112,6 +113,7 @@ def opens_arrays(config: DataConfig) -> bool:
     return (
         config.path in names("source")
         or (path.is_file() and (path.suffix.lower() in (".npz", ".npy") or is_idx(path)))
+        or is_series(config)
         or is_latents(path)
         or (path.is_dir() and any(is_idx(file) for file in path.iterdir()))
     )
@@ -124,6 +126,18 @@ def _source(config: DataConfig, wanted: Wanted | None) -> Source:
             _check_undivided(config)
         return as_source(make(config), name=config.path, config=config)
     path = Path(config.path)
+    if is_series(config):
+        check_no_splits(config.path, config.split)
+        return windows(config)
+    for setting, value in (
+        ("time", config.time),
+        ("series", config.series),
+        ("columns", config.columns),
+    ):
+        if value and path.exists():
+            raise ValueError(
+                f"data.{setting} is for tables of time series, .csv, .tsv or .parquet; got {path}: leave it out"
+            )
     if is_latents(path):
         _check_undivided(config)
         if config.size or config.channels:
@@ -137,7 +151,9 @@ def _source(config: DataConfig, wanted: Wanted | None) -> Source:
         if is_sound(files.names[0]):
             return _captioned(sounds(files, config), files)
         if config.length:
-            raise ValueError(f"{path} holds pictures: leave data.length out, which is for sounds")
+            raise ValueError(
+                f"{path} holds pictures: leave data.length out, which is for sounds and series"
+            )
         return _captioned(pictures(files, config), files)
     match path.suffix.lower():
         case ".npz":
@@ -209,7 +225,7 @@ def files_at(config: DataConfig) -> PictureFiles:
         raise ValueError(f"cannot read {error.filename}: check its permissions") from error
     if path.is_file():
         raise ValueError(
-            f"{where} is none of .npz, .npy, .zip, .tar, .parquet, IDX, .wav, .flac, .ogg: put pictures "
+            f"{where} is none of .npz, .npy, .csv, .zip, .tar, .parquet, IDX, .wav, .flac, .ogg: put pictures "
             "into a folder or a zip, and unpack compressed files"
         )
     if "latents" in path.name:

@@ -35,7 +35,8 @@ class Source(Protocol):
     * `metadata`, a dict that is stored with the weights of a model of this data;
     * `captions`, a tuple of the sentences of each sample, itself a tuple;
     * `labels_at(rows, random)`, the labels of training, where a sample has several to choose from;
-    * `subset(rows, labels, num_classes, class_names)`, which `Subset` replaces where there is none.
+    * `subset(rows, labels, num_classes, class_names)`, which `Subset` replaces where there is none;
+    * `divided(fraction)`, the two parts that `split` returns, where they cannot be random: windows of time series.
     """
 
     @property
@@ -160,8 +161,13 @@ def subset_of(
 def split(source: Source, fraction: float, *, seed: int = 0) -> tuple[Source, Source]:
     """Two disjoint random subsets of a source; the second has `fraction` of each class.
 
-    The same seed gives the same subsets. Raises ValueError where a subset would be empty.
+    The same seed gives the same subsets. Time series are divided in time: the second part comes later, and no
+    window of one overlaps the other. Raises ValueError where a subset would be empty.
     """
+    divided = getattr(source, "divided", None)
+    if divided is not None:
+        first, second_half = divided(fraction)
+        return first, second_half
     second = second_part(source.labels, len(source), fraction, seed=seed, name=source.name)
 
     def subset(mask: Tensor) -> Source:

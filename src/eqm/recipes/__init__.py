@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from eqm.data.config import DataConfig
 from eqm.models.config import UNetConfig
-from eqm.recipes import latents, pixels
+from eqm.recipes import latents, pixels, series
 from eqm.registry import did_you_mean
 from eqm.sampling.settings import Sampling
 from eqm.train.config import ObjectiveConfig, OptimizerConfig, TrainConfig
@@ -38,6 +38,7 @@ RECIPES = {
     ),
     **{recipe.name: recipe for recipe in vars(pixels).values() if isinstance(recipe, TrainConfig)},
     **latents.LATENTS,
+    "series": series.SERIES,
 }
 """Every recipe by name."""
 
@@ -47,6 +48,7 @@ DESCRIPTIONS = {
     "digits-flow": "The same digits by noise-conditioned flow matching, the baseline.",
     **pixels.DESCRIPTIONS,
     **latents.DESCRIPTIONS,
+    **series.DESCRIPTIONS,
 }
 """A sentence about each recipe."""
 
