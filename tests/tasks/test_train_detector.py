@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from eqm.data import DataConfig, open_source
 from eqm.encoders import FeatureMaps
+from eqm.randomness import SampleRandom
 from eqm.tasks import CalibrationWarning, EqmDetector, train_detector
 
 
@@ -61,3 +63,12 @@ def test_feature_maps_cannot_be_decoded():
     assert maps.shape_of((1, 20, 20)) == (3, 8, 8)
     with pytest.raises(ValueError, match="cannot be turned back into pictures"):
         maps.decode(torch.zeros(1, 3, 8, 8))
+
+
+def test_training_data_may_be_feature_maps():
+    source = open_source(DataConfig("digits", features="resized:16"))
+    maps = source.batch(torch.arange(1797), SampleRandom(0, torch.arange(1797)))
+    assert source.shape == maps.shape[1:] == (1, 16, 16)
+    assert abs(maps.mean()) < 1e-2
+    assert maps.std() == pytest.approx(1, abs=1e-2)
+    assert set(source.metadata["encoder"]) >= {"name", "fingerprint", "mean", "std"}

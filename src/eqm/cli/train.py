@@ -130,4 +130,5 @@ def train(
         distributed.leave()
     if distributed.is_main():
         done = f"{end.images:,} images seen" if end else "this run was complete already"
-        print(f"{done}; the model is in {folder}: try `eqm sample {folder}`")
+        use = "detect" if config.data.features else "sample"
+        print(f"{done}; the model is in {folder}: try `eqm {use} {folder}`")

@@ -53,6 +53,9 @@ class DataConfig:
     """The values of black and white in an array, or in grey pictures of more than 8 bits, such as 0 4095 for
     12 bits that are stored as 16. By default those of the data of the model, where one is used, or those of the file's
     type; refused if they are not certain."""
+    features: str = ""
+    """Learn the feature maps of a frozen network in place of pixels: lite0, lite0:SIDE or dinov2:FOLDER. Such a
+    model detects anomalies; it cannot make pictures. They are computed once, so nothing is mirrored."""
     standardise: bool = False
     """Give each column of points the mean 0 and the standard deviation 1; both are stored with the weights."""
     flip: bool = False
@@ -116,6 +119,6 @@ class DataConfig:
         known = {name: value for name, value in stored.items() if value is not None}
         if "path" not in known:
             return None
-        known |= {"flip": False, "outside": False}
+        known |= {"flip": False, "outside": False, "features": ""}
         config: DataConfig = convert(known, cls, "the model's metadata: ")
         return config

@@ -19,6 +19,7 @@ from eqm.data.captions import Captioned
 from eqm.data.config import DataConfig
 from eqm.data.dataset import as_source
 from eqm.data.decoding import is_picture
+from eqm.data.feature_maps import feature_maps
 from eqm.data.latents import is_latents, open_latents
 from eqm.data.parquet import hub_table, saved, table
 from eqm.data.patterns import expanded
@@ -67,7 +68,7 @@ def opened(config: DataConfig, *, small: bool = False, wanted: Wanted | None = N
                 "number, or 0 to keep theirs"
             )
     try:
-        source = _source(config, wanted)
+        source = _source(replace(config, flip=config.flip and not config.features), wanted)
     except MissingDataError:
         copy = small_copy(config) if small else None
         if copy is None:
@@ -94,6 +95,8 @@ def opened(config: DataConfig, *, small: bool = False, wanted: Wanted | None = N
                 f"{', ...' if len(empty) > 5 else ''}: number the classes from 0, or turn "
                 "data.labels off"
             )
+    if config.features:
+        source = feature_maps(source, config.features)
     return source
 
 

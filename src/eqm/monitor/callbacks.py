@@ -63,8 +63,8 @@ class Previews:
     Samples that are not pictures, such as points, give numbers only.
 
     `decode` turns samples into pictures (N, 1 or 3, H, W) in -1..1. By default it is the encoder
-    that the data name, if `data.outside` allows to open it; else the first channels are shown. A network
-    of sentences draws those of eight samples of `source`, one a column; without, the empty sentence.
+    that the data name, if `data.outside` allows to open it; else, and for feature maps, the first channels are
+    shown. A network of sentences draws those of eight samples of `source`, one a column; without, the empty sentence.
     """
 
     def __init__(
@@ -114,6 +114,8 @@ class Previews:
 def _decoder(progress: Progress, device: torch.device, outside: bool) -> Callable[[Tensor], Tensor]:
     data = {} if progress.state.run is None else progress.state.run.data
     if not data.get("encoder"):
+        return first_channels
+    if "mean" in data["encoder"]:  # feature maps have no way back
         return first_channels
     try:
         return encoder_of({"data": data}, device=device, outside=outside).decode

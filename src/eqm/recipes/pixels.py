@@ -176,7 +176,8 @@ def choose_data(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
         raise ValueError(f"{asked.path}: none of {len(files.names):,} pictures can be read")
     typical = median(min(header.width, header.height) for header in found)
     suits: dict[str, Any] = {
-        "size": 64 if typical >= 64 else 32,
+        # Features see pictures whole.
+        "size": 0 if asked.features else 64 if typical >= 64 else 32,
         # Transparent pictures are put on white: opacity is rarely what is to be learnt.
         "channels": 1 if {header.channels for header in found} == {1} else 3,
     }
@@ -305,7 +306,7 @@ def choose_network(config: TrainConfig, pictures: Source) -> tuple[TrainConfig, 
 
 
 def _flipping(config: TrainConfig) -> list[str]:
-    if not config.data.flip:
+    if not config.data.flip or config.data.features:
         return ["pictures are not flipped"]
     return ["pictures are flipped at random: set --data.no-flip if left and right matter"]
 
