@@ -37,7 +37,9 @@ def test_texts_beside_pictures_have_one_caption_a_line_and_may_be_missing(folder
     assert read(folder) == (("a red cat", "a cat, red"), ("a blue hat",), ())
 
 
-@pytest.mark.parametrize(("captions", "column"), [("auto", "text"), ("metadata.csv:words", "words")])
+@pytest.mark.parametrize(
+    ("captions", "column"), [("auto", "text"), ("metadata.csv:words", "words")]
+)
 def test_a_table_names_pictures(folder, captions, column):
     rows = [f'{k}.png,"{text}"' for k, text in enumerate(TEXTS)]
     (folder / "metadata.csv").write_text("\n".join([f"file_name,{column}", *rows]))
@@ -60,7 +62,9 @@ def test_a_column_of_parquet_may_hold_several_captions(tmp_path):
     from pyarrow import parquet
 
     images = [{"bytes": png(), "path": None}] * 2
-    table = pa.table({"image": images, "caption": [["a cat", "a pet"], ["a hat"]], "note": ["x", "y"]})
+    table = pa.table(
+        {"image": images, "caption": [["a cat", "a pet"], ["a hat"]], "note": ["x", "y"]}
+    )
     parquet.write_table(table, tmp_path / "a.parquet")
     assert read(tmp_path / "a.parquet") == (("a cat", "a pet"), ("a hat",))
     assert read(tmp_path / "a.parquet", "note") == (("x",), ("y",))
