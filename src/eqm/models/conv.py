@@ -30,8 +30,9 @@ class Conv(Network):
         self.blocks = nn.ModuleList(_Block(config.width) for _ in range(config.depth))
         self.linear = nn.Conv2d(channels, channels, 1)
         self.head = nn.Conv2d(config.width, channels, 1, bias=False)
-        for weight in (self.head.weight, self.linear.weight, self.linear.bias):
-            nn.init.zeros_(weight)
+        for layer in (self.head, self.linear):
+            for weight in layer.parameters():
+                nn.init.zeros_(weight)
 
     def forward(
         self, x: Tensor, labels: Tensor | None = None, gamma: Tensor | None = None
