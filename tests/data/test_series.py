@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from eqm.cli.samples import open_samples
 from eqm.data import DataConfig, open_source, split
 from eqm.data.series import Windows
 from eqm.data.values import in_own_units
@@ -118,3 +119,18 @@ def test_no_whole_window_in_a_part(tmp_path: Path) -> None:
     config = replace(written(tmp_path, ["t,x", *EVEN]), val_fraction=0.2)
     with pytest.raises(ValueError, match="no whole window of 4 steps in one part"):
         split(of(config), 0.2)
+
+
+def test_a_table_for_a_model_is_cut_without_overlap_and_read_as_its_data_were(
+    tmp_path: Path,
+) -> None:
+    lines = ["t,a,b", *(f"{k},{k},{2 * k}" for k in range(9))]
+    config = DataConfig(written(tmp_path, lines).path)
+    metadata = {
+        "training": {"data.path": "old.csv", "data.time": "t"},
+        "data": {"columns": ["b"], "mean": [4.0], "std": [2.0]},
+    }
+    given = open_samples(config, (1, 4), metadata)
+    expected = torch.tensor([[[-2.0, -1, 0, 1]], [[2, 3, 4, 5]]])
+    assert len(given) == 2
+    torch.testing.assert_close(given.scaled(torch.arange(2)), expected)

@@ -369,7 +369,8 @@ def _arranged(
     owners = np.zeros(len(times), np.int64)
     names: Sequence[str] = ("",)
     if groups is not None:
-        names, owners = np.unique(groups.astype(str), return_inverse=True)
+        unique, owners = np.unique(groups.astype(str), return_inverse=True)
+        names = unique.tolist()
     order = np.lexsort((times, owners))
     if (order != np.arange(len(order))).any():
         notes.append(f"{name}: rows are put in the order of time")
