@@ -237,6 +237,16 @@ def check_label_range(field: object, *labels: int) -> None:
         raise ValueError(f"labels must {rule}; got {min(labels)}..{max(labels)}")
 
 
+def check_takes_sentences(field: object, labels: object) -> None:
+    """Tokens are for a field that takes sentences, or that does not say its number of classes."""
+    config = getattr(field, "config", field)
+    takes = getattr(getattr(config, "text", None), "encoder", "")
+    if getattr(config, "num_classes", None) is not None and not takes:
+        raise ValueError(
+            f"a label must be one whole number, as this model takes no sentences; got {kind_of(labels)}"
+        )
+
+
 def check_label(field: object, /, **values: int) -> None:
     """Each value must be the number of a class of the field, or its null label."""
     check_field(field)
@@ -252,6 +262,8 @@ def check_step(field: object, labels: Any, **samples: Any) -> None:
     """
     check_field(field)
     check_batch(labels, **samples)
+    if getattr(labels, "ndim", 1) == 2:
+        check_takes_sentences(field, labels)
     check_axes(field, *samples.values())
     check_label_range(field, *label_bounds(labels))
 

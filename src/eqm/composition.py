@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from eqm.checks import check_field, check_label, check_range, check_row
+from eqm.checks import check_field, check_label, check_range, check_row, check_takes_sentences
 from eqm.field import Field, at_path, gradient_at
 from eqm.shapes import norms, per_sample
 
@@ -27,6 +27,7 @@ def condition(field: Field, label: int | Sequence[int]) -> Field:
     tensor([[-5., -5., -5.]])
     """
     if isinstance(label, list | tuple) and label:
+        check_takes_sentences(field, label)
         for token in label:
             check_label(field, label=token)
         return Conditioned(field, tuple(map(int, label)))
