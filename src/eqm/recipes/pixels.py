@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from eqm.data.config import DataConfig
-from eqm.models.config import NetworkConfig, UNetConfig
+from eqm.models.config import NetworkConfig, TextConfig, UNetConfig
 from eqm.registry import lookup, names
 from eqm.sampling.settings import Sampling
 from eqm.schema import convert
@@ -105,6 +105,27 @@ CIFAR10_DOT = replace(
     CIFAR10, name="cifar10-dot", objective=replace(CIFAR10.objective, energy="dot")
 )
 
+EMOJI_TEXT = replace(
+    OPENMOJI,
+    name="emoji-text",
+    model=replace(
+        SMALL,
+        shape=(3, 32, 32),
+        num_classes=1,  # as many as the captions have words
+        width=64,
+        multipliers=(1, 2, 3),
+        blocks=1,
+        text=TextConfig("vocabulary", length=24),
+    ),
+    data=DataConfig("emoji", val_fraction=0.0, size=32),
+    sampling=replace(OPENMOJI.sampling, guidance=2.0),
+    images=320_000,
+    batch_size=64,
+    compile="off",
+    checkpoint_every=25_000,
+    eval_every=50_000,
+)
+
 FOLDER = replace(
     OPENMOJI,
     name="folder",
@@ -134,6 +155,7 @@ DESCRIPTIONS = {
     "mnist-5k": "5,000 digits of MNIST, 28x28, 10 classes; needs eqm[data]; half an hour on one core.",
     "fashion-mnist": "60,000 clothes, 28x28, 10 classes; 45 minutes on two cores.",
     "openmoji-32": "Emoji, 32x32, 101 classes; needs eqm[data]; four minutes on an H200.",
+    "emoji-text": "Emoji from words, 32x32 in five styles; `eqm data download emoji` first; an hour on one core.",
     "cifar10": "CIFAR-10, 32x32 in colour, 10 classes; three and a half hours on one core. Not yet trained.",
     "cifar10-flow": "The same pictures by noise-conditioned flow matching, the baseline.",
     "cifar10-dot": "The same pictures with an explicit dot-product energy (EqM-E).",
