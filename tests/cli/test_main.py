@@ -98,9 +98,9 @@ def test_eqm_alone_shows_examples_and_commands_with_status_0(run):
     assert (status, err) == (0, "")
     assert out == run("--help")[1]
     examples, commands = out.split("Examples:\n")[1].split("Commands")
-    assert examples.count("\n  eqm ") == 4  # and the first
+    assert examples.count("\n  eqm ") == 5  # and the first
     for name in registry.names("command"):
-        assert f"\n  {name} " in commands
+        assert f"\n  {name.replace('detect-', 'detect ')} " in commands
 
 
 def test_the_version_is_that_of_the_package(run):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
 from eqm.cli import options
-from eqm.files import printable
 from eqm.registry import register
 
 if TYPE_CHECKING:
@@ -18,10 +16,8 @@ if TYPE_CHECKING:
 
     from eqm.cli.images import Given
 
-SHOWN = 20
-"""Rows of the table that are printed, most anomalous first; --output writes all."""
 
-
+@register("command", "detect-run")
 @register("command", "detect")
 def detect(
     model: options.Model,
@@ -41,6 +37,7 @@ def detect(
     contamination: float = 0.0,
     output: Path | None = None,
     maps: Path | None = None,
+    draw: Literal["all", "anomalous", "none"] = "all",
     save: bool = False,
     resize: options.Resize = False,
     reading: options.ReadingOptions = options.AS_FOUND,
@@ -51,7 +48,10 @@ def detect(
 ) -> int:
     """Find anomalous pictures: those unlike the training data.
 
-    Example: `eqm detect fashion-mnist a.png b.png`
+    Example: `eqm detect run runs/screw new/ --output found`
+
+    MODEL is a folder that `eqm detect fit` wrote from pictures of good parts, or any model. `eqm detect MODEL` is
+    short for `eqm detect run MODEL`. `eqm detect eval` measures a detector on parts with known defects.
 
     A score says how unlike the training data a picture is. Scores of normal pictures calibrate the
     threshold. The models that come with eqm are calibrated; `--normal PICTURES --save` calibrates yours.
@@ -63,16 +63,34 @@ def detect(
         contamination: The largest share of the normal pictures that may be anomalous, such as 0.1: the clear
             outliers among them are left out.
         fpr: False-positive rate: the share of normal pictures that may be called anomalous.
-        output: A .csv or .json with score, p-value and verdict of every picture.
+        output: A .csv or .json with score, p-value and verdict of every picture. With a folder of `eqm detect fit`
+            also a new folder for both, overlays and masks.
+        draw: Of which pictures overlays and masks are written into the folder --output.
         maps: Folder for heat maps of where each picture is anomalous. For signals and videos also the numbers,
             NAME.npy: (L,) along time, or (T, H, W) for each frame.
         save: Store the calibration in the folder of the model.
     """
+    from eqm.cli.detect_parts import check_none, is_of_parts, run_parts
+
+    if is_of_parts(model):
+        others = {"normal": normal, "score": score, "contamination": contamination, "maps": maps}
+        others |= {"save": save, "vae": vae}
+        check_none(model, others)
+        return run_parts(
+            *(model, images),
+            fpr=fpr,
+            output=output,
+            draw=draw,
+            reading=reading,
+            broken=broken,
+            device=device,
+        )
     import atexit
     from dataclasses import replace
 
     from eqm.cli.images import open_model, read_images
     from eqm.cli.output import check_output, file_names
+    from eqm.cli.verdicts import print_rows, write_rows
     from eqm.files import check_folder, make_folder
     from eqm.tasks import EqmDetector
     from eqm.train import distributed
@@ -176,49 +194,14 @@ def detect(
     if not distributed.is_main():
         return 0
     status = max(status, int(bool(rows[-1]["unreadable"])))
-    _print(rows, f"{len(detector.calibration.scores):,} normal scores", detector.fpr)  # type: ignore[union-attr]
+    print_rows(rows, f"{len(detector.calibration.scores):,} normal scores", detector.fpr)  # type: ignore[union-attr]
     if output is not None:
         about = {"model": model, "score": detector.score, "fpr": detector.fpr}
-        _write(rows, about | {"threshold": thresholds[1]}, output)
+        write_rows(rows, about | {"threshold": thresholds[1]}, output)
         print(f"every picture: {output}")
     if maps is not None:
         print(f"heat maps: {maps}")
     return status
-
-
-def _print(rows: list[dict[str, Any]], known: str, fpr: float) -> None:
-    measured = [row for row in rows if not row["unreadable"]]
-    print("   score  p-value  picture")
-    for row in sorted(measured, key=lambda row: -row["score"])[:SHOWN]:
-        flag = "  anomalous" * row["anomalous"]
-        print(f"{row['score']:8.4g}  {row['p_value']:7.4f}  {printable(row['image'])}{flag}")
-    if len(measured) > SHOWN:
-        print(f"     ... and {len(measured) - SHOWN:,} more: --output FILE.csv writes all")
-    unreadable = [row for row in rows if row["unreadable"]]
-    for row in unreadable[:SHOWN]:
-        print(f"       -        -  {printable(row['image'])}  unreadable")
-    count = sum(row["anomalous"] for row in measured)
-    print(
-        f"{count:,} of {len(measured):,} pictures are anomalous, at a false-positive rate of {fpr:g} ({known})"
-        + f"; {len(unreadable):,} cannot be read" * bool(unreadable)
-    )
-
-
-def _write(rows: list[dict[str, Any]], about: dict[str, Any], output: Path) -> None:
-    from eqm.files import replacing
-    from eqm.schema import json_text
-
-    with (
-        replacing(output) as path,
-        # file names need not be UTF-8
-        path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-    ):
-        if output.suffix == ".csv":
-            table = csv.DictWriter(file, rows[0])
-            table.writeheader()
-            table.writerows(rows)
-        else:
-            file.write(json_text(about | {"images": rows}) + "\n")
 
 
 def _draw(given: Given, maps: Tensor, paths: Sequence[Path]) -> None:

@@ -154,7 +154,7 @@ def read_images(
         more, images = _read(str(path), asked, len(names), inside=len(paths) > 1)
         names += more
         read += images
-    names = _apart(names)
+    names = names_apart(names)
     missing = [k for k, why in enumerate(read) if isinstance(why, str)]
     unreadable = {names[k]: str(read[k]) for k in missing}
     kept = [k for k, each in enumerate(read) if isinstance(each, _Picture)]
@@ -207,7 +207,7 @@ def tiles_of(height: int, width: int) -> list[tuple[int, int]]:
     return [(place, 0) if height > width else (0, place) for place in places]
 
 
-def _apart(names: list[str]) -> list[str]:
+def names_apart(names: list[str]) -> list[str]:
     """The names; the second picture of a name gets `#2` behind it, and so on."""
     seen: Counter[str] = Counter()
     for k, name in enumerate(names):
@@ -228,15 +228,15 @@ def _read(
     from eqm.data.open_source import applicable, opens_arrays
     from eqm.data.source import say
 
-    path, wanted = _picked(where)
+    path, wanted = picked(where)
     config = applicable(asked.reading.applied(DataConfig(path, labels=False)))
     if len(asked.shape) != 3:
         return _of_samples(config, wanted, asked, first)
     if opens_arrays(config):
         return _of_arrays(config, wanted, asked, first)
-    files = _files(config)
+    files = files_of(config)
     say(files.notes)
-    rows = _rows(path, wanted, len(files.names))
+    rows = rows_of(path, wanted, len(files.names))
     names = [files.names[row] for row in rows.tolist()]
     if inside and names != [path]:
         names = [f"{path.rstrip('/')}/{name}" for name in names]
@@ -258,7 +258,7 @@ def _of_arrays(
 
     taken = Wanted.of(asked.shape, asked.metadata)
     source = open_source(config, small=True, wanted=taken)
-    rows = _rows(config.path, wanted, len(source))
+    rows = rows_of(config.path, wanted, len(source))
     names = [f"{config.path}:{row}" for row in rows.tolist()]
     own = asked.own(len(names), first)
     rows = rows[own]
@@ -287,7 +287,7 @@ def _of_samples(
     from eqm.cli.samples import open_samples
 
     source = open_samples(config, asked.shape, asked.metadata)
-    rows = _rows(config.path, wanted, len(source), "samples")
+    rows = rows_of(config.path, wanted, len(source), "samples")
     samples: list[_Picture | str | None] = [None] * len(rows)
     own = asked.own(len(rows), first)
     samples[own] = [_Picture(one[None], (0, 0)) for one in source.scaled(rows[own])]
@@ -371,7 +371,7 @@ def _decoded(
     return [found[row] for row in rows.tolist()]
 
 
-def _picked(where: str) -> tuple[str, tuple[int, int] | None]:
+def picked(where: str) -> tuple[str, tuple[int, int] | None]:
     """A path, and the first and last picture that a `:0-7` behind it asks for."""
     found = re.fullmatch(r"(.+):(\d+)(?:-(\d+))?", where)
     if found is None or Path(where).exists():
@@ -380,7 +380,9 @@ def _picked(where: str) -> tuple[str, tuple[int, int] | None]:
     return path, (int(first), int(last or first))
 
 
-def _rows(path: str, wanted: tuple[int, int] | None, count: int, what: str = "pictures") -> Tensor:
+def rows_of(
+    path: str, wanted: tuple[int, int] | None, count: int, what: str = "pictures"
+) -> Tensor:
     import torch
 
     first, last = wanted or (0, count - 1)
@@ -391,7 +393,7 @@ def _rows(path: str, wanted: tuple[int, int] | None, count: int, what: str = "pi
     return torch.arange(first, last + 1)
 
 
-def _files(config: DataConfig) -> PictureFiles:
+def files_of(config: DataConfig) -> PictureFiles:
     from eqm.data.decoding import is_picture
     from eqm.data.open_source import files_at
     from eqm.data.picture_files import PictureFiles

@@ -25,7 +25,7 @@ from eqm.cli.messages import TYPED, one_line, plain_messages, sentence_of
 from eqm.cli.options import check_numbers, typed_names
 from eqm.cli.output import check_options
 from eqm.cli.parser import rules
-from eqm.files import DISK_ERRORS, printable
+from eqm.files import DISK_ERRORS, KINDS, is_of_kind, printable
 from eqm.recipes import DESCRIPTIONS, find_recipe
 from eqm.registry import load_plugin, lookup, names
 
@@ -44,7 +44,8 @@ Examples:
   eqm sample fashion-mnist --labels sneaker             draw sneakers with a model that comes with eqm
   eqm train folder --data.path photos --output my-run   train on your own pictures
   eqm denoise fashion-mnist noisy.png                   remove noise of unknown strength
-  eqm detect fashion-mnist a.png b.png                  find pictures unlike the training data
+  eqm detect fit good-parts --output runs/screw         make a detector of defects from photographs of good parts
+  eqm detect run runs/screw new-parts --output found    find defects: scores, overlays and masks
 
 Commands (`eqm COMMAND --help` explains one):
 {commands}
@@ -121,12 +122,13 @@ def _run(arguments: list[str]) -> int:
         Path.cwd()
     except FileNotFoundError:
         raise ValueError("the current folder was removed: change to another folder") from None
+    arguments = _joined(arguments)
     name = arguments[0] if arguments else "--help"
     if name == "--version":
         print(f"eqm {eqm.__version__}")
     elif name in ("-h", "--help"):
         width = max(map(len, names("command")))
-        lines = (f"  {name:<{width}}  {_first_line(name)}" for name in names("command"))
+        lines = (f"  {_typed(name):<{width}}  {_first_line(name)}" for name in names("command"))
         print(OVERVIEW.format(commands="\n".join(lines)), end="")
     elif name.startswith("--tyro-"):
         commands = {name: lookup("command", name) for name in names("command")}
@@ -150,7 +152,7 @@ def _run(arguments: list[str]) -> int:
         with rules(networks[-1] if networks else None), _plain_refusal():
             call = tyro.cli(
                 later,
-                prog=f"eqm {name}",
+                prog=f"eqm {_typed(name)}",
                 args=rest,
                 console_outputs=os.environ.get("RANK", "0") == "0",
                 description=description,
@@ -166,6 +168,27 @@ def _run(arguments: list[str]) -> int:
         check_options(options.arguments)
         status = call()
     return status if isinstance(status, int) else 0
+
+
+def _joined(arguments: list[str]) -> list[str]:
+    """The arguments with two words that name a command, such as `detect fit`, as one, `detect-fit`.
+
+    Where the second word is the folder of a model, such as `run`, it stays an argument, with a warning."""
+    if len(arguments) < 2 or (name := "-".join(arguments[:2])) not in names("command"):
+        return arguments
+    if any(is_of_kind(Path(arguments[1]), kind) for kind in KINDS):
+        LOG.warning(
+            "%s is read as the model in the folder %s, not as a command: write eqm %s for the command",
+            *(arguments[1], arguments[1], name),
+        )
+        return arguments
+    return [name, *arguments[2:]]
+
+
+def _typed(name: str) -> str:
+    """The name of a command as it is typed: `detect fit` for detect-fit."""
+    first, _, second = name.partition("-")
+    return f"{first} {second}" if second and first in names("command") else name
 
 
 def _later(command: Callable[..., Any]) -> Callable[..., partial[Any]]:

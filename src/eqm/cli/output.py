@@ -44,13 +44,15 @@ MODELS = ("model", "models", "run", "vae", "features", "samples", "compare", "co
 """Options of commands that name models that are read, and other things."""
 DATA = (
     *("pictures", "images", "normal", "mask", "masks", "path", "data", "reference", "training"),
-    *("labels_from", "config.data.path", "config.data.labels_from", "config.data.captions"),
+    *("good", "labels_from", "config.data.path", "config.data.labels_from", "config.data.captions"),
 )
 """Options of commands that name data that are read."""
 MODEL_FILES = (
     *("config.json", "model.safetensors", "README.md", "detector.json", "detector.safetensors"),
     *(
         "manifest.json",
+        "parts.json",
+        "report.html",
         "eqm.json",
         "log.jsonl",
         "checkpoints",
