@@ -81,11 +81,11 @@ def fit_parts(
             f"eqm detect eval {folder} DATA                     # if you have parts with known defects",
         ),
         settings={
-            **{f"choice {k + 1}": note for k, note in enumerate(detector.notes)},
+            "detector": "; ".join(detector.notes),
             "photographs are read at": f"{frame.width}x{frame.height} pixels, "
             + ("grey" if frame.channels == 1 else "colour"),
             "false-alarm rate": percent(detector.fpr),
-            "level of the map": f"{detector.map_threshold(detector.fpr):.4g}",
+            "threshold of the map": f"{detector.map_threshold(detector.fpr):.4g}",
             "seed": str(seed),
             "time": _since(began),
         },

@@ -68,13 +68,13 @@ def mask(heat: Tensor, threshold: float) -> Image.Image:
 
 
 def _level(threshold: float) -> float:
-    """The threshold, at least 1.25, so that the scale has a length."""
-    return max(threshold, 1.25)
+    """The threshold, not below 1.25, so that the scale has a length, and finite."""
+    return min(max(threshold, 1.25), 1e18)
 
 
 def _position(heat: np.ndarray, threshold: float) -> np.ndarray:
     """Where values of a map stand on the scale: 0 as good parts, 1 at the threshold."""
-    return np.log(np.maximum(heat, 1)) / math.log(_level(threshold))
+    return np.log(np.clip(heat, 1, 1e36)) / math.log(_level(threshold))
 
 
 def _coloured(grey: np.ndarray, position: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -85,7 +86,9 @@ def percent(share: float) -> str:
 
 
 def _list(sentences: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>"
+    """Sentences as a list; what stands in backticks is code."""
+    items = (re.sub("`(.+?)`", r"<code>\1</code>", escape(sentence)) for sentence in sentences)
+    return f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>"
 
 
 def _table(promises: Sequence[Promise], chosen: float, count: int) -> str:
@@ -135,6 +138,8 @@ HISTOGRAM = "<p>Parts to the right are less like the others. A line is the thres
 WORST = (
     "<p>They were held out, and score highest. Look at them first: a part with a defect among them raises the "
     "threshold, and then defects like it are missed. Remove it and fit again.</p>"
+    "<p>Grey is as good parts are there. Yellow to red is farther from them. The scale starts at 1, the mean of good "
+    "parts at that place. The line goes around what is above the threshold of the map.</p>"
 )
 
 STYLE = """
@@ -157,7 +162,7 @@ table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nu
 th { text-align: left; color: var(--soft); font-weight: 600; padding: .3rem .6rem .3rem 0; }
 td { border-top: 1px solid var(--line); padding: .4rem .6rem .4rem 0; }
 .chosen { color: var(--accent); font-weight: 650; }
-.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1rem; }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem; }
 figure { margin: 0; }
 img { display: block; max-width: 100%; height: auto; }
 figcaption { color: var(--soft); font-size: .88rem; margin-top: .3rem; overflow-wrap: anywhere; }
