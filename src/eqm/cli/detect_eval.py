@@ -64,7 +64,9 @@ def detect_eval(
     pictures = tested(data, names)
     rate = settings.fpr if fpr is None else fpr
     found = evaluate_parts(detector, settings, photographs, pictures, fpr=rate)
-    Console(soft_wrap=True).print(_table(found))
+    console = Console()
+    console.width = max(console.width, 110)  # so that intervals stay in one line
+    console.print(_table(found))
     if output is not None:
         with replacing(output) as path:
             path.write_text(json_text(found.as_dict()) + "\n", encoding="utf-8")

@@ -53,7 +53,7 @@ def detect_fit(
         seed: Seed of the weights, of the parts that are held out, and of the noise.
     """
     from eqm.cli.photographs import open_photographs
-    from eqm.files import check_folder, make_folder
+    from eqm.files import check_folder
     from eqm.inspection.fitting import fit_parts
     from eqm.inspection.judging import REPORT
     from eqm.tasks.calibration import check_rate
@@ -62,7 +62,6 @@ def detect_fit(
     if fpr is not None:
         check_rate(fpr)
     photographs = open_photographs(good, reading=reading, broken=broken)
-    make_folder(output)
     fit_parts(
         photographs,
         output,

@@ -173,16 +173,22 @@ def _run(arguments: list[str]) -> int:
 def _joined(arguments: list[str]) -> list[str]:
     """The arguments with two words that name a command, such as `detect fit`, as one, `detect-fit`.
 
-    Where the second word is the folder of a model, such as `run`, it stays an argument, with a warning."""
+    Where the second word is the folder of a model, such as `run`, and the third is none, it stays an argument,
+    with a warning."""
     if len(arguments) < 2 or (name := "-".join(arguments[:2])) not in names("command"):
         return arguments
-    if any(is_of_kind(Path(arguments[1]), kind) for kind in KINDS):
+    second, *rest = arguments[1:]
+    if _is_model(second) and not any(map(_is_model, rest[:1])):
         LOG.warning(
             "%s is read as the model in the folder %s, not as a command: write eqm %s for the command",
-            *(arguments[1], arguments[1], name),
+            *(second, second, name),
         )
         return arguments
-    return [name, *arguments[2:]]
+    return [name, *rest]
+
+
+def _is_model(path: str) -> bool:
+    return any(is_of_kind(Path(path), kind) for kind in KINDS)
 
 
 def _typed(name: str) -> str:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from eqm.files import printable, replacing
+from eqm.files import make_folder, printable, replacing
 from eqm.inspection.judging import REPORT, Reading, frame_of, judged
 from eqm.inspection.overlays import overlay
 from eqm.inspection.photographs import Frame, Parts, Photographs, parts_of
@@ -48,6 +48,7 @@ def fit_parts(
     for fact in facts:
         say(fact)
     rate, sentence = possible_rate(fpr, len(parts.numbers))
+    make_folder(folder)
     say(f"read in {_since(began)}; training now")
     started = time.monotonic()
     detector = train_detector(

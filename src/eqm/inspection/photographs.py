@@ -152,7 +152,7 @@ def parts_of(photographs: Photographs, frame: Frame) -> Parts:
     seen: dict[bytes, int] = {}
     copies: dict[int, int] = {}
     for number, photograph, pixels in photographs.read(range(len(photographs)), frame):
-        digest = hashlib.blake2b(np.ascontiguousarray(photograph), digest_size=16)
+        digest = hashlib.blake2b(np.ascontiguousarray(photograph).tobytes(), digest_size=16)
         digest.update(str(photograph.shape).encode())
         first = seen.setdefault(digest.digest(), number)
         if first != number:

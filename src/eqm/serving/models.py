@@ -15,7 +15,7 @@ from torch import nn
 from eqm.checks import check_count, kind_of
 from eqm.corruption import decay_of
 from eqm.devices import pick_device
-from eqm.encoders import Encoder, encoder_of
+from eqm.encoders import Encoder, FeatureMaps, encoder_of
 from eqm.memory import free_memory
 from eqm.models import for_inference, from_pretrained
 from eqm.models.network import build_empty
@@ -219,7 +219,13 @@ class Models:
         else:
             described, detector = source, False
         info = describe(described)
-        shape = encoder_of(info.metadata, self._vae).image_shape_of(info.shape or ())
+        encoder = encoder_of(info.metadata, self._vae)
+        if isinstance(encoder, FeatureMaps):
+            raise ValueError(
+                f"a server takes models of pictures; {name} has learnt features of pictures, to detect anomalies: "
+                f"use `eqm detect run {source if isinstance(source, str) else 'FOLDER'} PICTURES`"
+            )
+        shape = encoder.image_shape_of(info.shape or ())
         if len(shape) != 3:
             raise ValueError(
                 f"a server takes models of pictures (channels, height, width); {name} has samples of "
