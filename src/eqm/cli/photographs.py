@@ -53,9 +53,9 @@ def open_photographs(
             files = files_of(config)
             rows = rows_of(where, wanted, len(files.names)).tolist()
             named, more = [files.names[row] for row in rows], _of_files(files, rows, config)
-            found, broken = _headers(files, rows, config)
+            found, failed = _headers(files, rows, config)
             headers |= {len(names) + k: shape for k, shape in found.items()}
-            unreadable |= {len(names) + k: why for k, why in broken.items()}
+            unreadable |= {len(names) + k: why for k, why in failed.items()}
             if named != [where]:
                 named = [f"{where.rstrip('/')}/{name}" for name in named]
         names += named

@@ -96,7 +96,9 @@ def widened(heat: Tensor, size: Sequence[int]) -> Tensor:
 
 def frame_of(shapes: Sequence[tuple[int, int, int]], size: int | None = None) -> Frame:
     """What photographs of these shapes (C, H, W) are brought to: grey if all are, of the middle height and width,
-    shrunk to LONGEST pixels a side at most; with `size`, a square of that side."""
+    shrunk to LONGEST pixels a side at most; with `size`, a square of that side. Raises ValueError for none."""
+    if not shapes:
+        raise ValueError("none of the photographs can be read: replace them")
     channels = max(shape[0] for shape in shapes)
     if size:
         return Frame(channels, size, size)
