@@ -37,6 +37,8 @@ from eqm.tasks import EqmDetector, train_detector
 
 SIGMA = 4
 """The maps of PatchCore and PaDiM are smoothed by a Gaussian of so many pixels, as in their papers."""
+PIXELS, PIXEL_STEPS = 32, 150
+"""Side and training steps where no network is used; a field on more pixels takes far longer."""
 BATCH = 32
 RESAMPLES = 500
 
@@ -149,8 +151,12 @@ def compare(parts: Parts, features: str, steps: int | None) -> Tensor:
     times = fitted - began, time.perf_counter() - fitted
     show("5th nearest picture", Found(scores, None, size_of(whole.tensors), *times), parts)
     began = time.perf_counter()
-    plain = train_detector(parts.train, features="pixels", steps=steps)
-    show("eqm on pixels alone", of_detector(plain, tested, time.perf_counter() - began), parts)
+    plain = train_detector(parts.train, features="pixels", size=PIXELS, steps=steps or PIXEL_STEPS)
+    show(
+        f"eqm on pixels alone, {PIXELS}x{PIXELS}",
+        of_detector(plain, tested, time.perf_counter() - began),
+        parts,
+    )
     print(
         f"\nAUROC and AP are those of pictures{pixels} those of pixels. In brackets are 95 % intervals "
         "(bootstrap over pictures).\n"
