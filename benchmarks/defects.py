@@ -21,7 +21,6 @@ from pathlib import Path
 import torch
 import tyro
 from defect_sets import SETS, Parts
-from eqm.encoders.maps import open_maps
 from neighbours import SamePlace, WholePictures
 from padim import PaDiM
 from patchcore import PatchCore
@@ -31,6 +30,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, interpolate, pad
 
 from eqm.encoders import FeatureMaps
+from eqm.encoders.maps import open_maps
 from eqm.metrics import auroc, average_precision, bootstrap, pixel_intervals
 from eqm.pictures import grid, heatmap
 from eqm.tasks import EqmDetector, train_detector

@@ -85,4 +85,6 @@ def test_each_kind_of_damage_is_found_and_located(detector, kind):
 
 def test_new_good_walls_are_flagged_about_as_often_as_asked(detector):
     flagged = int(detector.predict(walls(60, seed=4)).sum())
-    assert flagged <= 10  # of 60 at .05: the calibration of 24 walls alone lets the rate vary from .01 to .15
+    assert (
+        flagged <= 10
+    )  # of 60 at .05: the calibration of 24 walls alone lets the rate vary from .01 to .15
