@@ -87,10 +87,11 @@ class FeatureMaps:
         """The maps before whitening, (B, K, h, w) in float32.
 
         Raises ValueError for other than 1 or 3 channels, and a network that returns no maps."""
-        return torch.cat([self._maps(part) for part in pictures.split(BATCH)])
+        return torch.cat([self.raw_of_all(part) for part in pictures.split(BATCH)])
 
     @torch.no_grad()
-    def _maps(self, pictures: Tensor) -> Tensor:
+    def raw_of_all(self, pictures: Tensor) -> Tensor:
+        """The same, of all pictures at once."""
         pictures = as_rgb(pictures) if self.repeated else pictures
         found = self.read(resized(pictures, self.side))
         maps = list(found.values()) if isinstance(found, Mapping) else found

@@ -19,7 +19,7 @@ from eqm.checks import (
     check_range,
     check_seed,
 )
-from eqm.descent import descend, fit_multistep, record_trajectory
+from eqm.descent import LinearMultistep, descend, fit_multistep, record_trajectory
 from eqm.field import Field, evaluate
 from eqm.models import Frozen, Network, for_inference
 from eqm.sampling.model import check_time_invariant, describe
@@ -79,7 +79,7 @@ def distill(
     coefficients of a `LinearMultistep` are fitted to the teacher's descents, and then trained with the
     weights. The stored settings say both, so `generate` uses them.
 
-    The teacher makes `descents` descents from noise with its stored rule. The student sees `samples` of
+    The teacher makes `descents` descents from noise with its stored settings. The student sees `samples` of
     them, each several times if there are fewer. At the points on their way it learns the teacher's field,
     so it stays a time-invariant field that denoises, detects and composes. `learning_rate` is that of
     Muon; it falls to 0. `precision` is that of `for_inference`, for teacher and student. `on_step` is called
@@ -100,14 +100,13 @@ def distill(
     if on_step is not None:
         check_callable(on_step=on_step)
     scale = stored.guidance
-    careful = replace(stored, multistep_coefficients=())
     frozen = for_inference(model, precision=precision)
-    ways = _Ways.of(frozen, careful, count=max(descents, batch_size), seed=seed)
+    ways = _Ways.of(frozen, stored, count=max(descents, batch_size), seed=seed)
     student = deepcopy(model).train().requires_grad_(True)
     average = deepcopy(model).eval()
     rows = None
     if evaluations:
-        fitted = _fit(frozen, careful, ways, steps=evaluations)
+        fitted = _fit(frozen, stored, ways, steps=evaluations)
         rows = nn.Parameter(torch.tensor(fitted, device=ways.start.device))
     settings = OptimizerConfig(
         name="muon",
@@ -184,9 +183,10 @@ def check_teacher(
         stored = stored.but(guidance=1.0)
     if evaluations is not None:
         check_count(evaluations=evaluations)
-        if evaluations >= stored.max_steps:
+        most = len(stored.multistep_coefficients) or stored.max_steps
+        if evaluations >= most:
             raise ValueError(
-                f"evaluations must be fewer than the {stored.max_steps} of the model's own descent; "
+                f"evaluations must be fewer than the {most} of the model's own descent; "
                 f"got {evaluations}"
             )
     if evaluations is None and stored.guidance == 1:
@@ -222,8 +222,12 @@ class _Ways:
             without = torch.rand(count, generator=generator) < UNLABELLED
             labels = labels.masked_fill(without, info.num_classes).to(info.device)
         field = guided(teacher, sampling, labels)
+        coefficients = sampling.multistep_coefficients
+        rule = LinearMultistep(coefficients) if coefficients else sampling.make_rule()
+        stop = None if coefficients else sampling.make_stop()
+        steps = len(coefficients) or sampling.max_steps
         most = MOST_BYTES // (2 * start[0].numel() * start.element_size())
-        share = min(1.0, most / (count * sampling.max_steps))
+        share = min(1.0, most / (count * steps))
         kept: list[tuple[Tensor, Tensor, Tensor | None]] = []
 
         def noting(x: Tensor, labels: Tensor | None) -> Tensor:
@@ -240,9 +244,9 @@ class _Ways:
                 noting,
                 start[rows].to(info.device, info.dtype),
                 None if labels is None else labels[rows],
-                rule=sampling.make_rule(),
-                stop=sampling.make_stop(),
-                max_steps=sampling.max_steps,
+                rule=rule,
+                stop=stop,
+                max_steps=steps,
             )
             ends.append(moved.x)
         points, gradients, point_labels = zip(*kept, strict=True)
@@ -277,7 +281,7 @@ class _Ways:
 
 
 def _fit(teacher: Frozen, sampling: Sampling, ways: _Ways, *, steps: int) -> Any:
-    """The coefficients of so many steps, fitted to the teacher's descents."""
+    """The coefficients of so many steps, fitted to descents of the teacher by its rule."""
     start = ways.start[:FITTED]
     labels = None if ways.labels is None else ways.labels[:FITTED]
     field = guided(teacher, sampling, labels)
