@@ -8,6 +8,8 @@ from .denoising import estimate_sigma as estimate_sigma
 from .detect import EqmDetector as EqmDetector
 from .detector_training import train_detector as train_detector
 from .estimator import EqmOutlierDetector as EqmOutlierDetector
+from .export import export_detector as export_detector
+from .export import export_network as export_network
 from .generation import draw as draw
 from .generation import gather as gather
 from .generation import generate as generate

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +82,7 @@ def export_detector(detector: EqmDetector, path: str | os.PathLike[str]) -> None
     encoder, shape = detector.encoder, describe(detector.field).shape
     if isinstance(encoder, FeatureMaps):
         shape = (3 if encoder.repeated or shape is None else shape[0], encoder.side, encoder.side)
-    if shape is None or encoder is not None and not isinstance(encoder, FeatureMaps):
+    if shape is None or (encoder is not None and not isinstance(encoder, FeatureMaps)):
         raise ValueError("export needs a detector of pictures, or of feature maps of a network")
     about = {
         "format": "eqm exported detector",
@@ -97,6 +101,8 @@ def _checked(path: str | os.PathLike[str]) -> Path:
     found = Path(path)
     if found.suffix not in ENDINGS:
         raise ValueError(f"the file must end in {' or '.join(ENDINGS)}; got {found.name}")
+    if found.suffix == ".onnx" and not (_is_there("onnx") and _is_there("onnxscript")):
+        raise ValueError("an .onnx file needs the extra onnx: pip install 'eqm[onnx]'")
     return found
 
 
@@ -110,14 +116,13 @@ def _write(
         program = torch.export.export(
             graph, given, dynamic_shapes=tuple({0: batch} for _ in given), strict=False
         )
-        with replacing(path) as file:
-            if path.suffix == ".pt2":
-                torch.export.save(program, file)
-                return
-            try:
-                import onnxscript  # noqa: F401
-            except ImportError as error:
-                raise ValueError("an .onnx file needs the extra: pip install 'eqm[onnx]'") from error
+        if path.suffix == ".pt2":
+            written = BytesIO()
+            torch.export.save(program, written)
+            with replacing(path) as file:
+                file.write_bytes(written.getvalue())
+            return
+        with replacing(path) as file, _quiet("onnxscript", "onnx_ir", "torch.onnx"):
             torch.onnx.export(
                 program,
                 given,
@@ -128,6 +133,20 @@ def _write(
                 external_data=False,
                 verbose=False,
             )
+
+
+@contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    """Holds back what these loggers say below an error."""
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 class _Field(nn.Module):
@@ -201,3 +220,10 @@ class _Prepared(ScoreContext):
         if self.config.objective.noise_conditioning:
             return self.field(x, self.labels, self._full(gamma))  # type: ignore[call-arg]
         return self.field(x, self.labels)
+
+
+def _is_there(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ValueError:  # it is hidden
+        return False
