@@ -19,6 +19,8 @@ import pytest
 EXAMPLES = Path(__file__).parent.parent / "examples"
 CLIENTS = sorted(EXAMPLES.glob("serving_*"))
 """These need `eqm serve fashion-mnist`."""
+SCORER = EXAMPLES / "score_folder.py"
+"""It needs an exported detector."""
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +66,7 @@ def server():
         pytest.param(script, marks=[pytest.mark.slow, pytest.mark.needs("ray")])
         if script.stem == "ray_batch"
         else script
-        for script in sorted({*EXAMPLES.glob("*.py")} - {*CLIENTS})
+        for script in sorted({*EXAMPLES.glob("*.py")} - {*CLIENTS, SCORER})
     ],
     ids=lambda path: path.stem,
 )
@@ -103,3 +105,26 @@ def test_the_calls_of_the_page_about_serving_are_answered(server):
     subprocess.run(["bash", "-euo", "pipefail", "-c", script], check=True)
     for picture in ("coat", "other", "clean", "sharp", "way", "both", "large"):
         assert Path(f"{picture}.png").read_bytes().startswith(b"\x89PNG"), picture
+
+
+def test_the_scorer_gives_the_scores_of_the_detector(tmp_path):
+    import torch
+    from PIL import Image
+
+    from eqm.pictures import to_uint8
+    from eqm.tasks import export_detector, train_detector
+
+    generator = torch.Generator().manual_seed(0)
+    good = (0.3 * torch.randn(60, 1, 16, 16, generator=generator)).clamp(-1, 1)
+    detector = train_detector(good, features="pixels", steps=5, fpr=0.1)
+    export_detector(detector, tmp_path / "found.pt2")
+    (tmp_path / "pictures").mkdir()
+    for number, pixels in enumerate(to_uint8(torch.cat([good[:2], -good[:1].sign()]))):
+        Image.fromarray(pixels[..., 0]).save(tmp_path / "pictures" / f"{number}.png")
+    arguments = [sys.executable, str(SCORER), "found.pt2", "pictures"]
+    said = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
+    rounded = torch.tensor(to_uint8(torch.cat([good[:2], -good[:1].sign()])))
+    wanted = detector.score_samples(rounded.movedim(3, 1) / 127.5 - 1)
+    found = [float(line.split()[2]) for line in said.splitlines()]
+    assert found == pytest.approx(wanted.tolist(), rel=2e-3)
+    assert [line.split()[-1] for line in said.splitlines()][2] == "anomalous"
