@@ -99,8 +99,9 @@ class EqmOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         if self.field is None:
             check_count(steps=self.steps)
             seed = int(check_random_state(self.random_state).randint(2**31))
-            spoilt = bool(self.contamination)
-            table = TableDetector.of(X, steps=self.steps, seed=seed, spoilt=spoilt)
+            table = TableDetector.of(
+                X, steps=self.steps, seed=seed, contamination=float(self.contamination or 0)
+            )
             self.detector_: TableDetector | EqmDetector = table
             if self.contamination is None:
                 self.offset_ = -self._threshold(table.calibration.scores)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -21,14 +22,14 @@ from eqm.models import MLPConfig
 from eqm.models.network import build
 from eqm.schema import convert, read_json, shown
 from eqm.tasks.calibration import NONE, Calibration
-from eqm.tasks.experts import PARTS, Columns, Expert
+from eqm.tasks.experts import NARROWEST, PARTS, SHARE, Columns, Expert
 from eqm.tensor_files import read_tensors
 
 LEARNT = 10_000
 """At most so many rows are learnt, a random choice of larger tables."""
 ROWS = 1024
 """Rows that are scored at once."""
-FORMAT, VERSION = "eqm-outliers", 1
+FORMAT, VERSION = "eqm-outliers", 2
 _SETTINGS, _TENSORS = "outliers.json", "outliers.safetensors"
 
 
@@ -45,33 +46,53 @@ class _Stored:
 class TableDetector:
     """Scores rows of a table, higher = more anomalous; it learnt rows that are normal, most of them.
 
-    The rows are divided into PARTS parts, and an expert for each part learns all others. A new row gets
-    the mean score of the experts. The learnt rows are ranked by the score of the one expert that did not
-    learn them (cross-conformal prediction, Vovk 2015), so that p-values need no further rows.
+    The rows are divided into PARTS parts, and an expert for each part learns all others. Each expert measures
+    several logarithms for a row (`Expert.logs`); a new row gets their means over the experts. They are
+    standardised on the learnt rows, each measured by the one expert that did not learn it.
+    The learnt rows are ranked by the same expert (cross-conformal prediction, Vovk 2015), so that p-values
+    need no further rows.
     """
 
     columns: Columns
     experts: tuple[Expert, ...]
+    usual: Tensor
+    """Means and standard deviations of the logarithms of the learnt rows, (2, M)."""
     calibration: Calibration
     """The scores of the learnt rows, each by the expert that did not learn it."""
     scores: Tensor
     """The scores of the learnt rows as if they were new, (N,), sorted."""
 
     @classmethod
-    def of(cls, rows: np.ndarray, *, steps: int, seed: int, spoilt: bool = False) -> Self:
-        """A detector that learnt rows (N, D) in float64, some values missing (NaN), some rows `spoilt`."""
+    def of(cls, rows: np.ndarray, *, steps: int, seed: int, contamination: float = 0.0) -> Self:
+        """A detector that learnt rows (N, D) in float64, some values missing (NaN), with a share
+        `contamination` of anomalies among them."""
         generator = seeded(seed)
         chosen = torch.randperm(len(rows), generator=generator)[:LEARNT].numpy()
         columns = Columns.of(rows[chosen])
         known = columns.scaled(rows[chosen])
-        experts, scores = _taught(known, steps, generator, spoilt)
-        calibration = Calibration(scores.sort().values, NONE, NONE[:, None], NONE)
-        every = torch.cat([_mean_score(experts, batch) for batch in known.split(ROWS)])
-        return cls(columns, experts, calibration, every.sort().values)
+        experts, logs = _taught(known, steps, generator, contamination)
+        usual = torch.stack([logs.mean(0), logs.std(0, correction=0).clamp(min=NARROWEST)])
+        nothing = Calibration(NONE, NONE, NONE[:, None], NONE)
+        detector = cls(columns, experts, usual, nothing, NONE)
+        ranked = replace(nothing, scores=detector._score(logs).sort().values)
+        every = torch.cat([detector._measure(batch) for batch in known.split(ROWS)])
+        return replace(detector, calibration=ranked, scores=every.sort().values)
 
     def score_samples(self, rows: np.ndarray) -> Tensor:
-        """The score of each row of (N, D), (N,): higher = more anomalous."""
-        return self._of_batches(rows, lambda batch: _mean_score(self.experts, batch))
+        """The score of each row of (N, D), (N,) in float64: higher = more anomalous, 0 = as usual."""
+        return self._of_batches(rows, self._measure)
+
+    def _measure(self, rows: Tensor) -> Tensor:
+        return self._score(torch.stack([expert.logs(rows) for expert in self.experts]).mean(0))
+
+    def _score(self, logs: Tensor) -> Tensor:
+        """The score of rows from their logarithms (B, M), (B,): a row is odd if its residuals or its
+        distances are."""
+        gammas = len(self.experts[0].gammas)
+        away = (logs - self.usual[0]) / self.usual[1]
+        residuals, distances = away[:, :gammas].mean(1), away[:, gammas:].mean(1)
+        score = torch.logaddexp(residuals + math.log(SHARE), distances + math.log(1 - SHARE))
+        return score.round(decimals=4)
 
     def p_values_of(self, scores: Tensor) -> Tensor:
         """The conformal p-values of scores (N,) from `score_samples`."""
@@ -100,7 +121,8 @@ class TableDetector:
             "network": asdict(self.experts[0].network.config),
             "estimator": dict(estimator),
         }
-        tensors = {**vars(self.columns), "scores": self.scores, "ranked": self.calibration.scores}
+        tensors = {**vars(self.columns), "usual": self.usual, "scores": self.scores}
+        tensors["ranked"] = self.calibration.scores
         for number, expert in enumerate(self.experts):
             for name, weight in expert.network.state_dict().items():
                 tensors[f"{number}.network.{name}"] = weight
@@ -131,9 +153,9 @@ class TableDetector:
         tensors = read_tensors(path.with_name(_TENSORS), advice=advice)
         try:
             experts = tuple(_expert(stored.network, tensors, k) for k in range(stored.experts))
-            columns = Columns(tensors["middle"], tensors["width"])
+            columns = Columns(*(tensors[field.name] for field in fields(Columns)))
             ranked = Calibration(tensors["ranked"], NONE, NONE[:, None], NONE)
-            detector = cls(columns, experts, ranked, tensors["scores"])
+            detector = cls(columns, experts, tensors["usual"], ranked, tensors["scores"])
             detector.score_samples(np.zeros((1, *stored.network.shape)))  # raises if shapes differ
         except (KeyError, RuntimeError, IndexError) as error:
             reason = " ".join(str(error).split())[:200]
@@ -142,23 +164,18 @@ class TableDetector:
 
 
 def _taught(
-    rows: Tensor, steps: int, generator: Generator, spoilt: bool
+    rows: Tensor, steps: int, generator: Generator, contamination: float
 ) -> tuple[tuple[Expert, ...], Tensor]:
-    """An expert for each part of scaled rows (N, D), and the score of each row by the one that did not
-    learn it, (N,)."""
-    experts, scores = [], torch.zeros(len(rows), dtype=torch.float64)
-    for part in torch.randperm(len(rows), generator=generator).tensor_split(PARTS):
+    """An expert for each part of scaled rows (N, 2, D), and the logarithms of each row by the one that did
+    not learn it, (N, M)."""
+    experts, logs = [], list[Tensor]()
+    order = torch.randperm(len(rows), generator=generator)
+    for part in order.tensor_split(PARTS):
         others = torch.ones(len(rows), dtype=torch.bool).index_fill(0, part, False)
-        expert = Expert.of(rows[others], steps, generator, spoilt=spoilt)
-        for batch in part.split(ROWS):
-            scores[batch] = expert.score(rows[batch])
+        expert = Expert.of(rows[others], steps, generator, contamination)
+        logs += [expert.logs(rows[batch]) for batch in part.split(ROWS)]
         experts.append(expert)
-    return tuple(experts), scores
-
-
-def _mean_score(experts: tuple[Expert, ...], rows: Tensor) -> Tensor:
-    """The mean score of scaled rows (B, D), (B,)."""
-    return torch.stack([expert.score(rows) for expert in experts]).mean(0)
+    return tuple(experts), torch.cat(logs)[order.argsort()]
 
 
 def _expert(config: MLPConfig, tensors: Mapping[str, Tensor], number: int) -> Expert:
