@@ -133,6 +133,17 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     return found
 
 
+def has_pictures(path: Path) -> bool:
+    """Whether a table is a parquet file with bytes, or structures of them, in a column.
+
+    Raises as `read_table`."""
+    if path.suffix.lower() != ".parquet" or not path.is_file():
+        return False
+    with _sentence(path), _parquet_file(path) as file:
+        kinds = [str(kind) for kind in file.schema_arrow.types]
+    return any("binary" in kind for kind in kinds)
+
+
 def _csv(path: Path, ending: str) -> Table:
     with _text(path) as file:
         first = file.readline(LONGEST)

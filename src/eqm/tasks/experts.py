@@ -206,7 +206,9 @@ def learn(rows: Tensor, steps: int, generator: Generator) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator.initial_seed())
         network = build(replace(SIZE, shape=(rows.shape[1],)))
-    optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=1e-4, fused=True)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), LEARNING_RATE, weight_decay=1e-4, fused=True
+    )
     for step in range(steps):
         rate = 0.5 + 0.5 * float(np.cos(np.pi * step / steps))
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * rate * min(1.0, (step + 1) / WARMUP)
