@@ -39,9 +39,9 @@ def test_probabilities_rise_with_the_score(fitted, method):
 def test_it_is_what_pyod_computes(fitted):
     base = pytest.importorskip("pyod.models.base")
     detector, rows = fitted
-    other = type("Other", (base.BaseDetector,), {"fit": None, "decision_function": None})(0.1)
-    other.decision_scores_ = detector.decision_scores_
-    other.decision_function = detector.decision_function
+    given = {"fit": None, "decision_function": staticmethod(detector.decision_function)}
+    other = type("Other", (base.BaseDetector,), {**given, "__init__": lambda self: None})()
+    other.contamination, other.decision_scores_ = 0.1, detector.decision_scores_
     other._set_n_classes(None)
     other._process_decision_scores()
     assert other.threshold_ == detector.threshold_

@@ -40,6 +40,8 @@ def detect_fit(
 
     Example: `eqm detect fit screws/good --output runs/screw`, then open runs/screw/report.html
 
+    A .csv, .tsv or .parquet is learnt as a table: see `eqm detect fit-table --help`.
+
     It needs no defects. A part of the photographs is held out to calibrate the threshold, so that the rate of
     false alarms is known. Then `eqm detect run runs/screw PICTURES` finds what is unlike the good parts.
 

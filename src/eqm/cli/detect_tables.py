@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from eqm.cli import options
 from eqm.files import printable
+from eqm.registry import register
+from eqm.schema import Seed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,20 +42,30 @@ TablePath = Annotated[Positional[Path], arg(metavar="TABLE", help="A .csv, .tsv 
 Columns = Annotated[tuple[str, ...], arg(metavar="COLUMN ...")]
 
 
-def is_table(path: str) -> bool:
+def of_table(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a command line, with `detect fit`, `detect run` and `detect eval` as the commands for
+    tables, where a table is to be learnt, or the folder holds a detector of tables."""
+    from eqm.files import is_of_kind
+
+    name, *rest = arguments
+    pairs = zip(["", *rest], rest, strict=False)
+    plain = [each for before, each in pairs if not (before.startswith("-") or each.startswith("-"))]
+    if name == "detect-fit":
+        found = any(map(_is_table, plain))
+    else:
+        found = any(is_of_kind(Path(each), "eqm-outliers") for each in plain)
+    name = "detect-run" if name == "detect" else name
+    return [f"{name}-table", *rest] if found else list(arguments)
+
+
+def _is_table(path: str) -> bool:
     """Whether `path` names a table, and not one with pictures in its cells."""
     from eqm.data.tables import ENDINGS, has_pictures
 
     return path.lower().endswith(ENDINGS) and not has_pictures(Path(path))
 
 
-def is_of_table(folder: str) -> bool:
-    """Whether `folder` holds a detector of tables."""
-    from eqm.files import is_of_kind
-
-    return is_of_kind(Path(folder), "eqm-outliers")
-
-
+@register("command", "detect-fit-table")
 def fit_table(
     table: TablePath,
     output: Path,
@@ -61,8 +74,8 @@ def fit_table(
     keep: Columns = (),
     fpr: float = 0.05,
     contamination: float = 0.0,
-    steps: Annotated[int | None, arg(help_behavior_hint="(default: chosen)")] = None,
-    seed: int = 0,
+    steps: Annotated[options.Number | None, arg(help_behavior_hint="(default: chosen)")] = None,
+    seed: Seed = 0,
 ) -> int:
     """Make a detector of odd rows from a table.
 
@@ -122,7 +135,9 @@ def fit_table(
     if words := encoding.words:
         print(f"columns of words, one category each: {_listed(words)}")
     if copies:
-        print(f"{copies:,} learnt rows are copies: the rate of false alarms holds for different rows")
+        print(
+            f"{copies:,} learnt rows are copies: the rate of false alarms holds for different rows"
+        )
     if len(learnt) < learnt.shape[1]:
         print(
             f"there are fewer rows ({len(learnt):,}) than columns ({learnt.shape[1]:,}): more rows give better scores"
@@ -131,6 +146,7 @@ def fit_table(
     return 0
 
 
+@register("command", "detect-run-table")
 def run_table(
     folder: Folder,
     table: TablePath,
@@ -182,6 +198,7 @@ def run_table(
     return 0
 
 
+@register("command", "detect-eval-table")
 def eval_table(
     folder: Folder,
     table: TablePath,

@@ -21,6 +21,7 @@ from typing import Any
 import tyro
 
 import eqm
+from eqm.cli.detect_tables import of_table
 from eqm.cli.messages import TYPED, one_line, plain_messages, sentence_of
 from eqm.cli.options import check_numbers, typed_names
 from eqm.cli.output import check_options
@@ -123,6 +124,8 @@ def _run(arguments: list[str]) -> int:
     except FileNotFoundError:
         raise ValueError("the current folder was removed: change to another folder") from None
     arguments = _joined(arguments)
+    if arguments and arguments[0] in ("detect", "detect-fit", "detect-run", "detect-eval"):
+        arguments = of_table(arguments)
     name = arguments[0] if arguments else "--help"
     if name == "--version":
         print(f"eqm {eqm.__version__}")

@@ -40,11 +40,28 @@ def show_settings(settings: Mapping[str, object]) -> None:
 
 OUTPUTS = ("output", "animate", "maps", "save_reference")
 """Options of commands that name what is written."""
-MODELS = ("model", "models", "run", "vae", "features", "samples", "compare", "config.init_from")
+MODELS = (
+    "model",
+    "models",
+    "run",
+    "vae",
+    "features",
+    "samples",
+    "compare",
+    "folder",
+    "config.init_from",
+)
 """Options of commands that name models that are read, and other things."""
 DATA = (
     *("pictures", "images", "normal", "mask", "masks", "path", "data", "reference", "training"),
-    *("good", "labels_from", "config.data.path", "config.data.labels_from", "config.data.captions"),
+    *(
+        "good",
+        "table",
+        "labels_from",
+        "config.data.path",
+        "config.data.labels_from",
+        "config.data.captions",
+    ),
 )
 """Options of commands that name data that are read."""
 MODEL_FILES = (
@@ -52,6 +69,9 @@ MODEL_FILES = (
     *(
         "manifest.json",
         "parts.json",
+        "columns.json",
+        "outliers.json",
+        "outliers.safetensors",
         "report.html",
         "eqm.json",
         "log.jsonl",

@@ -39,8 +39,8 @@ class EqmOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     are higher for normal rows; `predict` returns 1 for normal rows and -1 for outliers.
 
     **Tables.** Without a `field`, `fit` trains small fields on the rows (n_samples, n_features) of a
-    table, in some seconds. Columns are brought to a robust scale, and a missing value (NaN) counts as the
-    median of its column. `fit` expects mostly normal rows. Of more than 10,000 rows it learns a random
+    table, in some seconds. Columns are scaled, and a missing value (NaN) counts as the median or the mean
+    of its column. `fit` expects mostly normal rows. Of more than 10,000 rows it learns a random
     choice. `predict` marks a share `fpr` of new normal rows as outliers. With `contamination`, the share
     of outliers among the rows given to `fit`, it marks that share of them instead. Then `fit` learns
     briefly, so that it does not learn the outliers. `steps` is the number of training steps of each
