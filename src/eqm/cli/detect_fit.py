@@ -40,7 +40,7 @@ def detect_fit(
 
     Example: `eqm detect fit screws/good --output runs/screw`, then open runs/screw/report.html
 
-    A .csv, .tsv or .parquet is learnt as a table: see `eqm detect fit-table --help`.
+    A table is given as a .csv, .tsv or .parquet: its odd rows are found. `eqm detect fit-table --help` says more.
 
     It needs no defects. A part of the photographs is held out to calibrate the threshold, so that the rate of
     false alarms is known. Then `eqm detect run runs/screw PICTURES` finds what is unlike the good parts.

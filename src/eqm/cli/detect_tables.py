@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from eqm.cli import options
-from eqm.files import printable
+from eqm.files import is_of_kind, printable
 from eqm.registry import register
 from eqm.schema import Seed
 
@@ -42,27 +42,16 @@ TablePath = Annotated[Positional[Path], arg(metavar="TABLE", help="A .csv, .tsv 
 Columns = Annotated[tuple[str, ...], arg(metavar="COLUMN ...")]
 
 
-def of_table(arguments: Sequence[str]) -> list[str]:
-    """The arguments of a command line, with `detect fit`, `detect run` and `detect eval` as the commands for
-    tables, where a table is to be learnt, or the folder holds a detector of tables."""
-    from eqm.files import is_of_kind
-
-    name, *rest = arguments
-    pairs = zip(["", *rest], rest, strict=False)
-    plain = [each for before, each in pairs if not (before.startswith("-") or each.startswith("-"))]
-    if name == "detect-fit":
-        found = any(map(_is_table, plain))
-    else:
-        found = any(is_of_kind(Path(each), "eqm-outliers") for each in plain)
-    name = "detect-run" if name == "detect" else name
-    return [f"{name}-table", *rest] if found else list(arguments)
-
-
-def _is_table(path: str) -> bool:
+def is_table(path: str) -> bool:
     """Whether `path` names a table, and not one with pictures in its cells."""
     from eqm.data.tables import ENDINGS, has_pictures
 
     return path.lower().endswith(ENDINGS) and not has_pictures(Path(path))
+
+
+def is_of_table(folder: str) -> bool:
+    """Whether `eqm detect fit` wrote a folder from a table."""
+    return is_of_kind(Path(folder), "eqm-outliers")
 
 
 @register("command", "detect-fit-table")

@@ -21,7 +21,7 @@ from typing import Any
 import tyro
 
 import eqm
-from eqm.cli.detect_tables import of_table
+from eqm.cli.detect_kinds import of_kind
 from eqm.cli.messages import TYPED, one_line, plain_messages, sentence_of
 from eqm.cli.options import check_numbers, typed_names
 from eqm.cli.output import check_options
@@ -123,9 +123,7 @@ def _run(arguments: list[str]) -> int:
         Path.cwd()
     except FileNotFoundError:
         raise ValueError("the current folder was removed: change to another folder") from None
-    arguments = _joined(arguments)
-    if arguments and arguments[0] in ("detect", "detect-fit", "detect-run", "detect-eval"):
-        arguments = of_table(arguments)
+    arguments = of_kind(_joined(arguments))
     name = arguments[0] if arguments else "--help"
     if name == "--version":
         print(f"eqm {eqm.__version__}")
