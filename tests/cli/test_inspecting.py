@@ -177,6 +177,21 @@ def test_masks_that_do_not_fit_are_refused(run, mask, sentence):
     assert error.count("\n") == 1
 
 
+def test_a_detector_saved_in_python_is_told_apart(run):
+    Path("m/parts.json").unlink()
+    for options in ((), ("--output", "found")):
+        status, _, error = run("run", "m", "good/000.png", *options)
+        assert (status, error.count("\n")) == (2, 1)
+        assert "m has no parts.json, which says how photographs are read" in error
+
+
+def test_a_server_refuses_a_detector_of_parts_in_one_sentence(run, capsys):
+    assert main(["serve", "m", "--port", "0"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "use `eqm detect run m PICTURES`" in error
+
+
 def test_a_model_may_be_called_run_and_the_old_spelling_goes_on(run):
     save(part(500), "new.png")
     status, out, _ = run("m", "new.png")

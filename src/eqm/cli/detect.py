@@ -70,7 +70,7 @@ def detect(
             NAME.npy: (L,) along time, or (T, H, W) for each frame.
         save: Store the calibration in the folder of the model.
     """
-    from eqm.cli.detect_parts import check_none, is_of_parts, run_parts
+    from eqm.cli.detect_parts import check_none, check_pixels, is_of_parts, run_parts
 
     if is_of_parts(model):
         others = {"normal": normal, "score": score, "contamination": contamination, "maps": maps}
@@ -85,6 +85,7 @@ def detect(
             broken=broken,
             device=device,
         )
+    check_pixels(model)
     import atexit
     from dataclasses import replace
 

@@ -22,6 +22,20 @@ def is_of_parts(model: str) -> bool:
     return (Path(model) / PARTS).is_file()
 
 
+def check_pixels(model: str) -> None:
+    """Raises ValueError for a folder with a model of features that `eqm detect fit` did not write."""
+    from eqm.models.pretrained import read_config
+
+    if not Path(model).is_dir():
+        return
+    encoder = (read_config(model)[1].get("data") or {}).get("encoder")
+    if isinstance(encoder, Mapping) and "mean" in encoder:  # as features have
+        raise ValueError(
+            f"{model} has no {PARTS}, which says how photographs are read, as it was made in Python or by `eqm train`: "
+            "use EqmDetector.load in Python, or make a detector with `eqm detect fit GOOD --output FOLDER`"
+        )
+
+
 def check_none(model: str, options: Mapping[str, object]) -> None:
     """Raises ValueError where one of these options is given, which are for other models."""
     for name, value in options.items():
