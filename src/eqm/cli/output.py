@@ -317,9 +317,9 @@ def write_samples(
     ending = ending_of(output)
     rate = (metadata.get("data") or {}).get("sample_rate")
     if rate and ending in (".wav", FOLDER):
-        from eqm.data.sounds import write_sound
+        from eqm.data.sounds import to_sound, write_sound
 
-        sounds = in_own_units(samples.float().cpu(), metadata)
+        sounds = to_sound(samples, metadata)
         if ending == ".wav":
             with replacing(output) as path, path.open("wb") as file:
                 write_sound(sounds.transpose(0, 1).flatten(1), rate, file)
@@ -344,7 +344,12 @@ def write_samples(
         return
     check_output(output, ANY)
     if ending == ".png":
-        pictures = drawn(samples if shown is None else shown, spectrogram=bool(rate))
+        seen = samples if shown is None else shown
+        if (metadata.get("data") or {}).get("log_mel"):
+            from eqm.data.sounds import to_sound
+
+            seen = to_sound(seen, metadata)
+        pictures = drawn(seen, spectrogram=bool(rate))
         scale = sheet.scale or max(1, 56 // pictures.shape[-2])
         if len(pictures) == 1 or shown is None:
             columns = max(1, min(columns, len(pictures), 1024 // (pictures.shape[-1] * scale)))

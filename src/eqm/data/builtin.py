@@ -25,6 +25,7 @@ from torch import Generator, Tensor
 
 from eqm.checks import check_count
 from eqm.data import emoji as emoji  # registers itself
+from eqm.data import moving, spoken  # noqa: F401 - they register their data sets
 from eqm.data.archives import open_file
 from eqm.data.arrays import from_array, from_idx, from_npz, idx_images
 from eqm.data.classes import by_name

@@ -37,6 +37,9 @@ class DataConfig:
     length: Annotated[int, Meta(ge=0, le=2**24)] = 0
     """Samples of each sound: longer ones are cut at their end, shorter ones end in silence. 0 keeps their
     length, if all have the same. For time series: steps in a window."""
+    sound: Literal["waveform", "log-mel"] = "waveform"
+    """What a model of sounds learns: the samples of the waveform, or the logarithm of the loudness in 64 bands of
+    frequency for each 16 ms or so, from which `eqm sample` makes sound again."""
     stride: Annotated[int, Meta(ge=1, le=2**24)] = 1
     """Steps from one window of a time series to the next."""
     time: str = ""

@@ -1,10 +1,11 @@
-"""Folders, zips and tars of sound, and single files, as signals (C, L)."""
+"""Folders, zips and tars of sound, and single files, as signals (C, L) or log-mel spectrograms."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -14,7 +15,9 @@ import torch
 from eqm.data.config import DataConfig
 from eqm.data.picture_files import SOUNDS, PictureFiles
 from eqm.data.source import MissingDataError
+from eqm.data.spectra import LogMel
 from eqm.data.tensors import Tensors
+from eqm.data.values import in_own_units
 from eqm.files import printable
 from eqm.memory import check_memory
 from eqm.naming import said
@@ -35,7 +38,10 @@ def sounds(files: PictureFiles, config: DataConfig) -> Tensors:
 
     `config.length` cuts longer ones at their end, and fills shorter ones with silence; `config.channels` 1 is
     the mean of the channels. All values are divided by their standard deviation over all sounds, which is stored
-    with the weights, as is the sample rate. Raises ValueError for several sample rates, lengths or
+    with the weights, as is the sample rate.
+
+    With `config.sound` "log-mel" they are log-mel spectrograms (N, C, frames, 1, 64), which have the mean 0 and
+    the standard deviation 1 over all sounds. Raises ValueError for several sample rates, lengths or
     numbers of channels, and where a sound cannot be read and `config.broken` is "fail"; MissingDataError
     without soundfile.
     """
@@ -69,9 +75,19 @@ def sounds(files: PictureFiles, config: DataConfig) -> Tensors:
         f"set data.length, such as {max(lengths)}; longer ones are cut, shorter ones end in silence"
     )
     length = _one(files.name, names, lengths, "lengths", hint)
+    mel = LogMel.at(rate) if config.sound == "log-mel" else None
+    length += -length % (mel.hop if mel else 1)
     data = torch.from_numpy(np.stack([_fitted(values, length) for values in found]))
-    std = float(data.double().square().mean().sqrt()) or 1.0
-    about = {"mean": [0.0] * data.shape[1], "std": [std] * data.shape[1], "sample_rate": rate}
+    if mel:
+        columns = torch.cat([mel.spectrogram(part).mT for part in data.split(256)])
+        data = columns[..., None, :]  # (N, C, frames, 1, bands)
+        std, mean = (float(value) for value in torch.std_mean(data.double(), correction=0))
+    else:
+        std, mean = float(data.double().square().mean().sqrt()), 0.0
+    std = std or 1.0
+    data = (data - mean) / std
+    about = {"mean": [mean] * data.shape[1], "std": [std] * data.shape[1], "sample_rate": rate}
+    about |= {"log_mel": asdict(mel)} if mel else {}
     notes = [*files.notes]
     short, long = (sum(form[2] * sign < length * sign for form in forms) for sign in (1, -1))
     if short or long:
@@ -79,11 +95,14 @@ def sounds(files: PictureFiles, config: DataConfig) -> Tensors:
             f"{files.name}: of {len(forms)} sounds, {long} are cut to {length} samples, and {short} are shorter "
             "and end in silence"
         )
-    notes.append(f"{files.name}: sounds of {rate} Hz, {length} samples ({length / rate:.3g} s)")
+    notes.append(
+        f"{files.name}: sounds of {rate} Hz, {length} samples ({length / rate:.3g} s)"
+        + (f", as spectrograms of {mel.bands} bands and {length // mel.hop} frames" if mel else "")
+    )
     labels = None if files.labels is None else files.labels[rows]
     return Tensors(
         files.name,
-        data / std,
+        data,
         labels,
         len(files.class_names) if labels is not None else 0,
         files.class_names if labels is not None else (),
@@ -158,6 +177,21 @@ def _one(name: str, names: Sequence[str], values: Sequence[int], what: str, advi
 
 def _fitted(values: np.ndarray, length: int) -> np.ndarray:
     return np.pad(values, ((0, 0), (0, length - values.shape[1])))
+
+
+def to_sound(samples: torch.Tensor, metadata: Mapping[str, Any]) -> torch.Tensor:
+    """Samples (N, ...) of a model of sounds with these metadata as waveforms (N, C, L) in -1..1.
+
+    Log-mel spectrograms become waveforms by `LogMel.sound`. Raises ValueError for metadata of another model."""
+    values = in_own_units(samples.detach().float().cpu(), metadata)
+    mel = LogMel.of(metadata)
+    if mel is None:
+        return values
+    if values.ndim != 5 or values.shape[3:] != (1, mel.bands):
+        raise ValueError(
+            f"samples must be log-mel spectrograms (N, C, frames, 1, {mel.bands}); got {tuple(values.shape)}"
+        )
+    return mel.sound(values[..., 0, :].mT)
 
 
 def write_sound(samples: torch.Tensor, rate: int, file: Any) -> None:

@@ -15,7 +15,7 @@ def convolution(
     outputs: int,
     kernel: int | tuple[int, ...],
     stride: int | tuple[int, ...] = 1,
-    padding: int = 0,
+    padding: int | tuple[int, ...] = 0,
 ) -> Convolution:
     """A convolution over the last 1, 2 or 3 axes."""
     kind: type = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]

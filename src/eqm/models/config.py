@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from math import prod
+from operator import gt
 from typing import Annotated
 
 from msgspec import Meta
@@ -134,6 +135,9 @@ class UNetConfig(NetworkConfig):
     stride: ByAxis = 2
     """By how much each next level is smaller: one number, or one for each axis. (1, 2, 2) keeps the
     number of frames of a video."""
+    kernel: ByAxis = 3
+    """Sides of the convolutions: one number, or one for each axis. (1, 3, 3) looks at each frame of a video by
+    itself."""
     blocks: Layers = 1
     """Residual blocks of a level on the way down, and again on the way up."""
     heads: Annotated[int, Meta(ge=0, le=2**16)] = 0
@@ -144,10 +148,14 @@ class UNetConfig(NetworkConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         axes, levels = len(self.shape) - 1, len(self.multipliers)
-        _check_axes(axes, patch=self.patch, stride=self.stride)
-        strides = _sizes(self.stride, axes)
-        if max(strides) > 3:  # the convolution that goes down a level sees 3 values of an axis
-            raise ValueError(f"stride must be 1, 2 or 3; got {_said(self.stride)}")
+        _check_axes(axes, patch=self.patch, stride=self.stride, kernel=self.kernel)
+        strides, kernels = _sizes(self.stride, axes), _sizes(self.kernel, axes)
+        if any(side % 2 == 0 for side in kernels):
+            raise ValueError(f"kernel must have odd sides; got {_said(self.kernel)}: take 3 or 5")
+        if any(map(gt, strides, kernels)):  # the convolution that goes down a level would skip values
+            raise ValueError(
+                f"stride must be at most kernel, {_said(self.kernel)}; got {_said(self.stride)}"
+            )
         divisors = tuple(
             size * stride ** (levels - 1)
             for size, stride in zip(_sizes(self.patch, axes), strides, strict=True)

@@ -10,7 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eqm.models.axes import Convolution, by_axis, convolution, from_channels, repeated, to_channels
+from eqm.models.axes import (
+    Convolution,
+    by_axis,
+    convolution,
+    from_channels,
+    repeated,
+    to_channels,
+)
 from eqm.models.conditioning import Conditioning
 from eqm.models.config import UNetConfig
 from eqm.models.network import Network
@@ -38,20 +45,22 @@ class UNet(Network):
         channels, axes, lowest = config.shape[0], len(config.shape) - 1, widths[-1]
         self._patch = by_axis(config.patch, axes)
         self._stride = by_axis(config.stride, axes)
+        kernel = by_axis(config.kernel, axes)
+        padding = tuple(side // 2 for side in kernel)
         inputs = channels * math.prod(self._patch)
 
         self.condition = Conditioning(config, lowest)
-        self.stem = convolution(axes, inputs, config.width, 3, padding=1)
+        self.stem = convolution(axes, inputs, config.width, kernel, padding=padding)
         self.positions = nn.ParameterList(_maps(config, widths) if config.positions else [])
         self.encoder = nn.ModuleList(Level(config, width) for width in widths)
         self.down = nn.ModuleList(
-            convolution(axes, a, b, 3, self._stride, padding=1) for a, b in pairwise(widths)
+            convolution(axes, a, b, kernel, self._stride, padding) for a, b in pairwise(widths)
         )
         self.attention = SelfAttention(axes, lowest, config.heads) if config.heads else None
         self.up = nn.ModuleList(convolution(axes, b, a, 1) for a, b in pairwise(widths))
         self.decoder = nn.ModuleList(Level(config, width) for width in widths)
         self.norm = _norm(config.width)
-        self.head = _zero(convolution(axes, config.width, inputs, 3, padding=1))
+        self.head = _zero(convolution(axes, config.width, inputs, kernel, padding=padding))
         self.words, self.words_up = (_attentions(config, widths) for _ in range(2))
 
     def forward(
@@ -97,8 +106,8 @@ class Level(nn.ModuleList):
 
     def __init__(self, config: UNetConfig, channels: int) -> None:
         lowest = config.width * config.multipliers[-1]
-        axes = len(config.shape) - 1
-        super().__init__(ResidualBlock(axes, channels, lowest) for _ in range(config.blocks))
+        kernel = by_axis(config.kernel, len(config.shape) - 1)
+        super().__init__(ResidualBlock(kernel, channels, lowest) for _ in range(config.blocks))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         for block in self:
@@ -109,13 +118,14 @@ class Level(nn.ModuleList):
 class ResidualBlock(nn.Module):
     """x (B, C, *sides) plus two convolutions of it; `condition` scales and shifts between the two."""
 
-    def __init__(self, axes: int, channels: int, condition_width: int) -> None:
+    def __init__(self, kernel: tuple[int, ...], channels: int, condition_width: int) -> None:
         super().__init__()
+        axes, padding = len(kernel), tuple(side // 2 for side in kernel)
         self.norm1 = _norm(channels)
-        self.conv1 = convolution(axes, channels, channels, 3, padding=1)
+        self.conv1 = convolution(axes, channels, channels, kernel, padding=padding)
         self.norm2 = _norm(channels, affine=False)
         self.modulation = nn.Linear(condition_width, 2 * channels)
-        self.conv2 = _zero(convolution(axes, channels, channels, 3, padding=1))
+        self.conv2 = _zero(convolution(axes, channels, channels, kernel, padding=padding))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         shift, scale = per_channel(self.modulation(condition), x).chunk(2, dim=1)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from eqm.data.config import DataConfig
 from eqm.models.config import UNetConfig
-from eqm.recipes import latents, pixels, series
+from eqm.recipes import clips, latents, pixels, series
 from eqm.registry import did_you_mean
 from eqm.sampling.settings import Sampling
 from eqm.train.config import ObjectiveConfig, OptimizerConfig, TrainConfig
@@ -36,7 +36,12 @@ RECIPES = {
         objective=ObjectiveConfig(decay="constant", scale=1.0),
         sampling=Sampling(rule="gradient-descent", step_size=0.05, path_length=1.0),
     ),
-    **{recipe.name: recipe for recipe in vars(pixels).values() if isinstance(recipe, TrainConfig)},
+    **{
+        recipe.name: recipe
+        for module in (pixels, clips)
+        for recipe in vars(module).values()
+        if isinstance(recipe, TrainConfig)
+    },
     **latents.LATENTS,
     "series": series.SERIES,
 }
@@ -47,6 +52,7 @@ DESCRIPTIONS = {
     "digits-dot": "The same digits with an explicit dot-product energy (EqM-E).",
     "digits-flow": "The same digits by noise-conditioned flow matching, the baseline.",
     **pixels.DESCRIPTIONS,
+    **clips.DESCRIPTIONS,
     **latents.DESCRIPTIONS,
     **series.DESCRIPTIONS,
 }

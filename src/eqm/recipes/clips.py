@@ -1,0 +1,60 @@
+"""Recipes for sound, video and points in space."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from eqm.data.config import DataConfig
+from eqm.models.config import MLPConfig, UNetConfig
+from eqm.recipes.pixels import MNIST_5K
+from eqm.sampling.settings import Sampling
+from eqm.train.config import OptimizerConfig, TrainConfig
+
+SPOKEN_DIGITS = replace(
+    MNIST_5K,
+    name="spoken-digits",
+    # (1, frames, 1, bands): the middle axis has one place.
+    model=UNetConfig(
+        shape=(1, 48, 1, 64),
+        num_classes=10,
+        patch=(2, 1, 2),
+        kernel=(3, 1, 3),
+        stride=(2, 1, 2),
+        width=32,
+        multipliers=(1, 2, 2),
+        blocks=2,
+        heads=4,
+        positions=True,
+    ),
+    data=DataConfig("spoken-digits", val_fraction=0.0, sound="log-mel"),
+    images=160_000,
+    batch_size=64,
+    compile="off",
+)
+
+MOVING_DIGITS = replace(
+    MNIST_5K,
+    name="moving-digits",
+    # All frames of a place are one patch, so the network is as cheap as one of pictures.
+    model=UNetConfig(
+        shape=(1, 16, 32, 32),
+        num_classes=10,
+        patch=(16, 2, 2),
+        kernel=(1, 3, 3),
+        stride=(1, 2, 2),
+        width=64,
+        multipliers=(1, 2, 2),
+        blocks=2,
+        heads=4,
+        positions=True,
+    ),
+    data=DataConfig("moving-digits"),
+    images=200_000,
+    batch_size=64,
+    compile="off",
+)
+
+DESCRIPTIONS = {
+    "spoken-digits": "Ten spoken digits, by six speakers, as log-mel spectrograms; 25 minutes on one core.",
+    "moving-digits": "Videos of digits that bounce, 16 frames of 32x32, 10 classes; needs eqm[data]; 35 minutes on one core.",
+}
