@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -27,24 +30,36 @@ FINE = 4
 def drawn(samples: Tensor, *, spectrogram: bool = False) -> Tensor:
     """Samples (N, ...) as pictures in -1..1, (N, C, H, W).
 
-    Pictures (N, C, H, W) stay as they are. The frames of a video (N, C, T, H, W) stand side by side. A
+    Pictures (N, C, H, W) stay as they are. The frames of a video (N, C, T, H, W) stand side by side. Those of one
+    line (N, C, T, 1, W), such as spectrograms, are upright, with the first value at the bottom and dark for large. A
     signal (N, C, L) has a curve for each channel, and a point (N, D) one curve through its numbers; all
-    have the same vertical axis, with a grey line at 0. Points (N, 2) are one picture together, (1, 3, H, W).
+    have the same vertical axis, with a grey line at 0. Points (N, 2) are one picture together, (1, 3, H, W), and
+    so are points (N, 3), seen from above their first two axes at a slant.
     With `spectrogram`, that of the first channel stands below the curves of each signal.
     """
     samples = samples.detach().float().cpu()
+    if samples.ndim == 5 and samples.shape[3] == 1:
+        low, high = samples.amin(), samples.amax()
+        return 1 - 2 * upright(samples - low) / (high - low).clamp(min=1e-9)
     if samples.ndim == 5:
         return samples.transpose(2, 3).flatten(3)
     if samples.ndim == 4:
         return samples
     if samples.ndim == 2 and samples.shape[1] == 2:
         return _tensor([_scattered(samples.numpy())])
+    if samples.ndim == 2 and samples.shape[1] == 3:
+        return turned(samples, [0.0])
     signals = samples.view(len(samples), -1, samples.shape[-1]).numpy()
     reach = float(max(np.abs(signals).max(initial=0), 1e-9))
     curves = _tensor([_curves(signal / reach) for signal in signals])
     if not spectrogram or samples.ndim != 3:
         return curves
     return torch.cat([curves, _spectrograms(samples[:, 0], curves.shape[-1])], 2)
+
+
+def upright(lines: Tensor) -> Tensor:
+    """Lines (..., T, 1, W) side by side, the first value at the bottom, (..., W, T)."""
+    return lines[..., 0, :].mT.flip(-2)
 
 
 def _spectrograms(signals: Tensor, width: int) -> Tensor:
@@ -80,7 +95,9 @@ def marked(sample: Tensor, strength: Tensor) -> Tensor:
         wide = interpolate(strength[None, None].float().cpu(), picture.shape[-1], mode="linear")
         red = heatmap(torch.full_like(picture, 1 / 0.8), wide.expand(1, *picture.shape[2:]))
         return torch.minimum(picture, red)
-    strip = strength.float().cpu().transpose(0, 1).flatten(1)  # (H, T * W)
+    strength = strength.float().cpu()
+    one_line = sample.shape[2] == 1
+    strip = upright(strength) if one_line else strength.transpose(0, 1).flatten(1)  # (H, T * W)
     colour = picture[:, :3] if picture.shape[1] >= 3 else picture.mean(1, keepdim=True)
     return torch.cat([colour.expand(1, 3, *picture.shape[2:]), heatmap(colour, strip[None])], 2)
 
@@ -165,6 +182,34 @@ def _scattered(points: np.ndarray) -> np.ndarray:
     for x, y in (at * [1, -1] + [0, 1]) * side * FINE:
         draw.ellipse([x - 6, y - 6, x + 6, y + 6], fill=COLOURS[0])
     return np.asarray(sheet.resize((side, side), Image.Resampling.LANCZOS))
+
+
+def turned(points: Tensor, turns: Sequence[float]) -> Tensor:
+    """Points (N, 3), turned about their third axis by each of the `turns` in radians, (len(turns), 3, H, W).
+
+    They are seen from 35 degrees above the first two axes. Near points are larger and darker."""
+    from PIL import Image, ImageDraw
+
+    where = points.detach().double().cpu().numpy()
+    where = where - (where.min(0) + where.max(0)) / 2
+    where = where / max(np.linalg.norm(where, axis=1).max(), 1e-9)
+    side, tilt = 4 * HEIGHT, math.radians(35)
+    sheets = []
+    for turn in turns:
+        x = where[:, 0] * math.cos(turn) - where[:, 1] * math.sin(turn)
+        y = where[:, 0] * math.sin(turn) + where[:, 1] * math.cos(turn)
+        up = y * math.sin(tilt) + where[:, 2] * math.cos(tilt)
+        near = where[:, 2] * math.sin(tilt) - y * math.cos(tilt)  # -1..1
+        sheet = Image.new("RGB", (side * FINE, side * FINE), "white")
+        draw = ImageDraw.Draw(sheet)
+        for k in near.argsort():
+            light = 0.35 * (1 - near[k])
+            colour = tuple(round(part + (255 - part) * light) for part in COLOURS[0])
+            a, b = (0.5 + 0.48 * x[k]) * side * FINE, (0.5 - 0.48 * up[k]) * side * FINE
+            size = 6 + 2 * near[k]
+            draw.ellipse([a - size, b - size, a + size, b + size], fill=colour)
+        sheets.append(np.asarray(sheet.resize((side, side), Image.Resampling.LANCZOS)))
+    return _tensor(sheets)
 
 
 def _tensor(pictures: list[np.ndarray]) -> Tensor:

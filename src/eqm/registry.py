@@ -40,7 +40,7 @@ HOMES = {
     "command": "eqm.cli",
 }
 """The kinds of parts, and the module or package that registers the built-in ones."""
-IMPORTABLE = ("decay", "gamma", "coupling")
+IMPORTABLE = ("decay", "gamma", "coupling", "features")
 """The kinds whose parts may be given as MODULE:NAME."""
 _REGISTERED: dict[str, dict[str, Any]] = {kind: {} for kind in HOMES}
 _NAMED: set[str] = set()

@@ -57,7 +57,7 @@ def eval_(
     sampling: options.SamplingOptions = STORED,
     reading: options.ClassReadingOptions = options.AS_FOUND_WITH_CLASSES,
 ) -> int:
-    """Measure how close samples are to real images.
+    """Measure how close samples are to real images, or to real sounds, series, videos or points.
 
     Example: `eqm eval fashion-mnist --reference fashion-mnist-test --count 5000`
 
@@ -70,7 +70,8 @@ def eval_(
             and `sigma`.
         compare: Other samples. The report then shows the difference.
         features: Networks that see the images: inception:PATH, dinov2:FOLDER, clip:FOLDER, lite0, pca:N,
-            pixels, classifier:NAME.
+            pixels, classifier:NAME. Samples that are no pictures take values, pca:N, or a function of your own,
+            MODULE:FUNCTION, from samples (B, ...) to a tensor (B, ...).
         metrics: Metrics to compute.
         training: Training images, to look for copies of them; `none` looks for none.
         output: Files for the result: .json, .md, and .png for a plot of a comparison.
@@ -183,9 +184,10 @@ def _pictures(source: Source) -> Iterator[Tensor]:
     """All images of a source, on every process: features fitted to them must be the same on each."""
     from torch import arange
 
+    from eqm.evaluation.samples import measured
     from eqm.randomness import SampleRandom
 
-    return (source.batch(rows, SampleRandom(0, rows)) for rows in arange(len(source)).split(256))
+    return (measured(source, rows, SampleRandom(0, rows)) for rows in arange(len(source)).split(256))
 
 
 def _shown(samples: Samples, bar: Progress) -> Samples:

@@ -442,15 +442,17 @@ def open_model(
     if not latents and (network.metadata.get("data") or {}).get("encoder"):
         raise ValueError(f"this command takes models of pixels; {name} is a model of latents")
     encoder = encoder_of(network.metadata, vae, device=where)
+    rate = (network.metadata.get("data") or {}).get("sample_rate")
     if output is not None and len(shape) == 3:
         check_output(output, MOVING if moving else STILL)
         if ending_of(output) != ".npz":
             check_channels(encoder.image_shape_of(shape)[0])
-    elif output is not None and ending_of(output) in ANIMATION_SUFFIXES and len(shape) != 4:
+    elif output is not None and ending_of(output) in ANIMATION_SUFFIXES and (
+        (len(shape) != 4 and shape != (3,)) or rate
+    ):
         raise ValueError(
             f"output must end in .png or .npz for samples that are no videos; got {output}"
         )
-    rate = (network.metadata.get("data") or {}).get("sample_rate")
     if output is not None and ending_of(output) == ".wav" and not rate:
         raise ValueError(
             f"output must end in .png or .npz for samples that are no sounds; got {output}"

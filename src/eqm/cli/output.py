@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import takewhile
+from math import pi
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 from unicodedata import category
@@ -24,6 +25,8 @@ FOLDER = ""
 """A folder of pictures has no ending."""
 LONGEST = 200
 """Bytes of the name of a file; most file systems take 255."""
+TURNS = 60
+"""Frames in which points turn once."""
 STILL = (".png", ".npz", FOLDER)
 MOVING = (*STILL, ".gif", ".mp4")
 ANY = (*MOVING, ".wav")
@@ -303,14 +306,14 @@ def write_samples(
     array NAME.npy for each of `names`, or by number, or NAME.wav for sounds. .wav: all sounds, one after the
     other. .png: a sheet of `shown` (M, ...), by default of the samples
     with fewer columns where it is wide, as `drawn` shows them, with captions as in `write_images`. .gif and .mp4:
-    such a sheet of videos (N, C, T, H, W), frame by frame.
+    such a sheet of videos (N, C, T, H, W), frame by frame, or points (N, 3) that turn once.
 
-    Raises ValueError for other endings, and for an animation of samples that are no videos.
+    Raises ValueError for other endings, and for an animation of other samples.
     """
     import numpy as np
 
     from eqm.data.values import in_own_units
-    from eqm.drawings import drawn
+    from eqm.drawings import drawn, turned
     from eqm.files import new_folder, replacing
     from eqm.pictures import animate, grid
 
@@ -362,6 +365,10 @@ def write_samples(
             whole.save(path, format="png")
         return
     samples = samples if shown is None else shown
+    if samples.shape[1:] == (3,):
+        turns = [2 * pi * k / TURNS for k in range(TURNS)]
+        animate((grid(one[None], columns=1, scale=1) for one in turned(samples, turns)), output)
+        return
     if samples.ndim != 5:
         raise ValueError(
             f"output must end in .png or .npz for samples that are no videos; got {output}"

@@ -44,24 +44,16 @@ def open_samples(
     Raises ValueError for other things than arrays and data sets with names, and for another shape."""
     from eqm.data.open_source import open_source, opens_arrays
     from eqm.data.series import is_table
-    from eqm.data.sounds import is_sound
-    from eqm.data.spectra import LogMel
+    from eqm.data.sounds import is_sound, like_sounds_of
     from eqm.data.values import Wanted
 
     path = Path(config.path)
     packed = path.is_dir() or path.suffix.lower() in (".zip", ".tar") or is_sound(path.name)
     rate = (metadata.get("data") or {}).get("sample_rate")
-    if rate and packed and not opens_arrays(config):
-        mel = LogMel.of(metadata)
-        config = replace(
-            config,
-            length=shape[1] * (mel.hop if mel else 1),
-            channels=int(shape[0] == 1),
-            sound="log-mel" if mel else "waveform",
-        )
-    elif len(shape) == 2 and is_table(path):
+    config = like_sounds_of(metadata, shape, config)
+    if len(shape) == 2 and not rate and is_table(path):
         config = _as_trained(config, shape, metadata)
-    elif path.exists() and not opens_arrays(config):
+    elif path.exists() and not opens_arrays(config) and not (rate and packed):
         raise ValueError(
             f"the model takes samples of shape {shape}, and {config.path} is no array: give a .npy or .npz, or "
             "for series a .csv, .tsv or .parquet"

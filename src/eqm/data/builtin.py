@@ -233,7 +233,7 @@ def subgroups(codes: list[str]) -> list[str]:
 
 
 Cloud = Callable[[Tensor, Generator], Tensor]
-"""Points (N, 2) of labels (N,)."""
+"""Points (N, 2) or (N, 3) of labels (N,)."""
 CLOUDS: dict[str, tuple[int, Cloud]] = {}
 """Number of classes and function of each point cloud."""
 
@@ -242,7 +242,7 @@ def points(name: str, count: int = 10_000) -> Tensors:
     """The point cloud of that name: always the same `count` points, about one unit wide.
 
     `moons`, `circles` and `spirals` have two classes; `ring` is eight Gaussians, one a class;
-    `checkerboard` has no classes. Raises ValueError for another name.
+    `checkerboard` has no classes; nor has `trefoil`, a knot in space. Raises ValueError for another name.
 
     >>> points("moons").shape, points("ring").num_classes
     ((2,), 8)
@@ -303,6 +303,20 @@ def _spirals(labels: Tensor, generator: Generator) -> Tensor:
 def _ring(labels: Tensor, generator: Generator) -> Tensor:
     angle = labels * (2 * math.pi / 8)
     return _polar(torch.full_like(angle, 1.5), angle) + _jitter(labels, generator, 0.1)
+
+
+@_cloud("trefoil", classes=0)
+def _trefoil(labels: Tensor, generator: Generator) -> Tensor:
+    angle = 2 * math.pi * torch.rand(len(labels), generator=generator)
+    knot = torch.stack(
+        [
+            (angle.sin() + 2 * (2 * angle).sin()) / 2,
+            (angle.cos() - 2 * (2 * angle).cos()) / 2,
+            -(3 * angle).sin() / 2,
+        ],
+        dim=1,
+    )
+    return knot + 0.05 * torch.randn(len(labels), 3, generator=generator)
 
 
 @_cloud("checkerboard", classes=0)

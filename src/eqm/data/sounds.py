@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -177,6 +177,24 @@ def _one(name: str, names: Sequence[str], values: Sequence[int], what: str, advi
 
 def _fitted(values: np.ndarray, length: int) -> np.ndarray:
     return np.pad(values, ((0, 0), (0, length - values.shape[1])))
+
+
+def like_sounds_of(
+    metadata: Mapping[str, Any], shape: Sequence[int] | None, config: DataConfig
+) -> DataConfig:
+    """The config with which sounds are read as a model of sounds with this `shape` and these metadata takes them.
+
+    It is unchanged for other models, and for arrays. Raises ValueError for damaged metadata."""
+    data = metadata.get("data") or {}
+    if not data.get("sample_rate") or shape is None or config.path.endswith((".npy", ".npz")):
+        return config
+    mel = LogMel.of(metadata)
+    return replace(
+        config,
+        length=shape[1] * (mel.hop if mel else 1),
+        channels=int(shape[0] == 1),
+        sound="log-mel" if mel else "waveform",
+    )
 
 
 def to_sound(samples: torch.Tensor, metadata: Mapping[str, Any]) -> torch.Tensor:

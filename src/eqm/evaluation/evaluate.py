@@ -91,7 +91,7 @@ def evaluate_each(
         protocol = Protocol(
             samples=a.sample_set,
             reference=b.sample_set,
-            features=spec_of(features[f], settings, size=len(a.moments.mean)),
+            features=spec_of(features[f], settings, size=len(a.moments.mean), shape=a.shape),
             training=None if trained_on is None or pair is None else trained_on.sample_set,
             max_rows=settings.max_rows,
             seed=settings.seed,
@@ -198,6 +198,10 @@ def _require_same_shape(
     known = {name: tuple(shape) for name, shape in shapes.items() if shape is not None}
     if len(set(known.values())) > 1:
         got = ", ".join(f"{name} {shape}" for name, shape in known.items())
+        if any(len(shape) != 3 for shape in known.values()):
+            raise ValueError(
+                f"samples must have one shape; got {got}: bring them to one, or set data.layout"
+            )
         raise ValueError(
             f"images must have one shape (C, H, W); got {got}: give files one shape with --size and "
             "--channels"
@@ -206,6 +210,8 @@ def _require_same_shape(
 
 def _require_same_range(samples: Statistics, reference: Statistics) -> None:
     """Raises ValueError for images that seem to be in 0..1, which lies within -1..1."""
+    if samples.shape is not None and len(samples.shape) != 3:
+        return
     pairs = ((samples, reference), (reference, samples))
     for one, other in pairs:
         if one.lowest >= 0 > other.lowest:
@@ -226,7 +232,9 @@ def _require_features(
             f"{name} holds statistics of one kind of features; got {len(features)} kinds: give only the "
             "features of the statistics"
         )
-    wanted = spec_of(features[0], settings, size=features[0].size or size)
+    wanted = spec_of(
+        features[0], settings, size=features[0].size or size, shape=statistics.shape
+    )
     found = statistics.spec or replace(wanted, size=size)
     if found != wanted:
         raise ValueError(

@@ -17,6 +17,7 @@ from eqm.data.arrays import from_npz
 from eqm.data.config import DataConfig
 from eqm.data.open_source import applicable
 from eqm.data.pictures import look, unreadable
+from eqm.data.sounds import like_sounds_of
 from eqm.data.source import notes_of, say
 from eqm.data.tensors import Tensors
 from eqm.data.values import Wanted
@@ -69,11 +70,6 @@ def open_samples(
             return images
         return from_source(images, count=count)
     model = from_pretrained(name, device=device)
-    if len(model.config.shape) != 3:
-        raise ValueError(
-            f"{name} is a model of shape {model.config.shape}, not of images: use the functions of "
-            "eqm.metrics"
-        )
     return drawn(
         model,
         encoder_of(model.metadata, vae, device=device),
@@ -161,6 +157,7 @@ def open_reference(
     metadata = getattr(samples, "metadata", {})
     known, trained_on = _data_of(metadata, samples.shape, (path, training))
     wanted = None if samples.shape is None else Wanted.of(samples.shape, metadata)
+    config = like_sounds_of(metadata, samples.shape, config)
     reference = known if path is None else open_images(path, config, wanted=wanted)
     if reference is None:
         stored = DataConfig.of(metadata)
@@ -230,7 +227,7 @@ def suitable_features(*sets: Samples | Source | Statistics) -> tuple[str, str]:
     """The name of features that suit these images, and the reason.
 
     They are those of given statistics, else the package's classifier of the data set, else `pixels` for
-    small grey images, else `lite0`. Raises ValueError for statistics of unknown features, and of features
+    small grey images, else `lite0`. Samples of other kinds have `values`, or `pca:64` if they are large. Raises ValueError for statistics of unknown features, and of features
     that are read from a file or folder, as the statistics may come from anybody.
     """
     names = []
@@ -257,6 +254,10 @@ def suitable_features(*sets: Samples | Source | Statistics) -> tuple[str, str]:
     for name in (name.removesuffix("-test") for name in names):
         if name in bundled_classifiers() and Classifier.load(name).shape == shape:
             return f"classifier:{name}", f"the classifier of {name} that comes with eqm"
+    if len(shape) != 3:
+        many = math.prod(shape) > 1024
+        name = "pca:64" if many else "values"
+        return name, "for samples that are no pictures; a function of your own says more"
     if shape[0] == 1 and math.prod(shape) <= 1024:
         return "pixels", "for small grey images without a classifier; other features say more"
     return "lite0", "the default for pictures"

@@ -1,4 +1,4 @@
-"""Sets of images, read or drawn in batches."""
+"""Sets of images, or of samples of another kind, read or drawn in batches."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from eqm.data import Source
 from eqm.data.source import digest
+from eqm.data.values import in_own_units
 from eqm.descent import Outcome
 from eqm.devices import rank, world_size
 from eqm.encoders import Encoder
@@ -30,7 +31,7 @@ class Batch(NamedTuple):
     """Some images of a set."""
 
     images: Tensor
-    """(B, C, H, W), float32 in -1..1."""
+    """(B, C, H, W), float32 in -1..1; samples (B, ...) of another kind in the units of their data."""
     labels: Tensor | None
     """(B,), or None."""
     numbers: Tensor
@@ -59,13 +60,8 @@ class Samples:
 def from_source(source: Source, *, count: int | None = None, skip: int = 0) -> Samples:
     """The images of a source, or a fixed random subset: `count` images after the first `skip`.
 
-    Raises ValueError if the source does not hold images, or has fewer.
+    Raises ValueError if the source has fewer.
     """
-    if len(source.shape) != 3:
-        raise ValueError(
-            f"{source.name}: images have shape (C, H, W); these samples have {source.shape}: "
-            "use the functions of eqm.metrics"
-        )
     left = len(source) - skip
     if count is not None and not 0 < count <= left:
         raise ValueError(f"count must lie in 1..{left}, the images of {source.name}; got {count}")
@@ -76,7 +72,7 @@ def from_source(source: Source, *, count: int | None = None, skip: int = 0) -> S
         for numbers in torch.arange(len(picked))[rank() :: world_size()].split(size):
             rows = picked[numbers]
             labels = None if source.labels is None else source.labels[rows]
-            yield Batch(source.batch(rows, SampleRandom(0, numbers)), labels, numbers)
+            yield Batch(measured(source, rows, SampleRandom(0, numbers)), labels, numbers)
 
     labels = "none" if source.labels is None else f"its own, of {source.num_classes} classes"
     left_out = getattr(source, "broken", {})
@@ -85,6 +81,16 @@ def from_source(source: Source, *, count: int | None = None, skip: int = 0) -> S
     )
     sample_set = SampleSet(source.name, len(picked), source.fingerprint, labels, unreadable)
     return Samples(sample_set, tuple(source.shape), source.num_classes, batches)
+
+
+def measured(source: Source, rows: Tensor, random: SampleRandom) -> Tensor:
+    """The images of a source at `rows` (B,); samples of another kind in the units of their data."""
+    samples = source.batch(rows, random)
+    return _in_units(samples, {"data": getattr(source, "metadata", {})})
+
+
+def _in_units(samples: Tensor, metadata: Mapping[str, Any]) -> Tensor:
+    return samples if samples.ndim == 4 else in_own_units(samples, metadata)
 
 
 def drawn(
@@ -127,6 +133,7 @@ def drawn(
                 )
             numbers = torch.tensor([end.index for end in some])
             images = encoder.decode(torch.stack([end.x for end in some])).float()
+            images = _in_units(images, model.metadata)
             yield Batch(images, numbers % classes if classes else None, numbers)
 
     weights = ((key, weight.cpu().float()) for key, weight in model.state_dict().items())

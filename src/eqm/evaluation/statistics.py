@@ -134,7 +134,7 @@ def gather(
         found = [
             Statistics(
                 samples.sample_set,
-                spec_of(one, settings, size=activations.vector.shape[1]),
+                spec_of(one, settings, size=activations.vector.shape[1], shape=samples.shape),
                 moments=Moments.of(activations.vector),
                 spatial=None if activations.spatial is None else Moments.of(activations.spatial),
                 vectors=_masked(activations.vector, mask),
@@ -171,9 +171,11 @@ def nearest(
     return [reduce(torch.minimum, parts) for parts in zip(*_all_gather(found), strict=True)]
 
 
-def spec_of(features: Features, settings: Settings, *, size: int) -> FeatureSpec:
-    """The spec of features with vectors of this size."""
-    rounding = "8 bits" if settings.rounding else "none"
+def spec_of(
+    features: Features, settings: Settings, *, size: int, shape: Sequence[int] | None
+) -> FeatureSpec:
+    """The spec of features with vectors of this size, of samples of this shape. Only pictures are rounded."""
+    rounding = "8 bits" if settings.rounding and (shape is None or len(shape) == 3) else "none"
     return FeatureSpec(features.name, features.fingerprint, size, features.resize, rounding)
 
 
@@ -197,7 +199,9 @@ def _blocks(samples: Samples, features: Sequence[Features], settings: Settings) 
                 f"{samples.sample_set.name}: {len(bad)} images hold NaN or infinity, the first is number "
                 f"{min(bad)}: remove them"
             )
-        found = [one(to_8_bits(images) if settings.rounding else images) for one in features]
+        if settings.rounding and images.ndim == 4:
+            images = to_8_bits(images)
+        found = [one(images) for one in features]
         if (size := max(one.vector.shape[1] for one in found)) > _MAX_SIZE:
             raise ValueError(
                 f"features must have at most {_MAX_SIZE:,} numbers per image; got {size:,}: use other "

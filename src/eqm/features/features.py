@@ -1,4 +1,4 @@
-"""Features: networks that turn images into vectors that metrics compare."""
+"""Features: networks that turn images, or samples of any kind, into vectors that metrics compare."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from eqm.checks import as_floats, check_callable, check_count, check_samples, kind_of
 from eqm.devices import pick_device
-from eqm.registry import lookup, register
+from eqm.registry import import_part, lookup, names, register
 
 
 class Activations(NamedTuple):
@@ -41,8 +41,13 @@ def open_features(
       with the package (digits, mnist-5k, fashion-mnist) or the folder of a saved `Classifier`
     * `pca:N`: N principal components of `reference`, batches of images
     * `pixels`: the pixels themselves, flattened
+    * `values`: the numbers of samples of any kind, flattened
+    * `MODULE:FUNCTION`: a function of yours from samples (B, ...) to a tensor (B, ...), or to `Activations`. The
+      module, which may be a file in the current folder, is imported. A class is made without arguments.
 
-    Own features are a function that is registered with `eqm.register("features", KIND)` and returns
+    `pca:N` and `values` take samples of any shape, the other built-in ones pictures.
+
+    Own features can also be a function that is registered with `eqm.register("features", KIND)` and returns
     `Features`. It may take any of `argument` (a str), `device` (a torch.device) and `reference`.
 
     Raises ValueError for an unknown kind or argument, and for missing or damaged weights.
@@ -53,6 +58,8 @@ def open_features(
     if not isinstance(name, str):
         raise ValueError(f"features have a name, such as 'lite0'; got {kind_of(name)}")
     kind, _, argument = name.partition(":")
+    if argument and kind not in names("features"):
+        return _own(name, pick_device(str(device)))
     make = lookup("features", kind)
     given = {"argument": argument, "device": pick_device(str(device)), "reference": reference}
     taken = inspect.signature(make).parameters
@@ -80,13 +87,21 @@ class Features:
     """How images are resized before the network, in words."""
     batch_size: int
     """How many images the network sees at a time."""
+    any_shape: bool = False
+    """Whether samples may be of any shape, not only pictures."""
 
     def __call__(self, images: Tensor) -> Activations:
-        """The activations of images (B, C, H, W), float32 in -1..1, without gradients.
+        """The activations of images (B, C, H, W), float32 in -1..1, without gradients; or of samples (B, ...) of
+        another kind, where the features take them.
 
-        They are on the module's device. Raises ValueError for images of the wrong range or shape.
+        They are on the module's device. Raises ValueError for images of the wrong range or shape, NaN and infinity.
         """
-        images = as_images(images)
+        if not self.any_shape and getattr(images, "ndim", 4) != 4:
+            raise ValueError(
+                f"the features {self.name} take pictures; got samples of shape {tuple(images.shape[1:])}: take "
+                "values, pca:N, or a function of your own, MODULE:FUNCTION"
+            )
+        images = as_samples(images) if self.any_shape else as_images(images)
         device = next(chain(self.module.parameters(), self.module.buffers()), images).device
         # No TensorFloat-32: its rounding changes Frechet distances.
         with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
@@ -119,13 +134,15 @@ def from_module(
     resize: str = "none",
     settings: Mapping[str, Any] | None = None,
     batch_size: int = 64,
+    any_shape: bool = False,
 ) -> Features:
     """Any module as features, in evaluation mode.
 
     The module takes images (B, C, H, W), float32 in -1..1, and returns `Activations` or a tensor
     (B, ...), which is flattened. `read` is called instead of the module, if given. `resize` says in
     words how the module resizes images. `settings` is JSON data about the module that its weights do
-    not show. Both are part of the fingerprint. The module sees `batch_size` images at a time.
+    not show. Both are part of the fingerprint. The module sees `batch_size` images at a time. With `any_shape` it
+    also takes samples that are no images, (B, ...) with any finite values.
 
     >>> from_module(nn.Flatten(), name="mine")(torch.zeros(2, 1, 4, 4)).vector.shape
     torch.Size([2, 16])
@@ -139,7 +156,14 @@ def from_module(
         raise ValueError(f"settings must be a dict; got {kind_of(settings)}")
     about = [type(module).__name__, resize, dict(settings or {})]
     return Features(
-        module.eval(), read or module, name, _fingerprint(module, about), size, resize, batch_size
+        module.eval(),
+        read or module,
+        name,
+        _fingerprint(module, about),
+        size,
+        resize,
+        batch_size,
+        any_shape,
     )
 
 
@@ -176,6 +200,38 @@ def as_rgb(images: Tensor) -> Tensor:
             "features, such as pixels"
         )
     return images.expand(-1, 3, -1, -1)
+
+
+def as_samples(samples: Tensor) -> Tensor:
+    """The samples (B, ...); images (B, C, H, W) as `as_images` has them.
+
+    Raises ValueError unless the others are floating point and finite."""
+    if samples.ndim == 4:
+        return as_images(samples)
+    check_samples("(B, ...)", least=1, samples=samples)
+    if not (samples.is_floating_point() and samples.isfinite().all()):
+        raise ValueError("samples must be finite floating-point numbers: remove NaN and infinity")
+    return samples
+
+
+def _own(name: str, device: torch.device) -> Features:
+    """The features of a function of the user, MODULE:FUNCTION."""
+    import_part("features", name)
+    made = lookup("features", name)
+    made = made() if isinstance(made, type) else made
+    if isinstance(made, Features):
+        return made
+    if isinstance(made, nn.Module):
+        return from_module(made.to(device), name=name, any_shape=True)
+    return from_module(
+        nn.Identity(), name=name, read=made, settings={"function": name}, any_shape=True
+    )
+
+
+@register("features", "values")
+def open_values() -> Features:
+    """The numbers of samples of any shape, flattened."""
+    return from_module(nn.Flatten(), name="values", any_shape=True)
 
 
 @register("features", "pixels")

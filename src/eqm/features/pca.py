@@ -1,4 +1,4 @@
-"""Principal components of images as features."""
+"""Principal components of images, or of samples of any shape, as features."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from eqm.checks import check_count, kind_of
 from eqm.devices import pick_device
-from eqm.features.features import Features, as_images, from_module
+from eqm.features.features import Features, as_samples, from_module
 from eqm.registry import register
 
 _LARGEST = 1 << 14  # the most values per image; the covariance then takes 2 GiB
@@ -42,7 +42,7 @@ def fit_pca(
 ) -> Features:
     """Features: the first principal components, fitted on `images`.
 
-    `images` is (N, C, H, W) in -1..1, or an iterable of such batches, which is read once. The
+    `images` is (N, C, H, W) in -1..1, samples (N, ...) of another kind, or an iterable of such batches, which is read once. The
     coordinates are not whitened, so all components together keep distances. The largest entry of each
     component is positive. Raises ValueError for more components than images less one or than values per
     image, and for images of more than 16,384 values.
@@ -56,12 +56,12 @@ def fit_pca(
     if isinstance(images, str | dict | set) or not isinstance(images, Iterable):
         raise ValueError(f"images must be a tensor, or batches of them; got {kind_of(images)}")
     if hasattr(images, "ndim"):  # a tensor or an array
-        images = as_images(images)  # type: ignore[arg-type]
+        images = as_samples(images)  # type: ignore[arg-type]
     exact = "cpu" if device.type == "mps" else device  # mps has no float64
     count, total, products = 0, torch.zeros(0), torch.zeros(0)
     shape: tuple[int, ...] = ()
     for batch in images.split(1024) if isinstance(images, Tensor) and images.ndim else images:
-        batch = as_images(batch)
+        batch = as_samples(batch)
         rows = batch.flatten(1).to(exact, torch.float64)
         if not count:
             shape, size = tuple(batch.shape[1:]), rows.shape[1]
@@ -91,6 +91,7 @@ def fit_pca(
         Projection(shape, mean.float(), basis.float()).to(device),
         name=f"pca:{components}",
         size=components,
+        any_shape=True,
     )
 
 

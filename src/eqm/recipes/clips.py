@@ -8,7 +8,7 @@ from eqm.data.config import DataConfig
 from eqm.models.config import MLPConfig, UNetConfig
 from eqm.recipes.pixels import MNIST_5K
 from eqm.sampling.settings import Sampling
-from eqm.train.config import OptimizerConfig, TrainConfig
+from eqm.train.config import TrainConfig
 
 SPOKEN_DIGITS = replace(
     MNIST_5K,
@@ -54,7 +54,24 @@ MOVING_DIGITS = replace(
     compile="off",
 )
 
+POINTS = TrainConfig(
+    name="points",
+    model=MLPConfig(shape=(3,), width=128, depth=3),
+    data=DataConfig("trefoil"),
+    objective=MNIST_5K.objective,
+    optimizer=replace(
+        MNIST_5K.optimizer, name="adamw", learning_rate=2e-3, ema_halflife=20_000
+    ),
+    sampling=Sampling(step_size=0.1, path_length=3.0),
+    images=1_200_000,
+    batch_size=256,
+    eval_every=400_000,
+    precision="float32",
+    threads=1,
+)
+
 DESCRIPTIONS = {
+    "points": "Points on a knot in space; a minute on one core.",
     "spoken-digits": "Ten spoken digits, by six speakers, as log-mel spectrograms; 25 minutes on one core.",
     "moving-digits": "Videos of digits that bounce, 16 frames of 32x32, 10 classes; needs eqm[data]; 35 minutes on one core.",
 }
