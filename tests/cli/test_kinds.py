@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -65,3 +67,66 @@ def test_only_videos_become_an_animation(tmp_path, capsys):
     with Image.open(tmp_path / "videos" / "samples.gif") as film:
         assert film.n_frames == 4
     assert "for samples that are no videos" in capsys.readouterr().err
+
+
+def test_samples_of_any_kind_are_compared_by_features_of_ones_own(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "judging.py").write_text(
+        "def loudest(x):\n    assert x.shape[1:] == (2, 16), x.shape\n    return x.amax(2)\n"
+    )
+    options, _ = signals(tmp_path)
+    assert (
+        main(["train", "digits", "--data.path", "data.npz", "--output", "run", *QUICK, *options])
+        == 0
+    )
+    near = np.load("data.npz")["data"]
+    np.savez("far.npz", data=near + np.float32([[[30.0], [0.0]]]))
+    measure = [
+        "--reference",
+        "data.npz",
+        "--layout",
+        "NCL",
+        "--metrics",
+        "frechet",
+        "--training",
+        "none",
+    ]
+    values = {}
+    for name, samples in (
+        ("model", ["run", "--count", "40"]),
+        ("far", ["far.npz"]),
+        ("same", ["data.npz"]),
+    ):
+        out = ["--features", "judging:loudest", "values", "--output", f"{name}.json"]
+        assert main(["eval", *samples, *measure, *out]) == 0, name
+        found = json.loads((tmp_path / f"{name}.json").read_text())["measurements"]
+        values[name] = {one["protocol"]["features"]["features"]: one["value"] for one in found}
+    shift = values["far"]["judging:loudest"]
+    assert shift == pytest.approx(30**2, rel=1e-3)  # in the units of the data; equal covariances
+    assert values["same"]["judging:loudest"] == pytest.approx(0, abs=1e-3)
+    assert values["same"]["values"] < values["model"]["values"]
+    capsys.readouterr()
+    wrong = {
+        "lite0": "take pictures; got samples of shape (2, 16)",
+        "judging:quietest": "has no function or class 'quietest'",
+        "judgment:loudest": "there is no 'judgment'",
+    }
+    for name, sentence in wrong.items():
+        assert main(["eval", "far.npz", *measure, "--features", name]) == 2
+        assert sentence in capsys.readouterr().err
+    assert main(["eval", "far.npz", *measure]) == 0
+    assert "features: values" in capsys.readouterr().err
+
+
+def test_points_in_space_are_a_picture_and_turn(tmp_path):
+    data = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    np.save(tmp_path / "data.npy", data)
+    run = str(tmp_path / "run")
+    small = ["--data.path", str(tmp_path / "data.npy"), "--model.width", "8", "--eval-every", "0"]
+    assert main(["train", "points", *small, "--images", "512", "--output", run]) == 0
+    for name, frames in (("cloud.png", 1), ("cloud.gif", 60)):
+        assert main(["sample", run, "--count", "50", "--output", str(tmp_path / name)]) == 0
+        with Image.open(tmp_path / name) as picture:
+            assert getattr(picture, "n_frames", 1) == frames
+            assert picture.size[0] >= 256

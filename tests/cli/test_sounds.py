@@ -133,3 +133,30 @@ def test_a_spectrogram_shows_the_pitch():
     rows = shown[:, 0, 64:, 50:-50].mean(2).argmin(1)  # the darkest row, of 64 from 2000 Hz to 0
     assert abs(int(rows[0]) - 32) <= 1
     assert abs(int(rows[1]) - 56) <= 1
+
+
+def test_spectrograms_are_trained_and_sampled_as_sound(folder, capsys):
+    quick = ["--images", "32", "--batch-size", "16", "--eval-every", "0"]
+    quick += ["--model.width", "8", "--model.multipliers", "1", "--model.patch", "2", "1", "4"]
+    quick += ["--model.kernel", "3", "1", "3", "--model.stride", "2", "1", "2"]
+    data = ["--data.path", "tones", "--data.length", "256", "--data.sound", "log-mel"]
+    assert main(["train", "digits", *data, "--output", "run", *quick]) == 0
+    assert "spectrograms of 64 bands and 4 frames" in capsys.readouterr().err
+    assert main(["sample", "run", "--labels", "low", "--count", "2", "--output", "x.wav"]) == 0
+    values, rate = soundfile.read("x.wav")
+    assert (len(values), rate) == (512, RATE)
+    vary = ["vary", "run", "tones/low/low_4.wav", "--strength", "0", "--count", "1", "--output"]
+    assert main([*vary, "same.wav"]) == 0
+    heard = np.abs(np.fft.rfft(soundfile.read("same.wav")[0]))
+    assert abs(int(heard.argmax()) - 16) <= 2  # 250 of 4000 Hz in 256 samples
+    assert main([*vary, "same.npz"]) == 0
+    assert np.load("same.npz")["arr_0"].shape == (1, 1, 4, 1, 64)
+    assert main([*vary, "same.png"]) == 0
+    with Image.open("same.png") as sheet:
+        assert sheet.height > 128  # a curve and a spectrogram
+    restore = ["restore", "run", "tones/low/low_4.wav", "--hole", "2:", "--steps", "2"]
+    assert main([*restore, "--count", "1", "--output", "r.npz"]) == 0
+    known = np.load("same.npz")["arr_0"][0, :, :2]
+    np.testing.assert_allclose(np.load("r.npz")["arr_0"][0, :, :2], known, atol=1e-3)
+    assert main([*vary, "same.gif"]) == 2
+    assert "samples that are no videos" in capsys.readouterr().err

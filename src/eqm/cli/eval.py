@@ -187,7 +187,9 @@ def _pictures(source: Source) -> Iterator[Tensor]:
     from eqm.evaluation.samples import measured
     from eqm.randomness import SampleRandom
 
-    return (measured(source, rows, SampleRandom(0, rows)) for rows in arange(len(source)).split(256))
+    return (
+        measured(source, rows, SampleRandom(0, rows)) for rows in arange(len(source)).split(256)
+    )
 
 
 def _shown(samples: Samples, bar: Progress) -> Samples:

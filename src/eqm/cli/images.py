@@ -447,8 +447,10 @@ def open_model(
         check_output(output, MOVING if moving else STILL)
         if ending_of(output) != ".npz":
             check_channels(encoder.image_shape_of(shape)[0])
-    elif output is not None and ending_of(output) in ANIMATION_SUFFIXES and (
-        (len(shape) != 4 and shape != (3,)) or rate
+    elif (
+        output is not None
+        and ending_of(output) in ANIMATION_SUFFIXES
+        and ((len(shape) != 4 and shape != (3,)) or rate)
     ):
         raise ValueError(
             f"output must end in .png or .npz for samples that are no videos; got {output}"

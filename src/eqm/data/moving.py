@@ -55,7 +55,9 @@ class MovingDigits:
 
     @cached_property
     def _small(self) -> Tensor:
-        images = self.digits.batch(torch.arange(len(self)), SampleRandom(0, torch.arange(len(self))))
+        images = self.digits.batch(
+            torch.arange(len(self)), SampleRandom(0, torch.arange(len(self)))
+        )
         small = interpolate(images, (DIGIT, DIGIT), mode="bilinear", antialias=True)
         edge = (SIDE - DIGIT) // 2
         return pad(small + 1, [edge] * 4)  # (N, 1, 32, 32), black is 0
@@ -70,7 +72,9 @@ class MovingDigits:
         turn = torch.eye(2).expand(len(places), 2, 2)
         # affine_grid counts from -1 to 1 over the frame, and says where a pixel comes from.
         grid = affine_grid(
-            torch.cat([turn, -places[:, :, None] * (2 / SIDE)], 2), frames.shape, align_corners=False
+            torch.cat([turn, -places[:, :, None] * (2 / SIDE)], 2),
+            frames.shape,
+            align_corners=False,
         )
         moved = grid_sample(frames, grid, align_corners=False) - 1
         return moved.unflatten(0, (len(rows), FRAMES)).transpose(1, 2)

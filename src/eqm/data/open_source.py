@@ -153,10 +153,10 @@ def _source(config: DataConfig, wanted: Wanted | None) -> Source:
         files = files_at(config)
         if is_sound(files.names[0]):
             return _captioned(sounds(files, config), files)
-        if config.length:
-            raise ValueError(
-                f"{path} holds pictures: leave data.length out, which is for sounds and series"
-            )
+        if config.length or config.sound != "waveform":
+            fault = "length out, which is for sounds and series"
+            fault = fault if config.length else "sound out, which is for sounds"
+            raise ValueError(f"{path} holds pictures: leave data.{fault}")
         return _captioned(pictures(files, config), files)
     match path.suffix.lower():
         case ".npz":

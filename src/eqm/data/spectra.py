@@ -52,7 +52,9 @@ class LogMel:
     def of(cls, metadata: Mapping[str, Any]) -> Self | None:
         """That of a model with these metadata; None where it has none. Raises ValueError for damaged ones."""
         stored = (metadata.get("data") or {}).get("log_mel")
-        found: Self | None = stored and convert(stored, cls, "the model's metadata: ", name="log_mel")
+        found: Self | None = stored and convert(
+            stored, cls, "the model's metadata: ", name="log_mel"
+        )
         return found
 
     def spectrogram(self, sound: Tensor) -> Tensor:
@@ -88,25 +90,26 @@ class LogMel:
         """The short-time Fourier transform (..., window / 2 + 1, L / hop), scaled to the amplitude of a sine."""
         flat = pad(sound.reshape(-1, sound.shape[-1]), self._padding)
         taper = torch.hann_window(self.window).to(sound)
-        found = torch.stft(flat, self.window, self.hop, window=taper, center=False, return_complex=True)
-        return found.unflatten(0, sound.shape[:-1]) * (2 / self.window)
+        found = torch.stft(
+            flat, self.window, self.hop, window=taper, center=False, return_complex=True
+        )
+        return found.view(*sound.shape[:-1], *found.shape[1:]) * (2 / self.window)
 
     def _inverse(self, found: Tensor) -> Tensor:
         """The sound (..., L) whose transform is nearest to `found`."""
         taper = torch.hann_window(self.window).to(found.real)
-        frames = torch.fft.irfft(found.flatten(0, -3) * (self.window / 2), self.window, dim=1)
+        flat = found.reshape(-1, *found.shape[-2:])
+        frames = torch.fft.irfft(flat * (self.window / 2), self.window, dim=1)
         frames = frames * taper[:, None]
         length = self.hop * (frames.shape[-1] - 1) + self.window
 
         def add(frames: Tensor) -> Tensor:
-            return fold(
-                frames, (1, length), (1, self.window), stride=(1, self.hop)
-            ).flatten(1)
+            return fold(frames, (1, length), (1, self.window), stride=(1, self.hop)).flatten(1)
 
         weight = add(taper.square()[None, :, None].expand(1, -1, frames.shape[-1]))
         whole = add(frames) / weight.clamp(min=1e-4)
         left, right = self._padding
-        return whole[:, left : length - right].unflatten(0, found.shape[:-2])
+        return whole[:, left : length - right].reshape(*found.shape[:-2], -1)
 
     @property
     def _padding(self) -> tuple[int, int]:
@@ -117,7 +120,9 @@ class LogMel:
     def _filters(self) -> Tensor:
         """The weights of the frequencies in each band, (bands, window / 2 + 1), triangles of sum 1."""
         top = 2595 * math.log10(1 + self.rate / 2 / 700)
-        edges = 700 * (10 ** (torch.linspace(0, top, self.bands + 2, dtype=torch.float64) / 2595) - 1)
+        edges = 700 * (
+            10 ** (torch.linspace(0, top, self.bands + 2, dtype=torch.float64) / 2595) - 1
+        )
         heard = torch.linspace(0, self.rate / 2, self.window // 2 + 1, dtype=torch.float64)
         rise = (heard - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
         fall = (edges[2:, None] - heard) / (edges[2:] - edges[1:-1])[:, None]

@@ -41,7 +41,9 @@ def spoken_digits(config: DataConfig) -> Source:
     every = read(found, replace(config, split="all", labels_from="", labels=False))
     words = [Path(name).stem.split("_") for name in every.names]
     if odd := [name for name, word in zip(every.names, words, strict=True) if not _is_named(word)]:
-        raise ValueError(f"{found} must hold files such as 7_theo_12.wav; got {odd[0]}: get it again")
+        raise ValueError(
+            f"{found} must hold files such as 7_theo_12.wav; got {odd[0]}: get it again"
+        )
     tested = torch.tensor([int(word[2]) < TESTED for word in words])
     parts = {"train": ~tested, "test": tested, "all": torch.ones_like(tested)}
     if config.split not in parts:

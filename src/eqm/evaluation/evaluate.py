@@ -232,9 +232,7 @@ def _require_features(
             f"{name} holds statistics of one kind of features; got {len(features)} kinds: give only the "
             "features of the statistics"
         )
-    wanted = spec_of(
-        features[0], settings, size=features[0].size or size, shape=statistics.shape
-    )
+    wanted = spec_of(features[0], settings, size=features[0].size or size, shape=statistics.shape)
     found = statistics.spec or replace(wanted, size=size)
     if found != wanted:
         raise ValueError(

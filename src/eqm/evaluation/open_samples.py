@@ -227,8 +227,9 @@ def suitable_features(*sets: Samples | Source | Statistics) -> tuple[str, str]:
     """The name of features that suit these images, and the reason.
 
     They are those of given statistics, else the package's classifier of the data set, else `pixels` for
-    small grey images, else `lite0`. Samples of other kinds have `values`, or `pca:64` if they are large. Raises ValueError for statistics of unknown features, and of features
-    that are read from a file or folder, as the statistics may come from anybody.
+    small grey images, else `lite0`. Samples of other kinds have `values`, or `pca:64` if they are large.
+    Raises ValueError for statistics of unknown features, and of features that are read from a file or folder, as
+    the statistics may come from anybody.
     """
     names = []
     shape: tuple[int, ...] = ()

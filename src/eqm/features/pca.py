@@ -42,8 +42,8 @@ def fit_pca(
 ) -> Features:
     """Features: the first principal components, fitted on `images`.
 
-    `images` is (N, C, H, W) in -1..1, samples (N, ...) of another kind, or an iterable of such batches, which is read once. The
-    coordinates are not whitened, so all components together keep distances. The largest entry of each
+    `images` is (N, C, H, W) in -1..1, samples (N, ...) of another kind, or an iterable of such batches, which is
+    read once. The coordinates are not whitened, so all components together keep distances. The largest entry of each
     component is positive. Raises ValueError for more components than images less one or than values per
     image, and for images of more than 16,384 values.
 

@@ -152,7 +152,9 @@ class UNetConfig(NetworkConfig):
         strides, kernels = _sizes(self.stride, axes), _sizes(self.kernel, axes)
         if any(side % 2 == 0 for side in kernels):
             raise ValueError(f"kernel must have odd sides; got {_said(self.kernel)}: take 3 or 5")
-        if any(map(gt, strides, kernels)):  # the convolution that goes down a level would skip values
+        if any(
+            map(gt, strides, kernels)
+        ):  # the convolution that goes down a level would skip values
             raise ValueError(
                 f"stride must be at most kernel, {_said(self.kernel)}; got {_said(self.stride)}"
             )
