@@ -73,7 +73,7 @@ class MovingDigits:
         # affine_grid counts from -1 to 1 over the frame, and says where a pixel comes from.
         grid = affine_grid(
             torch.cat([turn, -places[:, :, None] * (2 / SIDE)], 2),
-            frames.shape,
+            list(frames.shape),
             align_corners=False,
         )
         moved = grid_sample(frames, grid, align_corners=False) - 1
