@@ -85,3 +85,30 @@ def position_table(sides: tuple[int, ...], width: int) -> Tensor:
         tables.append(view.expand(*sides, -1))
     table = torch.cat(tables, dim=-1).reshape(1, -1, width)
     return table.to(torch.get_default_dtype())
+
+
+def rotary_table(sides: tuple[int, ...], channels: int) -> Tensor:
+    """Cosines and sines for `rotated`, (2, prod(sides), channels // 2), of the first axis first.
+
+    The angle of a pair of channels is the token's place on one axis times a frequency, from 1 down to
+    1/100 (arXiv 2403.13298, axial). Each axis has equally many pairs; those left over have angle 0.
+    """
+    pairs = channels // 2 // len(sides)
+    frequencies = 100.0 ** (-torch.arange(pairs, dtype=torch.float64) / pairs)
+    places = torch.cartesian_prod(*(torch.arange(n, dtype=torch.float64) for n in sides))
+    angles = (places.view(-1, len(sides), 1) * frequencies).flatten(1)
+    angles = F.pad(angles, (0, channels // 2 - angles.shape[1]))
+    return torch.stack([angles.cos(), angles.sin()]).to(torch.get_default_dtype())
+
+
+def rotated(x: Tensor, table: Tensor) -> Tensor:
+    """x (..., N, D) with each pair of channels rotated by the angle of its token in the plane.
+
+    Channel k pairs with channel k + D // 2. The product of two rotated vectors depends on their places
+    through the difference alone (RoPE, arXiv 2104.09864).
+    """
+    cosine, sine = table
+    half = cosine.shape[-1]
+    first, second, rest = x.split([half, half, x.shape[-1] - 2 * half], dim=-1)
+    turned = (first * cosine - second * sine, second * cosine + first * sine, rest)
+    return torch.cat(turned, dim=-1)

@@ -104,6 +104,14 @@ class TransformerConfig(NetworkConfig):
     """Hidden width of a block's MLP, in units of `width`."""
     unused_outputs: bool = False
     """Give the last layer twice the channels and ignore the second half, as the released models."""
+    rotary: bool = False
+    """Rotate the queries and keys of self-attention by the place of their token (RoPE)."""
+    rms_norm: bool = False
+    """Divide tokens by their root mean square (RMS norm) in place of layer norm."""
+    qk_norm: bool = False
+    """Divide the queries and keys of self-attention by their root mean square, then scale them (QK norm)."""
+    swiglu: bool = False
+    """Give the MLP of a block a gate (SwiGLU) in place of GELU; it has about as many parameters."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,6 +122,11 @@ class TransformerConfig(NetworkConfig):
         reason = f"the number {2 * axes} (sine and cosine of {axis})"
         _check_divisible("width", self.width, 2 * axes, reason)
         _check_divisible("width", self.width, self.heads, f"the number of heads {self.heads}")
+        if self.rotary and self.width // self.heads < 2 * axes:
+            raise ValueError(
+                f"rotary needs {2 * axes} or more channels for each head (a pair for {axis}); got "
+                f"width {self.width} with {self.heads} heads: take fewer heads or a larger width"
+            )
 
 
 @dataclass(frozen=True)

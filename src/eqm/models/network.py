@@ -64,7 +64,7 @@ class Network(nn.Module):
         """The same field compiled, with the same weights."""
         return torch.compile(self)
 
-    def through(self, block: nn.Module, *inputs: Tensor) -> Tensor:
+    def through(self, block: nn.Module, *inputs: Tensor | None) -> Tensor:
         """`block(*inputs)`, under activation checkpointing if that is on."""
         if self.activation_checkpointing and torch.is_grad_enabled():
             # An energy needs plain attention, also when the block runs again in the backward pass.
@@ -72,7 +72,7 @@ class Network(nn.Module):
             compiling = torch.compiler.is_compiling()
             plain = not compiling and not torch.backends.cuda.flash_sdp_enabled()
 
-            def run(*inputs: Tensor) -> Tensor:
+            def run(*inputs: Tensor | None) -> Tensor:
                 with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
                     return block(*inputs)
 

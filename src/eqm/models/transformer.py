@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eqm.models.axes import by_axis, convolution, position_table
+from eqm.models.axes import by_axis, convolution, position_table, rotary_table, rotated
 from eqm.models.conditioning import LabelEmbedding, NoiseEmbedding
 from eqm.models.config import TransformerConfig
 from eqm.models.network import Network
@@ -26,6 +26,9 @@ class Transformer(Network):
     initialisation, but the output has the opposite sign: load released weights with
     `eqm.models.official.load`. Every operation can be differentiated twice under the math kernel
     of `torch.nn.attention.sdpa_kernel`.
+
+    `rotary`, `rms_norm`, `qk_norm` and `swiglu` of the config replace parts of the blocks, as in
+    LightningDiT (arXiv 2501.01423). Without them the network is that of the paper.
     """
 
     config: TransformerConfig
@@ -39,6 +42,10 @@ class Transformer(Network):
 
         self.x_embedder = PatchEmbedding(channels, self._patch, config.width)
         self.pos_embed = nn.Parameter(position_table(self._grid, config.width), requires_grad=False)
+        self.rotary: nn.Parameter | None = None
+        if config.rotary:
+            table = rotary_table(self._grid, config.width // config.heads)
+            self.rotary = nn.Parameter(table, requires_grad=False)
         self.t_embedder = NoiseEmbedding(config.width)
         self.y_embedder: LabelEmbedding | TokenEmbedding | None = None
         if config.text.encoder:
@@ -46,7 +53,7 @@ class Transformer(Network):
         elif config.num_classes:
             self.y_embedder = LabelEmbedding(config.num_classes, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.final_layer = FinalLayer(config.width, prod(self._patch) * outputs)
+        self.final_layer = FinalLayer(config, prod(self._patch) * outputs)
         self._initialise()
 
     def forward(
@@ -64,7 +71,7 @@ class Transformer(Network):
             condition = condition + self.y_embedder(labels)
         condition = F.silu(condition)[:, None]  # (B or 1, 1, D)
         for block in self.blocks:
-            tokens = self.through(block, tokens, condition, *words)
+            tokens = self.through(block, tokens, condition, self.rotary, *words)
         return self._unpatch(self.final_layer(tokens, condition))
 
     def repeated_blocks(self) -> list[nn.Module]:
@@ -89,7 +96,7 @@ class Transformer(Network):
                 nn.init.zeros_(parameter)
             elif name.startswith(("t_embedder", "y_embedder")):
                 nn.init.normal_(parameter, std=0.02)
-            elif name != "pos_embed":
+            elif name not in ("pos_embed", "rotary") and parameter.ndim > 1:  # scales are 1
                 nn.init.xavier_uniform_(parameter.detach().flatten(1))  # a view, so in place
 
 
@@ -105,18 +112,31 @@ class PatchEmbedding(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention on tokens (B, N, D)."""
+    """Multi-head self-attention on tokens (B, N, D).
 
-    def __init__(self, width: int, heads: int) -> None:
+    With QK norm, queries and keys are at most as long as their largest learned scale times
+    sqrt(D / heads).
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.heads = heads
+        width, self.heads = config.width, config.heads
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
+        if config.qk_norm:
+            self.q_scale = nn.Parameter(torch.ones(width // self.heads))
+            self.k_scale = nn.Parameter(torch.ones(width // self.heads))
+        self._qk_norm = config.qk_norm
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, rotary: Tensor | None = None) -> Tensor:
         qkv = self.qkv(tokens).unflatten(2, (3, self.heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()  # each (B, heads, N, D / heads)
-        return self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
+        if self._qk_norm:
+            q, k = over_rms(q) * self.q_scale, over_rms(k) * self.k_scale
+        if rotary is not None:
+            q, k = rotated(q, rotary), rotated(k, rotary)
+        h = attend(q.to(v.dtype), k.to(v.dtype), v)
+        return self.proj(h.transpose(1, 2).flatten(2))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -142,6 +162,40 @@ class Perceptron(nn.Module):
         return self.fc2(F.gelu(self.fc1(tokens), approximate="tanh"))
 
 
+class SwiGLU(nn.Module):
+    """A two-layer MLP on each token, (B, N, D), whose hidden features have gates (arXiv 2002.05202).
+
+    It has two thirds of `hidden` such features, and so about as many parameters as a `Perceptron`.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        hidden = max(round(hidden * 2 / 3), 1)
+        self.fc1 = nn.Linear(width, 2 * hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        gate, h = self.fc1(tokens).chunk(2, dim=-1)
+        return self.fc2(F.silu(gate) * h)
+
+
+class RMSNorm(nn.Module):
+    """Tokens over their root mean square, without weights."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return over_rms(tokens)
+
+
+def over_rms(x: Tensor) -> Tensor:
+    """x / sqrt(mean(x^2) + 1e-6), the mean over the last axis, in float32 or better.
+
+    Unlike torch's kernel it can be differentiated twice in every way.
+    """
+    exact = x.to(torch.promote_types(x.dtype, torch.float32))
+    scale = torch.rsqrt(exact.square().mean(-1, keepdim=True) + 1e-6)
+    return (exact * scale).to(x.dtype)
+
+
 class Block(nn.Module):
     """Attention, then an MLP, on tokens (B, N, D); the condition shifts, scales and gates both.
 
@@ -151,17 +205,20 @@ class Block(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         width = config.width
-        self.norm1 = _norm(width)
-        self.attn = Attention(width, config.heads)
-        self.norm2 = _norm(width)
-        self.mlp = Perceptron(width, round(width * config.mlp_ratio))
+        self.norm1 = _norm(config)
+        self.attn = Attention(config)
+        self.norm2 = _norm(config)
+        perceptron = SwiGLU if config.swiglu else Perceptron
+        self.mlp = perceptron(width, round(width * config.mlp_ratio))
         self.adaLN_modulation = _modulation(width, 6)
         if config.text.encoder:
             self.words = TokenAttention(width, width, config.heads)
 
-    def forward(self, tokens: Tensor, condition: Tensor, *words: Tensor) -> Tensor:
+    def forward(
+        self, tokens: Tensor, condition: Tensor, rotary: Tensor | None = None, *words: Tensor
+    ) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(condition).chunk(6, 2)
-        h = self.attn(torch.addcmul(shift1, self.norm1(tokens), 1 + scale1))
+        h = self.attn(torch.addcmul(shift1, self.norm1(tokens), 1 + scale1), rotary)
         tokens = torch.addcmul(tokens, gate1, h)
         if words:
             tokens = tokens + self.words(tokens, *words)
@@ -172,9 +229,10 @@ class Block(nn.Module):
 class FinalLayer(nn.Module):
     """The pixels of each token's patch, (B, N, patch * patch * channels)."""
 
-    def __init__(self, width: int, outputs: int) -> None:
+    def __init__(self, config: TransformerConfig, outputs: int) -> None:
         super().__init__()
-        self.norm_final = _norm(width)
+        width = config.width
+        self.norm_final = _norm(config)
         self.linear = nn.Linear(width, outputs)
         self.adaLN_modulation = _modulation(width, 2)
 
@@ -183,8 +241,10 @@ class FinalLayer(nn.Module):
         return self.linear(torch.addcmul(shift, self.norm_final(tokens), 1 + scale))
 
 
-def _norm(width: int) -> nn.LayerNorm:
-    return nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+def _norm(config: TransformerConfig) -> nn.Module:
+    if config.rms_norm:
+        return RMSNorm()
+    return nn.LayerNorm(config.width, eps=1e-6, elementwise_affine=False)
 
 
 def _modulation(width: int, parts: int) -> nn.Sequential:
