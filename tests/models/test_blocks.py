@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from eqm.data import Dataset
 from eqm.models import TextConfig, TransformerConfig, build, cost, from_pretrained, save_pretrained
 from eqm.models.axes import rotary_table, rotated
 from eqm.models.transformer import SwiGLU, over_rms
@@ -129,7 +128,7 @@ def test_a_plain_network_has_no_weight_of_the_options():
 @pytest.mark.parametrize("shape", [(2, 12), (2, 4, 6), (1, 2, 4, 4)])
 def test_a_network_with_all_options_learns_and_is_saved_whole(tmp_path, shape):
     config = replace(MODERN, shape=shape)
-    images = Dataset(torch.randn(32, *shape).clamp(-1, 1), torch.arange(32) % 3, 3)
+    images = torch.randn(32, *shape).clamp(-1, 1), torch.arange(32) % 3
     settings = TrainConfig(
         model=config,
         images=64,
