@@ -1,7 +1,5 @@
 """What makes networks cheap changes nothing but rounding."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import nn
@@ -24,8 +22,7 @@ CONFIGS = [
     UNetConfig(shape=(2, 4, 4), num_classes=3, width=8, multipliers=(1, 2), heads=2),
     MLPConfig(shape=(2, 4, 4), num_classes=3, width=16),
 ]
-MODERN = replace(CONFIGS[0], rotary=True, rms_norm=True, qk_norm=True, swiglu=True)
-NETWORKS = pytest.mark.parametrize("config", [*CONFIGS, MODERN], ids=lambda c: type(c).__name__)
+NETWORKS = pytest.mark.parametrize("config", CONFIGS, ids=lambda c: type(c).__name__)
 X = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(1))
 LABELS = torch.tensor([0, 1, 3])
 
@@ -79,8 +76,7 @@ def test_a_field_for_inference_is_the_models_but_for_rounding(config):
         assert not rounded.requires_grad
         assert 0 < (rounded - exact).norm() < 0.05 * exact.norm()
     assert all(map(torch.equal, before, network.parameters()))
-    frozen = {name for name, weight in network.named_parameters() if not weight.requires_grad}
-    assert frozen <= {"pos_embed", "rotary"}
+    assert all(weight.requires_grad or name == "pos_embed" for name, weight in network.named_parameters())  # fmt: skip
 
 
 @NETWORKS
@@ -112,9 +108,8 @@ def test_bfloat16_is_refused_where_autocast_does_not_make_it(dtype):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["implicit", "dot"])
-@pytest.mark.parametrize("config", [CONFIGS[0], MODERN], ids=["paper", "modern"])
-def test_a_compiled_field_for_inference_keeps_one_graph_in_a_stream(kind, config):
-    network = random_network(config)
+def test_a_compiled_field_for_inference_keeps_one_graph_in_a_stream(kind):
+    network = random_network(CONFIGS[0])
     model = network if kind == "implicit" else eqm.DotEnergy(network)
     sampling = Sampling(step_size=0.01, path_length=0.05, guidance=1.5, gradient_ratio=0.9)
     exact = generate(model, count=5, sampling=sampling, batch_size=2)
