@@ -13,7 +13,7 @@ def photograph(channels=3, height=60, width=90):
 def test_a_good_part_stays_grey_at_its_own_pixels(channels, width):
     picture = photograph(channels, width=width)
     drawn = overlay(picture, torch.full((60, width), 1.5), threshold=4.0)
-    assert drawn.size == (max(200, width), 60 + STRIP)
+    assert drawn.size == (max(160, width), 60 + STRIP)
     pixels = np.asarray(drawn)[:60, :width].astype(int)
     assert (pixels == pixels[..., :1]).all()
     weights = [1] if channels == 1 else [0.299, 0.587, 0.114]
@@ -34,7 +34,7 @@ def test_what_is_anomalous_is_coloured_and_has_a_line_around_it():
 @pytest.mark.parametrize("threshold", [0.4, 1.0, 1e6, float("inf")])
 def test_every_threshold_has_a_scale(threshold):
     heat = torch.tensor([[0.0, 1.0], [1e9, float("inf")]])
-    assert overlay(np.zeros((1, 2, 2), np.uint8), heat, threshold).size == (200, 2 + STRIP)
+    assert overlay(np.zeros((1, 2, 2), np.uint8), heat, threshold).size == (160, 2 + STRIP)
 
 
 def test_a_mask_is_white_above_the_threshold_alone():

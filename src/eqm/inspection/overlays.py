@@ -20,7 +20,7 @@ BEGINS, ENDS = 0.5, 2.0
 """Colour begins at threshold ** BEGINS and is full at threshold ** ENDS."""
 STRIP = 34
 """Height of the strip below the photograph with the scale."""
-NARROWEST = 200
+NARROWEST = 160
 """Width of the scale at least."""
 
 
@@ -30,7 +30,7 @@ def overlay(photograph: np.ndarray, heat: Tensor, threshold: float) -> Image.Ima
     The map is 1 where the part is as good parts are there. Up to the root of `threshold` nothing is coloured, so a
     good part stays grey. The colour grows with the logarithm of the map, from yellow to red. A line goes around
     what is above the threshold. The picture has the size of the photograph, and below it a strip of 34 pixels
-    with the scale; the strip is at least 200 pixels wide."""
+    with the scale; the strip is at least 160 pixels wide."""
     grey = converted(photograph, 1)[0].astype(np.float32)
     height, width = grey.shape
     pixels = _coloured(grey, _position(heat.numpy(), threshold))
