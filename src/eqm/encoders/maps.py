@@ -129,11 +129,12 @@ class FeatureMaps:
         return (maps - mean) / std
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """The whitened maps, and zeros. Raises ValueError before `whitened`."""
         maps = self.white(self.raw(pixels))
         return maps, torch.zeros_like(maps)
 
     def shape_of(self, image: Sequence[int]) -> tuple[int, ...]:
-        return tuple(self.raw(torch.zeros(1, *image)).shape[1:])
+        return tuple(self.encode(torch.zeros(1, *image))[0].shape[1:])
 
     def image_shape_of(self, latent: Sequence[int]) -> tuple[int, ...]:
         raise ValueError(self._no_way_back())

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -83,7 +84,7 @@ def save_detector(
     if detector.encoder is not None and isinstance(field, nn.Module):
         metadata = dict(describe(field).metadata)
         data = {**(metadata.get("data") or {}), "encoder": about_encoder(detector.encoder)}
-        write_pretrained(field, folder, metadata=metadata | {"data": data})
+        write_pretrained(_in_float16(field), folder, metadata=metadata | {"data": data})
     with replacing(folder / _SETTINGS) as words, replacing(folder / _TENSORS) as path:
         words.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         save_file(tensors, path)
@@ -115,6 +116,8 @@ def load_detector(
     tensors = read_tensors(where / _TENSORS, advice=advice)
     if encoder is None:
         encoder = feature_maps_of(field, device)
+    if encoder is not None and isinstance(field, nn.Module):
+        field = _in_float32(field)
     try:
         name, settings = stored.decay
         config = ScoreConfig(
@@ -142,6 +145,20 @@ def load_detector(
             f"the detector in {where} was calibrated with other weights than these: calibrate it again"
         )
     return detector
+
+
+def _in_float16(field: nn.Module) -> nn.Module:
+    """The field with its weights in float16, if that changes none of them."""
+    halved = deepcopy(field).half()
+    before, after = field.state_dict(), halved.state_dict()
+    same = all(torch.equal(before[name], after[name].to(before[name].dtype)) for name in before)
+    return halved if same else field
+
+
+def _in_float32(field: nn.Module) -> nn.Module:
+    """The field, in float32 if it was stored in float16."""
+    halved = all(weight.dtype == torch.float16 for weight in field.parameters())
+    return field.float() if halved else field
 
 
 def feature_maps_of(field: Field, device: str | torch.device = "cpu") -> Encoder | None:

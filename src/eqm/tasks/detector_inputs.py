@@ -38,7 +38,7 @@ def check_images(
 ) -> None:
     """Returns nothing; raises ValueError for images that are no finite floats, out of range, or of another shape
     than the model's, by default `shape`. Feature maps take pictures of any size."""
-    if not isinstance(x, Tensor) or x.ndim < 2 or not x.is_floating_point() or not _has_values(x):
+    if not isinstance(x, Tensor) or x.ndim < 2 or not x.is_floating_point() or not has_values(x):
         raise ValueError(
             "images must be floating-point tensors (B, C, H, W) in -1..1; "
             f"got {kind_of(x)}: convert bytes by images.float() / 127.5 - 1"
@@ -73,7 +73,8 @@ def check_images(
         warn_of_range(x)
 
 
-def _has_values(x: Tensor) -> bool:
+def has_values(x: Tensor) -> bool:
+    """Whether a tensor is dense and each image of it holds values."""
     return not x.is_meta and x.layout is torch.strided and math.prod(x.shape[1:]) > 0
 
 

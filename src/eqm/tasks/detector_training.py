@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from eqm.checks import check_count, seeded
+from eqm.checks import check_count, kind_of, seeded
 from eqm.encoders import FeatureMaps, about_encoder, open_maps
 from eqm.models import ConvConfig, Network
 from eqm.models.network import build
 from eqm.objective import EquilibriumMatching
 from eqm.tasks.calibration import CalibrationWarning, check_rate
 from eqm.tasks.detect import EqmDetector
-from eqm.tasks.detector_inputs import Copies, batches_of
+from eqm.tasks.detector_inputs import Copies, batches_of, has_values
 from eqm.tasks.residuals import ResidualGaussian
 from eqm.tasks.scores import ScoreConfig, ScoreContext
 
@@ -71,8 +71,11 @@ def train_detector(
     floats in -1..1. Warns with `CalibrationWarning` of copies, and of too few pictures for the rate `fpr`.
     """
     check_rate(fpr)
-    if steps is not None:
-        check_count(steps=steps)
+    check_count(**{k: v for k, v in (("steps", steps), ("size", size)) if v is not None})
+    if progress is not None and not callable(progress):
+        raise ValueError(
+            f"progress must be a function of the steps done and all; got {kind_of(progress)}"
+        )
     pictures = _checked(good)
     count = sum(map(len, pictures))
     if count < FEWEST:
@@ -117,20 +120,26 @@ def train_detector(
 
 
 def _checked(good: Tensor | Iterable[Tensor]) -> list[Tensor]:
-    found = []
+    found: list[Tensor] = []
     for batch in batches_of(good):
-        if not isinstance(batch, Tensor) or batch.ndim != 4 or not batch.is_floating_point():
+        pictures = isinstance(batch, Tensor) and batch.ndim == 4 and batch.shape[1] in (1, 3)
+        if not (pictures and batch.is_floating_point() and has_values(batch)):
             raise ValueError(
-                "good must be pictures (N, 1 or 3, H, W) with floats in -1..1: convert bytes by "
-                "good.float() / 127.5 - 1"
+                f"good must be pictures (N, 1 or 3, H, W) with floats in -1..1; got {kind_of(batch)}: "
+                "convert bytes by good.float() / 127.5 - 1"
             )
         if batch.numel() and not bool(batch.abs().max() <= 1.001):  # NaN fails too
             raise ValueError(
                 f"good must be finite and lie in -1..1; got {batch.min():g}..{batch.max():g}: rescale or "
                 "clip them"
             )
+        if found and batch.shape[1] != found[0].shape[1]:
+            raise ValueError(
+                f"good must be all grey or all RGB; got {found[0].shape[1]} and {batch.shape[1]} channels: "
+                "convert them to one"
+            )
         if len(batch):
-            found.append(batch.float().cpu())
+            found.append(batch.detach().float().cpu())
     return found
 
 
@@ -170,6 +179,7 @@ def _learnt(
         optimizer.step()
         if progress is not None:
             progress(step + 1, steps)
+    network.half().float()  # float16 holds the weights exactly, so that the folder is small
     return network.eval().requires_grad_(False)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -12,11 +12,46 @@ from torch.nn.functional import avg_pool2d
 
 LARGE = 20
 """At each place so many directions of the largest variance are kept; the others have one variance."""
-SMALL = 40
+SMALL = 20
 """At each place so many directions of the smallest variance are kept, of residuals that are smoothed."""
+PLENTY = 3
+"""Small directions need so many training images a channel: with fewer, their variance is far too low."""
 RIDGE = 3e-3
 """This share of the mean variance is added to each variance."""
 LEAST = 1e-8
+_PREFIX = "small."
+"""The stored tensors of small directions have this prefix."""
+
+
+@dataclass(frozen=True, eq=False)
+class SmallDirections:
+    """The directions of least variance (Rippel et al., arXiv 2005.14140) of residuals that are smoothed over 3x3
+    places and whitened over all places."""
+
+    mean: Tensor
+    """(P, K) float16"""
+    whitening: Tensor
+    """The inverse square root of the covariance over all places, (K, K)."""
+    directions: Tensor
+    """(P, K, S) int8"""
+    variance: Tensor
+    """(P, S)"""
+
+    @classmethod
+    def of(cls, mean: Tensor, covariance: Tensor) -> Self:
+        """Of the mean (P, K) and the covariance (P, K, K) of smoothed residuals."""
+        whitening = _inverse_root(covariance.mean(0))
+        covariance = whitening @ covariance @ whitening
+        directions = _stored(_directions(covariance)[:, :, :SMALL])
+        ridge = RIDGE * covariance.diagonal(dim1=1, dim2=2).mean(1, keepdim=True) + LEAST
+        variance = _variance(covariance, _unit(directions)) + ridge
+        return cls(mean.half(), whitening, directions, variance)
+
+    def distances(self, residual: Tensor) -> Tensor:
+        """The mean squared distance along the directions at each place, (P, B)."""
+        rows = (_rows(_smooth(residual)) - self.mean.float()[:, None]) @ self.whitening
+        squares = (rows @ _unit(self.directions)).square()
+        return (squares / self.variance[:, None]).mean(2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,33 +59,22 @@ class ResidualGaussian:
     """The residuals of a field on training images, at each of P = h w places.
 
     A residual is what the field gets wrong there, (B, K, h, w): its output less the target of the training loss
-    (Eq. 3 of arXiv 2510.02300). Two distances are measured, both 1 on the mean of the training images:
-
-    * `large`: the Mahalanobis distance to a Gaussian by place with few large directions and one variance for
-      the others (probabilistic principal components, Tipping and Bishop 1999);
-    * `small`: that in the directions of least variance alone (Rippel et al., arXiv 2005.14140), of residuals
-      smoothed over 3x3 places and whitened over all places.
-
-    The distance is their geometric mean. Directions are stored in 8 bits; variances are those along the
-    stored directions.
+    (Eq. 3 of arXiv 2510.02300). Its distance is the squared Mahalanobis distance to a Gaussian by place with few
+    large directions and one variance for the others (probabilistic principal components, Tipping and Bishop
+    1999), 1 on the mean of the training images. With at least PLENTY training images a channel it is the
+    geometric mean of that and the distance along the small directions. Directions are stored in 8 bits;
+    variances are those along the stored directions.
     """
 
     mean: Tensor
-    """(P, K)"""
+    """(P, K) float16"""
     large: Tensor
     """(P, K, L) int8"""
     large_variance: Tensor
     """(P, L)"""
     rest_variance: Tensor
     """The variance of the other directions, (P,)."""
-    smooth_mean: Tensor
-    """(P, K)"""
-    whitening: Tensor
-    """The inverse square root of the covariance of smoothed residuals over all places, (K, K)."""
-    small: Tensor
-    """(P, K, S) int8"""
-    small_variance: Tensor
-    """(P, S)"""
+    small: SmallDirections | None = None
 
     @classmethod
     def of(cls, residuals: Iterable[Tensor]) -> Self:
@@ -66,52 +90,50 @@ class ResidualGaussian:
         others = max(covariance.shape[1] - large.shape[2], 1)
         rest = (level.sum(1) - variance.sum(1)).clamp(min=0) / others
         ridge = RIDGE * level.mean(1) + LEAST
-        smooth_mean, covariance = smoothed.mean(), smoothed.covariance()
-        whitening = _inverse_root(covariance.mean(0))
-        covariance = whitening @ covariance @ whitening
-        small = _stored(_directions(covariance)[:, :, :SMALL])
-        small_variance = _variance(covariance, _unit(small))
-        small_ridge = RIDGE * covariance.diagonal(dim1=1, dim2=2).mean(1, keepdim=True) + LEAST
-        return cls(
-            *(mean, large, variance + ridge[:, None], rest + ridge),
-            *(smooth_mean, whitening, small, small_variance + small_ridge),
-        )
+        small = None
+        if plain.count >= PLENTY * mean.shape[1]:
+            small = SmallDirections.of(smoothed.mean(), smoothed.covariance())
+        return cls(mean.half(), large, variance + ridge[:, None], rest + ridge, small)
 
     @classmethod
     def load(cls, tensors: Mapping[str, Tensor]) -> Self:
         """The statistics of stored tensors. Raises ValueError for tensors that do not fit together."""
-        names = [field.name for field in fields(cls)]
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        if sorted(shapes) != sorted(names) or len(shapes["mean"]) != 2:
-            raise ValueError(f"the residuals must hold {', '.join(names)}; got {shapes}")
-        (places, size), kept = shapes["mean"], (shapes["large"][-1], shapes["small"][-1])
-        expected = {
-            **dict.fromkeys(("mean", "smooth_mean"), (places, size)),
-            **{"large": (places, size, kept[0]), "large_variance": (places, kept[0])},
-            **{"rest_variance": (places,), "whitening": (size, size)},
-            **{"small": (places, size, kept[1]), "small_variance": (places, kept[1])},
-        }
+        expected = {}
+        if len(shapes.get("mean", ())) == 2 and len(shapes.get("large", ())) == 3:
+            (places, size), kept = shapes["mean"], shapes["large"][2]
+            expected = {"mean": (places, size), "large": (places, size, kept)}
+            expected |= {"large_variance": (places, kept), "rest_variance": (places,)}
+            if len(shapes.get(_PREFIX + "directions", ())) == 3:
+                kept = shapes[_PREFIX + "directions"][2]
+                expected |= {_PREFIX + "mean": (places, size), _PREFIX + "whitening": (size, size)}
+                expected[_PREFIX + "directions"] = (places, size, kept)
+                expected[_PREFIX + "variance"] = (places, kept)
         if shapes != expected:
             raise ValueError(
-                f"the tensors of the residuals must have shapes that fit; got {shapes}"
+                f"the tensors of the residuals must have names and shapes that fit; got {shapes}"
             )
-        return cls(**tensors)
+        small = {name.removeprefix(_PREFIX): t for name, t in tensors.items() if _PREFIX in name}
+        large = {name: tensor for name, tensor in tensors.items() if _PREFIX not in name}
+        return cls(**large, small=SmallDirections(**small) if small else None)
 
     def tensors(self) -> dict[str, Tensor]:
         """The statistics by name, to be stored."""
-        return {name: tensor.contiguous() for name, tensor in vars(self).items()}
+        found = {name: part for name, part in vars(self).items() if isinstance(part, Tensor)}
+        if self.small is not None:
+            found |= {_PREFIX + name: part for name, part in vars(self.small).items()}
+        return {name: tensor.contiguous() for name, tensor in found.items()}
 
     def distances(self, residual: Tensor) -> Tensor:
         """The distance of residuals (B, K, h, w) at each place, (B, h, w) on the CPU."""
-        rows = _rows(residual) - self.mean[:, None]  # (P, B, K)
+        rows = _rows(residual) - self.mean.float()[:, None]  # (P, B, K)
         squares = (rows @ _unit(self.large)).square()
         others = (rows.square().sum(2) - squares.sum(2)).clamp(min=0)
-        large = (squares / self.large_variance[:, None]).sum(2)
-        large = (large + others / self.rest_variance[:, None]) / rows.shape[2]
-        rows = (_rows(_smooth(residual)) - self.smooth_mean[:, None]) @ self.whitening
-        small = (rows @ _unit(self.small)).square() / self.small_variance[:, None]
-        found = ((large + LEAST) * (small.mean(2) + LEAST)).sqrt()  # (P, B)
-        return found.T.unflatten(1, residual.shape[2:])
+        found = (squares / self.large_variance[:, None]).sum(2)
+        found = (found + others / self.rest_variance[:, None]) / rows.shape[2]
+        if self.small is not None:
+            found = ((found + LEAST) * (self.small.distances(residual) + LEAST)).sqrt()
+        return found.T.unflatten(1, residual.shape[2:])  # found is (P, B)
 
 
 class _Moments:
