@@ -10,6 +10,7 @@ from eqm.data import DataConfig, open_source
 from eqm.encoders import FeatureMaps
 from eqm.randomness import SampleRandom
 from eqm.tasks import CalibrationWarning, EqmDetector, train_detector
+from eqm.tasks.residuals import ResidualGaussian
 
 
 def stripes(count, seed=0, side=24):
@@ -76,6 +77,19 @@ def test_few_good_pictures_and_copies_are_said():
     assert any("1 of 12 normal images are copies" in str(each.message) for each in said)
     assert any("false positive rate of 0.05 needs 19" in str(each.message) for each in said)
     assert any("rates from 0.14 can be promised" in note for note in found.notes)
+
+
+def test_small_directions_need_three_pictures_a_channel(generator):
+    x = torch.randn(90, 30, 2, 2, generator=generator)
+    few, enough = ResidualGaussian.of([x[:40], x[40:89]]), ResidualGaussian.of([x])
+    assert few.small is None
+    assert enough.small is not None
+    assert few.distances(x[:89]).mean() == pytest.approx(1, abs=0.02)
+    for found in (few, enough):
+        stored = found.tensors()
+        assert torch.equal(ResidualGaussian.load(stored).distances(x), found.distances(x))
+        with pytest.raises(ValueError, match="names and shapes that fit"):
+            ResidualGaussian.load({name: t for name, t in stored.items() if name != "mean"})
 
 
 def test_feature_maps_cannot_be_decoded():
