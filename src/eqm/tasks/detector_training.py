@@ -16,6 +16,7 @@ from eqm.encoders import FeatureMaps, about_encoder, open_maps
 from eqm.models import ConvConfig, Network
 from eqm.models.network import build
 from eqm.objective import EquilibriumMatching
+from eqm.tasks.calibration import FEWEST as FEWEST_HELD_OUT
 from eqm.tasks.calibration import CalibrationWarning, check_rate
 from eqm.tasks.detect import EqmDetector
 from eqm.tasks.detector_inputs import Copies, batches_of, has_values
@@ -83,7 +84,8 @@ def train_detector(
     generator = seeded(seed)
     maps_of, notes = _features(features, pictures, size)
     raw = torch.cat([maps_of.raw(batch).half() for batch in pictures])  # (N, K, h, w)
-    held = min(max(round(HELD_OUT * count), math.ceil(1 / fpr) - 1), count // 2)
+    least = max(math.ceil(1 / fpr) - 1, FEWEST_HELD_OUT)
+    held = min(max(round(HELD_OUT * count), least), count // 2)
     order = torch.randperm(count, generator=generator)
     held_out, train = order[:held].sort().values, order[held:].sort().values
     encoder = maps_of.whitened(raw[rows].float() for rows in train.split(64))
