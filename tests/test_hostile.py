@@ -270,9 +270,7 @@ KINDS = {
     **dict.fromkeys(["rule", "stop", "other"], PARTS),
     "sampling": SAMPLINGS,
     "shape": SHAPES,
-    **dict.fromkeys(
-        ["decay", "operator", "statistic", "functions", "make", "read", "progress"], CALLABLES
-    ),
+    **dict.fromkeys(["decay", "operator", "statistic", "functions", "make", "read"], CALLABLES),
     **dict.fromkeys(["aim", "by", "through", "positive"], CHOICES),
     **dict.fromkeys(["starts", "starting_labels", "at", "fields", "weights", "rows"], ROWS_OF),
     **dict.fromkeys(["interval", "guidance_interval"], ROWS_OF),
@@ -501,7 +499,7 @@ CALLS = {
         tasks.train_detector,
         **{"good": IMAGES, "features": "auto", "size": 2, "fpr": 0.3, "seed": 0, "steps": 1},
         progress=None,
-        kinds={"features": "name"},
+        kinds={"features": "name", "progress": "settings"},
     ),
     "tune": call(
         tasks.tune,
@@ -637,6 +635,7 @@ UNTRIED = {
         "Lite0",
     ),
     *("load_lite0", "register", "from_pretrained", "save_pretrained"),
+    *("export_detector", "export_network"),
 }
 PAIRS = [
     (name, argument)

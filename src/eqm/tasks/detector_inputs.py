@@ -28,7 +28,10 @@ JUDGED = 0.25
 
 def batches_of(images: Tensor | Iterable[Tensor]) -> Iterator[Tensor]:
     """The images as batches. Raises ValueError for what is neither a tensor nor batches."""
-    if isinstance(images, str | dict | set) or not isinstance(images, Iterable):
+    single = (
+        not isinstance(images, Tensor) and getattr(images, "ndim", 1) == 0
+    )  # an array of no axes
+    if single or isinstance(images, str | dict | set) or not isinstance(images, Iterable):
         raise ValueError(f"images must be a tensor, or batches of them; got {kind_of(images)}")
     yield from (images,) if isinstance(images, Tensor) else images
 
