@@ -102,7 +102,7 @@ def _parts(
 ) -> Parts:
     def grey(member: str) -> Tensor:
         with Image.open(BytesIO(archive.read(member))) as picture:
-            return torch.from_numpy(np.asarray(picture.convert("L"))).float()[None]
+            return torch.from_numpy(np.array(picture.convert("L"))).float()[None]
 
     def squares(members: list[str]) -> Tensor:
         found = [grey(member)[None] for member in members]
