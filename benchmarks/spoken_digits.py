@@ -95,7 +95,10 @@ def main(
     if sheet is not None:
         columns = []
         for waves, digits in ((test, wanted), (sounds, asked)):
-            columns += [torch.stack([waves[digits == k][n] for k in range(10)]) for n in range(3)]
+            columns += [
+                torch.stack([waves[digits == k][n * (len(waves) // 30)] for k in range(10)])
+                for n in range(3)
+            ]
         waves = torch.stack(columns, 1).flatten(0, 1)[:, None]
         waves = waves / waves.abs().amax(-1, keepdim=True)
         grid(drawn(waves, spectrogram=True)[:, :, 64:, ::3], columns=6, scale=1).save(sheet)

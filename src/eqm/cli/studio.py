@@ -18,7 +18,7 @@ def studio(
         arg(
             metavar="MODEL ...",
             help="Models to serve, as for eqm serve.",
-            help_behavior_hint="(default: the models that come with eqm)",
+            help_behavior_hint="(default: the models of pictures that come with eqm)",
         ),
     ] = (),
     port: Port = 0,
@@ -32,10 +32,11 @@ def studio(
 
     Example: `eqm studio fashion-mnist`
     """
-    from eqm.models.pretrained import bundled
+    from eqm.models.pretrained import bundled, read_config
 
+    of_pictures = (name for name in bundled() if len(read_config(name)[0].shape) == 3)
     return serve_models(
-        models or tuple(bundled()),
+        models or tuple(of_pictures),
         port=port,
         host="127.0.0.1",
         token=None,

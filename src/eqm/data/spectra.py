@@ -71,7 +71,7 @@ class LogMel:
         """
         filters = self._filters().to(spectrogram)
         target = spectrogram.exp()
-        target = target * (target > 1.001 * self.floor)  # at the floor is silence
+        target = target * (target > 2 * self.floor)  # near the floor is silence
         magnitude = filters.mT @ target
         for _ in range(50):
             fitted = filters.mT @ (filters @ magnitude)

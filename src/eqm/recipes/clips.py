@@ -58,7 +58,7 @@ POINTS = TrainConfig(
     data=DataConfig("trefoil"),
     objective=MNIST_5K.objective,
     optimizer=replace(MNIST_5K.optimizer, name="adamw", learning_rate=2e-3, ema_halflife=20_000),
-    sampling=Sampling(step_size=0.1, path_length=3.0),
+    sampling=Sampling(step_size=0.1, path_length=2.0),
     images=1_200_000,
     batch_size=256,
     eval_every=400_000,
@@ -68,6 +68,6 @@ POINTS = TrainConfig(
 
 DESCRIPTIONS = {
     "points": "Points on a knot in space; a minute on one core.",
-    "spoken-digits": "Ten spoken digits, by six speakers, as log-mel spectrograms; 25 minutes on one core.",
-    "moving-digits": "Videos of digits that bounce, 16 frames of 32x32; needs eqm[data]; 35 minutes on one core.",
+    "spoken-digits": "Ten spoken digits by six speakers, as spectrograms; needs eqm[sound]; 20 minutes on one core.",
+    "moving-digits": "Videos of digits that bounce, 16 frames of 32x32; needs eqm[data]. Not yet trained.",
 }
