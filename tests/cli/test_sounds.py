@@ -159,3 +159,16 @@ def test_spectrograms_are_trained_and_sampled_as_sound(folder, capsys):
     np.testing.assert_allclose(np.load("r.npz")["arr_0"][0, :, :2], known, atol=1e-3)
     assert main([*vary, "same.gif"]) == 2
     assert "samples that are no videos" in capsys.readouterr().err
+
+
+def test_the_model_that_comes_with_eqm_speaks_and_then_is_silent(tmp_path):
+    output = str(tmp_path / "words")
+    words = ["--labels", "0", "3", "6", "9", "--count", "4"]
+    assert main(["sample", "spoken-digits", *words, "--output", output]) == 0
+    for path in sorted((tmp_path / "words").iterdir()):
+        wave, rate = soundfile.read(path)
+        assert (rate, len(wave)) == (8000, 6144)
+        level = np.square(wave.reshape(-1, 128)).mean(1)  # of 16 ms each
+        loud = level > 1e-4 * level.max()
+        assert 10 <= loud.sum() <= 44  # .16 to .7 s
+        assert level[-4:].max() < 1e-2 * level.max()
