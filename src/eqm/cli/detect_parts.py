@@ -108,6 +108,7 @@ def run_parts(
         rows = find(detector, settings, photographs, fpr=rate)
         if output is not None:
             write_rows(rows, about, output)
+    assert detector.calibration is not None  # it was loaded
     print_rows(rows, f"{len(detector.calibration.scores):,} held-out good parts", rate)
     seconds = time.monotonic() - began
     print(f"{len(rows):,} pictures in {seconds:.1f} s" + (f": {output}" if output else ""))

@@ -120,7 +120,7 @@ def _of_arrays(
         )
     rows = rows_of(config.path, wanted, len(source)).tolist()
     channels, height, width = source.shape
-    decoders = [partial(_element, source, row) for row in rows]
+    decoders: list[Callable[[], np.ndarray]] = [partial(_element, source, row) for row in rows]
     shape = (1 if channels == 1 else 3, height, width)
     return [f"{config.path}:{row}" for row in rows], decoders, shape
 

@@ -90,8 +90,8 @@ def _as_trained(
         ("columns", tuple(known)),
     ):
         if not getattr(config, name) and columns and there.issuperset(columns):
-            value = columns if name == "columns" else columns[0]
-            config = replace(config, **{name: value})
+            found: dict[str, Any] = {name: columns if name == "columns" else columns[0]}
+            config = replace(config, **found)
     return config
 
 

@@ -226,7 +226,7 @@ class _Lite0Maps:
 
     def __call__(self, pictures: Tensor) -> list[Tensor]:
         x, found = self.network.stem(self.network.prepare(pictures)), []
-        for index, block in enumerate(self.network.blocks[: max(LITE0_BLOCKS) + 1]):
+        for index, block in enumerate(list(self.network.blocks)[: max(LITE0_BLOCKS) + 1]):
             x = block(x)
             if index in LITE0_BLOCKS:
                 found.append(x)
@@ -276,7 +276,7 @@ def brought_to(maps: Tensor, grid: Sequence[int]) -> Tensor:
     if tuple(maps.shape[2:]) == tuple(grid):
         return maps
     if maps.shape[2] >= grid[0] and maps.shape[3] >= grid[1]:
-        return adaptive_avg_pool2d(maps, tuple(grid))
+        return adaptive_avg_pool2d(maps, (grid[0], grid[1]))
     return interpolate(maps, tuple(grid), mode="bilinear", align_corners=False)
 
 

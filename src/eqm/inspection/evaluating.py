@@ -103,15 +103,15 @@ def evaluate_parts(
             raise ValueError(f"no picture of {printable(kind)} can be read: replace them")
     usual = torch.tensor(scores[GOOD], dtype=torch.float64)
     kinds = [kind for kind in scores if kind != GOOD]
-    found = [_kind(name, [name], usual, scores, maps, masks, threshold, level) for name in kinds]
-    found.append(_kind("all", kinds, usual, scores, maps, masks, threshold, level))
+    by_kind = [_kind(name, [name], usual, scores, maps, masks, threshold, level) for name in kinds]
+    by_kind.append(_kind("all", kinds, usual, scores, maps, masks, threshold, level))
     alarms = int((usual > threshold).sum())
     return Evaluation(
         fpr,
         len(usual),
         alarms,
         binomial_interval(alarms, len(usual)),
-        tuple(found),
+        tuple(by_kind),
         stride,
         tuple(photographs.names[k] for k in by_number if k in photographs.unreadable),
     )

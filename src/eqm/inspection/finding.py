@@ -46,7 +46,7 @@ def find(
     rows: list[dict[str, Any]] = []
     for one in judged(detector, reading.frame, photographs, range(len(photographs))):
         above = one.heat > level
-        row = dict.fromkeys(COLUMNS, "") | {
+        row: dict[str, Any] = dict.fromkeys(COLUMNS, "") | {
             "image": photographs.names[one.number],
             "score": one.score,
             "p_value": one.p_value,

@@ -60,6 +60,7 @@ def fit_parts(
         steps=steps,
         progress=_progress(say),
     )
+    assert detector.calibration is not None  # it was trained
     scores = detector.calibration.scores
     facts.append(
         f"{len(scores):,} of {len(parts.numbers):,} good parts are held out for the calibration; {sentence}"

@@ -212,7 +212,7 @@ class _Prepared(ScoreContext):
             yield found
 
     @property
-    def mean_residual(self) -> Tensor:  # type: ignore[override]
+    def mean_residual(self) -> Tensor:
         found = zip(self.residuals(), self.decays, strict=True)
         return torch.stack([torch.stack(draws).mean(0) / decay for draws, decay in found]).mean(0)
 
