@@ -137,7 +137,7 @@ def test_images_of_the_whole_last_batch_are_counted_as_seen(run):
         ("ema", "RUN"),
         ("eval", "SAMPLES"),
         ("encode", "PICTURES"),
-        ("data", "check PATH"),
+        ("data", "check|download PATH"),
         ("compose", "MODEL EXPRESSION"),
         ("denoise", "MODEL PICTURES ..."),
         ("restore", "MODEL PICTURES ..."),

@@ -103,7 +103,7 @@ def test_paths_that_diverge_are_named(run):
         (("interpolate", "m", "digits:0"), "two pictures or more; got 1"),
         (
             ("interpolate", "m", "digits:0-1", "--labels", 1),
-            "one for each picture; got 1 labels for 2",
+            "one for each picture; got 1 for 2 pictures",
         ),
         (("vary", "m", "fashion-mnist-test:0"), "the model takes 8x8 pixels and 1 channel"),
         (

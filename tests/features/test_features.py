@@ -42,7 +42,7 @@ def test_the_fingerprint_depends_on_weights_and_settings() -> None:
 @pytest.mark.parametrize(
     ("images", "said"),
     [
-        (torch.zeros(3, 4, 4), r"shape \(B, C, H, W\)"),
+        (torch.zeros(3, 4, 4), r"take pictures; got samples of shape \(4, 4\)"),
         (torch.zeros(1, 3, 4, 4, dtype=torch.uint8), "floating-point"),
         (torch.full((1, 3, 4, 4), 255.0), "got 255 to 255"),
         (torch.full((1, 3, 4, 4), torch.nan), "in -1..1; got nan"),

@@ -60,11 +60,11 @@ def test_unknown_preset_is_answered_with_the_closest(name, suggestion):
         (TransformerConfig, {"patch": (2, 2, 2)}, r"one for each of 2 axes; got \(2, 2, 2\)"),
         (UNetConfig, {"patch": ()}, "patch must be"),
         (UNetConfig, {"stride": (2,)}, r"stride must be one number, or one for each of 2 axes"),
-        (UNetConfig, {"stride": 4}, "stride must be 1, 2 or 3; got 4"),
+        (UNetConfig, {"stride": 4}, "stride must be at most kernel, 3; got 4"),
         (
             UNetConfig,
             {"shape": (1, 4, 8, 8), "multipliers": (1, 2, 4), "stride": (2, 2, 4)},
-            "stride must be 1, 2 or 3; got 2x2x4",
+            "stride must be at most kernel, 3; got 2x2x4",
         ),
         (
             UNetConfig,
