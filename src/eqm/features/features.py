@@ -206,9 +206,11 @@ def as_samples(samples: Tensor) -> Tensor:
     """The samples (B, ...); images (B, C, H, W) as `as_images` has them.
 
     Raises ValueError unless the others are floating point and finite."""
-    if samples.ndim == 4:
+    if getattr(samples, "ndim", 0) == 4:
         return as_images(samples)
-    check_samples("(B, ...)", least=1, samples=samples)
+    if not isinstance(samples, Tensor) and "float" in str(getattr(samples, "dtype", "")):
+        samples = as_floats(samples=samples).float()
+    check_samples("(B, ...)", samples=samples)
     if not (samples.is_floating_point() and samples.isfinite().all()):
         raise ValueError("samples must be finite floating-point numbers: remove NaN and infinity")
     return samples
