@@ -33,7 +33,7 @@ STYLES = ("noto", "twemoji", "openmoji", "fluent", "3d")
 
 def main(
     model: str = "emoji-text",
-    guidance: tuple[float, ...] = (1.0, 2.0, 3.0),
+    guidance: tuple[float, ...] = (1.0, 3.0),
     count: int = 0,
     seed: int = 1_000_000,
     judge: Path = JUDGE,

@@ -28,3 +28,13 @@ def test_mlp_can_be_differentiated_twice():
     torch.nn.init.normal_(network.head.weight)
     x = torch.randn(2, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradgradcheck(network, x)
+
+
+def test_a_skip_adds_the_sample_times_a_number_of_its_own():
+    network = MLP(MLPConfig(shape=(3, 4, 4), width=8, depth=1, skip=True))
+    x = torch.randn(5, 3, 4, 4)
+    assert not network(x).any()
+    torch.nn.init.normal_(network.skip.weight)  # the head is still zero
+    factors = network(x) / x
+    torch.testing.assert_close(factors, factors[:, :1, :1, :1].expand_as(x))
+    assert factors[:, 0, 0, 0].unique().numel() == 5

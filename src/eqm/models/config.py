@@ -197,6 +197,9 @@ class MLPConfig(NetworkConfig):
     """Hidden features."""
     depth: Layers = 3
     """Number of residual blocks."""
+    skip: bool = False
+    """Add the sample times a number, which the network finds for each sample. So noise can leave a sample
+    that has more values than `width`."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,10 @@ class MLP(Network):
         self.head = nn.Linear(config.width, size)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        self.skip = nn.Linear(config.width, 1) if config.skip else None
+        if self.skip is not None:
+            nn.init.zeros_(self.skip.weight)
+            nn.init.zeros_(self.skip.bias)
 
     def forward(
         self, x: Tensor, labels: Tensor | None = None, gamma: Tensor | None = None
@@ -38,13 +42,17 @@ class MLP(Network):
         h = self.stem(x.flatten(1))  # (B, width)
         for block in self.blocks:
             h = self.through(block, h, condition)
-        return self.head(h).reshape(x.shape)
+        out = self.head(h)
+        if self.skip is not None:
+            out = torch.addcmul(out, self.skip(h), x.flatten(1))
+        return out.reshape(x.shape)
 
     def repeated_blocks(self) -> list[nn.Module]:
         return list(self.blocks)
 
     def outer_layers(self) -> list[nn.Module]:
-        return [self.stem, self.head, self.condition]
+        layers = [self.stem, self.head, self.condition]
+        return layers if self.skip is None else [*layers, self.skip]
 
 
 class ResidualBlock(nn.Module):

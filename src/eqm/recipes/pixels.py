@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from eqm.data.config import DataConfig
-from eqm.models.config import NetworkConfig, TextConfig, UNetConfig
+from eqm.models.config import MLPConfig, NetworkConfig, TextConfig, UNetConfig
 from eqm.registry import lookup, names
 from eqm.sampling.settings import Sampling
 from eqm.schema import convert
@@ -105,25 +105,24 @@ CIFAR10_DOT = replace(
     CIFAR10, name="cifar10-dot", objective=replace(CIFAR10.objective, energy="dot")
 )
 
+# On a CPU an MLP sees nine times as many pictures an hour as a small U-Net, and learns far more of the words.
 EMOJI_TEXT = replace(
     OPENMOJI,
     name="emoji-text",
-    model=replace(
-        SMALL,
+    model=MLPConfig(
         shape=(3, 32, 32),
         num_classes=1,  # as many as the captions have words
-        width=64,
-        multipliers=(1, 2, 3),
-        blocks=1,
-        text=TextConfig("vocabulary", length=24),
+        width=1024,
+        skip=True,
+        text=TextConfig("vocabulary", length=24, depth=0),
     ),
     data=DataConfig("emoji", val_fraction=0.0, size=32),
-    sampling=replace(OPENMOJI.sampling, guidance=2.0),
-    images=320_000,
-    batch_size=64,
+    optimizer=replace(OPENMOJI.optimizer, name="adamw", learning_rate=1e-3, warmup=20_000),
+    sampling=replace(OPENMOJI.sampling, guidance=3.0),
+    images=2_400_000,
     compile="off",
-    checkpoint_every=25_000,
-    eval_every=50_000,
+    checkpoint_every=200_000,
+    eval_every=200_000,
 )
 
 FOLDER = replace(
