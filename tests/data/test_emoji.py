@@ -97,6 +97,7 @@ def test_emoji_are_drawn_on_white_with_captions(npm, capsys):
     source = open_source(DataConfig("emoji", size=32, split="all", labels_from="style"))
     assert len(source) == 108
     assert source.shape == (3, 32, 32)
+    assert "CC-BY-SA-4.0 (openmoji)" in source.metadata["license"]
     pictures = first(source)
     assert (pictures[:, :, 2, 2] == 1).all()
     centre = {"noto": (1, -1, -1), "twemoji": (-1, 1, -1), "openmoji": (-1, -1, 1)}

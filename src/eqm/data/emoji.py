@@ -125,6 +125,8 @@ def _emoji(config: DataConfig) -> Source:
     labels = [about[config.labels_from] for _, about in read] if config.labels_from else None
     config = replace(config, layout="NHWC", range=(0, 255))
     found = from_array("emoji", np.stack([page for page, _ in read]), labels, config)
+    licence = ", ".join(f"{each.licence} ({style})" for style, each in STYLES.items())
+    found = replace(found, metadata={**found.metadata, "license": licence})
     return with_captions(found, [_captions(about) for _, about in read])
 
 
