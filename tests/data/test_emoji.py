@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from eqm.cli.main import main
-from eqm.data import DataConfig, MissingDataError, emoji, open_source
+from eqm.data import DataConfig, MissingDataError, emoji, emoji_download, open_source
 from eqm.randomness import SampleRandom
 
 CODES = [f"1f{number:03x}" for number in range(0x300, 0x318)]
@@ -78,9 +78,9 @@ def npm(monkeypatch, tmp_path):
         served[about.url] = data
         return replace(about, sha256=hashlib.sha256(data).hexdigest())
 
-    styles = {style: known(about, content[style]) for style, about in emoji.STYLES.items()}
-    monkeypatch.setattr(emoji, "STYLES", styles)
-    monkeypatch.setattr(emoji, "NAMES", known(emoji.NAMES, names()))
+    styles = {style: known(about, content[style]) for style, about in emoji_download.STYLES.items()}
+    monkeypatch.setattr(emoji_download, "STYLES", styles)
+    monkeypatch.setattr(emoji_download, "NAMES", known(emoji_download.NAMES, names()))
     monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: io.BytesIO(served[url]))
     return served
 
@@ -111,7 +111,7 @@ def test_emoji_are_drawn_on_white_with_captions(npm, capsys):
 
 
 def test_held_out_pairs_are_of_known_emoji_in_known_styles(npm):
-    emoji.download_emoji(emoji.emoji_folder(), say=lambda sentence: None)
+    emoji_download.download_emoji(emoji.emoji_folder(), say=lambda sentence: None)
 
     def pairs(split):
         return [captions[1] for captions in open_source(DataConfig("emoji", split=split)).captions]
@@ -123,31 +123,32 @@ def test_held_out_pairs_are_of_known_emoji_in_known_styles(npm):
     assert 2 <= len(test) <= 16
     assert max(held.values()) == 1  # one style at most of an emoji
     assert all(seen[name] >= 3 for name in held)
-    assert {caption.partition(":")[0] for caption in train} == set(emoji.STYLES)
+    assert {caption.partition(":")[0] for caption in train} == set(emoji_download.STYLES)
 
 
 def test_the_choice_of_held_out_pairs_never_changes():
     styles = {
-        code: list(emoji.STYLES) for code in ("1f431", "1f436", "1f600", "1f34e", "2764", "1f697")
+        code: list(emoji_download.STYLES)
+        for code in ("1f431", "1f436", "1f600", "1f34e", "2764", "1f697")
     }
     styles["1f34e"] = ["noto", "3d"]
-    assert sorted(emoji.held_out(styles)) == [
+    assert sorted(emoji_download.held_out(styles)) == [
         ("fluent", "1f431"),
         ("noto", "1f600"),
     ]  # by sha256sum
 
 
 def test_a_changed_or_missing_package_is_refused(npm, monkeypatch):
-    about = replace(emoji.NAMES, sha256="0" * 64)
+    about = replace(emoji_download.NAMES, sha256="0" * 64)
     with pytest.raises(ValueError, match="must have the SHA-256 0000"):
-        emoji.fetch(about)
+        emoji_download.fetch(about)
 
     def fails(url, timeout):
         raise TimeoutError("timed out")
 
     monkeypatch.setattr("urllib.request.urlopen", fails)
     with pytest.raises(ValueError, match=r"cannot fetch https://registry.*timed out"):
-        emoji.fetch(about)
+        emoji_download.fetch(about)
 
 
 def test_wrong_settings_and_damaged_tars_are_refused(monkeypatch, tmp_path, capsys):

@@ -68,7 +68,8 @@ def data(
 
 
 def _download(name: str) -> None:
-    from eqm.data.emoji import download_emoji, emoji_folder
+    from eqm.data.emoji import emoji_folder
+    from eqm.data.emoji_download import download_emoji
 
     if name != "emoji":
         raise ValueError(f"download takes the word emoji; got {name!r}")
